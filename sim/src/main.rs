@@ -1,0 +1,2 @@
+//! Hopline's machines in virtual time.
+fn main() {}

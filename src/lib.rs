@@ -1,0 +1,7 @@
+//! Hopline: ordered byte streams and messages over chains of relays, of which any may be killed, frozen, cut off,
+//! drained or upgraded in the middle of a stream without one byte lost, doubled or reordered.
+//!
+//! [`proto`] is the protocol itself: pure, without I/O, clock or ambient randomness. Everything else is the shell that
+//! runs it over QUIC.
+
+pub mod proto;

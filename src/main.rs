@@ -1,0 +1,2 @@
+//! The `hopline` binary.
+fn main() {}

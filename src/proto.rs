@@ -1,0 +1,13 @@
+//! The pure protocol: parts (plain structs whose methods take the time and return values) and machines (events in,
+//! actions out).
+//!
+//! Nothing here does I/O, reads a clock or draws ambient randomness: time is a [`Time`] argument, randomness a seed
+//! given at construction. The production shell and the simulator drive the very same code.
+
+pub mod codec;
+pub mod crypto;
+pub mod id;
+pub mod time;
+
+pub use id::{BootId, ChainId, FlowId, NodeId, Pseudonym};
+pub use time::Time;

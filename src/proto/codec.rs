@@ -1,0 +1,107 @@
+//! Bytes on the wire, and nothing else about them: bincode (varint integers) behind a length prefix, bounded before
+//! anything is believed.
+//!
+//! A frame is a 4-byte big-endian length and that many bytes of one bincode value. A length above the reader's bound,
+//! a value that does not decode within it, or bytes left over after the value are errors. Enums are append-only.
+
+use bincode::config::{self, Configuration, Limit};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes of the length prefix.
+pub const PREFIX_BYTES: usize = 4;
+/// The largest frame of any kind, in bytes after the prefix.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+
+/// Why bytes from a peer could not be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The length prefix announces more than the reader allows.
+    #[error("a frame of {length} bytes, where at most {limit} are allowed")]
+    TooLong {
+        /// Bytes announced.
+        length: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The bytes are no value of the expected type.
+    #[error("malformed frame")]
+    Malformed,
+    /// The value ended before its frame did.
+    #[error("{bytes} bytes left over after the frame's value")]
+    Trailing {
+        /// Bytes left over.
+        bytes: usize,
+    },
+}
+
+const fn bounded() -> Configuration<config::LittleEndian, config::Varint, Limit<MAX_FRAME_BYTES>> {
+    config::standard().with_limit::<MAX_FRAME_BYTES>()
+}
+
+/// The bytes of `value`, without a prefix: for datagrams and for what gets sealed.
+///
+/// # Panics
+/// If the value is larger than [`MAX_FRAME_BYTES`]: our own values are bounded where they are built.
+#[must_use]
+pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(value, bounded()).expect("our own values encode")
+}
+
+/// The value in exactly these bytes.
+///
+/// # Errors
+/// [`CodecError`] if they are longer than the bound, malformed, or more than the value.
+pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    check_length(bytes.len(), MAX_FRAME_BYTES)?;
+    let (value, used) =
+        bincode::serde::decode_from_slice(bytes, bounded()).map_err(|_| CodecError::Malformed)?;
+    if used == bytes.len() { Ok(value) } else { Err(CodecError::Trailing { bytes: bytes.len() - used }) }
+}
+
+/// Appends `value` as a frame: prefix and bytes.
+pub fn write_frame<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    let bytes = to_bytes(value);
+    let length = u32::try_from(bytes.len()).expect("a frame is bounded far below 4 GiB");
+    out.extend(length.to_be_bytes());
+    out.extend(bytes);
+}
+
+/// How many bytes follow a prefix.
+///
+/// # Errors
+/// [`CodecError::TooLong`] if that is more than `limit`.
+pub fn frame_length(prefix: [u8; PREFIX_BYTES], limit: usize) -> Result<usize, CodecError> {
+    let length = usize::try_from(u32::from_be_bytes(prefix)).unwrap_or(usize::MAX);
+    check_length(length, limit)?;
+    Ok(length)
+}
+
+const fn check_length(length: usize, limit: usize) -> Result<(), CodecError> {
+    if length > limit { Err(CodecError::TooLong { length, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_a_prefix_and_a_value() {
+        let mut out = Vec::new();
+        write_frame(&(7u8, 300u16, "hop"), &mut out);
+        assert_eq!(out, [0, 0, 0, 8, 7, 251, 44, 1, 3, b'h', b'o', b'p'], "golden vector");
+        let (prefix, value) = out.split_first_chunk().unwrap();
+        assert_eq!(frame_length(*prefix, 100), Ok(8));
+        assert_eq!(from_bytes::<(u8, u16, String)>(value), Ok((7, 300, "hop".to_owned())));
+    }
+
+    #[test]
+    fn what_is_not_exactly_one_value_is_refused() {
+        assert_eq!(from_bytes::<u8>(&[1, 2]), Err(CodecError::Trailing { bytes: 1 }));
+        assert_eq!(from_bytes::<u16>(&[251]), Err(CodecError::Malformed));
+        assert_eq!(from_bytes::<String>(&[252, 255, 255, 255, 255]), Err(CodecError::Malformed));
+        let too_long = CodecError::TooLong { length: 101, limit: 100 };
+        assert_eq!(frame_length([0, 0, 0, 101], 100), Err(too_long));
+    }
+}
