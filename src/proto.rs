@@ -6,8 +6,13 @@
 
 pub mod codec;
 pub mod crypto;
+pub mod epoch;
+pub mod frame;
 pub mod id;
+pub mod record;
+pub mod rpc;
 pub mod time;
 
+pub use epoch::Epoch;
 pub use id::{BootId, ChainId, FlowId, NodeId, Pseudonym};
 pub use time::Time;

@@ -1,0 +1,284 @@
+//! What nodes say to each other over a link: the header of a leg, its answer, control messages, heartbeats.
+//!
+//! A link carries, in each direction, one unidirectional *control stream* (a [`Hello`], then [`Control`] frames),
+//! datagrams (one [`Heartbeat`] each), and any number of bidirectional streams, the legs: an [`Attach`] frame and raw
+//! forward bytes one way, an [`AttachOk`] frame and raw backward bytes the other. In control messages a leg is named by
+//! the index of its QUIC stream.
+
+use super::codec::MAX_FRAME_BYTES;
+use super::epoch::{Epoch, MAX_HOPS};
+use super::id::{BootId, FlowId};
+use super::record::{MAX_CANDIDATES, MAX_RECORDS, Record, Tag};
+use serde::{Deserialize, Serialize};
+
+/// The version of the data plane that this code speaks. A link's ALPN says it too.
+pub const VERSION: u8 = 1;
+/// Largest [`Attach`] or [`AttachOk`], in bytes.
+pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+/// Largest [`Control`] frame, in bytes.
+pub const MAX_CONTROL_BYTES: usize = MAX_FRAME_BYTES;
+/// Most acks in one [`Control::Acks`].
+pub const MAX_ACKS: usize = 1024;
+
+/// The first frame of a control stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`].
+    pub version: u8,
+    /// The life of the process at this end.
+    pub boot: BootId,
+}
+
+/// Opens, resumes or rebuilds a leg (Law 3). Raw forward bytes from `forward_start` follow at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// [`VERSION`].
+    pub version: u8,
+    /// The flow.
+    pub flow: FlowId,
+    /// The dialer's path and counter; its length is the acceptor's hop.
+    pub epoch: Epoch,
+    /// Proves the epoch to the acceptor.
+    pub tag: Tag,
+    /// The acceptor's own record, then those of the hops to come, the target's last.
+    pub records: Vec<Record>,
+    /// For each record after the first, a tag for each of its candidates, folded up to the dialer.
+    pub tags: Vec<Vec<Tag>>,
+    /// Offset of the first forward byte on this leg: the lowest that the dialer holds.
+    pub forward_start: u64,
+    /// Total length of the forward direction, when known.
+    pub forward_fin: Option<u64>,
+    /// Up to where the backward direction has been acked.
+    pub backward_ack: u64,
+}
+
+impl Attach {
+    /// Whether its lists are within bounds and fit each other.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        let hop = self.epoch.hop();
+        (1..=MAX_HOPS + 1).contains(&hop)
+            && (1..=MAX_RECORDS).contains(&self.records.len())
+            && self.records.iter().zip(hop..).all(|(r, h)| r.is_bounded() && usize::from(r.scope.hop) == h)
+            && tags_fit(self.records.get(1..).unwrap_or_default(), &self.tags)
+    }
+}
+
+/// Whether there is a list of tags for each record and no list is longer than a record may be.
+#[must_use]
+pub fn tags_fit(records: &[Record], tags: &[Vec<Tag>]) -> bool {
+    records.len() == tags.len() && tags.iter().all(|list| list.len() <= MAX_CANDIDATES)
+}
+
+/// The acceptor's answer. Raw backward bytes from `backward_start` follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachOk {
+    /// Offset of the first backward byte on this leg.
+    pub backward_start: u64,
+    /// Total length of the backward direction, when known.
+    pub backward_fin: Option<u64>,
+    /// Up to where the forward direction has been acked.
+    pub forward_ack: u64,
+}
+
+/// Why a leg ends: the code with which its QUIC stream is reset and stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CloseCode {
+    /// Its node lost or forgot the flow, or the link broke: attach again.
+    Lost,
+    /// prev goes on over another relay: forget the flow.
+    Moved,
+    /// The acceptor knows a greater epoch (a [`Control::Close`] carries it).
+    Stale,
+    /// The acceptor has since taken a greater epoch (a [`Control::Close`] carries it).
+    Replaced,
+    /// The acceptor can reach none of its next hop's candidates.
+    NoPath,
+    /// The target has everything, and everything it sent was acked: forget the flow.
+    Done,
+    /// An endpoint gave the flow up.
+    Aborted,
+    /// The target does not know the flow.
+    Unknown,
+    /// The attach proves no right to this flow.
+    Forbidden,
+    /// The peer broke the protocol.
+    Malformed,
+    /// The node is full.
+    Overloaded,
+}
+
+impl CloseCode {
+    const ALL: [Self; 11] = [
+        Self::Lost,
+        Self::Moved,
+        Self::Stale,
+        Self::Replaced,
+        Self::NoPath,
+        Self::Done,
+        Self::Aborted,
+        Self::Unknown,
+        Self::Forbidden,
+        Self::Malformed,
+        Self::Overloaded,
+    ];
+
+    /// Its number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The code with this number; an unknown one counts as [`CloseCode::Lost`].
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        usize::try_from(number).ok().and_then(|n| Self::ALL.get(n)).copied().unwrap_or(Self::Lost)
+    }
+
+    /// Whether the acceptor also says, in a [`Control::Close`], which epoch won.
+    #[must_use]
+    pub const fn names_winner(self) -> bool {
+        matches!(self, Self::Stale | Self::Replaced)
+    }
+}
+
+/// What a relay tells the origin about a repair. Candidates are named by their place in the hop's record, so that the
+/// relays between learn nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reroute {
+    /// The hop whose relay was replaced.
+    pub hop: u8,
+    /// The version of the record that the places refer to.
+    pub version: u32,
+    /// Place of the candidate that failed.
+    pub from: u8,
+    /// Place of the candidate that took over.
+    pub to: u8,
+    /// What showed the failure.
+    pub cause: Cause,
+    /// From the last sign of life over the failed leg to the new leg's [`AttachOk`], in microseconds.
+    pub gap_us: u32,
+}
+
+/// Why a node gave up on a neighbour for a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cause {
+    /// Nothing was heard from it within the detector's deadline.
+    Silence,
+    /// The link to it broke, or it restarted.
+    LinkLost,
+    /// It closed the leg.
+    Closed,
+    /// It could reach none of its own next.
+    NoPath,
+    /// It is draining.
+    Drain,
+    /// It did not answer an attach in time, or could not be dialled.
+    Unreachable,
+}
+
+impl Cause {
+    /// As events and tables show it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silence => "silence",
+            Self::LinkLost => "link lost",
+            Self::Closed => "closed",
+            Self::NoPath => "no path",
+            Self::Drain => "drain",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+/// A message on a link's control stream. Append-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Control {
+    /// Up to where the other side's bytes on these legs were acked end to end: (leg, offset), FIN counting as a byte.
+    Acks(Vec<(u64, u64)>),
+    /// The direction that the sender feeds on this leg ends at `offset`.
+    Fin {
+        /// The leg.
+        leg: u64,
+        /// Total length of the direction in bytes.
+        offset: u64,
+    },
+    /// The acceptor ends a leg in favour of `winner`. The stream's reset may come earlier.
+    Close {
+        /// The leg.
+        leg: u64,
+        /// [`CloseCode::Stale`] or [`CloseCode::Replaced`].
+        code: CloseCode,
+        /// The epoch that won.
+        winner: Epoch,
+    },
+    /// Newer records: upward from whoever had a hop replaced, then down from the origin with tags for each.
+    Update {
+        /// The leg.
+        leg: u64,
+        /// The records.
+        records: Vec<Record>,
+        /// Empty upward; downward a list for each record, a tag for each of its candidates.
+        tags: Vec<Vec<Tag>>,
+    },
+    /// A relay further down repaired its next hop.
+    Rerouted {
+        /// The leg.
+        leg: u64,
+        /// What happened.
+        reroute: Reroute,
+    },
+    /// To a backup: keep links to the candidates of `next` warm, as you may be needed.
+    Prepare {
+        /// The backup's own record.
+        own: Box<Record>,
+        /// The record of the hop after it.
+        next: Box<Record>,
+    },
+}
+
+/// One datagram. Sent both ways at each end's own pace and answered by nothing: each carries the echo of the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Counts the sender's heartbeats on this link.
+    pub sequence: u32,
+    /// The greatest sequence that the sender has heard; 0 if none.
+    pub heard: u32,
+    /// How long ago it heard that one, in microseconds.
+    pub heard_ago_us: u32,
+    /// At what interval the sender wants to hear from its peer, in microseconds.
+    pub wanted_us: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::codec;
+
+    #[test]
+    fn close_codes_keep_their_numbers() {
+        for (number, code) in CloseCode::ALL.into_iter().enumerate() {
+            assert_eq!(code.number() as usize, number);
+            assert_eq!(CloseCode::from_number(number as u64), code);
+        }
+        assert_eq!(CloseCode::from_number(1 << 40), CloseCode::Lost);
+        assert_eq!((CloseCode::Moved.number(), CloseCode::Overloaded.number()), (1, 10));
+    }
+
+    #[test]
+    fn golden_vectors() {
+        let hello = Hello { version: 1, boot: BootId::from_bytes([5; 16]) };
+        assert_eq!(codec::to_bytes(&hello), [&[1][..], &[5; 16]].concat());
+        let acks = Control::Acks(vec![(4, 70_000), (8, 0)]);
+        assert_eq!(codec::to_bytes(&acks), [0, 2, 4, 252, 0x70, 0x11, 1, 0, 8, 0]);
+        assert_eq!(codec::to_bytes(&Control::Fin { leg: 4, offset: 9 }), [1, 4, 9]);
+        let winner = Epoch::ORIGIN.child(1).child(2);
+        let close = Control::Close { leg: 4, code: CloseCode::Replaced, winner };
+        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 2, 1, 2]);
+        let ok = AttachOk { backward_start: 1, backward_fin: Some(2), forward_ack: 3 };
+        assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
+        let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000 };
+        assert_eq!(codec::to_bytes(&beat), [1, 2, 3, 251, 0x10, 0x27]);
+    }
+}

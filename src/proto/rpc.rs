@@ -1,0 +1,288 @@
+//! What members ask a bootstrap, and what it answers: one request and one response per QUIC stream.
+
+use super::crypto::Key;
+use super::id::NodeId;
+use super::record::{Candidate, Record, Route};
+use super::time::Time;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Largest [`Request`], in bytes.
+pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
+/// Most nodes in one list of a [`Request`].
+pub const MAX_LISTED_NODES: usize = 64;
+/// Most names that one endpoint may register.
+pub const MAX_NAMES: usize = 16;
+
+/// What a node offers when it registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Offer {
+    /// To carry flows.
+    Relay {
+        /// Where others dial it.
+        address: SocketAddr,
+        /// Its failure domain, as its operator calls it; may be empty.
+        zone: String,
+        /// How many flows it is willing to carry.
+        capacity: u32,
+    },
+    /// To be reached under names, through the relays that it keeps links to, the preferred one first.
+    Target {
+        /// The names.
+        names: Vec<String>,
+        /// Its attachment relays.
+        attachments: Vec<NodeId>,
+    },
+}
+
+/// A question to the bootstrap. The asker is known by its certificate. Append-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Take a place in the pool (a relay), or announce names (a target).
+    Register {
+        /// What people call the node.
+        name: String,
+        /// What it offers.
+        offer: Offer,
+    },
+    /// Keep the lease.
+    Heartbeat {
+        /// How many flows the node carries.
+        flows: u32,
+    },
+    /// Give the lease up.
+    Deregister,
+    /// A neighbour was found dead.
+    ReportDown {
+        /// Which.
+        node: NodeId,
+    },
+    /// Relays to attach to, for a target.
+    Attachments {
+        /// How many.
+        count: u8,
+        /// Those that will not do.
+        exclude: Vec<NodeId>,
+    },
+    /// A route to a target.
+    Plan {
+        /// The target's name.
+        target: String,
+        /// How many relays the chain shall have.
+        hops: u8,
+        /// Those that will not do.
+        exclude: Vec<NodeId>,
+    },
+    /// A new record for a hop that lost a candidate.
+    Replace {
+        /// The asker's own record, which shows that it is a neighbour; `None` if it is the chain's origin.
+        own: Option<Box<Record>>,
+        /// The record to replace, then those of the hops after it, the target's last.
+        records: Vec<Record>,
+        /// The candidate that serves the hop now, which stays and comes first.
+        active: Option<NodeId>,
+        /// Those that will not do.
+        exclude: Vec<NodeId>,
+    },
+    /// What there is.
+    List,
+}
+
+/// A lease and what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// How long it lasts without a heartbeat.
+    pub duration: Duration,
+    /// When to send the next heartbeat.
+    pub next_heartbeat: Duration,
+    /// The node's keys by key epoch: this one and the next.
+    pub keys: Vec<(u32, Key)>,
+    /// Relays registered, and those of them that may be assigned.
+    pub counts: Counts,
+}
+
+/// How many relays there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Ever registered and not yet forgotten.
+    pub registered: u32,
+    /// Assignable now.
+    pub online: u32,
+    /// Taken out of the pool since the last answer.
+    pub expired: u32,
+}
+
+/// What the bootstrap believes of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Status {
+    /// It has registered and not yet sent a heartbeat.
+    Registered,
+    /// Its lease runs.
+    Online,
+    /// A neighbour reported it dead, or its lease is about to end.
+    Suspect,
+    /// It moves its flows away and takes no new ones.
+    Draining,
+    /// Its lease ended.
+    Offline,
+    /// It said goodbye.
+    Left,
+}
+
+impl Status {
+    /// As listings show it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Online => "online",
+            Self::Suspect => "suspect",
+            Self::Draining => "draining",
+            Self::Offline => "offline",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// A relay in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayInfo {
+    /// Who it is.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// What the bootstrap believes of it.
+    pub status: Status,
+    /// Its failure domain.
+    pub zone: String,
+    /// Flows it reported.
+    pub flows: u32,
+    /// Flows it is willing to carry.
+    pub capacity: u32,
+    /// Since its registration.
+    pub age: Duration,
+    /// What is left of its lease; zero when it ended.
+    pub lease_left: Duration,
+}
+
+/// A target in a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetInfo {
+    /// Who it is.
+    pub node: NodeId,
+    /// The names it serves.
+    pub names: Vec<String>,
+    /// The names of its attachment relays.
+    pub attachments: Vec<String>,
+    /// What is left of its lease.
+    pub lease_left: Duration,
+}
+
+/// What there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The bootstrap's time.
+    pub now: Time,
+    /// How long it has been up.
+    pub uptime: Duration,
+    /// Relays, by name; at most as many as fit a frame.
+    pub relays: Vec<RelayInfo>,
+    /// Targets, by name; at most as many as fit a frame.
+    pub targets: Vec<TargetInfo>,
+    /// How many relays there are in all, also those not listed.
+    pub counts: Counts,
+}
+
+/// A chain as the bootstrap planned it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The route.
+    pub route: Route,
+    /// The hops for which the pool had no backup.
+    pub unprotected: Vec<u8>,
+}
+
+/// An answer of the bootstrap. Append-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Response {
+    /// To `Register` and `Heartbeat`.
+    Lease(Lease),
+    /// To `Deregister` and `ReportDown`.
+    Done,
+    /// To `Attachments`.
+    Relays(Vec<Candidate>),
+    /// To `Plan`.
+    Planned(Box<Planned>),
+    /// To `Replace`.
+    Replaced(Box<Record>),
+    /// To `List`.
+    Listing(Box<Listing>),
+    /// To any.
+    Refused(Refusal),
+}
+
+/// Why a bootstrap did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The asker holds no lease: register again.
+    #[error("the bootstrap does not know this node")]
+    UnknownNode,
+    /// The bootstrap could not do it now, through no fault of the asker.
+    #[error("the bootstrap had an internal error")]
+    Internal,
+    /// Too many requests.
+    #[error("the bootstrap is busy: try again in {} ms", retry_after.as_millis())]
+    Throttled {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// No target has that name.
+    #[error("no such name \"{name}\"")]
+    UnknownName {
+        /// The name.
+        name: String,
+    },
+    /// Another node holds that name.
+    #[error("the name \"{name}\" is taken by another node")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// There are fewer relays than hops.
+    #[error("the pool is too small: {need} relays needed, {have} available")]
+    PoolTooSmall {
+        /// Relays that the chain needs.
+        need: u32,
+        /// Relays that there are.
+        have: u32,
+    },
+    /// No relay is left that could serve as another candidate.
+    #[error("no spare relay for this hop")]
+    NoSpare,
+    /// The request proves no right to what it asks.
+    #[error("not allowed: {reason}")]
+    Denied {
+        /// Why.
+        reason: DenyReason,
+    },
+}
+
+/// What made a request impermissible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum DenyReason {
+    /// A list, a name or a number is out of bounds.
+    #[error("a field is out of bounds")]
+    OutOfBounds,
+    /// A record was not issued by this network, or was altered.
+    #[error("a record is not genuine")]
+    Record,
+    /// The asker is neither the chain's origin nor a neighbour of the hop.
+    #[error("not a neighbour of that hop")]
+    NotNeighbour,
+    /// The node was removed from the network.
+    #[error("revoked")]
+    Revoked,
+}
