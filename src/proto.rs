@@ -9,8 +9,11 @@ pub mod crypto;
 pub mod epoch;
 pub mod frame;
 pub mod id;
+pub mod lane;
+pub mod planted;
 pub mod record;
 pub mod rpc;
+pub mod splice;
 pub mod time;
 
 pub use epoch::Epoch;

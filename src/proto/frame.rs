@@ -8,7 +8,9 @@
 use super::codec::MAX_FRAME_BYTES;
 use super::epoch::{Epoch, MAX_HOPS};
 use super::id::{BootId, FlowId};
+use super::lane::MAX_OFFSET;
 use super::record::{MAX_CANDIDATES, MAX_RECORDS, Record, Tag};
+use super::splice::Opening;
 use serde::{Deserialize, Serialize};
 
 /// The version of the data plane that this code speaks. A link's ALPN says it too.
@@ -61,6 +63,18 @@ impl Attach {
             && (1..=MAX_RECORDS).contains(&self.records.len())
             && self.records.iter().zip(hop..).all(|(r, h)| r.is_bounded() && usize::from(r.scope.hop) == h)
             && tags_fit(self.records.get(1..).unwrap_or_default(), &self.tags)
+            && self.opening().is_consistent()
+    }
+
+    /// The part that concerns the flow's splice.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        Opening {
+            epoch: self.epoch.clone(),
+            forward_start: self.forward_start,
+            forward_fin: self.forward_fin,
+            backward_ack: self.backward_ack,
+        }
     }
 }
 
@@ -79,6 +93,14 @@ pub struct AttachOk {
     pub backward_fin: Option<u64>,
     /// Up to where the forward direction has been acked.
     pub forward_ack: u64,
+}
+
+impl AttachOk {
+    /// Whether its offsets are within bounds.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.backward_start <= MAX_OFFSET + 1 && self.forward_ack <= MAX_OFFSET + 1
+    }
 }
 
 /// Why a leg ends: the code with which its QUIC stream is reset and stopped.
