@@ -5,5 +5,8 @@
 //! [`join`] the proof by which the newcomer uses it. [`clock`] and [`entropy`] are the only sources of time and
 //! randomness.
 
+pub mod authority;
 pub mod clock;
 pub mod entropy;
+pub mod identity;
+pub mod keyfile;
