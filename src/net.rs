@@ -9,4 +9,6 @@ pub mod authority;
 pub mod clock;
 pub mod entropy;
 pub mod identity;
+pub mod join;
 pub mod keyfile;
+pub mod ticket;
