@@ -12,3 +12,4 @@ pub mod identity;
 pub mod join;
 pub mod keyfile;
 pub mod ticket;
+pub mod tls;
