@@ -6,15 +6,20 @@
 
 pub mod codec;
 pub mod crypto;
+pub mod detector;
 pub mod epoch;
+pub mod flows;
 pub mod frame;
 pub mod id;
 pub mod lane;
+pub mod links;
+pub mod machine;
 pub mod planted;
 pub mod record;
 pub mod rpc;
 pub mod splice;
 pub mod time;
+pub mod timers;
 
 pub use epoch::Epoch;
 pub use id::{BootId, ChainId, FlowId, NodeId, Pseudonym};
