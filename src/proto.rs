@@ -4,9 +4,11 @@
 //! Nothing here does I/O, reads a clock or draws ambient randomness: time is a [`Time`] argument, randomness a seed
 //! given at construction. The production shell and the simulator drive the very same code.
 
+pub mod clerk;
 pub mod codec;
 pub mod crypto;
 pub mod detector;
+pub mod endpoint;
 pub mod epoch;
 pub mod flows;
 pub mod frame;
@@ -16,6 +18,7 @@ pub mod links;
 pub mod machine;
 pub mod planted;
 pub mod record;
+pub mod relay;
 pub mod rpc;
 pub mod splice;
 pub mod time;

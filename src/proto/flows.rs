@@ -32,6 +32,9 @@ use std::time::Duration;
 
 pub use rights::KeyRing;
 
+/// Chunks that an application is given at once.
+const TAKEN_CHUNKS: usize = 32;
+
 /// A flow at a node: a small pool may put one relay on two hops of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
@@ -100,6 +103,10 @@ pub enum News {
     PeerGone(NodeId),
     /// A link to a neighbour is up.
     PeerUp(NodeId),
+    /// A neighbour that is wanted could not be dialled.
+    PeerUnreachable(NodeId),
+    /// A flow is over.
+    Ended(FlowKey),
     /// A flow's next hop has no backup left.
     WantsBackup(FlowKey),
     /// An origin reaches nobody on its flow's chain.
@@ -241,6 +248,7 @@ impl Flows {
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::ConnectFailed { peer } => {
                 self.links.connect_failed(peer, now);
+                self.news.push(News::PeerUnreachable(peer));
                 self.waiting_failed(peer, now, actions);
             }
             Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
@@ -403,11 +411,12 @@ impl Flows {
         Ok(())
     }
 
-    /// Whether there is room for what the application sends.
+    /// Whether there is room for what the application sends, and in which direction that is; `None` if the flow is no
+    /// more.
     #[must_use]
-    pub fn may_send(&self, key: &FlowKey) -> bool {
-        let flow = self.flows.get(key);
-        flow.is_some_and(|flow| flow.splice.has_room(flow.splice.source(), &self.config.limits))
+    pub fn may_send(&self, key: &FlowKey) -> Option<(bool, Direction)> {
+        let splice = self.splice(key)?;
+        Some((splice.has_room(splice.source(), &self.config.limits), splice.source()))
     }
 
     /// The application has sent everything.
@@ -418,12 +427,14 @@ impl Flows {
         }
     }
 
-    /// What the application has not taken yet, and whether nothing more will come after it.
+    /// Which direction the application takes, the next bytes of it, and whether it ends after what is left; `None` if the
+    /// flow is no more.
     #[must_use]
-    pub fn to_take(&self, key: &FlowKey) -> (Vec<Bytes>, bool) {
-        let Some(flow) = self.flows.get(key) else { return (Vec::new(), false) };
-        let lane = flow.splice.lane(flow.splice.sink());
-        (lane.front().collect(), lane.is_received())
+    pub fn to_take(&self, key: &FlowKey) -> Option<(Direction, Vec<Bytes>, bool)> {
+        let splice = self.splice(key)?;
+        let lane = splice.lane(splice.sink());
+        let chunks = lane.front().filter(|chunk| !chunk.is_empty()).take(TAKEN_CHUNKS).collect();
+        Some((splice.sink(), chunks, lane.is_received()))
     }
 
     /// The application took that many bytes, or, after the last, the end.

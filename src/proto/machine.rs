@@ -6,10 +6,10 @@
 
 use super::flows::{FlowKey, Flows};
 use super::frame::{Attach, AttachOk, CloseCode, Control, Heartbeat, Reroute};
-use super::id::{BootId, NodeId};
+use super::id::{BootId, FlowId, NodeId};
 use super::lane::Violation;
 use super::record::Candidate;
-use super::rpc::{Request, Response};
+use super::rpc::{Refusal, Request, Response};
 use super::splice::LegId;
 use super::time::Time;
 use std::net::SocketAddr;
@@ -199,10 +199,31 @@ pub enum DisconnectReason {
 pub enum Notice {
     /// The node got its first lease, or got one back.
     Enrolled,
+    /// The bootstrap refused what the node offers, and will go on refusing.
+    EnrolmentRefused {
+        /// Why.
+        refusal: Refusal,
+    },
     /// The node has no lease; it goes on trying.
     NotEnrolled {
         /// Why.
         cause: String,
+    },
+    /// An origin's flow has a route and is on its way.
+    Opened {
+        /// Which.
+        flow: FlowKey,
+        /// Whom it leads to.
+        target: NodeId,
+        /// Hops for which the pool had no backup.
+        unprotected: Vec<u8>,
+    },
+    /// An origin's flow could not be opened.
+    OpenFailed {
+        /// Which.
+        flow: FlowId,
+        /// Why.
+        cause: OpenFailure,
     },
     /// A target accepted a flow.
     Accepted {
@@ -257,6 +278,21 @@ pub enum Notice {
         /// What.
         what: Misdeed,
     },
+}
+
+/// Why a flow could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenFailure {
+    /// The bootstrap refused to plan a route.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// No bootstrap answered.
+    #[error("no bootstrap answered")]
+    NoAnswer(AskFailure),
+    /// The route that the bootstrap planned is of no use, or this endpoint has too many flows.
+    #[error("the planned route is of no use")]
+    BadRoute,
 }
 
 /// Why an origin's picture of a chain changed.

@@ -1,7 +1,7 @@
 //! How legs begin and end at a node.
 
 use super::rights::{self, Rights};
-use super::{Flow, FlowKey, Flows, NextHop};
+use super::{Flow, FlowKey, Flows, News, NextHop};
 use crate::proto::Epoch;
 use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control};
 use crate::proto::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
@@ -246,6 +246,7 @@ impl Flows {
         if self.is_target && key.hop > 0 {
             self.entomb(key, code, now);
         }
+        self.news.push(News::Ended(key));
         actions.push(Action::Wake { flow: key });
         actions.push(Action::Notify(Notice::Ended { flow: key, code }));
     }

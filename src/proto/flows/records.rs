@@ -285,6 +285,14 @@ impl Flows {
         self.settle(key, now, actions);
     }
 
+    /// Neighbours that a flow's next hop may not be replaced by.
+    #[must_use]
+    pub fn doubtful(&self, key: &FlowKey) -> Vec<NodeId> {
+        let Some(flow) = self.flows.get(key) else { return Vec::new() };
+        let usable = self.usable(flow);
+        flow.next_hop.candidates().map(|candidate| candidate.node).filter(|node| !usable.contains(node)).collect()
+    }
+
     /// No other route was to be had: the origin's flow may ask again later.
     pub fn route_not_found(&mut self, key: FlowKey) {
         if let Some(flow) = self.flows.get_mut(&key) {
