@@ -6,6 +6,7 @@
 
 pub mod codec;
 pub mod crypto;
+pub mod detector;
 pub mod epoch;
 pub mod frame;
 pub mod id;
