@@ -10,6 +10,7 @@ pub mod detector;
 pub mod epoch;
 pub mod frame;
 pub mod id;
+pub mod planner;
 pub mod pool;
 pub mod record;
 pub mod rpc;
