@@ -174,7 +174,7 @@ impl<'a, R: Rng> Planner<'a, R> {
         attachments: &[NodeId],
         exclude: &[NodeId],
     ) -> Result<Plan<'a>, PlanError> {
-        let last = self.attached(attachments, exclude);
+        let last = attached(self.pool, attachments, exclude);
         let (last_primary, spares) = last.split_first().ok_or(PlanError::NotAttached)?;
         let mut taken = exclude.to_vec();
         taken.push(last_primary.node);
@@ -218,23 +218,6 @@ impl<'a, R: Rng> Planner<'a, R> {
             chosen.push(relay);
         }
         chosen
-    }
-
-    /// Those of a target's attachment relays over which it can be reached, in its order. One that is not assignable (a
-    /// neighbour may have reported it falsely, and it is still attached) is better than none.
-    #[must_use]
-    pub fn attached(&self, attachments: &[NodeId], exclude: &[NodeId]) -> Vec<&'a Relay> {
-        let known = attachments.iter().filter(|node| !exclude.contains(node));
-        let mut relays: Vec<&'a Relay> = Vec::new();
-        for relay in known.filter_map(|node| self.pool.get(node)).filter(|relay| !relay.is_gone()) {
-            if !relays.iter().any(|listed| listed.node == relay.node) {
-                relays.push(relay);
-            }
-        }
-        relays.sort_by_key(|relay| unfitness(relay));
-        let good = relays.iter().filter(|relay| relay.is_assignable()).count();
-        relays.truncate(if good > 0 { good } else { usize::MAX });
-        relays
     }
 
     /// The primaries of all hops, `last` at the end; they are added to `taken`.
@@ -298,6 +281,23 @@ impl<'a, R: Rng> Planner<'a, R> {
             .map(|relay| (want.score(relay, self.now, self.rng.next_u64()), relay))
             .min_by_key(|(score, _)| *score)
     }
+}
+
+/// Those of a target's attachment relays over which it can be reached, in its order. One that is not assignable (a
+/// neighbour may have reported it falsely, and it is still attached) is better than none.
+#[must_use]
+pub fn attached<'a>(pool: &'a Pool, attachments: &[NodeId], exclude: &[NodeId]) -> Vec<&'a Relay> {
+    let known = attachments.iter().filter(|node| !exclude.contains(node));
+    let mut relays: Vec<&Relay> = Vec::new();
+    for relay in known.filter_map(|node| pool.get(node)).filter(|relay| !relay.is_gone()) {
+        if !relays.iter().any(|listed| listed.node == relay.node) {
+            relays.push(relay);
+        }
+    }
+    relays.sort_by_key(|relay| unfitness(relay));
+    let good = relays.iter().filter(|relay| relay.is_assignable()).count();
+    relays.truncate(if good > 0 { good } else { usize::MAX });
+    relays
 }
 
 /// Why an attachment relay should not be the first choice.

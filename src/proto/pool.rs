@@ -237,8 +237,8 @@ impl Pool {
     /// When to [`Pool::expire`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let review_at = self.preservation.review_at().unwrap_or(Time::ZERO);
-        let lease = self.leases.first().map(|(at, _)| (*at).max(review_at));
+        let review_at = self.preservation.review_at();
+        let lease = review_at.or_else(|| self.leases.first().map(|(at, _)| *at));
         let gone = self.gone.first().map(|(at, _)| *at);
         [lease, gone].into_iter().flatten().min()
     }

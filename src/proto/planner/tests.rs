@@ -105,9 +105,7 @@ fn a_suspect_attachment_is_better_than_none() {
     let mut pool = loopback(3);
     let attachments = [0, 0, 1, 2].map(node);
     let attached = |pool: &Pool| -> Vec<NodeId> {
-        let rng = &mut rng();
-        let planner = Planner::new(pool, at(1), rng);
-        planner.attached(&attachments, &[]).iter().map(|relay| relay.node).collect()
+        attached(pool, &attachments, &[]).iter().map(|relay| relay.node).collect()
     };
     pool.report_down(&node(0), node(9), at(1));
     pool.drain(&node(1), at(1));
@@ -268,7 +266,7 @@ proptest! {
         let exclude: Vec<NodeId> = exclude.into_iter().map(node).collect();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut planner = Planner::new(&pool, at(1), &mut rng);
-        let attached = planner.attached(&attachments, &exclude);
+        let attached = attached(&pool, &attachments, &exclude);
         let usable = |relay: &&Relay| relay.has_room() && !exclude.contains(&relay.node);
         let others = pool.assignable().iter().filter(usable);
         match planner.plan(hops, &attachments, &exclude) {
