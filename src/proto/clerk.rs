@@ -64,7 +64,11 @@ impl<Own> Clerk<Own> {
 
     /// A question was answered, or not. What the owner asked comes back.
     pub(super) fn answered(
-        &mut self, ask: AskId, result: Result<Response, AskFailure>, flows: &mut Flows, now: Time,
+        &mut self,
+        ask: AskId,
+        result: Result<Response, AskFailure>,
+        flows: &mut Flows,
+        now: Time,
         actions: &mut Vec<Action>,
     ) -> Option<(Own, Result<Response, AskFailure>)> {
         match self.asks.remove(&ask)? {

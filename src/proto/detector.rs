@@ -63,7 +63,7 @@ pub struct Config {
     pub pace: Pace,
     /// The interval of one that doesn't.
     pub idle: Duration,
-    /// The fastest that [`Pace::Auto`] gets.
+    /// The fastest that [`Pace::Auto`] gets; not above `auto_max`.
     pub auto_min: Duration,
     /// The slowest that [`Pace::Auto`] gets.
     pub auto_max: Duration,

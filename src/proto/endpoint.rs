@@ -168,7 +168,9 @@ impl Endpoint {
             target.dead.clear();
         }
         for relay in found.into_iter().take(ATTACHMENTS.saturating_sub(target.chosen.len())) {
-            if let Some(address) = relay.address.filter(|_| target.chosen.iter().all(|c| c.node != relay.node)) {
+            if let Some(address) =
+                relay.address.filter(|_| target.chosen.iter().all(|c| c.node != relay.node))
+            {
                 self.flows.links_mut().want(relay.node, address, Time::MAX, now, actions);
                 target.chosen.push(relay);
             }
@@ -221,9 +223,17 @@ impl Endpoint {
         }
     }
 
-    fn asked(&mut self, asked: Asked, result: Result<Response, AskFailure>, now: Time, actions: &mut Vec<Action>) {
+    fn asked(
+        &mut self,
+        asked: Asked,
+        result: Result<Response, AskFailure>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         match (asked, result) {
-            (Asked::Plan { flow, .. }, Ok(Response::Planned(plan))) => self.planned(flow, *plan, now, actions),
+            (Asked::Plan { flow, .. }, Ok(Response::Planned(plan))) => {
+                self.planned(flow, *plan, now, actions)
+            }
             (Asked::Plan { flow, attempt }, result) => {
                 let cause = match result {
                     Ok(Response::Refused(refusal)) => OpenFailure::Refused(refusal),
@@ -235,7 +245,10 @@ impl Endpoint {
             (Asked::NewRoute { flow, .. }, Ok(Response::Planned(plan))) => {
                 self.flows.reroute(flow, plan.route, now, actions);
             }
-            (Asked::NewRoute { flow, excluding: true }, Ok(Response::Refused(Refusal::PoolTooSmall { .. }))) => {
+            (
+                Asked::NewRoute { flow, excluding: true },
+                Ok(Response::Refused(Refusal::PoolTooSmall { .. })),
+            ) => {
                 self.ask_new_route(flow, false, actions);
             }
             (Asked::NewRoute { flow, .. }, _) => self.flows.route_not_found(flow),
@@ -266,7 +279,8 @@ impl Machine for Endpoint {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
         match event {
             Event::Asked { ask, result } => {
-                if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions) {
+                if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions)
+                {
                     self.asked(asked, result, now, actions);
                 }
             }

@@ -87,6 +87,8 @@ pub enum Request {
     },
     /// What there is.
     List,
+    /// Assign me no more: I move my flows away and shall leave. A relay keeps its lease meanwhile.
+    Drain,
 }
 
 /// A lease and what goes with it.
@@ -208,7 +210,7 @@ pub struct Planned {
 pub enum Response {
     /// To `Register` and `Heartbeat`.
     Lease(Lease),
-    /// To `Deregister` and `ReportDown`.
+    /// To `Deregister`, `ReportDown` and `Drain`.
     Done,
     /// To `Attachments`.
     Relays(Vec<Candidate>),
@@ -266,6 +268,12 @@ pub enum Refusal {
     Denied {
         /// Why.
         reason: DenyReason,
+    },
+    /// None of the target's attachment relays is in the pool now: it will attach to others soon.
+    #[error("\"{name}\" is attached to no relay at the moment: try again in a few seconds")]
+    NotAttached {
+        /// The target's name.
+        name: String,
     },
 }
 

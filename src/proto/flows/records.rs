@@ -290,7 +290,11 @@ impl Flows {
     pub fn doubtful(&self, key: &FlowKey) -> Vec<NodeId> {
         let Some(flow) = self.flows.get(key) else { return Vec::new() };
         let usable = self.usable(flow);
-        flow.next_hop.candidates().map(|candidate| candidate.node).filter(|node| !usable.contains(node)).collect()
+        flow.next_hop
+            .candidates()
+            .map(|candidate| candidate.node)
+            .filter(|node| !usable.contains(node))
+            .collect()
     }
 
     /// No other route was to be had: the origin's flow may ask again later.
