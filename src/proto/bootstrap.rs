@@ -148,8 +148,8 @@ impl Bootstrap {
             Request::Plan { target, hops, exclude } => self
                 .plan(from, &target, hops, exclude, now)
                 .map(|planned| Response::Planned(Box::new(planned))),
-            Request::Replace { own, records, active, exclude } => {
-                let replacement = Replacement { own: own.as_deref(), records: &records, active, exclude };
+            Request::Replace { hop, records, active, exclude } => {
+                let replacement = Replacement { hop, records: &records, active, exclude };
                 self.replace(from, replacement, now).map(|record| Response::Replaced(Box::new(record)))
             }
             Request::List => Ok(Response::Listing(Box::new(self.listing(now)))),

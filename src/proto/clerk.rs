@@ -1,19 +1,18 @@
-//! A node's dealings with the bootstrap: its lease, another backup for a hop, the report of a dead neighbour.
+//! A node's dealings with the bootstrap: its lease, the report of a dead neighbour, and what its owner asks.
 //!
-//! Everything here may fail or take its time: flows never wait for it. Questions about one hop of one chain are asked once
-//! at a time, however many flows share it.
+//! Everything here may fail or take its time: flows never wait for it.
 
 use super::enrolment::{self, Attempt, Enrolment, Trouble};
-use super::flows::{FlowKey, Flows, News};
-use super::id::{ChainId, NodeId};
+use super::flows::Flows;
+use super::id::NodeId;
 use super::machine::{Action, AskFailure, AskId, Notice};
 use super::rpc::{Offer, Request, Response};
 use super::time::Time;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-/// Questions about backups and reports that may be under way at once; beyond, new ones are dropped (and come up again).
+/// Questions that may be under way at once; beyond, reports are dropped.
 const MAX_ASKS: usize = 1024;
 
 /// How a node presents itself to bootstraps.
@@ -30,7 +29,6 @@ pub struct ClerkConfig {
 #[derive(Clone, Debug)]
 enum Purpose<Own> {
     Lease(Attempt),
-    Backup(ChainId, u8),
     Report,
     Own(Own),
 }
@@ -42,12 +40,11 @@ pub(super) struct Clerk<Own> {
     enrolment: Option<Enrolment>,
     asks: HashMap<AskId, Purpose<Own>>,
     next_ask: u64,
-    backups: HashSet<(ChainId, u8)>,
 }
 
 impl<Own> Clerk<Own> {
     pub(super) fn new(config: ClerkConfig) -> Self {
-        Self { config, enrolment: None, asks: HashMap::new(), next_ask: 0, backups: HashSet::new() }
+        Self { config, enrolment: None, asks: HashMap::new(), next_ask: 0 }
     }
 
     /// Asks the bootstrap on the owner's account.
@@ -81,45 +78,12 @@ impl<Own> Clerk<Own> {
                 };
                 self.enrol(event, flows, now, actions);
             }
-            Purpose::Backup(chain, hop) => {
-                self.backups.remove(&(chain, hop));
-                if let Ok(Response::Replaced(record)) = result {
-                    flows.backup_found(&record, now, actions);
-                }
-            }
         }
         None
     }
 
-    /// Hears what happened to the node's flows and neighbours.
-    pub(super) fn hear(&mut self, news: &News, flows: &Flows, actions: &mut Vec<Action>) {
-        match news {
-            News::WantsBackup(key) => self.ask_backup(key, flows, actions),
-            News::PeerDown(node) => self.report(*node, actions),
-            News::PeerGone(_)
-            | News::PeerUp(_)
-            | News::PeerUnreachable(_)
-            | News::WantsRoute(_)
-            | News::Ended(_) => {}
-        }
-    }
-
-    fn ask_backup(&mut self, key: &FlowKey, flows: &Flows, actions: &mut Vec<Action>) {
-        let Some(wish) = flows.backup_wish(key) else { return };
-        let Some(scope) = wish.records.first().map(|record| record.scope) else { return };
-        let hop = (scope.chain, scope.hop);
-        if self.asks.len() < MAX_ASKS && self.backups.insert(hop) {
-            let request = Request::Replace {
-                own: wish.own,
-                records: wish.records,
-                active: wish.active,
-                exclude: wish.exclude,
-            };
-            self.send(Purpose::Backup(hop.0, hop.1), request, false, actions);
-        }
-    }
-
-    fn report(&mut self, node: NodeId, actions: &mut Vec<Action>) {
+    /// A neighbour was found dead.
+    pub(super) fn report(&mut self, node: NodeId, actions: &mut Vec<Action>) {
         if self.asks.len() < MAX_ASKS {
             self.send(Purpose::Report, Request::ReportDown { node }, false, actions);
         }

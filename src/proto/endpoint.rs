@@ -12,7 +12,7 @@ use super::machine::{Action, AskFailure, ChainChange, Event, Machine, Notice, Op
 use super::record::Candidate;
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// How many attachment relays a target keeps.
@@ -38,6 +38,7 @@ pub struct Destination {
 enum Asked {
     Plan { flow: FlowId, attempt: u32 },
     NewRoute { flow: FlowKey, excluding: bool },
+    Backup { flow: FlowKey, hop: u8 },
     Attachments,
 }
 
@@ -50,6 +51,8 @@ pub struct Endpoint {
     opening: HashMap<FlowId, Destination>,
     /// Where the open flows of this origin lead.
     open: HashMap<FlowKey, Destination>,
+    /// Hops for which a backup is being asked for.
+    asking_backup: HashSet<(FlowKey, u8)>,
     target: Option<Target>,
 }
 
@@ -73,6 +76,7 @@ impl Endpoint {
             clerk: Clerk::new(clerk),
             opening: HashMap::new(),
             open: HashMap::new(),
+            asking_backup: HashSet::new(),
             target: None,
         }
     }
@@ -122,9 +126,20 @@ impl Endpoint {
     /// A flow reaches nobody on its chain: asks for another one, at first without those that look dead from here.
     fn ask_new_route(&mut self, flow: FlowKey, excluding: bool, actions: &mut Vec<Action>) {
         let Some(to) = self.open.get(&flow) else { return };
-        let exclude = if excluding { self.flows.doubtful(&flow) } else { Vec::new() };
+        let exclude =
+            self.flows.chain(&flow).filter(|_| excluding).map(|(_, failed)| failed).unwrap_or_default();
         let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude };
         self.clerk.ask(Asked::NewRoute { flow, excluding }, request, false, actions);
+    }
+
+    /// A hop of a flow's chain needs another candidate.
+    fn ask_backup(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>, actions: &mut Vec<Action>) {
+        if !self.asking_backup.insert((flow, hop)) {
+            return;
+        }
+        let Some((records, exclude)) = self.flows.chain(&flow) else { return };
+        let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
+        self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
     }
 
     // ---- as a target ----
@@ -208,17 +223,17 @@ impl Endpoint {
 
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.flows.take_news() {
-            self.clerk.hear(&news, &self.flows, actions);
             match news {
                 News::WantsRoute(flow) => self.ask_new_route(flow, true, actions),
-                News::PeerDown(node) | News::PeerGone(node) | News::PeerUnreachable(node) => {
+                News::WantsBackup { flow, hop, active } => self.ask_backup(flow, hop, active, actions),
+                News::PeerSuspect(node) | News::PeerGone(node) | News::PeerUnreachable(node) => {
                     self.attachment_lost(node, now, actions);
                 }
+                News::PeerDown(node) => self.clerk.report(node, actions),
                 News::PeerUp(_) => self.attach(now, actions),
                 News::Ended(flow) => {
                     self.open.remove(&flow);
                 }
-                News::WantsBackup(_) => {}
             }
         }
     }
@@ -252,6 +267,12 @@ impl Endpoint {
                 self.ask_new_route(flow, false, actions);
             }
             (Asked::NewRoute { flow, .. }, _) => self.flows.route_not_found(flow),
+            (Asked::Backup { flow, hop }, result) => {
+                self.asking_backup.remove(&(flow, hop));
+                if let Ok(Response::Replaced(record)) = result {
+                    self.flows.backup_found(flow, &record, now, actions);
+                }
+            }
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
             (Asked::Attachments, _) => {}
         }

@@ -20,7 +20,7 @@ use super::id::{FlowId, NodeId, Pseudonym};
 use super::lane::Violation;
 use super::links::{LinkNews, Links, LinksConfig};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
-use super::record::{Record, Route};
+use super::record::Route;
 use super::splice::{Direction, LegId, Limits, Position, Splice};
 use super::time::Time;
 use super::timers::Timers;
@@ -107,23 +107,19 @@ pub enum News {
     PeerUnreachable(NodeId),
     /// A flow is over.
     Ended(FlowKey),
-    /// A flow's next hop has no backup left.
-    WantsBackup(FlowKey),
+    /// A neighbour has been silent for too long.
+    PeerSuspect(NodeId),
+    /// A hop of an origin's flow has no backup left.
+    WantsBackup {
+        /// The flow.
+        flow: FlowKey,
+        /// The hop.
+        hop: u8,
+        /// Who serves it now.
+        active: Option<NodeId>,
+    },
     /// An origin reaches nobody on its flow's chain.
     WantsRoute(FlowKey),
-}
-
-/// What the owner needs to ask for another candidate.
-#[derive(Clone, Debug)]
-pub struct BackupWish {
-    /// The asking node's own record; `None` at the origin.
-    pub own: Option<Box<Record>>,
-    /// The record to replace and those after it.
-    pub records: Vec<Record>,
-    /// Who serves the hop now.
-    pub active: Option<NodeId>,
-    /// Who will not do.
-    pub exclude: Vec<NodeId>,
 }
 
 #[derive(Debug)]
@@ -152,6 +148,8 @@ struct Flow {
     doubted: u32,
     /// Whether the origin's owner knows that it reaches nobody.
     route_wanted: bool,
+    /// Relays that failed this origin's flow, the latest last: no plan shall name them again soon.
+    failed: VecDeque<NodeId>,
 }
 
 /// See the module's documentation.
@@ -278,9 +276,10 @@ impl Flows {
                 self.leg_over(LegId::new(link, leg), code, winner.as_ref(), now, actions);
             }
             Control::Update { leg, records, tags } => {
-                self.update(LegId::new(link, leg), records, tags, now, actions);
+                self.update(LegId::new(link, leg), &records, &tags, now, actions);
             }
             Control::Rerouted { leg, reroute } => self.rerouted(LegId::new(link, leg), reroute, actions),
+            Control::BackupWanted { leg, wish } => self.backup_wanted(LegId::new(link, leg), wish, actions),
             Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
         }
     }
@@ -345,7 +344,10 @@ impl Flows {
         self.links.handle_timeout(now, actions, &mut news);
         for item in news {
             match item {
-                LinkNews::Suspect(link) => self.leave_link(link, now, actions),
+                LinkNews::Suspect(link) => {
+                    self.news.extend(self.links.peer(link).map(News::PeerSuspect));
+                    self.leave_link(link, now, actions);
+                }
                 LinkNews::Down(_, peer) => self.news.push(News::PeerDown(peer)),
             }
         }
@@ -514,6 +516,7 @@ impl Flow {
             leave_due: None,
             doubted: 0,
             route_wanted: false,
+            failed: VecDeque::new(),
         }
     }
 

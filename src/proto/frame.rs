@@ -185,6 +185,19 @@ pub struct Reroute {
     pub gap_us: u32,
 }
 
+/// A relay asks the origin for another candidate for the hop after its own. Candidates are named by their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupWish {
+    /// The hop.
+    pub hop: u8,
+    /// The version of the record that the places refer to.
+    pub version: u32,
+    /// Place of the candidate that serves the hop now, if one does.
+    pub active: Option<u8>,
+    /// The places of those that will not do, as bits.
+    pub unusable: u8,
+}
+
 /// Why a node gave up on a neighbour for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
@@ -238,14 +251,21 @@ pub enum Control {
         /// The epoch that won, if one did.
         winner: Option<Epoch>,
     },
-    /// Newer records: upward from whoever had a hop replaced, then down from the origin with tags for each.
+    /// From the origin on its way down: newer records.
     Update {
         /// The leg.
         leg: u32,
-        /// The records.
+        /// The records, of hops that lie beyond the receiver.
         records: Vec<Record>,
-        /// Empty upward; downward a list for each record, a tag for each of its candidates.
+        /// For each record a tag for each of its candidates, folded up to the sender.
         tags: Vec<Vec<Tag>>,
+    },
+    /// To the origin on its way up: a hop needs another candidate.
+    BackupWanted {
+        /// The leg.
+        leg: u32,
+        /// Which hop, and who of its candidates may stay.
+        wish: BackupWish,
     },
     /// A relay further down repaired its next hop.
     Rerouted {

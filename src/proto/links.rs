@@ -328,6 +328,14 @@ impl Links {
         }
     }
 
+    /// Somebody found the peer at the end of `link` wanting: it is probed at once.
+    pub fn doubt(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detector.on_hint(now);
+            self.judge(id, now, actions, &mut Vec::new());
+        }
+    }
+
     /// A heartbeat came over `link`.
     pub fn heartbeat(&mut self, id: LinkId, heartbeat: &Heartbeat, now: Time, actions: &mut Vec<Action>) {
         if let Some(link) = self.links.get_mut(&id) {

@@ -1,7 +1,7 @@
 //! The relay's machine: flows pass through it, and the bootstrap knows it as a member of the pool.
 
 use super::clerk::{Clerk, ClerkConfig};
-use super::flows::{Flows, FlowsConfig};
+use super::flows::{Flows, FlowsConfig, News};
 use super::id::NodeId;
 use super::machine::{Action, Event, Machine};
 use super::rpc::Offer;
@@ -36,7 +36,9 @@ impl Relay {
 
     fn catch_up(&mut self, actions: &mut Vec<Action>) {
         for news in self.flows.take_news() {
-            self.clerk.hear(&news, &self.flows, actions);
+            if let News::PeerDown(node) = news {
+                self.clerk.report(node, actions);
+            }
         }
     }
 }

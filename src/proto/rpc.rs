@@ -74,11 +74,11 @@ pub enum Request {
         /// Those that will not do.
         exclude: Vec<NodeId>,
     },
-    /// A new record for a hop that lost a candidate.
+    /// A new record for a hop of the asker's chain that lost a candidate.
     Replace {
-        /// The asker's own record, which shows that it is a neighbour; `None` if it is the chain's origin.
-        own: Option<Box<Record>>,
-        /// The record to replace, then those of the hops after it, the target's last.
+        /// The hop.
+        hop: u8,
+        /// The chain's records, the target's last.
         records: Vec<Record>,
         /// The candidate that serves the hop now, which stays and comes first.
         active: Option<NodeId>,
@@ -287,9 +287,9 @@ pub enum DenyReason {
     /// A record was not issued by this network, or was altered.
     #[error("a record is not genuine")]
     Record,
-    /// The asker is neither the chain's origin nor a neighbour of the hop.
-    #[error("not a neighbour of that hop")]
-    NotNeighbour,
+    /// The asker is not the chain's origin.
+    #[error("not the origin of that chain")]
+    NotOrigin,
     /// The node was removed from the network.
     #[error("revoked")]
     Revoked,

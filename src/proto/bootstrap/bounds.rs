@@ -20,9 +20,9 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
         Request::Plan { target, hops, exclude } => {
             is_name(target) && (1..=MAX_HOPS).contains(&usize::from(*hops)) && is_list(exclude)
         }
-        Request::Replace { own, records, active: _, exclude } => {
-            own.as_deref().is_none_or(Record::is_bounded)
-                && (2..=MAX_RECORDS).contains(&records.len())
+        Request::Replace { hop, records, active: _, exclude } => {
+            (2..=MAX_RECORDS).contains(&records.len())
+                && (1..records.len()).contains(&usize::from(*hop))
                 && records.iter().all(Record::is_bounded)
                 && is_list(exclude)
         }

@@ -1,7 +1,6 @@
 //! Chains: planning one, and replacing what serves one hop of it.
 //!
-//! The right to a replacement follows from the records alone: the chain's origin may ask for any hop, and a relay for the
-//! hop after its own, which its own record proves.
+//! The right to a replacement follows from the records alone: they name the chain's origin, and nobody else may ask.
 
 use super::{Bootstrap, candidate};
 use crate::proto::crypto::Key;
@@ -15,9 +14,9 @@ use crate::proto::time::Time;
 /// How many candidates a hop is given.
 const CANDIDATES: usize = 2;
 
-/// A request to replace the first of `records`.
+/// A request to replace the record of `hop`.
 pub(super) struct Replacement<'r> {
-    pub(super) own: Option<&'r Record>,
+    pub(super) hop: u8,
     pub(super) records: &'r [Record],
     pub(super) active: Option<NodeId>,
     pub(super) exclude: Vec<NodeId>,
@@ -28,8 +27,8 @@ struct Opened {
     secret: ChainSecret,
     /// Of the record to replace.
     scope: Scope,
-    /// Who else serves the asker's hop, the asker included; empty if that is the origin.
-    before: Vec<Candidate>,
+    /// Who serves the hops before it.
+    before: Vec<Vec<Candidate>>,
     /// Who serves the hop now.
     old: Vec<Candidate>,
     /// Who serves the hops after it, the target's at the end.
@@ -167,46 +166,30 @@ impl Bootstrap {
 }
 
 impl Opened {
-    /// Opens what was handed in, if it is genuine and gives `from` the right to a replacement.
+    /// Opens what was handed in, if it is genuine and `from` is the chain's origin.
     fn new(network: &Key, from: NodeId, request: &Replacement<'_>) -> Result<Self, DenyReason> {
-        let (first, rest) = request.records.split_first().ok_or(DenyReason::OutOfBounds)?;
-        let scope = first.scope;
+        let place = usize::from(request.hop).checked_sub(1).ok_or(DenyReason::OutOfBounds)?;
+        let scope = request.records.get(place).ok_or(DenyReason::OutOfBounds)?.scope;
+        if pseudonym(network, &from) != scope.origin {
+            return Err(DenyReason::NotOrigin);
+        }
         let secret = ChainSecret::derive(network, scope.chain, scope.origin);
-        let open = |record: &Record, hop: usize| {
-            let fits = record.scope.chain == scope.chain
-                && record.scope.origin == scope.origin
-                && usize::from(record.scope.hop) == hop;
-            secret.open(record).filter(|_| fits).ok_or(DenyReason::Record)
+        let open = |(record, hop): (&Record, u8)| {
+            let fits = record.scope.chain == scope.chain && record.scope.origin == scope.origin;
+            secret.open(record).filter(|_| fits && record.scope.hop == hop).ok_or(DenyReason::Record)
         };
-        let hop = usize::from(scope.hop);
-        let old = open(first, hop)?;
-        let after: Vec<Vec<Candidate>> =
-            (hop + 1..).zip(rest).map(|(hop, record)| open(record, hop)).collect::<Result<_, _>>()?;
-        let before = match request.own {
-            Some(own) => open_own(network, own, scope)?,
-            None => Vec::new(),
-        };
+        let mut before = request.records.iter().zip(1u8..).map(open).collect::<Result<Vec<_>, _>>()?;
+        let after = before.split_off(place + 1);
+        let old = before.pop().ok_or(DenyReason::OutOfBounds)?;
         let opened = Self { secret, scope, before, old, after };
-        let is_neighbour = match request.own {
-            Some(_) => opened.before.iter().any(|candidate| candidate.node == from),
-            None => pseudonym(network, &from) == scope.origin,
-        };
-        if !is_neighbour {
-            return Err(DenyReason::NotNeighbour);
-        }
-        if !opened.ends_at_target() {
-            return Err(DenyReason::OutOfBounds);
-        }
-        Ok(opened)
+        if opened.ends_at_target() { Ok(opened) } else { Err(DenyReason::OutOfBounds) }
     }
 
     /// Whether the records lead to the target: all but the last name relays.
     fn ends_at_target(&self) -> bool {
         let is_target = |hop: &[Candidate]| matches!(hop, [only] if only.address.is_none());
-        let hops: Vec<&[Candidate]> =
-            [self.old.as_slice()].into_iter().chain(self.after.iter().map(Vec::as_slice)).collect();
-        hops.split_last()
-            .is_some_and(|(last, relays)| is_target(last) && !relays.iter().any(|hop| is_target(hop)))
+        let Some((last, relays)) = self.after.split_last() else { return false };
+        is_target(last) && !self.before.iter().chain([&self.old]).chain(relays).any(|hop| is_target(hop))
     }
 
     /// The target, if its record comes next.
@@ -219,22 +202,13 @@ impl Opened {
 
     /// Everybody known to be on the chain but for the hop itself.
     fn others(&self) -> impl Iterator<Item = NodeId> {
-        self.before.iter().chain(self.after.iter().flatten()).map(|candidate| candidate.node)
+        self.before.iter().chain(&self.after).flatten().map(|candidate| candidate.node)
     }
 
     /// The hop's candidate with this identity.
     fn old(&self, node: &NodeId) -> Option<Candidate> {
         self.old.iter().find(|candidate| candidate.node == *node).cloned()
     }
-}
-
-/// The candidates of the record by which an asker shows that it serves the hop before `scope`'s, on the same chain.
-fn open_own(network: &Key, own: &Record, scope: Scope) -> Result<Vec<Candidate>, DenyReason> {
-    let secret = ChainSecret::derive(network, own.scope.chain, own.scope.origin);
-    let candidates = secret.open(own).ok_or(DenyReason::Record)?;
-    let same_chain = own.scope.chain == scope.chain && own.scope.origin == scope.origin;
-    let is_before = own.scope.hop.checked_add(1) == Some(scope.hop);
-    if same_chain && is_before { Ok(candidates) } else { Err(DenyReason::NotNeighbour) }
 }
 
 /// A hop's candidates, the primary first.

@@ -76,6 +76,9 @@ impl Flows {
                 if let Some(old) = replaced {
                     actions.push(explain(old, CloseCode::Replaced, Some(opening.epoch)));
                     self.drop_leg(old, CloseCode::Replaced, now, actions);
+                    if old.link() != leg.link() {
+                        self.links.doubt(old.link(), now, actions);
+                    }
                 }
                 if let Some(old) = forgotten {
                     self.drop_leg(old, CloseCode::Lost, now, actions);

@@ -235,11 +235,14 @@ impl Flows {
         };
         let candidate = |n: u8| flow.next_hop.get(usize::from(n)).cloned();
         let (from, to) = (candidate(reroute.from), candidate(reroute.to));
+        if let Some(from) = &from {
+            flow.note_failed(from.node);
+        }
         if let Some(prev) = flow.splice.prev() {
             let control = Control::Rerouted { leg: prev.number(), reroute };
             actions.push(Action::Control { link: prev.link(), control });
         }
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
-        self.want_backup(key, now);
+        self.want_backup(key, now, actions);
     }
 }

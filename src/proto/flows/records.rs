@@ -1,13 +1,13 @@
 //! How a route stays usable: new records travel along the flow, links to candidates are kept warm, and a backup that was
 //! used up is replaced.
 //!
-//! Only the node before a hop asks for another candidate, and only the origin can compute the tags that go with it. So a
-//! new record travels up to the origin, and comes down again with a tag for each candidate, folded on its way by every
-//! dialer. Whoever holds it with its tags uses it.
+//! The node before a hop is the first to know that it needs another candidate; the origin alone knows everybody who is on
+//! the chain already, may ask the bootstrap, and can compute tags. So a wish travels up to the origin, and a new record
+//! comes down with a tag for each of its candidates, folded on its way by every dialer.
 
-use super::{BackupWish, Flow, FlowKey, Flows, News, Rights};
-use crate::proto::frame::{CloseCode, Control, Reroute, tags_fit};
-use crate::proto::id::{ChainId, NodeId};
+use super::{Flow, FlowKey, Flows, News, Rights};
+use crate::proto::frame::{BackupWish, CloseCode, Control, Reroute, tags_fit};
+use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
 use crate::proto::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
 use crate::proto::record::{Candidate, MAX_RECORDS, Record, Route, Tag};
@@ -19,6 +19,8 @@ use std::time::Duration;
 const PROTECTED: usize = 2;
 /// The first pause before another backup is asked for again; doubled each time.
 const FIRST_BACKUP_PAUSE: Duration = Duration::from_millis(100);
+/// Failed relays that an origin remembers for a flow.
+const MAX_FAILED: usize = 32;
 /// Backups that a node remembers having prepared.
 const MAX_PREPARED: usize = 4096;
 
@@ -81,138 +83,119 @@ impl Flows {
 
     // ---- another backup ----
 
-    /// Asks the owner for another candidate if the next hop has none standing by.
-    pub(super) fn want_backup(&mut self, key: FlowKey, now: Time) {
+    /// Asks for another candidate if the next hop has none standing by: the origin its owner, a relay the origin.
+    pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
         let is_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
-        if is_target || flow.backup_due > now || self.usable(flow).len() >= PROTECTED {
+        let usable = self.usable(flow);
+        if is_target || flow.backup_due > now || usable.len() >= PROTECTED {
             return;
         }
+        let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
+        let active = flow.next_hop.current_place().filter(|_| flow.splice.is_next_answered());
+        if flow.is_origin() {
+            let active = active.and_then(|place| flow.next_hop.get(place)).map(|candidate| candidate.node);
+            self.news.push(News::WantsBackup { flow: key, hop: scope.hop, active });
+        } else if let Some(prev) = flow.splice.prev() {
+            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
+            let wish = BackupWish {
+                hop: scope.hop,
+                version: scope.version,
+                active: active.and_then(|place| u8::try_from(place).ok()),
+                unusable: unusable.fold(0, |bits, (_, place)| bits | 1 << place),
+            };
+            actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
+        }
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.backup_due = now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(10));
+        flow.backup_due = now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(6));
         flow.backup_attempts += 1;
-        self.news.push(News::WantsBackup(key));
         self.schedule(key);
+    }
+
+    /// A relay further down needs another candidate for the hop after it: passes that on to the origin.
+    pub(super) fn backup_wanted(&mut self, leg: LegId, wish: BackupWish, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
+            return;
+        };
+        if let Some(prev) = flow.splice.prev() {
+            actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
+        }
+        let Rights::Origin { route } = &flow.rights else { return };
+        let Some(record) = route.records.iter().find(|record| record.scope.hop == wish.hop) else { return };
+        if record.scope.version > wish.version {
+            // It was answered already, and the answer lost with a leg.
+            return self.send_down(key, &[wish.hop], actions);
+        }
+        let candidates = route.secret.open(record).unwrap_or_default();
+        let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| wish.unusable >> place & 1 == 1);
+        let unusable: Vec<NodeId> = unusable.map(|(candidate, _)| candidate.node).collect();
+        let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
+        for node in unusable {
+            flow.note_failed(node);
+        }
+        self.news.push(News::WantsBackup { flow: key, hop: wish.hop, active });
     }
 
     /// The candidates of a flow's next hop that look alive and have not failed it, the current one included.
     fn usable(&self, flow: &Flow) -> Vec<NodeId> {
         let is_usable = |(place, candidate): &(usize, &Candidate)| {
             let is_current = flow.next_hop.current_place() == Some(*place);
-            let alive = self.links.standing(candidate.node) < Standing::Suspect;
+            let alive = self.links.standing(candidate.node) < Standing::Suspect && candidate.node != self.me;
             alive && (is_current || !flow.next_hop.has_failed(*place))
         };
         let usable = flow.next_hop.candidates().enumerate().filter(is_usable);
         usable.map(|(_, candidate)| candidate.node).collect()
     }
 
-    /// What to ask the bootstrap on [`News::WantsBackup`].
+    /// The records of an origin's flow, and the relays that no plan for it should name.
     #[must_use]
-    pub fn backup_wish(&self, key: &FlowKey) -> Option<BackupWish> {
-        let flow = self.flows.get(key)?;
+    pub fn chain(&self, key: &FlowKey) -> Option<(&[Record], Vec<NodeId>)> {
+        let flow = self.flows.get(key).filter(|flow| flow.is_origin())?;
         let usable = self.usable(flow);
-        let active =
-            flow.next_hop.current().map(|candidate| candidate.node).filter(|node| usable.contains(node));
-        let is_unusable = |candidate: &&Candidate| !usable.contains(&candidate.node);
-        let mut exclude: Vec<NodeId> =
-            flow.next_hop.candidates().filter(is_unusable).map(|candidate| candidate.node).collect();
-        exclude.push(self.me);
-        exclude.extend(flow.splice.prev().and_then(|leg| self.links.peer(leg.link())));
-        let records = flow.rights.records().to_vec();
-        Some(BackupWish { own: flow.rights.own_record(), records, active, exclude })
+        let next = flow.next_hop.candidates().map(|candidate| candidate.node);
+        let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
+        exclude.extend(flow.failed.iter().filter(|node| !usable.contains(node)));
+        Some((flow.rights.records(), exclude))
     }
 
-    /// The chain whose flows a wish speaks for.
-    #[must_use]
-    pub fn chain(&self, key: &FlowKey) -> Option<ChainId> {
-        self.flows.get(key)?.rights.records().first().map(|record| record.scope.chain)
-    }
-
-    /// The bootstrap replaced a candidate: every flow on that chain whose next hop it is sends the record up to its
-    /// origin, or, at the origin, uses it.
-    pub fn backup_found(&mut self, record: &Record, now: Time, actions: &mut Vec<Action>) {
-        let is_concerned = |flow: &Flow| {
-            let next = flow.rights.records().first().map(|next| next.scope);
-            next.is_some_and(|next| next.chain == record.scope.chain && next.hop == record.scope.hop)
-        };
-        let concerned = self.flows.iter().filter(|(_, flow)| is_concerned(flow));
-        let keys: Vec<FlowKey> = concerned.map(|(key, _)| *key).collect();
-        for key in keys {
-            let Some(flow) = self.flows.get(&key) else { continue };
-            if flow.is_origin() {
-                self.adopt_at_origin(key, std::slice::from_ref(record), now, actions);
-            } else if let Some(prev) = flow.splice.prev() {
-                send_up(prev, vec![record.clone()], actions);
-            }
+    /// The bootstrap gave a hop of an origin's flow another candidate.
+    pub fn backup_found(&mut self, key: FlowKey, record: &Record, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
+        let hop = record.scope.hop;
+        let version =
+            |flow: &Flow| flow.rights.records().iter().find(|r| r.scope.hop == hop).map(|r| r.scope.version);
+        let before = version(flow);
+        flow.rights.adopt(std::slice::from_ref(record), &[]);
+        if version(flow) != before {
+            self.candidates_changed(key, now, actions);
+            self.tell_chain(key, ChainChange::BackupReplaced { hop }, actions);
+            self.send_down(key, &[hop], actions);
         }
     }
 
     // ---- records on their way ----
 
-    /// Newer records came along a flow.
+    /// Newer records came down along a flow: a relay keeps them, and passes on what lies beyond its next hop.
     pub(super) fn update(
         &mut self,
         leg: LegId,
-        records: Vec<Record>,
-        tags: Vec<Vec<Tag>>,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        let bounded = records.len() <= MAX_RECORDS && records.iter().all(Record::is_bounded);
-        if !bounded || !(tags.is_empty() || tags_fit(&records, &tags)) {
-            self.disconnect(leg.link(), Misdeed::OutOfBounds, actions);
-            return;
-        }
-        let Some((key, flow)) = self.by_leg(leg) else { return };
-        let (prev, next) = (flow.splice.prev(), flow.splice.next());
-        if next == Some(leg) && flow.is_origin() {
-            self.adopt_at_origin(key, &records, now, actions);
-        } else if next == Some(leg) {
-            if let Some(prev) = prev {
-                send_up(prev, records, actions);
-            }
-        } else if prev == Some(leg) {
-            self.adopt_at_relay(key, &records, &tags, now, actions);
-        }
-    }
-
-    /// The origin judges a record, keeps it if it is newer, and sends what it keeps down with tags.
-    fn adopt_at_origin(&mut self, key: FlowKey, records: &[Record], now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        let versions = |flow: &Flow| -> Vec<u32> {
-            flow.rights.records().iter().map(|record| record.scope.version).collect()
-        };
-        let before = versions(flow);
-        flow.rights.adopt(records, &[]);
-        let changed: Vec<u8> = before
-            .into_iter()
-            .zip(versions(flow))
-            .zip(1..)
-            .filter(|((a, b), _)| a != b)
-            .map(|(_, hop)| hop)
-            .collect();
-        self.candidates_changed(key, now, actions);
-        for hop in changed {
-            self.tell_chain(key, ChainChange::BackupReplaced { hop }, actions);
-        }
-        let hops: Vec<u8> = records.iter().map(|record| record.scope.hop).filter(|hop| *hop > 1).collect();
-        self.send_down(key, &hops, actions);
-    }
-
-    fn adopt_at_relay(
-        &mut self,
-        key: FlowKey,
         records: &[Record],
         tags: &[Vec<Tag>],
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let bounded = records.len() <= MAX_RECORDS && records.iter().all(Record::is_bounded);
+        if !bounded || !tags_fit(records, tags) {
+            return self.disconnect(leg.link(), Misdeed::OutOfBounds, actions);
+        }
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.prev() == Some(leg)) else {
+            return;
+        };
         flow.rights.adopt(records, tags);
         let nearest = flow.rights.records().first().map_or(u8::MAX, |record| record.scope.hop);
-        self.candidates_changed(key, now, actions);
         let beyond: Vec<u8> =
             records.iter().map(|record| record.scope.hop).filter(|hop| *hop > nearest).collect();
+        self.candidates_changed(key, now, actions);
         self.send_down(key, &beyond, actions);
     }
 
@@ -230,36 +213,37 @@ impl Flows {
         self.settle(key, now, actions);
     }
 
-    /// Sends this node's records of `hops` to next, with their tags.
+    /// Sends this node's records of `hops` to next, with their tags. Those of the next hop itself stay here.
     fn send_down(&self, key: FlowKey, hops: &[u8], actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key).filter(|_| !hops.is_empty()) else { return };
-        let Some(next) = flow.splice.next() else { return };
+        let Some(flow) = self.flows.get(&key) else { return };
+        let nearest = flow.rights.records().first().map_or(u8::MAX, |record| record.scope.hop);
+        let hops: Vec<u8> = hops.iter().copied().filter(|hop| *hop > nearest).collect();
+        let Some(next) = flow.splice.next().filter(|_| !hops.is_empty()) else { return };
         let Some(all) = flow.rights.tags(key.flow, flow.splice.dials()) else { return };
         let named =
             flow.rights.records().iter().zip(all).filter(|(record, _)| hops.contains(&record.scope.hop));
         let (records, tags) = named.map(|(record, tags)| (record.clone(), tags)).unzip();
-        let control = Control::Update { leg: next.number(), records, tags };
-        actions.push(Action::Control { link: next.link(), control });
+        actions.push(control(next, |leg| Control::Update { leg, records, tags }));
     }
 
     /// A relay further down repaired its next hop: passes that on to the origin.
     pub(super) fn rerouted(&mut self, leg: LegId, reroute: Reroute, actions: &mut Vec<Action>) {
-        let Some((key, flow)) = self.by_leg(leg) else { return };
-        if flow.splice.next() != Some(leg) {
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
-        }
+        };
         if let Some(prev) = flow.splice.prev() {
-            let control = Control::Rerouted { leg: prev.number(), reroute };
-            actions.push(Action::Control { link: prev.link(), control });
+            actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
         }
-        if let Rights::Origin { route } = &flow.rights {
-            let hop = route.records.iter().find(|record| record.scope.hop == reroute.hop);
-            let named = hop.filter(|record| record.scope.version == reroute.version);
-            let candidates = named.and_then(|record| route.secret.open(record)).unwrap_or_default();
-            let at = |place: u8| candidates.get(usize::from(place)).cloned();
-            let (from, to) = (at(reroute.from), at(reroute.to));
-            actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
+        let Rights::Origin { route } = &flow.rights else { return };
+        let hop = route.records.iter().find(|record| record.scope.hop == reroute.hop);
+        let named = hop.filter(|record| record.scope.version == reroute.version);
+        let candidates = named.and_then(|record| route.secret.open(record)).unwrap_or_default();
+        let at = |place: u8| candidates.get(usize::from(place)).cloned();
+        let (from, to) = (at(reroute.from), at(reroute.to));
+        if let Some(from) = &from {
+            flow.note_failed(from.node);
         }
+        actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
     }
 
     // ---- the origin's routes ----
@@ -285,18 +269,6 @@ impl Flows {
         self.settle(key, now, actions);
     }
 
-    /// Neighbours that a flow's next hop may not be replaced by.
-    #[must_use]
-    pub fn doubtful(&self, key: &FlowKey) -> Vec<NodeId> {
-        let Some(flow) = self.flows.get(key) else { return Vec::new() };
-        let usable = self.usable(flow);
-        flow.next_hop
-            .candidates()
-            .map(|candidate| candidate.node)
-            .filter(|node| !usable.contains(node))
-            .collect()
-    }
-
     /// No other route was to be had: the origin's flow may ask again later.
     pub fn route_not_found(&mut self, key: FlowKey) {
         if let Some(flow) = self.flows.get_mut(&key) {
@@ -314,7 +286,18 @@ impl Flows {
     }
 }
 
-fn send_up(prev: LegId, records: Vec<Record>, actions: &mut Vec<Action>) {
-    let control = Control::Update { leg: prev.number(), records, tags: Vec::new() };
-    actions.push(Action::Control { link: prev.link(), control });
+/// A control message about `leg`, to whoever is at its other end.
+fn control(leg: LegId, message: impl FnOnce(u32) -> Control) -> Action {
+    Action::Control { link: leg.link(), control: message(leg.number()) }
+}
+
+impl Flow {
+    /// A relay failed this origin's flow.
+    pub(super) fn note_failed(&mut self, node: NodeId) {
+        self.failed.retain(|failed| *failed != node);
+        self.failed.push_back(node);
+        if self.failed.len() > MAX_FAILED {
+            self.failed.pop_front();
+        }
+    }
 }

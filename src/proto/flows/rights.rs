@@ -37,7 +37,7 @@ pub(super) enum Rights {
     /// The origin computes every tag itself.
     Origin { route: Route },
     /// A relay folds what it was given. `tags` has a list for each record to come.
-    Relay { own: Box<Record>, reach_next: Key, records: Vec<Record>, tags: Vec<Vec<Tag>> },
+    Relay { reach_next: Key, records: Vec<Record>, tags: Vec<Vec<Tag>> },
     /// Nothing comes after the target.
     Target,
 }
@@ -46,9 +46,8 @@ impl Rights {
     /// What an attach gives its acceptor, whose `entry` was checked.
     pub(super) fn accepted(entry: &Entry, attach: &Attach) -> Option<Self> {
         let Some(reach_next) = &entry.reach_next else { return Some(Self::Target) };
-        let (own, records) = attach.records.split_first()?;
-        let (own, reach_next) = (Box::new(own.clone()), reach_next.clone());
-        Some(Self::Relay { own, reach_next, records: records.to_vec(), tags: attach.tags.clone() })
+        let records = attach.records.get(1..)?.to_vec();
+        Some(Self::Relay { reach_next: reach_next.clone(), records, tags: attach.tags.clone() })
     }
 
     pub(super) fn records(&self) -> &[Record] {
@@ -124,14 +123,6 @@ impl Rights {
     pub(super) fn prepare(&self) -> Option<Control> {
         let [own, next, ..] = self.records() else { return None };
         Some(Control::Prepare { own: Box::new(own.clone()), next: Box::new(next.clone()) })
-    }
-
-    /// This node's own record, by which it shows the bootstrap that it is a neighbour.
-    pub(super) fn own_record(&self) -> Option<Box<Record>> {
-        match self {
-            Self::Relay { own, .. } => Some(own.clone()),
-            Self::Origin { .. } | Self::Target => None,
-        }
     }
 }
 

@@ -107,9 +107,9 @@ impl Flows {
         }
         if self.flows.get(&key).is_some_and(|flow| is_due(flow.upkeep_due)) {
             self.keep_warm(key, now, actions);
-            self.want_backup(key, now);
+            self.want_backup(key, now, actions);
         }
-        self.want_backup_again(key, now);
+        self.want_backup_again(key, now, actions);
         self.settle(key, now, actions);
     }
 
@@ -122,12 +122,12 @@ impl Flows {
         }
     }
 
-    fn want_backup_again(&mut self, key: FlowKey, now: Time) {
+    fn want_backup_again(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         if let Some(flow) = self.flows.get_mut(&key)
             && flow.backup_attempts > 0
             && flow.backup_due <= now
         {
-            self.want_backup(key, now);
+            self.want_backup(key, now, actions);
             if let Some(flow) = self.flows.get_mut(&key)
                 && flow.backup_due <= now
             {
