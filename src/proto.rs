@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod codec;
 pub mod crypto;
 pub mod detector;
+pub mod enrolment;
 pub mod epoch;
 pub mod frame;
 pub mod id;
