@@ -3,7 +3,7 @@
 use crate::proto::rpc::{Lease, Refusal, Request, Response};
 use std::time::Duration;
 
-/// Numbers the questions of one [`Enrolment`].
+/// Numbers the questions of one [`Enrolment`](super::Enrolment).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(pub u64);
 
