@@ -4,4 +4,6 @@
 //! [`proto`] is the protocol itself: pure, without I/O, clock or ambient randomness. Everything else is the shell that
 //! runs it over QUIC.
 
+#[cfg(feature = "net")]
+pub mod net;
 pub mod proto;

@@ -3,12 +3,14 @@
 //! A link carries, in each direction, one unidirectional *control stream* (a [`Hello`], then [`Control`] frames),
 //! datagrams (one [`Heartbeat`] each), and any number of bidirectional streams, the legs: an [`Attach`] frame and raw
 //! forward bytes one way, an [`AttachOk`] frame and raw backward bytes the other. In control messages a leg is named by
-//! the index of its QUIC stream.
+//! the number that its [`Attach`] gives it.
 
 use super::codec::MAX_FRAME_BYTES;
 use super::epoch::{Epoch, MAX_HOPS};
 use super::id::{BootId, FlowId};
+use super::lane::MAX_OFFSET;
 use super::record::{MAX_CANDIDATES, MAX_RECORDS, Record, Tag};
+use super::splice::Opening;
 use serde::{Deserialize, Serialize};
 
 /// The version of the data plane that this code speaks. A link's ALPN says it too.
@@ -34,6 +36,8 @@ pub struct Hello {
 pub struct Attach {
     /// [`VERSION`].
     pub version: u8,
+    /// What both ends call the leg: unique on the link, even if whoever dialled the link opens it, else odd.
+    pub leg: u32,
     /// The flow.
     pub flow: FlowId,
     /// The dialer's path and counter; its length is the acceptor's hop.
@@ -61,6 +65,18 @@ impl Attach {
             && (1..=MAX_RECORDS).contains(&self.records.len())
             && self.records.iter().zip(hop..).all(|(r, h)| r.is_bounded() && usize::from(r.scope.hop) == h)
             && tags_fit(self.records.get(1..).unwrap_or_default(), &self.tags)
+            && self.opening().is_consistent()
+    }
+
+    /// The part that concerns the flow's splice.
+    #[must_use]
+    pub fn opening(&self) -> Opening {
+        Opening {
+            epoch: self.epoch.clone(),
+            forward_start: self.forward_start,
+            forward_fin: self.forward_fin,
+            backward_ack: self.backward_ack,
+        }
     }
 }
 
@@ -79,6 +95,14 @@ pub struct AttachOk {
     pub backward_fin: Option<u64>,
     /// Up to where the forward direction has been acked.
     pub forward_ack: u64,
+}
+
+impl AttachOk {
+    /// Whether its offsets are within bounds.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.backward_start <= MAX_OFFSET + 1 && self.forward_ack <= MAX_OFFSET + 1
+    }
 }
 
 /// Why a leg ends: the code with which its QUIC stream is reset and stopped.
@@ -135,10 +159,11 @@ impl CloseCode {
         usize::try_from(number).ok().and_then(|n| Self::ALL.get(n)).copied().unwrap_or(Self::Lost)
     }
 
-    /// Whether the acceptor also says, in a [`Control::Close`], which epoch won.
+    /// Whether an acceptor that closes with this code also sends a [`Control::Close`], which alone counts: it names the
+    /// epoch that won, or comes after the last acks.
     #[must_use]
-    pub const fn names_winner(self) -> bool {
-        matches!(self, Self::Stale | Self::Replaced)
+    pub const fn is_explained(self) -> bool {
+        matches!(self, Self::Stale | Self::Replaced | Self::Done)
     }
 }
 
@@ -196,27 +221,27 @@ impl Cause {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
     /// Up to where the other side's bytes on these legs were acked end to end: (leg, offset), FIN counting as a byte.
-    Acks(Vec<(u64, u64)>),
+    Acks(Vec<(u32, u64)>),
     /// The direction that the sender feeds on this leg ends at `offset`.
     Fin {
         /// The leg.
-        leg: u64,
+        leg: u32,
         /// Total length of the direction in bytes.
         offset: u64,
     },
-    /// The acceptor ends a leg in favour of `winner`. The stream's reset may come earlier.
+    /// The acceptor ends a leg. The stream's reset may come earlier.
     Close {
         /// The leg.
-        leg: u64,
-        /// [`CloseCode::Stale`] or [`CloseCode::Replaced`].
+        leg: u32,
+        /// One that [is explained](CloseCode::is_explained).
         code: CloseCode,
-        /// The epoch that won.
-        winner: Epoch,
+        /// The epoch that won, if one did.
+        winner: Option<Epoch>,
     },
     /// Newer records: upward from whoever had a hop replaced, then down from the origin with tags for each.
     Update {
         /// The leg.
-        leg: u64,
+        leg: u32,
         /// The records.
         records: Vec<Record>,
         /// Empty upward; downward a list for each record, a tag for each of its candidates.
@@ -225,7 +250,7 @@ pub enum Control {
     /// A relay further down repaired its next hop.
     Rerouted {
         /// The leg.
-        leg: u64,
+        leg: u32,
         /// What happened.
         reroute: Reroute,
     },
@@ -273,9 +298,9 @@ mod tests {
         let acks = Control::Acks(vec![(4, 70_000), (8, 0)]);
         assert_eq!(codec::to_bytes(&acks), [0, 2, 4, 252, 0x70, 0x11, 1, 0, 8, 0]);
         assert_eq!(codec::to_bytes(&Control::Fin { leg: 4, offset: 9 }), [1, 4, 9]);
-        let winner = Epoch::ORIGIN.child(1).child(2);
+        let winner = Some(Epoch::ORIGIN.child(1).child(2));
         let close = Control::Close { leg: 4, code: CloseCode::Replaced, winner };
-        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 2, 1, 2]);
+        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 1, 2, 1, 2]);
         let ok = AttachOk { backward_start: 1, backward_fin: Some(2), forward_ack: 3 };
         assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
         let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000 };

@@ -1,0 +1,664 @@
+//! One flow at one node: two lanes between two legs (Laws 1 to 5 and completion).
+//!
+//! `prev` is the leg toward the origin, `next` the one toward the target. At the origin the application stands where prev
+//! would be, at the target where next would be; everything else is the same, so one type serves all three. Forward bytes
+//! come in over prev and go out over next, backward bytes the other way.
+//!
+//! Legs come and go. `prev` is replaced by whoever attaches with a greater epoch; `next` is dialled again, here or over
+//! another candidate, whenever it is lost. What must be sent again follows from the lanes alone.
+//!
+//! A splice does not know nodes, links, candidates, tags or the time: whoever owns it picks whom to dial, and dials.
+
+use super::epoch::Epoch;
+use super::frame::{AttachOk, CloseCode};
+use super::lane::{Lane, MAX_OFFSET, Violation};
+use super::machine::LinkId;
+use super::planted::{self, Law};
+use bytes::Bytes;
+
+/// A leg at this node, unique in the node's life: its link, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegId(pub u64);
+
+impl LegId {
+    /// The leg that both ends of `link` call `number`.
+    #[must_use]
+    pub const fn new(link: LinkId, number: u32) -> Self {
+        Self((link.0 as u64) << 32 | number as u64)
+    }
+
+    /// The link that it is on.
+    #[must_use]
+    pub const fn link(self) -> LinkId {
+        LinkId((self.0 >> 32) as u32)
+    }
+
+    /// Its number there.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half of 64 bits")]
+        {
+            self.0 as u32
+        }
+    }
+}
+
+/// Which way bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From origin to target.
+    Forward,
+    /// From target to origin.
+    Backward,
+}
+
+impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Forward, Self::Backward];
+}
+
+/// A node's part in a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Where the flow was opened.
+    Origin,
+    /// Between.
+    Relay,
+    /// Where it leads.
+    Target,
+}
+
+/// Dials in a row that may fail before a relay says `NoPath` (Law 5).
+pub const MAX_FAILED_DIALS: u32 = 6;
+
+/// The part of an [`Attach`](super::frame::Attach) that concerns a splice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The dialer's path and counter.
+    pub epoch: Epoch,
+    /// Offset of the leg's first forward byte.
+    pub forward_start: u64,
+    /// Total length of the forward direction, when known.
+    pub forward_fin: Option<u64>,
+    /// Up to where the backward direction has been acked.
+    pub backward_ack: u64,
+}
+
+impl Opening {
+    /// Whether its offsets are possible at all.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        self.forward_start <= MAX_OFFSET + 1
+            && self.backward_ack <= MAX_OFFSET + 1
+            && self.forward_fin.is_none_or(|fin| Lane::starting_at(self.forward_start).may_end_at(fin))
+    }
+}
+
+/// How much a node buffers for one direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes held, waiting for their end-to-end ack.
+    pub window_bytes: u64,
+    /// Bytes held and not yet written to the live out-leg.
+    pub backlog_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { window_bytes: 4 << 20, backlog_bytes: 256 << 10 }
+    }
+}
+
+/// What became of an attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The leg is prev now.
+    Accepted {
+        /// To be sent on it.
+        answer: AttachOk,
+        /// The leg that was prev: to be closed as replaced.
+        replaced: Option<LegId>,
+        /// The leg that was next, if the splice had to forget what it held (Law 5): to be closed as lost.
+        forgotten: Option<LegId>,
+    },
+    /// A greater epoch (or this one) was accepted before.
+    Stale {
+        /// Which.
+        winner: Epoch,
+    },
+    /// It can't be true: the dialer claims to have acks for what was never sent.
+    Impossible,
+}
+
+/// What follows from the end of a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The leg was none of this splice's any more.
+    Ignored,
+    /// prev is gone: wait for whoever attaches next.
+    Orphaned,
+    /// next is gone: dial again.
+    Dial,
+    /// The flow is over at this node.
+    Free(Freed),
+}
+
+/// The legs to close when a flow is over at a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Why, as prev is told (or the application at the origin).
+    pub code: CloseCode,
+    /// With [`CloseCode::Replaced`]: which epoch won.
+    pub winner: Option<Epoch>,
+    /// To be closed with `code`.
+    pub prev: Option<LegId>,
+    /// To be closed with `down`.
+    pub next: Option<LegId>,
+    /// Why, as next is told (or the application at the target).
+    pub down: CloseCode,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Splice {
+    position: Position,
+    epoch: Epoch,
+    dials: u32,
+    failed_dials: u32,
+    prev: Option<LegId>,
+    next: Option<LegId>,
+    next_answered: bool,
+    forward: Lane,
+    backward: Lane,
+    /// The last acks that the in-legs' senders know: of forward (told to prev), of backward (told to next).
+    told: (u64, u64),
+}
+
+impl Splice {
+    /// The origin's end of a new flow: the application feeds the forward lane from the start.
+    #[must_use]
+    pub fn origin() -> Self {
+        let mut splice = Self::starting(Position::Origin, Epoch::ORIGIN, 0, 0);
+        splice.forward.attach_in(0);
+        splice.backward.attach_out();
+        splice
+    }
+
+    /// The target's end of a new flow, or `None` for an attach that does not start at its beginning: then the target
+    /// has forgotten the flow.
+    #[must_use]
+    pub fn target(opening: &Opening) -> Option<Self> {
+        if opening.forward_start > 0 || opening.backward_ack > 0 {
+            return None;
+        }
+        let mut splice = Self::starting(Position::Target, Epoch::ORIGIN, 0, 0);
+        splice.backward.attach_in(0);
+        splice.forward.attach_out();
+        Some(splice)
+    }
+
+    /// A relay's part of a flow that it did not hold before.
+    #[must_use]
+    pub fn relay(opening: &Opening) -> Self {
+        Self::starting(Position::Relay, Epoch::ORIGIN, opening.forward_start, opening.backward_ack)
+    }
+
+    fn starting(position: Position, epoch: Epoch, forward: u64, backward: u64) -> Self {
+        Self {
+            position,
+            epoch,
+            dials: 0,
+            failed_dials: 0,
+            prev: None,
+            next: None,
+            next_answered: false,
+            forward: Lane::starting_at(forward),
+            backward: Lane::starting_at(backward),
+            told: (0, 0),
+        }
+    }
+
+    /// The epoch under which prev is attached.
+    #[must_use]
+    pub const fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// This node's part in the flow.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The leg toward the origin.
+    #[must_use]
+    pub const fn prev(&self) -> Option<LegId> {
+        self.prev
+    }
+
+    /// The leg toward the target.
+    #[must_use]
+    pub const fn next(&self) -> Option<LegId> {
+        self.next
+    }
+
+    /// Whether next has answered the attach.
+    #[must_use]
+    pub const fn is_next_answered(&self) -> bool {
+        self.next_answered
+    }
+
+    /// One direction's lane.
+    #[must_use]
+    pub const fn lane(&self, direction: Direction) -> &Lane {
+        match direction {
+            Direction::Forward => &self.forward,
+            Direction::Backward => &self.backward,
+        }
+    }
+
+    const fn lane_mut(&mut self, direction: Direction) -> &mut Lane {
+        match direction {
+            Direction::Forward => &mut self.forward,
+            Direction::Backward => &mut self.backward,
+        }
+    }
+
+    /// Whether both directions were received to their end and acked: nothing more will come or be sent again.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.forward.is_acked() && self.backward.is_acked()
+    }
+
+    // ---- prev: attached by others ----
+
+    /// Somebody attaches over `leg` (Laws 3 and 4).
+    pub fn attach(&mut self, leg: LegId, opening: &Opening) -> Attached {
+        if opening.epoch <= self.epoch {
+            return Attached::Stale { winner: self.epoch.clone() };
+        }
+        let doubtful = self.contradicts(opening);
+        if !opening.is_consistent() || (doubtful && self.position == Position::Target) {
+            return Attached::Impossible;
+        }
+        let replaced = self.detach_prev();
+        let forgotten = if doubtful { self.forget(opening) } else { None };
+        self.epoch = opening.epoch.clone();
+        self.prev = Some(leg);
+        if let Some(fin) = opening.forward_fin {
+            self.forward.set_fin(fin).expect("a contradiction was looked for");
+        }
+        self.forward.attach_in(opening.forward_start);
+        self.backward.ack(opening.backward_ack);
+        let answer = AttachOk {
+            backward_start: self.backward.attach_out(),
+            backward_fin: self.backward.take_fin(),
+            forward_ack: self.forward.acked(),
+        };
+        self.told.0 = answer.forward_ack;
+        Attached::Accepted { answer, replaced, forgotten }
+    }
+
+    /// Whether an attach claims more than this node holds, or another end.
+    fn contradicts(&self, opening: &Opening) -> bool {
+        opening.forward_start > self.forward.received()
+            || opening.backward_ack > self.backward.received()
+            || opening.forward_fin.is_some_and(|fin| !self.forward.may_end_at(fin))
+    }
+
+    /// Law 5: what this relay holds does not fit what its prev holds, so it starts from what prev says.
+    fn forget(&mut self, opening: &Opening) -> Option<LegId> {
+        let next = self.next;
+        let dials = self.dials;
+        *self = Self { dials, ..Self::relay(opening) };
+        next
+    }
+
+    fn detach_prev(&mut self) -> Option<LegId> {
+        let leg = self.prev.take();
+        if leg.is_some() {
+            self.forward.detach_in();
+            self.backward.detach_out();
+        }
+        leg
+    }
+
+    // ---- next: dialled by this node ----
+
+    /// Whether next is to be dialled.
+    #[must_use]
+    pub fn wants_dial(&self) -> bool {
+        self.next.is_none() && self.position != Position::Target
+    }
+
+    /// Whether so many dials failed that a relay has to give the flow up (Law 5).
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.position == Position::Relay
+            && self.failed_dials >= MAX_FAILED_DIALS
+            && !planted::broken(Law::NoPath)
+    }
+
+    /// Dials next over `leg`; what to say there.
+    ///
+    /// # Panics
+    /// If there is a next: close it first.
+    pub fn dial(&mut self, leg: LegId) -> Opening {
+        assert!(self.next.is_none(), "one next at a time");
+        self.dials += 1;
+        self.next = Some(leg);
+        self.next_answered = false;
+        self.told.1 = self.backward.acked();
+        Opening {
+            epoch: self.dial_epoch(),
+            forward_start: self.forward.attach_out(),
+            forward_fin: self.forward.take_fin(),
+            backward_ack: self.backward.acked(),
+        }
+    }
+
+    /// The counter of the last dial.
+    #[must_use]
+    pub const fn dials(&self) -> u32 {
+        self.dials
+    }
+
+    fn dial_epoch(&self) -> Epoch {
+        if planted::broken(Law::PathEpochs) {
+            let flat = self.epoch.counters().first().copied().unwrap_or(0);
+            return Epoch::ORIGIN.child(if self.position == Position::Origin { self.dials } else { flat });
+        }
+        self.epoch.child(self.dials)
+    }
+
+    /// Next answered.
+    ///
+    /// # Errors
+    /// [`Violation`] if the answer contradicts what is known, or leaves a gap: the leg is useless then, and at a relay
+    /// (Law 5) so is the flow.
+    pub fn answered(&mut self, leg: LegId, answer: &AttachOk) -> Result<(), Violation> {
+        if self.next != Some(leg) || self.next_answered {
+            return Err(Violation::NotAttached);
+        }
+        if answer.backward_start > self.backward.received() {
+            return Err(Violation::AckBeyondSent {
+                offset: answer.backward_start,
+                sent: self.backward.received(),
+            });
+        }
+        self.check_ack(Direction::Forward, answer.forward_ack)?;
+        if let Some(fin) = answer.backward_fin {
+            self.backward.set_fin(fin)?;
+        }
+        self.next_answered = true;
+        self.failed_dials = 0;
+        self.backward.attach_in(answer.backward_start);
+        self.forward.ack(answer.forward_ack);
+        Ok(())
+    }
+
+    /// This node gives up on next (it is suspect, or has to be left); the leg to close as moved.
+    pub fn leave_next(&mut self) -> Option<LegId> {
+        let leg = self.next;
+        self.detach_next();
+        leg
+    }
+
+    fn detach_next(&mut self) {
+        if self.next.take().is_some() {
+            self.failed_dials += u32::from(!self.next_answered);
+            self.next_answered = false;
+            self.forward.detach_out();
+            self.backward.detach_in();
+        }
+    }
+
+    /// How many dials in a row have failed.
+    #[must_use]
+    pub const fn failed_dials(&self) -> u32 {
+        self.failed_dials
+    }
+
+    /// A dial failed before there was a leg.
+    pub const fn dial_failed(&mut self) {
+        self.failed_dials = self.failed_dials.saturating_add(1);
+    }
+
+    // ---- what comes over legs ----
+
+    /// The direction that `leg` feeds, if it is attached.
+    #[must_use]
+    pub fn fed_by(&self, leg: LegId) -> Option<Direction> {
+        if self.prev == Some(leg) {
+            Some(Direction::Forward)
+        } else if self.next == Some(leg) {
+            Some(Direction::Backward)
+        } else {
+            None
+        }
+    }
+
+    /// The direction that feeds `leg`.
+    #[must_use]
+    pub fn feeding(&self, leg: LegId) -> Option<Direction> {
+        self.fed_by(leg).map(|direction| match direction {
+            Direction::Forward => Direction::Backward,
+            Direction::Backward => Direction::Forward,
+        })
+    }
+
+    /// Bytes came over `leg`.
+    ///
+    /// # Errors
+    /// [`Violation`] if they lie beyond the end, or the leg is not attached.
+    pub fn receive(&mut self, leg: LegId, bytes: Bytes) -> Result<(), Violation> {
+        let direction = self.fed_by(leg).ok_or(Violation::NotAttached)?;
+        self.lane_mut(direction).push(bytes)
+    }
+
+    /// Whether to go on reading what feeds `direction`: there is room, or only repeated bytes are coming.
+    #[must_use]
+    pub fn has_room(&self, direction: Direction, limits: &Limits) -> bool {
+        let lane = self.lane(direction);
+        lane.is_catching_up() || (lane.held() < limits.window_bytes && lane.unsent() < limits.backlog_bytes)
+    }
+
+    /// Whoever is behind `leg` says where the direction that it feeds ends.
+    ///
+    /// # Errors
+    /// [`Violation`] if that contradicts what is known, or the leg is not attached.
+    pub fn fin(&mut self, leg: LegId, offset: u64) -> Result<(), Violation> {
+        let direction = self.fed_by(leg).ok_or(Violation::NotAttached)?;
+        self.lane_mut(direction).set_fin(offset)
+    }
+
+    /// Whoever is behind `leg` says up to where the direction that feeds it was acked.
+    ///
+    /// # Errors
+    /// [`Violation`] if this node is the direction's source and has not sent that much, or the leg is not attached.
+    pub fn ack(&mut self, leg: LegId, offset: u64) -> Result<(), Violation> {
+        let direction = self.feeding(leg).ok_or(Violation::NotAttached)?;
+        self.check_ack(direction, offset)?;
+        self.lane_mut(direction).ack(offset);
+        Ok(())
+    }
+
+    /// Only a direction's source can judge its acks (Law 1).
+    fn check_ack(&self, direction: Direction, offset: u64) -> Result<(), Violation> {
+        let is_source = match direction {
+            Direction::Forward => self.position == Position::Origin,
+            Direction::Backward => self.position == Position::Target,
+        };
+        let sent = if is_source { self.lane(direction).received() } else { MAX_OFFSET + 1 };
+        if offset > sent { Err(Violation::AckBeyondSent { offset, sent }) } else { Ok(()) }
+    }
+
+    /// The stream of `leg` ended without a code: a lost leg, never a FIN (Law 2).
+    pub fn stream_ended(&mut self, leg: LegId) -> Ending {
+        if planted::broken(Law::ExplicitFin)
+            && let Some(direction) = self.fed_by(leg)
+            && let Some(offset) = self.lane(direction).incoming()
+        {
+            let _ = self.lane_mut(direction).set_fin(offset);
+        }
+        self.closed(leg, CloseCode::Lost, None)
+    }
+
+    /// `leg` is no more: closed by the peer with `code` (and the epoch that won, where the code names one), or lost
+    /// with its link.
+    pub fn closed(&mut self, leg: LegId, code: CloseCode, winner: Option<&Epoch>) -> Ending {
+        if self.prev == Some(leg) {
+            self.prev_closed(code)
+        } else if self.next == Some(leg) {
+            self.next_closed(code, winner)
+        } else {
+            Ending::Ignored
+        }
+    }
+
+    fn prev_closed(&mut self, code: CloseCode) -> Ending {
+        self.detach_prev();
+        match code {
+            CloseCode::Aborted => Ending::Free(self.free(CloseCode::Aborted, CloseCode::Aborted)),
+            CloseCode::Moved | CloseCode::Done if self.position == Position::Relay => {
+                Ending::Free(self.free(CloseCode::Lost, CloseCode::Lost))
+            }
+            CloseCode::Lost
+            | CloseCode::Moved
+            | CloseCode::Done
+            | CloseCode::Stale
+            | CloseCode::Replaced
+            | CloseCode::NoPath
+            | CloseCode::Unknown
+            | CloseCode::Forbidden
+            | CloseCode::Malformed
+            | CloseCode::Overloaded => Ending::Orphaned,
+        }
+    }
+
+    fn next_closed(&mut self, code: CloseCode, winner: Option<&Epoch>) -> Ending {
+        self.detach_next();
+        match code {
+            CloseCode::Done | CloseCode::Unknown | CloseCode::Aborted => {
+                Ending::Free(self.free(code, CloseCode::Lost))
+            }
+            CloseCode::Stale | CloseCode::Replaced => match winner.filter(|won| self.epoch.outranked_by(won))
+            {
+                Some(won) => {
+                    let freed = self.free(CloseCode::Replaced, CloseCode::Lost);
+                    Ending::Free(Freed { winner: Some(won.clone()), ..freed })
+                }
+                None => Ending::Dial,
+            },
+            CloseCode::Lost
+            | CloseCode::Moved
+            | CloseCode::NoPath
+            | CloseCode::Forbidden
+            | CloseCode::Malformed
+            | CloseCode::Overloaded => Ending::Dial,
+        }
+    }
+
+    /// The flow is over at this node: the legs to close, and with what.
+    pub fn free(&mut self, code: CloseCode, down: CloseCode) -> Freed {
+        Freed { code, winner: None, prev: self.detach_prev(), next: self.leave_next(), down }
+    }
+
+    // ---- what goes out ----
+
+    /// An ack for whoever feeds `direction`, if there is news and it can be told: (leg, offset).
+    ///
+    /// Backward acks wait for next's answer: an ack for a leg that next does not know yet would be lost (Law 3).
+    pub fn take_ack(&mut self, direction: Direction) -> Option<(LegId, u64)> {
+        let early = planted::broken(Law::AckAfterAttachOk);
+        let acked = self.lane(direction).acked();
+        let (leg, told) = match direction {
+            Direction::Forward => (self.prev, &mut self.told.0),
+            Direction::Backward => (self.next.filter(|_| self.next_answered || early), &mut self.told.1),
+        };
+        let leg = leg.filter(|_| acked > *told)?;
+        *told = acked;
+        Some((leg, acked))
+    }
+
+    /// How far the ack that [`Splice::take_ack`] would give is ahead of the last one told.
+    #[must_use]
+    pub const fn untold(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::Forward => self.forward.acked().saturating_sub(self.told.0),
+            Direction::Backward => self.backward.acked().saturating_sub(self.told.1),
+        }
+    }
+
+    /// The end of `direction`, once for each leg that it feeds: (leg, offset).
+    ///
+    /// A forward FIN that was not known at the dial waits for next's answer, like acks.
+    pub fn take_fin(&mut self, direction: Direction) -> Option<(LegId, u64)> {
+        let leg = match direction {
+            Direction::Forward => self.next.filter(|_| self.next_answered),
+            Direction::Backward => self.prev,
+        }?;
+        self.lane_mut(direction).take_fin().map(|offset| (leg, offset))
+    }
+
+    /// Bytes from the lane's front were written to the leg that `direction` feeds, or taken by the application.
+    ///
+    /// What the application takes is acked: nobody but this process can lose it now.
+    pub fn wrote(&mut self, direction: Direction, count: usize) {
+        self.lane_mut(direction).advance(count);
+        if self.is_sink(direction) {
+            let lane = self.lane_mut(direction);
+            if let Some(written) = lane.written() {
+                lane.ack(written);
+            }
+        }
+    }
+
+    /// Whether `direction` ends at this node's application.
+    #[must_use]
+    pub const fn is_sink(&self, direction: Direction) -> bool {
+        matches!(
+            (direction, self.position),
+            (Direction::Forward, Position::Target) | (Direction::Backward, Position::Origin)
+        )
+    }
+
+    // ---- the application, at an endpoint ----
+
+    /// The direction that this endpoint's application feeds.
+    #[must_use]
+    pub const fn source(&self) -> Direction {
+        match self.position {
+            Position::Origin | Position::Relay => Direction::Forward,
+            Position::Target => Direction::Backward,
+        }
+    }
+
+    /// The direction that this endpoint's application takes.
+    #[must_use]
+    pub const fn sink(&self) -> Direction {
+        match self.position {
+            Position::Origin | Position::Relay => Direction::Backward,
+            Position::Target => Direction::Forward,
+        }
+    }
+
+    /// The application sends.
+    ///
+    /// # Errors
+    /// [`Violation::PastFin`] after its end.
+    pub fn send(&mut self, bytes: Bytes) -> Result<(), Violation> {
+        let source = self.source();
+        self.lane_mut(source).push(bytes)
+    }
+
+    /// The application has sent everything.
+    pub fn finish(&mut self) {
+        let source = self.source();
+        let lane = self.lane_mut(source);
+        if lane.fin().is_none() {
+            let end = lane.received();
+            lane.set_fin(end).expect("a source's own end contradicts nothing");
+        }
+    }
+}
