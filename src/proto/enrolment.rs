@@ -18,8 +18,11 @@
 //! It doesn't know what a node does with its place in the pool, nor how questions reach a bootstrap; the driver answers
 //! each with [`Event::Answered`] or [`Event::Failed`], the latter after a time limit of its own.
 
+mod message;
+
 use super::rpc::{Lease, Offer, Refusal, Request, Response};
 use super::time::Time;
+pub use message::{Action, Attempt, Counters, Event, Failure, Notice, Setback, Trouble};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::time::Duration;
@@ -74,166 +77,6 @@ impl Config {
     }
 }
 
-/// Numbers the questions of one [`Enrolment`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Attempt(pub u64);
-
-/// A fact.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The node is ready to serve what it offers.
-    Start,
-    /// A bootstrap answered.
-    Answered {
-        /// Which question.
-        attempt: Attempt,
-        /// The answer.
-        response: Response,
-    },
-    /// A question got no answer.
-    Failed {
-        /// Which.
-        attempt: Attempt,
-        /// Why.
-        failure: Failure,
-    },
-    /// The node looked for peers.
-    Discovered {
-        /// How many it found.
-        peers: u32,
-    },
-    /// The node wants to take no more flows and leave later.
-    Drain,
-    /// The node leaves.
-    Shutdown,
-}
-
-/// Why a question got no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
-    /// None came in time.
-    Timeout,
-    /// There is no connection, or it broke.
-    Network,
-}
-
-/// A command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Ask a bootstrap. Ends in [`Event::Answered`] or [`Event::Failed`].
-    Ask {
-        /// The question's number.
-        attempt: Attempt,
-        /// It.
-        request: Request,
-        /// Whom: its place in the list of bootstraps.
-        bootstrap: usize,
-        /// Over a new connection, with the address resolved anew.
-        fresh_link: bool,
-    },
-    /// For the node, its log and its counters.
-    Notify(Notice),
-}
-
-/// Something that the node should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// It is registered.
-    Registered(Lease),
-    /// Its lease was renewed; keys and counts may be new.
-    Renewed(Lease),
-    /// Something is in the way.
-    Trouble(Trouble),
-    /// It has no lease any more, as it wished.
-    Left,
-}
-
-/// What is in the way of a lease. Whatever it is, the machine goes on trying.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Trouble {
-    /// The list of bootstraps is empty.
-    #[error("no bootstrap is known: the ticket names none")]
-    NoBootstrap,
-    /// A heartbeat failed; the node registers again at once.
-    #[error("the lease may be lost: {setback}; registering again")]
-    Lost {
-        /// Why.
-        setback: Setback,
-    },
-    /// A registration failed.
-    #[error("registration failed: {setback}; trying again in {} ms", retry_after.as_millis())]
-    Failed {
-        /// Why.
-        setback: Setback,
-        /// When it is repeated.
-        retry_after: Duration,
-    },
-    /// Many registrations failed in a row.
-    #[error("no bootstrap could be reached in {attempts} attempts; trying on")]
-    Timeout {
-        /// How many.
-        attempts: u32,
-    },
-    /// The bootstrap does not want the node.
-    #[error("the bootstrap refused: {reason}")]
-    Rejected {
-        /// Why.
-        reason: Refusal,
-    },
-    /// The bootstrap is busy.
-    #[error("the bootstrap is busy: trying again in {} ms", retry_after.as_millis())]
-    Throttled {
-        /// When it is asked again.
-        retry_after: Duration,
-    },
-}
-
-/// What went wrong with one question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Setback {
-    /// The bootstrap doesn't know the node.
-    #[error("the bootstrap does not know this node")]
-    Unknown,
-    /// The bootstrap could not, or answered nonsense.
-    #[error("the bootstrap had an internal error")]
-    Internal,
-    /// It refused the heartbeat for another reason.
-    #[error("the bootstrap refused the heartbeat")]
-    Refused,
-    /// No answer came in time.
-    #[error("no answer in time")]
-    Timeout,
-    /// There is no connection.
-    #[error("no connection")]
-    Network,
-}
-
-/// How often what has happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Registrations asked for.
-    pub registrations: u64,
-    /// Those of them over a fresh link after several failures.
-    pub full: u64,
-    /// Those of them because too few peers were discovered.
-    pub few_peers: u64,
-    /// Heartbeats sent.
-    pub heartbeats: u64,
-    /// Answers that the node is unknown.
-    pub unknown: u64,
-    /// Internal errors, and answers that were none.
-    pub internal: u64,
-    /// Questions without an answer in time.
-    pub timeouts: u64,
-    /// Questions without a connection.
-    pub network: u64,
-    /// Answers that the bootstrap is busy.
-    pub throttled: u64,
-    /// Refusals.
-    pub rejected: u64,
-}
-
 /// The machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Enrolment {
@@ -248,6 +91,8 @@ pub struct Enrolment {
     phase: Phase,
     asking: Option<(Attempt, Question)>,
     next: Option<(Time, Question)>,
+    /// When the bootstrap expects the next heartbeat, if it expects any.
+    heartbeat_at: Option<Time>,
     attempts_made: u64,
     /// Whether the offer has changed since it was last sent.
     outdated: bool,
@@ -295,6 +140,7 @@ impl Enrolment {
             phase: Phase::Idle,
             asking: None,
             next: None,
+            heartbeat_at: None,
             attempts_made: 0,
             outdated: false,
             draining: false,
@@ -416,6 +262,7 @@ impl Enrolment {
             (Question::Drain, Response::Done) => {
                 self.drained = true;
                 self.failures = 0;
+                self.wait_for_heartbeat();
             }
             (_, Response::Refused(refusal)) => self.on_refusal(question, refusal, now, actions),
             (
@@ -435,19 +282,22 @@ impl Enrolment {
         self.failures = 0;
         self.failed_registrations = 0;
         self.drained = false;
-        self.next_heartbeat(&lease, now);
+        self.expect_heartbeat(&lease, now);
         notify(actions, Notice::Registered(lease));
         if self.outdated {
             self.register_soon(now, actions);
         } else if self.draining {
-            self.ask(Question::Drain, now, actions);
+            self.drain(now, actions);
         }
     }
 
     fn on_renewed(&mut self, lease: Lease, now: Time, actions: &mut Vec<Action>) {
         self.failures = 0;
-        self.next_heartbeat(&lease, now);
+        self.expect_heartbeat(&lease, now);
         notify(actions, Notice::Renewed(lease));
+        if self.draining {
+            self.drain(now, actions);
+        }
     }
 
     fn on_refusal(&mut self, question: Question, refusal: Refusal, now: Time, actions: &mut Vec<Action>) {
@@ -501,7 +351,9 @@ impl Enrolment {
         self.failures = self.failures.saturating_add(1);
         match question {
             Question::Deregister => self.leave(actions),
-            Question::Heartbeat | Question::Drain => {
+            // The next heartbeat will show whether the lease stands, and be followed by another attempt.
+            Question::Drain => self.wait_for_heartbeat(),
+            Question::Heartbeat => {
                 self.phase = Phase::Unregistered;
                 notify(actions, Notice::Trouble(Trouble::Lost { setback }));
                 self.ask(Question::Register, now, actions);
@@ -537,23 +389,26 @@ impl Enrolment {
         true
     }
 
-    fn next_heartbeat(&mut self, lease: &Lease, now: Time) {
+    fn expect_heartbeat(&mut self, lease: &Lease, now: Time) {
         let monitored = self.config.monitor && !lease.next_heartbeat.is_zero();
         let wait = lease.next_heartbeat.clamp(MIN_HEARTBEAT, MAX_WAIT);
-        self.next = monitored.then(|| (now + wait, Question::Heartbeat));
+        self.heartbeat_at = monitored.then(|| now + wait);
+        self.wait_for_heartbeat();
     }
 
-    /// Asks the present bootstrap, whatever else was on its way or due; a heartbeat stays due while draining is told.
+    fn wait_for_heartbeat(&mut self) {
+        self.next = self.heartbeat_at.map(|at| (at, Question::Heartbeat));
+    }
+
+    /// Asks the present bootstrap, whatever else was on its way or due.
     fn ask(&mut self, question: Question, now: Time, actions: &mut Vec<Action>) {
         self.attempts_made += 1;
         let attempt = Attempt(self.attempts_made);
         self.asking = Some((attempt, question));
-        let kept = self.next.filter(|(at, _)| question == Question::Drain && *at > now);
-        self.next = kept;
-        let mut fresh_link = false;
+        self.next = None;
+        let fresh_link = question == Question::Register && self.failures >= self.config.full_after;
         let request = match question {
             Question::Register => {
-                fresh_link = self.failures >= self.config.full_after;
                 self.outdated = false;
                 self.register_not_before = now + self.config.first_retry;
                 self.counters.registrations += 1;
