@@ -97,8 +97,6 @@ impl Default for FlowsConfig {
 /// What the owner of [`Flows`] has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A neighbour is dead, as far as this node can tell.
-    PeerDown(NodeId),
     /// The last link to a neighbour went away.
     PeerGone(NodeId),
     /// A link to a neighbour is up.
@@ -129,8 +127,8 @@ struct Flow {
     next_hop: NextHop,
     /// A repair under way: reported once the new leg is answered.
     repair: Option<dial::Repair>,
-    /// The candidate to which a link is awaited.
-    waits_for: Option<NodeId>,
+    /// Whether a link to any candidate is awaited.
+    waits: bool,
     /// When next has to have answered, a link be up, or a candidate be dialled again.
     dial_due: Option<Time>,
     /// Since when an endpoint or relay has had no prev, or an origin no answer from next.
@@ -266,6 +264,7 @@ impl Flows {
             Event::LegEnded { leg } => self.leg_ended(leg, now, actions),
             Event::Asked { .. } => {}
         }
+        self.act_on_links(now, actions);
     }
 
     fn control(&mut self, link: LinkId, control: Control, now: Time, actions: &mut Vec<Action>) {
@@ -340,21 +339,20 @@ impl Flows {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let mut news = Vec::new();
-        self.links.handle_timeout(now, actions, &mut news);
-        for item in news {
-            match item {
-                LinkNews::Suspect(link) => {
-                    self.news.extend(self.links.peer(link).map(News::PeerSuspect));
-                    self.leave_link(link, now, actions);
-                }
-                LinkNews::Down(_, peer) => self.news.push(News::PeerDown(peer)),
-            }
-        }
+        self.links.handle_timeout(now, actions);
+        self.act_on_links(now, actions);
         while let Some(key) = self.timers.pop_due(now) {
             self.flow_due(key, now, actions);
         }
         self.bury(now);
+    }
+
+    fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for news in self.links.take_news() {
+            let LinkNews::Suspect(link) = news;
+            self.news.extend(self.links.peer(link).map(News::PeerSuspect));
+            self.leave_link(link, now, actions);
+        }
     }
 
     /// When something will be due.
@@ -506,7 +504,7 @@ impl Flow {
             rights,
             next_hop,
             repair: None,
-            waits_for: None,
+            waits: false,
             dial_due: None,
             alone_since: None,
             ack_due: None,
