@@ -75,7 +75,7 @@ pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream, limit: usi
     let mut prefix = [0; PREFIX_BYTES];
     stream.read_exact(&mut prefix).await.map_err(|error| match error {
         ReadExactError::FinishedEarly(0) => FrameError::Finished,
-        other => ended_early(other),
+        ReadExactError::FinishedEarly(_) | ReadExactError::ReadError(_) => ended_early(error),
     })?;
     let mut bytes = vec![0; codec::frame_length(prefix, limit)?];
     stream.read_exact(&mut bytes).await.map_err(ended_early)?;
