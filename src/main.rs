@@ -1,2 +1,5 @@
-//! The `hopline` binary.
-fn main() {}
+//! The `hopline` binary: see [`hopline::cli`].
+
+fn main() -> std::process::ExitCode {
+    hopline::cli::main()
+}

@@ -4,17 +4,29 @@
 //! Nothing here does I/O, reads a clock or draws ambient randomness: time is a [`Time`] argument, randomness a seed
 //! given at construction. The production shell and the simulator drive the very same code.
 
+pub mod bootstrap;
+pub mod clerk;
 pub mod codec;
 pub mod crypto;
+pub mod detector;
+pub mod endpoint;
+pub mod enrolment;
 pub mod epoch;
+pub mod flows;
 pub mod frame;
 pub mod id;
 pub mod lane;
+pub mod links;
+pub mod machine;
+pub mod planner;
 pub mod planted;
+pub mod pool;
 pub mod record;
+pub mod relay;
 pub mod rpc;
 pub mod splice;
 pub mod time;
+pub mod timers;
 
 pub use epoch::Epoch;
 pub use id::{BootId, ChainId, FlowId, NodeId, Pseudonym};

@@ -3,7 +3,7 @@
 //! A link carries, in each direction, one unidirectional *control stream* (a [`Hello`], then [`Control`] frames),
 //! datagrams (one [`Heartbeat`] each), and any number of bidirectional streams, the legs: an [`Attach`] frame and raw
 //! forward bytes one way, an [`AttachOk`] frame and raw backward bytes the other. In control messages a leg is named by
-//! the index of its QUIC stream.
+//! the number that its [`Attach`] gives it.
 
 use super::codec::MAX_FRAME_BYTES;
 use super::epoch::{Epoch, MAX_HOPS};
@@ -36,6 +36,8 @@ pub struct Hello {
 pub struct Attach {
     /// [`VERSION`].
     pub version: u8,
+    /// What both ends call the leg: unique on the link, even if whoever dialled the link opens it, else odd.
+    pub leg: u32,
     /// The flow.
     pub flow: FlowId,
     /// The dialer's path and counter; its length is the acceptor's hop.
@@ -157,10 +159,11 @@ impl CloseCode {
         usize::try_from(number).ok().and_then(|n| Self::ALL.get(n)).copied().unwrap_or(Self::Lost)
     }
 
-    /// Whether the acceptor also says, in a [`Control::Close`], which epoch won.
+    /// Whether an acceptor that closes with this code also sends a [`Control::Close`], which alone counts: it names the
+    /// epoch that won, or comes after the last acks.
     #[must_use]
-    pub const fn names_winner(self) -> bool {
-        matches!(self, Self::Stale | Self::Replaced)
+    pub const fn is_explained(self) -> bool {
+        matches!(self, Self::Stale | Self::Replaced | Self::Done)
     }
 }
 
@@ -180,6 +183,19 @@ pub struct Reroute {
     pub cause: Cause,
     /// From the last sign of life over the failed leg to the new leg's [`AttachOk`], in microseconds.
     pub gap_us: u32,
+}
+
+/// A relay asks the origin for another candidate for the hop after its own. Candidates are named by their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupWish {
+    /// The hop.
+    pub hop: u8,
+    /// The version of the record that the places refer to.
+    pub version: u32,
+    /// Place of the candidate that serves the hop now, if one does.
+    pub active: Option<u8>,
+    /// The places of those that will not do, as bits.
+    pub unusable: u8,
 }
 
 /// Why a node gave up on a neighbour for a flow.
@@ -218,36 +234,43 @@ impl Cause {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
     /// Up to where the other side's bytes on these legs were acked end to end: (leg, offset), FIN counting as a byte.
-    Acks(Vec<(u64, u64)>),
+    Acks(Vec<(u32, u64)>),
     /// The direction that the sender feeds on this leg ends at `offset`.
     Fin {
         /// The leg.
-        leg: u64,
+        leg: u32,
         /// Total length of the direction in bytes.
         offset: u64,
     },
-    /// The acceptor ends a leg in favour of `winner`. The stream's reset may come earlier.
+    /// The acceptor ends a leg. The stream's reset may come earlier.
     Close {
         /// The leg.
-        leg: u64,
-        /// [`CloseCode::Stale`] or [`CloseCode::Replaced`].
+        leg: u32,
+        /// One that [is explained](CloseCode::is_explained).
         code: CloseCode,
-        /// The epoch that won.
-        winner: Epoch,
+        /// The epoch that won, if one did.
+        winner: Option<Epoch>,
     },
-    /// Newer records: upward from whoever had a hop replaced, then down from the origin with tags for each.
+    /// From the origin on its way down: newer records.
     Update {
         /// The leg.
-        leg: u64,
-        /// The records.
+        leg: u32,
+        /// The records, of hops that lie beyond the receiver.
         records: Vec<Record>,
-        /// Empty upward; downward a list for each record, a tag for each of its candidates.
+        /// For each record a tag for each of its candidates, folded up to the sender.
         tags: Vec<Vec<Tag>>,
+    },
+    /// To the origin on its way up: a hop needs another candidate.
+    BackupWanted {
+        /// The leg.
+        leg: u32,
+        /// Which hop, and who of its candidates may stay.
+        wish: BackupWish,
     },
     /// A relay further down repaired its next hop.
     Rerouted {
         /// The leg.
-        leg: u64,
+        leg: u32,
         /// What happened.
         reroute: Reroute,
     },
@@ -295,9 +318,9 @@ mod tests {
         let acks = Control::Acks(vec![(4, 70_000), (8, 0)]);
         assert_eq!(codec::to_bytes(&acks), [0, 2, 4, 252, 0x70, 0x11, 1, 0, 8, 0]);
         assert_eq!(codec::to_bytes(&Control::Fin { leg: 4, offset: 9 }), [1, 4, 9]);
-        let winner = Epoch::ORIGIN.child(1).child(2);
+        let winner = Some(Epoch::ORIGIN.child(1).child(2));
         let close = Control::Close { leg: 4, code: CloseCode::Replaced, winner };
-        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 2, 1, 2]);
+        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 1, 2, 1, 2]);
         let ok = AttachOk { backward_start: 1, backward_fin: Some(2), forward_ack: 3 };
         assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
         let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000 };

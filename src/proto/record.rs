@@ -40,7 +40,7 @@ pub struct Candidate {
 }
 
 /// What every part of a record is bound to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope {
     /// The chain that the record belongs to.
     pub chain: ChainId,

@@ -74,11 +74,11 @@ pub enum Request {
         /// Those that will not do.
         exclude: Vec<NodeId>,
     },
-    /// A new record for a hop that lost a candidate.
+    /// A new record for a hop of the asker's chain that lost a candidate.
     Replace {
-        /// The asker's own record, which shows that it is a neighbour; `None` if it is the chain's origin.
-        own: Option<Box<Record>>,
-        /// The record to replace, then those of the hops after it, the target's last.
+        /// The hop.
+        hop: u8,
+        /// The chain's records, the target's last.
         records: Vec<Record>,
         /// The candidate that serves the hop now, which stays and comes first.
         active: Option<NodeId>,
@@ -87,6 +87,8 @@ pub enum Request {
     },
     /// What there is.
     List,
+    /// Assign me no more: I move my flows away and shall leave. A relay keeps its lease meanwhile.
+    Drain,
 }
 
 /// A lease and what goes with it.
@@ -208,7 +210,7 @@ pub struct Planned {
 pub enum Response {
     /// To `Register` and `Heartbeat`.
     Lease(Lease),
-    /// To `Deregister` and `ReportDown`.
+    /// To `Deregister`, `ReportDown` and `Drain`.
     Done,
     /// To `Attachments`.
     Relays(Vec<Candidate>),
@@ -267,6 +269,12 @@ pub enum Refusal {
         /// Why.
         reason: DenyReason,
     },
+    /// None of the target's attachment relays is in the pool now: it will attach to others soon.
+    #[error("\"{name}\" is attached to no relay at the moment: try again in a few seconds")]
+    NotAttached {
+        /// The target's name.
+        name: String,
+    },
 }
 
 /// What made a request impermissible.
@@ -279,9 +287,9 @@ pub enum DenyReason {
     /// A record was not issued by this network, or was altered.
     #[error("a record is not genuine")]
     Record,
-    /// The asker is neither the chain's origin nor a neighbour of the hop.
-    #[error("not a neighbour of that hop")]
-    NotNeighbour,
+    /// The asker is not the chain's origin.
+    #[error("not the origin of that chain")]
+    NotOrigin,
     /// The node was removed from the network.
     #[error("revoked")]
     Revoked,

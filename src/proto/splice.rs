@@ -12,12 +12,36 @@
 use super::epoch::Epoch;
 use super::frame::{AttachOk, CloseCode};
 use super::lane::{Lane, MAX_OFFSET, Violation};
+use super::machine::LinkId;
 use super::planted::{self, Law};
 use bytes::Bytes;
 
-/// A leg at this node. Unique in the node's life; peers name it otherwise.
+/// A leg at this node, unique in the node's life: its link, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u64);
+
+impl LegId {
+    /// The leg that both ends of `link` call `number`.
+    #[must_use]
+    pub const fn new(link: LinkId, number: u32) -> Self {
+        Self((link.0 as u64) << 32 | number as u64)
+    }
+
+    /// The link that it is on.
+    #[must_use]
+    pub const fn link(self) -> LinkId {
+        LinkId((self.0 >> 32) as u32)
+    }
+
+    /// Its number there.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half of 64 bits")]
+        {
+            self.0 as u32
+        }
+    }
+}
 
 /// Which way bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -389,6 +413,12 @@ impl Splice {
         }
     }
 
+    /// How many dials in a row have failed.
+    #[must_use]
+    pub const fn failed_dials(&self) -> u32 {
+        self.failed_dials
+    }
+
     /// A dial failed before there was a leg.
     pub const fn dial_failed(&mut self) {
         self.failed_dials = self.failed_dials.saturating_add(1);
@@ -601,6 +631,15 @@ impl Splice {
         match self.position {
             Position::Origin | Position::Relay => Direction::Forward,
             Position::Target => Direction::Backward,
+        }
+    }
+
+    /// The direction that this endpoint's application takes.
+    #[must_use]
+    pub const fn sink(&self) -> Direction {
+        match self.position {
+            Position::Origin | Position::Relay => Direction::Backward,
+            Position::Target => Direction::Forward,
         }
     }
 

@@ -1,0 +1,103 @@
+//! The command line: one file per command. Data and `ready` lines go to stdout, logs and events to stderr.
+
+mod bootstrap;
+mod failure;
+mod join;
+mod listen;
+mod pipe;
+mod ready;
+mod receive;
+mod relay;
+mod send;
+mod signals;
+mod status;
+mod ticket;
+
+pub use failure::{Exit, Failure};
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Byte streams and messages over chains of relays that can die at any moment without a byte lost.
+#[derive(Debug, Parser)]
+#[command(name = "hopline", version, about, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Examples:
+  hopline demo                              see it work: relays are killed mid-stream, nothing is lost
+  hopline bootstrap --data ./boot           start a network; prints its ticket
+  hopline relay \"$(cat boot/ticket)\"        add a relay to it
+  hopline listen printer --echo --keep      serve a name
+  hopline pipe printer < file               send a file there and print what comes back
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bootstrap reachable, 4 refused, 5 pool too small, 6 flow lost.")]
+struct Cli {
+    /// What to log: a level, or directives such as hopline=debug
+    #[arg(long, global = true, env = "HOPLINE_LOG", default_value = "hopline=info", value_name = "FILTER")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a network's coordinator
+    Bootstrap(bootstrap::Args),
+    /// Join a network's pool and carry flows
+    Relay(relay::Args),
+    /// Serve a name: bytes of each flow to stdout, stdin back
+    Listen(listen::Args),
+    /// Open a flow: stdin goes there, what comes back to stdout
+    Pipe(pipe::Args),
+    /// Send messages: one an argument, or a line of stdin; prints a receipt each
+    Send(send::Args),
+    /// Serve a name and print each message
+    Receive(receive::Args),
+    /// Show the relays and names of a network
+    Status(status::Args),
+    /// Invite newcomers
+    Ticket(ticket::Args),
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = start_logging(&cli.log) {
+        return Failure::new(Exit::Usage, error).report();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(Exit::Failed, format!("cannot start: {error}")).report(),
+    };
+    let result = runtime.block_on(run(cli.command));
+    // A read of stdin may still be pending on a thread of the runtime; nothing waits for it.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Bootstrap(args) => bootstrap::run(args).await,
+        Command::Relay(args) => relay::run(args).await,
+        Command::Listen(args) => listen::run(args).await,
+        Command::Pipe(args) => pipe::run(args).await,
+        Command::Send(args) => send::run(args).await,
+        Command::Receive(args) => receive::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Ticket(args) => ticket::run(args),
+    }
+}
+
+fn start_logging(filter: &str) -> Result<(), String> {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|error| format!("--log {filter:?} is not a filter: {error}; try --log debug"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}

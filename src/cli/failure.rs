@@ -1,0 +1,153 @@
+//! How a command ends when it does not end well: an exit code, and a line that says cause, where, and what to do next.
+
+use crate::endpoint::{FlowError, ListenError, OpenError, SendError, StartError};
+use crate::net::coordinator::JoinError;
+use crate::proto::machine::OpenFailure;
+use crate::proto::rpc::Refusal;
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// The exit codes that scripts rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It did not work.
+    Failed = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// No bootstrap could be reached.
+    NoBootstrap = 3,
+    /// The bootstrap refused: ticket, revoked, unknown name.
+    Refused = 4,
+    /// There are fewer relays than hops.
+    PoolTooSmall = 5,
+    /// The flow is lost: its other end is gone, or no path was found in time.
+    FlowLost = 6,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    /// A failure with its last line.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// The same failure, and where it happened.
+    #[must_use]
+    pub fn at(mut self, place: impl Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
+    /// Prints the last line and gives the exit code.
+    #[expect(clippy::print_stderr, reason = "the last word of a command")]
+    pub(super) fn report(self) -> ExitCode {
+        eprintln!("hopline: {}", self.message);
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<FlowError>()) {
+            Some(flow) => (*flow).into(),
+            None => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<FlowError> for Failure {
+    fn from(error: FlowError) -> Self {
+        let next = match error {
+            FlowError::Aborted | FlowError::Unknown | FlowError::Lost => "see whether the process that serves it runs",
+            _ => "see `hopline status` for the relays that are up, and try again",
+        };
+        Self::new(Exit::FlowLost, format!("the flow is lost: {error}; {next}"))
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let (exit, next) = match &refusal {
+            Refusal::UnknownName { .. } => {
+                (Exit::Refused, "`hopline status` lists the names; serve it with `hopline listen NAME`")
+            }
+            Refusal::NameTaken { .. } => (Exit::Refused, "choose another name, or end the process that serves it"),
+            Refusal::PoolTooSmall { .. } => {
+                (Exit::PoolTooSmall, "start more relays with `hopline relay TICKET`, or ask for fewer --hops")
+            }
+            Refusal::Denied { .. } => (Exit::Refused, "ask whoever runs the bootstrap"),
+            _ => (Exit::Failed, "try again"),
+        };
+        Self::new(exit, format!("{refusal}; {next}"))
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        let exit = if error.is_refusal() { Exit::Refused } else { Exit::NoBootstrap };
+        let next = if error.is_refusal() {
+            "ask for a new ticket (`hopline ticket new` where the bootstrap runs)"
+        } else {
+            "see whether the bootstrap runs and the ticket names its address"
+        };
+        Self::new(exit, format!("{error}; {next}"))
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Join(error) => error.into(),
+            error => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<crate::relay::StartError> for Failure {
+    fn from(error: crate::relay::StartError) -> Self {
+        match error {
+            crate::relay::StartError::Join(error) => error.into(),
+            error => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Route(OpenFailure::Refused(refusal)) => refusal.into(),
+            OpenError::Route(OpenFailure::NoAnswer(_)) => Self::new(
+                Exit::NoBootstrap,
+                "no bootstrap answered when a route was asked for; see whether it runs, and try again",
+            ),
+            OpenError::Flow(error) => error.into(),
+            OpenError::Hops { .. } => Self::new(Exit::Usage, error.to_string()),
+            error => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Open(error) => error.into(),
+            SendError::Broken(_) => Self::new(Exit::FlowLost, error.to_string()),
+            error => Self::new(Exit::Usage, error.to_string()),
+        }
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        match error {
+            ListenError::Refused(refusal) => refusal.into(),
+            error => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
+}

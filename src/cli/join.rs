@@ -1,0 +1,76 @@
+//! What every command that joins a network takes: the ticket and where to keep the identity.
+
+use super::{Exit, Failure};
+use crate::endpoint::{Endpoint, Options};
+use crate::net::ticket::Ticket;
+use clap::Args;
+use std::path::PathBuf;
+
+/// How to join.
+#[derive(Clone, Debug, Args)]
+pub(super) struct JoinArgs {
+    /// The network's ticket; by default that of the network joined last
+    #[arg(long, env = "HOPLINE_TICKET", value_name = "TICKET", hide_env_values = true)]
+    ticket: Option<String>,
+    /// Keep this node's identity here; without it, it is forgotten with the process
+    #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// What listings call this node
+    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl JoinArgs {
+    /// The ticket in question: the flag, the environment, or what the last join left.
+    pub(super) fn ticket(&self) -> Result<Ticket, Failure> {
+        find_ticket(self.ticket.as_deref())
+    }
+
+    /// Joins as an endpoint.
+    pub(super) async fn endpoint(&self, hops: u8) -> Result<Endpoint, Failure> {
+        let ticket = self.ticket()?;
+        let data = self.data.clone();
+        let options = Options { data, name: self.name.clone(), hops, ..Options::default() };
+        let endpoint = Endpoint::join(ticket.clone(), options).await?;
+        remember(&ticket);
+        Ok(endpoint)
+    }
+}
+
+/// Parses `given`, or what the last join left.
+pub(super) fn find_ticket(given: Option<&str>) -> Result<Ticket, Failure> {
+    let (text, place) = match given {
+        Some(text) => (text.to_owned(), "the ticket".to_owned()),
+        None => {
+            let path = last_ticket().ok_or_else(no_ticket)?;
+            let text = std::fs::read_to_string(&path).map_err(|_| no_ticket())?;
+            (text, format!("the ticket in {}", path.display()))
+        }
+    };
+    text.trim().parse().map_err(|error| Failure::new(Exit::Usage, format!("{error}")).at(place))
+}
+
+/// Leaves the ticket for the next command. Not being able to is no failure.
+pub(super) fn remember(ticket: &Ticket) {
+    let Some(path) = last_ticket() else { return };
+    let text = ticket.to_string();
+    if std::fs::read_to_string(&path).is_ok_and(|before| before == text) {
+        return;
+    }
+    if let Err(error) = crate::net::keyfile::write(&path, &text) {
+        tracing::debug!(%error, "did not keep the ticket for next time");
+    }
+}
+
+fn last_ticket() -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))?;
+    Some(state.join("hopline/ticket"))
+}
+
+fn no_ticket() -> Failure {
+    Failure::new(
+        Exit::Usage,
+        "no ticket: give one with --ticket or HOPLINE_TICKET; `hopline bootstrap` prints its network's",
+    )
+}

@@ -1,0 +1,72 @@
+//! `hopline relay`
+
+use super::join::{find_ticket, remember};
+use super::{Failure, ready, signals};
+use crate::relay::{Options, Relay};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Join a network's pool and carry flows until told to stop.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hopline relay \"$(cat boot/ticket)\"
+  hopline relay --zone eu-1 --name r1 --data ./r1
+  hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433")]
+pub(super) struct Args {
+    /// The network's ticket; by default that of the network joined last
+    #[arg(env = "HOPLINE_TICKET", hide_env_values = true)]
+    ticket: Option<String>,
+    /// The network's ticket, as a flag
+    #[arg(long = "ticket", value_name = "TICKET", conflicts_with = "ticket")]
+    ticket_flag: Option<String>,
+    /// The local UDP address; port 0 takes any free one
+    #[arg(long, env = "HOPLINE_LISTEN", default_value = "0.0.0.0:0", value_name = "ADDR")]
+    listen: SocketAddr,
+    /// The address under which others dial this relay, if that is not the local one
+    #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "ADDR")]
+    advertise: Option<SocketAddr>,
+    /// Keep this relay's identity here; without it, it is forgotten with the process
+    #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// What listings call this relay
+    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// Its failure domain: a rack, a data centre, a provider
+    #[arg(long, env = "HOPLINE_ZONE", default_value = "", value_name = "ZONE")]
+    zone: String,
+    /// How many flows it is willing to carry
+    #[arg(long, env = "HOPLINE_CAPACITY", default_value_t = 1000, value_name = "FLOWS")]
+    capacity: u32,
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let ticket = find_ticket(args.ticket_flag.or(args.ticket).as_deref())?;
+    let options = Options {
+        listen: args.listen,
+        advertise: args.advertise,
+        data: args.data,
+        name: args.name,
+        zone: args.zone,
+        capacity: args.capacity,
+        ..Options::default()
+    };
+    let mut relay = Relay::start(ticket.clone(), options).await?;
+    remember(&ticket);
+    tokio::select! {
+        _ = relay.enrolled() => {}
+        () = signals::shutdown() => {
+            relay.leave().await;
+            return Ok(());
+        }
+    }
+    ready::print(&json!({
+        "role": "relay",
+        "name": relay.name(),
+        "id": relay.id().to_string(),
+        "addr": relay.address().to_string(),
+    }));
+    signals::shutdown().await;
+    relay.leave().await;
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! The thread on which an endpoint's node runs, and what passes between it and the handles.
+
+use super::events::FlowEvent;
+use super::flow::ToNode;
+use super::{Options, StartError};
+use crate::net::coordinator::Coordinator;
+use crate::net::identity::Membership;
+use crate::net::node::{self, Node, Parts};
+use crate::net::ticket::Ticket;
+use crate::net::{clock::Clock, entropy};
+use crate::proto::clerk::ClerkConfig;
+use crate::proto::endpoint::{Destination, Endpoint as Machine};
+use crate::proto::flows::{FlowKey, FlowsConfig};
+use crate::proto::frame::CloseCode;
+use crate::proto::id::{BootId, FlowId, NodeId};
+use crate::proto::machine::{AskFailure, Machine as _, Notice, OpenFailure};
+use crate::proto::rpc::{Listing, Refusal, Request, Response};
+use bytes::Bytes;
+use rand::Rng;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::spawn_local;
+
+/// Chunks that may wait between a flow's application and its node, each way.
+const QUEUED_CHUNKS: usize = 16;
+/// Commands that may wait for the node.
+const QUEUED_COMMANDS: usize = 64;
+/// Flows that may wait for their target's attention.
+const QUEUED_FLOWS: usize = 256;
+/// Events that a slow subscriber may lag behind.
+const QUEUED_EVENTS: usize = 1024;
+/// How long an endpoint that shuts down waits for its last words to leave.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// What a handle asks of the node.
+#[derive(Debug)]
+pub(super) enum Command {
+    Open { flow: FlowId, to: Destination, reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>> },
+    Serve { names: Vec<String>, reply: oneshot::Sender<Result<(), Refusal>> },
+    Incoming { flows: mpsc::Sender<Raw> },
+    Shutdown { done: oneshot::Sender<()> },
+}
+
+/// A flow's bytes and its end, before TLS.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) flow: FlowKey,
+    pub(super) incoming: mpsc::Receiver<Bytes>,
+    pub(super) outgoing: mpsc::Sender<ToNode>,
+    pub(super) ending: watch::Receiver<Option<CloseCode>>,
+}
+
+/// A node that runs.
+pub(super) struct Started {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) coordinator: Coordinator,
+    pub(super) membership: Membership,
+    pub(super) events: broadcast::Sender<FlowEvent>,
+}
+
+/// Joins and starts the node's thread.
+pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, StartError> {
+    let coordinator = Coordinator::join(ticket, options.data.clone()).await?;
+    let membership = coordinator.membership();
+    let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
+    let (events, _) = broadcast::channel(QUEUED_EVENTS);
+    let (keeper, member, subscribers) = (coordinator.clone(), membership.clone(), events.clone());
+    let build = move || {
+        let desk = Rc::new(Desk::new(subscribers));
+        let parts = parts(&options, keeper, &member, desk.clone())?;
+        Ok((parts, (), async move |node: Driven| desk.serve(&node, inbox).await))
+    };
+    node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
+    Ok(Started { commands, coordinator, membership, events })
+}
+
+fn parts(
+    options: &Options, coordinator: Coordinator, membership: &Membership, desk: Rc<Desk>,
+) -> Result<Parts<Machine>, node::StartFailure> {
+    let me = membership.node_id();
+    let mut rng = entropy::seeded_rng();
+    let name = options.name.clone().unwrap_or_else(|| me.short());
+    let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
+    Ok(Parts {
+        machine: Machine::new(me, FlowsConfig::default(), clerk),
+        boot: BootId::random(&mut rng),
+        clock: Clock::start(),
+        endpoint: node::open_socket(membership, options.bind, &options.transport)?,
+        coordinator,
+        listener: Box::new(move |node, notice| desk.hear(node, notice)),
+    })
+}
+
+/// What there is, as the bootstrap sees it.
+pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailure> {
+    match coordinator.ask(Request::List, Duration::from_secs(5)).await? {
+        Response::Listing(listing) => Ok(*listing),
+        _ => Err(AskFailure::Unreachable),
+    }
+}
+
+/// The node's side of the handles: who waits for what.
+struct Desk {
+    events: broadcast::Sender<FlowEvent>,
+    opening: RefCell<HashMap<FlowId, Opening>>,
+    endings: RefCell<HashMap<FlowKey, watch::Sender<Option<CloseCode>>>>,
+    registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
+    incoming: RefCell<Option<mpsc::Sender<Raw>>>,
+}
+
+type Opening = oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>;
+type Driven = Rc<Node<Machine>>;
+
+impl Desk {
+    fn new(events: broadcast::Sender<FlowEvent>) -> Self {
+        Self {
+            events,
+            opening: RefCell::default(),
+            endings: RefCell::default(),
+            registering: RefCell::default(),
+            incoming: RefCell::default(),
+        }
+    }
+
+    /// Does what the handles ask until one asks for the end, or the last is gone.
+    async fn serve(&self, node: &Driven, mut inbox: mpsc::Receiver<Command>) {
+        let mut last = None;
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Open { flow, to, reply } => {
+                    self.opening.borrow_mut().insert(flow, reply);
+                    node.with(|machine, _, actions| machine.open(flow, to, actions));
+                }
+                Command::Serve { names, reply } => {
+                    self.registering.borrow_mut().push(reply);
+                    node.with(|machine, now, actions| machine.serve(names, now, actions));
+                }
+                Command::Incoming { flows } => *self.incoming.borrow_mut() = Some(flows),
+                Command::Shutdown { done } => {
+                    last = Some(done);
+                    break;
+                }
+            }
+        }
+        node.with(|machine, now, actions| machine.leave(now, actions));
+        tokio::time::sleep(LAST_WORDS).await;
+        drop(last.map(|done| done.send(())));
+    }
+
+    fn hear(&self, node: &Driven, notice: Notice) {
+        if let Some(event) = FlowEvent::of(&notice) {
+            let _ = self.events.send(event);
+        }
+        match notice {
+            Notice::Opened { flow, target, unprotected } => {
+                if !unprotected.is_empty() {
+                    tracing::warn!(hops = ?unprotected, "the pool has no backup for these hops");
+                }
+                let raw = self.pump(node, flow);
+                match self.opening.borrow_mut().remove(&flow.flow) {
+                    Some(reply) => drop(reply.send(Ok((raw, target)))),
+                    None => drop(raw),
+                }
+            }
+            Notice::OpenFailed { flow, cause } => {
+                if let Some(reply) = self.opening.borrow_mut().remove(&flow) {
+                    let _ = reply.send(Err(cause));
+                }
+            }
+            Notice::Accepted { flow } => {
+                let raw = self.pump(node, flow);
+                let taken = self.incoming.borrow().as_ref().is_some_and(|flows| flows.try_send(raw).is_ok());
+                if !taken {
+                    tracing::warn!(flow = %flow.flow, "refused a flow: too many are waiting");
+                }
+            }
+            Notice::Ended { flow, code } => {
+                if let Some(ending) = self.endings.borrow_mut().remove(&flow) {
+                    let _ = ending.send(Some(code));
+                }
+            }
+            Notice::Enrolled => self.registered(&Ok(())),
+            Notice::EnrolmentRefused { refusal } => self.registered(&Err(refusal)),
+            Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not registered with the bootstrap"),
+            Notice::Violation { link, what } => tracing::warn!(link = link.0, %what, "a peer broke the protocol"),
+            Notice::Neighbour { node, change, silence } => {
+                tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
+            }
+            Notice::Attachments { relays } => tracing::debug!(?relays, "attached"),
+            Notice::Chain { .. } | Notice::Rerouted { .. } => {}
+        }
+    }
+
+    fn registered(&self, result: &Result<(), Refusal>) {
+        for reply in self.registering.borrow_mut().drain(..) {
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    /// Starts to move a flow's bytes between its lanes and its application.
+    fn pump(&self, node: &Driven, flow: FlowKey) -> Raw {
+        let (to_app, incoming) = mpsc::channel(QUEUED_CHUNKS);
+        let (outgoing, from_app) = mpsc::channel(QUEUED_CHUNKS);
+        let (ended, ending) = watch::channel(None);
+        self.endings.borrow_mut().insert(flow, ended);
+        spawn_local(give(node.clone(), flow, to_app));
+        spawn_local(take(node.clone(), flow, from_app));
+        Raw { flow, incoming, outgoing, ending }
+    }
+}
+
+/// Gives the application what arrives; an empty chunk is the end.
+async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Bytes>) {
+    let signal = node.signal(flow);
+    loop {
+        let Some((direction, chunks, ended)) = node.flows(|flows| flows.to_take(&flow)) else { return };
+        let mut taken = 0;
+        for chunk in chunks {
+            taken += chunk.len();
+            if to_app.send(chunk).await.is_err() {
+                return node.with(|machine, now, actions| machine.flows().abort(flow, now, actions));
+            }
+        }
+        if taken == 0 && !ended {
+            signal.data(direction).notified().await;
+            continue;
+        }
+        if taken == 0 && to_app.send(Bytes::new()).await.is_err() {
+            return node.with(|machine, now, actions| machine.flows().abort(flow, now, actions));
+        }
+        node.with(|machine, now, actions| machine.flows().took(flow, taken, now, actions));
+        signal.room(direction).notify_waiters();
+        if taken == 0 {
+            return;
+        }
+    }
+}
+
+/// Takes what the application sends; if it drops the flow without an end, so does the node.
+async fn take(node: Driven, flow: FlowKey, mut from_app: mpsc::Receiver<ToNode>) {
+    let signal = node.signal(flow);
+    while let Some(message) = from_app.recv().await {
+        let ToNode::Data(bytes) = message else {
+            return node.with(|machine, now, actions| machine.flows().finish(flow, now, actions));
+        };
+        while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
+            signal.room(direction).notified().await;
+        }
+        let sent = node.with(|machine, _, actions| machine.flows().send(flow, bytes, actions));
+        if sent.is_err() {
+            return;
+        }
+    }
+    node.with(|machine, now, actions| machine.flows().abort(flow, now, actions));
+}

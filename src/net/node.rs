@@ -1,0 +1,316 @@
+//! Drives a node's machine: turns what happens on sockets into events, and actions into what happens on sockets.
+//!
+//! Everything of a node runs on one thread (see [`start`]), so the machine sits in a `RefCell` and is borrowed for the
+//! length of one event; no lock, no channel and no copy lies between a stream and its lane. Beside the tasks of each link
+//! (`link.rs`) and each leg (`leg.rs`) there is one that sleeps until the machine's next deadline.
+//!
+//! Queues: each link's control messages ([`MAX_QUEUED_CONTROLS`]; a peer that lets more pile up is disconnected). Bytes
+//! wait in lanes only.
+
+mod leg;
+mod link;
+
+use crate::net::clock::Clock;
+use crate::net::coordinator::Coordinator;
+use crate::net::identity::Membership;
+use crate::net::tls;
+use crate::net::transport::{self, TransportSettings};
+use crate::proto::flows::{FlowKey, Flows};
+use crate::proto::frame::CloseCode;
+use crate::proto::id::{BootId, NodeId};
+use crate::proto::machine::{Action, AskId, DisconnectReason, Event, LinkId, Machine, Notice};
+use crate::proto::rpc::Request;
+use crate::proto::splice::{Direction, LegId};
+use crate::proto::time::Time;
+use leg::{FlowSignal, LegPort};
+use link::LinkPort;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::{LocalSet, spawn_local};
+
+/// Control messages that may wait for one link.
+const MAX_QUEUED_CONTROLS: usize = 8192;
+/// Handshakes of newcomers that may be under way at once.
+const MAX_HANDSHAKES: usize = 64;
+/// How long a dial or a handshake may take, in all.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a bootstrap may take to answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who is told what the machine has to say.
+pub(crate) type Listener<M> = Box<dyn Fn(&Rc<Node<M>>, Notice)>;
+
+/// A node on its thread. See the module's documentation.
+pub(crate) struct Node<M> {
+    machine: RefCell<M>,
+    boot: BootId,
+    clock: Clock,
+    endpoint: quinn::Endpoint,
+    coordinator: Coordinator,
+    listener: Listener<M>,
+    links: RefCell<HashMap<LinkId, Rc<LinkPort>>>,
+    legs: RefCell<HashMap<LegId, Rc<LegPort>>>,
+    signals: RefCell<HashMap<FlowKey, Rc<FlowSignal>>>,
+    events: RefCell<VecDeque<Event>>,
+    next_link: Cell<u32>,
+    armed: Cell<Option<Time>>,
+    rearm: Notify,
+}
+
+/// What a node is made of.
+pub(crate) struct Parts<M> {
+    pub(crate) machine: M,
+    pub(crate) boot: BootId,
+    pub(crate) clock: Clock,
+    pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) listener: Listener<M>,
+}
+
+/// Why a node could not be started.
+pub(crate) type StartFailure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Starts a thread that puts a node together and runs it until its main function is done with it.
+///
+/// `build` runs there; it returns the parts, what to tell the caller, and the main function.
+///
+/// The thread's runtime is single-threaded: a current-thread runtime moves markedly more bytes a second through QUIC than
+/// the multi-threaded one, at less CPU, as no task ever moves between cores.
+///
+/// # Errors
+/// Whatever `build` could not get, or the thread.
+pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFnOnce(Rc<Node<M>>)>(
+    name: &str, build: impl FnOnce() -> Result<(Parts<M>, T, Main), StartFailure> + Send + 'static,
+) -> Result<T, StartFailure> {
+    let (ready, started) = oneshot::channel();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error.into()))),
+        };
+        runtime.block_on(async {
+            match build() {
+                Ok((parts, told, main)) => {
+                    let _ = ready.send(Ok(told));
+                    run(parts, main).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        });
+    })?;
+    started.await.map_err(|_| "the node's thread ended")?
+}
+
+/// The QUIC endpoint by which a member dials and is dialled.
+///
+/// # Errors
+/// If the socket can't be bound, or the certificate is not usable.
+pub(crate) fn open_socket(
+    membership: &Membership, bind: SocketAddr, settings: &TransportSettings,
+) -> Result<quinn::Endpoint, StartFailure> {
+    let mut server = tls::link_server(membership)?;
+    server.transport_config(transport::transport(settings));
+    let mut client = tls::link_client(membership)?;
+    client.transport_config(transport::transport(settings));
+    let mut endpoint = transport::bind(bind, Some(server), settings, &membership.identity.reset_secret())?;
+    endpoint.set_default_client_config(client);
+    Ok(endpoint)
+}
+
+async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<Node<M>>)) {
+    let node = Rc::new(Node {
+        machine: RefCell::new(parts.machine),
+        boot: parts.boot,
+        clock: parts.clock,
+        endpoint: parts.endpoint,
+        coordinator: parts.coordinator,
+        listener: parts.listener,
+        links: RefCell::default(),
+        legs: RefCell::default(),
+        signals: RefCell::default(),
+        events: RefCell::default(),
+        next_link: Cell::new(1),
+        armed: Cell::new(None),
+        rearm: Notify::new(),
+    });
+    let local = LocalSet::new();
+    local.spawn_local(node.clone().keep_time());
+    local.spawn_local(node.clone().accept());
+    local.run_until(main(node.clone())).await;
+    node.endpoint.close(0u32.into(), b"shutting down");
+    let _ = tokio::time::timeout(Duration::from_millis(500), node.endpoint.wait_idle()).await;
+}
+
+impl<M: Machine + 'static> Node<M> {
+    /// Tells the machine what happened, and does what it says.
+    pub(crate) fn tell(self: &Rc<Self>, event: Event) {
+        self.events.borrow_mut().push_back(event);
+        self.with(|_, _, _| ());
+    }
+
+    /// Lets `f` use the machine, and does what it says.
+    pub(crate) fn with<T>(self: &Rc<Self>, f: impl FnOnce(&mut M, Time, &mut Vec<Action>) -> T) -> T {
+        let mut actions = Vec::new();
+        let result = f(&mut self.machine.borrow_mut(), self.clock.now(), &mut actions);
+        loop {
+            for action in actions.drain(..) {
+                self.act(action);
+            }
+            let Some(event) = self.events.borrow_mut().pop_front() else { break };
+            self.machine.borrow_mut().handle(event, self.clock.now(), &mut actions);
+        }
+        self.arm();
+        result
+    }
+
+    /// Looks at the machine's flows: for whatever needs no action.
+    pub(crate) fn flows<T>(&self, f: impl FnOnce(&mut Flows) -> T) -> T {
+        f(self.machine.borrow_mut().flows())
+    }
+
+    fn act(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::Connect { peer, address } => {
+                spawn_local(self.clone().connect(peer, address));
+            }
+            Action::Disconnect { link, reason } => self.disconnect(link, reason),
+            Action::Heartbeat { link, heartbeat } => {
+                if let Some(port) = self.link(link) {
+                    port.send_heartbeat(&heartbeat);
+                }
+            }
+            Action::Control { link, control } => self.send_control(link, control),
+            Action::OpenLeg { leg, flow, attach } => self.open_leg(leg, flow, *attach),
+            Action::AnswerLeg { leg, flow, answer } => self.answer_leg(leg, flow, answer),
+            Action::CloseLeg { leg, code } => self.close_leg(leg, code),
+            Action::Wake { flow } => {
+                if let Some(signal) = self.signals.borrow().get(&flow) {
+                    signal.wake_all();
+                }
+            }
+            Action::Ask { ask, request, fresh } => {
+                spawn_local(self.clone().ask(ask, request, fresh));
+            }
+            Action::Notify(notice) => {
+                if let Notice::Ended { flow, .. } = &notice {
+                    self.signals.borrow_mut().remove(flow);
+                }
+                (self.listener)(self, notice);
+            }
+        }
+    }
+
+    fn link(&self, link: LinkId) -> Option<Rc<LinkPort>> {
+        self.links.borrow().get(&link).cloned()
+    }
+
+    /// The signal by which the tasks of a flow wake each other.
+    pub(crate) fn signal(&self, flow: FlowKey) -> Rc<FlowSignal> {
+        self.signals.borrow_mut().entry(flow).or_default().clone()
+    }
+
+    fn disconnect(&self, link: LinkId, reason: DisconnectReason) {
+        if let Some(port) = self.link(link) {
+            port.close(reason);
+        }
+    }
+
+    fn close_leg(&self, leg: LegId, code: CloseCode) {
+        if let Some(port) = self.legs.borrow_mut().remove(&leg) {
+            port.close(code);
+        }
+    }
+
+    async fn ask(self: Rc<Self>, ask: AskId, request: Request, fresh: bool) {
+        let result = if fresh {
+            self.coordinator.ask_fresh(request, ASK_TIMEOUT).await
+        } else {
+            self.coordinator.ask(request, ASK_TIMEOUT).await
+        };
+        self.tell(Event::Asked { ask, result });
+    }
+
+    // ---- time ----
+
+    /// Has the timekeeper look again if the machine's deadline is not what it sleeps for.
+    fn arm(&self) {
+        let due = self.machine.borrow().poll_timeout();
+        if self.armed.replace(due) != due {
+            self.rearm.notify_one();
+        }
+    }
+
+    async fn keep_time(self: Rc<Self>) {
+        loop {
+            let Some(due) = self.armed.get() else {
+                self.rearm.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(self.clock.instant(due)) => {
+                    self.with(|machine, now, actions| {
+                        if due <= now {
+                            machine.handle_timeout(now, actions);
+                        }
+                    });
+                }
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+
+    // ---- links ----
+
+    async fn accept(self: Rc<Self>) {
+        let handshakes = std::sync::Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        while let Some(incoming) = self.endpoint.accept().await {
+            let Ok(permit) = handshakes.clone().try_acquire_owned() else {
+                if incoming.may_retry() {
+                    let _ = incoming.retry();
+                } else {
+                    incoming.refuse();
+                }
+                continue;
+            };
+            let node = self.clone();
+            spawn_local(async move {
+                let from = incoming.remote_address();
+                let established = async { node.establish(incoming.await?, None).await };
+                if let Err(error) = within(established).await {
+                    tracing::info!(%from, %error, "a peer was turned away");
+                }
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connect(self: Rc<Self>, peer: NodeId, address: SocketAddr) {
+        let dialled = async {
+            let connecting = self.endpoint.connect(address, &tls::node_name(peer).to_str())?;
+            self.establish(connecting.await?, Some(peer)).await
+        };
+        if let Err(error) = within(dialled).await {
+            tracing::debug!(?peer, %address, %error, "could not dial a neighbour");
+            self.tell(Event::ConnectFailed { peer });
+        }
+    }
+}
+
+type LinkResult = Result<(), Box<dyn std::error::Error>>;
+
+async fn within(handshake: impl Future<Output = LinkResult>) -> LinkResult {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?
+}
+
+impl Direction {
+    const fn index(self) -> usize {
+        match self {
+            Self::Forward => 0,
+            Self::Backward => 1,
+        }
+    }
+}

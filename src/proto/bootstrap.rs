@@ -1,0 +1,261 @@
+//! The bootstrap's machine: it answers members' questions about the pool, and plans chains.
+//!
+//! All its state is the pool and the targets, which the nodes themselves restore by registering again; of the chains it
+//! planned it remembers nothing. Whoever wants a hop replaced hands in the records (see [`record`](super::record)), and
+//! any bootstrap that holds the network secret can tell whether they are genuine. So it may be restarted at any time:
+//! flows go on without it, and a driver that stored registrations only repeats them as requests, which gives every node
+//! the grace of one lease.
+//!
+//! Invariants: a request is judged by its bounds before anything else; a refused one has changed nothing; only members'
+//! own activity and [`Bootstrap::handle_timeout`] end leases, reading never does. A response tells nobody but the
+//! asker's own neighbours where a relay is: candidates are sealed in the records.
+//!
+//! It doesn't know how questions arrive, or who may ask at all: the driver has checked the asker's certificate.
+
+mod bounds;
+mod chains;
+mod listing;
+
+use super::crypto::Key;
+use super::id::NodeId;
+use super::planner::Planner;
+use super::pool::targets::{AnnounceError, Targets};
+use super::pool::{self, Pool, PoolEvent, Relay, RelayOffer};
+use super::record::{Candidate, relay_key};
+use super::rpc::{DenyReason, Lease, Offer, Refusal, Request, Response};
+use super::time::Time;
+use chains::Replacement;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The bootstrap's policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Those of the pool, the duration of leases among them.
+    pub pool: pool::Config,
+    /// How often nodes send a heartbeat: several times within a lease.
+    pub heartbeat: Duration,
+    /// How long new flows may start on a record.
+    pub record_lifetime: Duration,
+    /// How long relays' keys are in use; key epochs are counted from the Unix epoch in this unit.
+    pub key_epoch: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            pool: pool::Config::default(),
+            heartbeat: Duration::from_secs(10),
+            record_lifetime: DAY * 7,
+            key_epoch: DAY,
+        }
+    }
+}
+
+/// The machine. See the module's documentation.
+#[derive(Debug)]
+pub struct Bootstrap {
+    config: Config,
+    secret: Key,
+    rng: StdRng,
+    started_at: Time,
+    pool: Pool,
+    targets: Targets,
+    revoked: BTreeSet<NodeId>,
+}
+
+impl Bootstrap {
+    /// A bootstrap that knows nobody yet.
+    #[must_use]
+    pub fn new(config: Config, network_secret: Key, rng: StdRng, now: Time) -> Self {
+        Self {
+            config,
+            secret: network_secret,
+            rng,
+            started_at: now,
+            pool: Pool::new(config.pool),
+            targets: Targets::new(config.pool.lease, config.pool.max_targets),
+            revoked: BTreeSet::new(),
+        }
+    }
+
+    /// Answers a question of the member `from`.
+    pub fn answer(&mut self, from: NodeId, request: Request, now: Time) -> Response {
+        self.try_answer(from, request, now).unwrap_or_else(Response::Refused)
+    }
+
+    /// Does what is due. Afterwards [`Bootstrap::poll_timeout`] lies after `now`.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.pool.expire(now);
+        // When most relays seem silent, the targets' silence means as little.
+        if self.pool.preserving_since().is_none() {
+            self.targets.expire(now);
+        }
+    }
+
+    /// When something will be due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let preserving = self.pool.preserving_since().is_some();
+        let targets = self.targets.poll_timeout().filter(|_| !preserving);
+        [self.pool.poll_timeout(), targets].into_iter().flatten().min()
+    }
+
+    /// What has happened since the last call, for the log.
+    pub fn take_events(&mut self) -> Vec<PoolEvent> {
+        let mut events = self.pool.take_events();
+        events.extend(self.targets.take_events());
+        events
+    }
+
+    /// The relays.
+    #[must_use]
+    pub const fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The targets.
+    #[must_use]
+    pub const fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// Refuses a node from now on, and forgets what it registered.
+    pub fn revoke(&mut self, node: NodeId, now: Time) {
+        self.revoked.insert(node);
+        self.pool.deregister(&node, now);
+        self.targets.deregister(&node);
+    }
+
+    fn try_answer(&mut self, from: NodeId, request: Request, now: Time) -> Result<Response, Refusal> {
+        if self.revoked.contains(&from) {
+            return Err(DenyReason::Revoked.into());
+        }
+        bounds::check(&request)?;
+        match request {
+            Request::Register { name, offer } => self.register(from, name, offer, now).map(Response::Lease),
+            Request::Heartbeat { flows } => self.heartbeat(from, flows, now).map(Response::Lease),
+            Request::Deregister => self.deregister(from, now),
+            Request::Drain => self.drain(from, now),
+            Request::ReportDown { node } => Ok(self.report_down(from, node, now)),
+            Request::Attachments { count, exclude } => {
+                self.attachments(from, count, exclude, now).map(Response::Relays)
+            }
+            Request::Plan { target, hops, exclude } => self
+                .plan(from, &target, hops, exclude, now)
+                .map(|planned| Response::Planned(Box::new(planned))),
+            Request::Replace { hop, records, active, exclude } => {
+                let replacement = Replacement { hop, records: &records, active, exclude };
+                self.replace(from, replacement, now).map(|record| Response::Replaced(Box::new(record)))
+            }
+            Request::List => Ok(Response::Listing(Box::new(self.listing(now)))),
+        }
+    }
+
+    fn register(&mut self, from: NodeId, name: String, offer: Offer, now: Time) -> Result<Lease, Refusal> {
+        self.handle_timeout(now);
+        let throttled = Refusal::Throttled { retry_after: self.config.pool.lease };
+        match offer {
+            Offer::Relay { address, zone, capacity } => {
+                let offer = RelayOffer { name, address, zone, capacity };
+                self.pool.register(from, offer, now).map_err(|_| throttled)?;
+            }
+            Offer::Target { names, attachments } => {
+                self.targets.register(from, names, attachments, now).map_err(|error| match error {
+                    AnnounceError::NameTaken(name) => Refusal::NameTaken { name },
+                    AnnounceError::Full(_) => throttled,
+                })?;
+            }
+        }
+        // The first heartbeats of nodes that registered at once (after a restart) come spread out.
+        let interval = self.config.heartbeat;
+        Ok(self.lease(from, interval / 10, interval, now))
+    }
+
+    fn heartbeat(&mut self, from: NodeId, flows: u32, now: Time) -> Result<Lease, Refusal> {
+        let as_relay = self.pool.heartbeat(&from, flows, now);
+        let as_target = self.targets.heartbeat(&from, now);
+        self.handle_timeout(now);
+        if !as_relay && !as_target {
+            return Err(Refusal::UnknownNode);
+        }
+        let interval = self.config.heartbeat;
+        Ok(self.lease(from, interval * 9 / 10, interval * 11 / 10, now))
+    }
+
+    fn deregister(&mut self, from: NodeId, now: Time) -> Result<Response, Refusal> {
+        let as_relay = self.pool.deregister(&from, now);
+        let as_target = self.targets.deregister(&from);
+        self.handle_timeout(now);
+        if as_relay || as_target { Ok(Response::Done) } else { Err(Refusal::UnknownNode) }
+    }
+
+    fn drain(&mut self, from: NodeId, now: Time) -> Result<Response, Refusal> {
+        self.handle_timeout(now);
+        if self.pool.drain(&from, now) { Ok(Response::Done) } else { Err(Refusal::UnknownNode) }
+    }
+
+    fn report_down(&mut self, from: NodeId, node: NodeId, now: Time) -> Response {
+        self.pool.report_down(&node, from, now);
+        self.handle_timeout(now);
+        Response::Done
+    }
+
+    fn attachments(
+        &mut self,
+        from: NodeId,
+        count: u8,
+        mut exclude: Vec<NodeId>,
+        now: Time,
+    ) -> Result<Vec<Candidate>, Refusal> {
+        exclude.push(from);
+        let has = self.targets.get(&from).map(|target| target.attachments.as_slice()).unwrap_or_default();
+        let mut planner = Planner::new(&self.pool, now, &mut self.rng);
+        let relays = planner.attachments(count.into(), has, &exclude);
+        if relays.is_empty() {
+            return Err(Refusal::PoolTooSmall { need: count.into(), have: 0 });
+        }
+        Ok(relays.into_iter().map(candidate).collect())
+    }
+
+    fn lease(&mut self, node: NodeId, earliest: Duration, latest: Duration, now: Time) -> Lease {
+        let epoch = self.key_epoch(now);
+        let keys = [epoch, epoch.saturating_add(1)];
+        let counts = self.pool.counts();
+        self.pool.take_expired();
+        Lease {
+            duration: self.config.pool.lease,
+            next_heartbeat: self.between(earliest, latest),
+            keys: keys.map(|epoch| (epoch, relay_key(&self.secret, &node, epoch))).to_vec(),
+            counts,
+        }
+    }
+
+    fn key_epoch(&self, now: Time) -> u32 {
+        let epoch = now.since(Time::ZERO).as_micros() / self.config.key_epoch.as_micros().max(1);
+        u32::try_from(epoch).unwrap_or(u32::MAX)
+    }
+
+    fn between(&mut self, earliest: Duration, latest: Duration) -> Duration {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(self.rng.random_range(micros(earliest)..=micros(latest)))
+    }
+}
+
+/// A relay as neighbours know it.
+fn candidate(relay: &Relay) -> Candidate {
+    Candidate { node: relay.node, name: relay.name.clone(), address: Some(relay.address) }
+}
+
+impl From<DenyReason> for Refusal {
+    fn from(reason: DenyReason) -> Self {
+        Self::Denied { reason }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! What a request may look like at all.
+
+use crate::proto::epoch::MAX_HOPS;
+use crate::proto::record::{MAX_NAME_BYTES, MAX_RECORDS, Record};
+use crate::proto::rpc::{DenyReason, MAX_LISTED_NODES, MAX_NAMES, Offer, Request};
+use std::net::{IpAddr, SocketAddr};
+
+/// Whether all its names, numbers and lists are within bounds.
+pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
+    let good = match request {
+        Request::Register { name, offer } => is_name(name) && is_offer(offer),
+        Request::Heartbeat { .. }
+        | Request::Deregister
+        | Request::Drain
+        | Request::ReportDown { .. }
+        | Request::List => true,
+        Request::Attachments { count, exclude } => {
+            (1..=MAX_LISTED_NODES).contains(&usize::from(*count)) && is_list(exclude)
+        }
+        Request::Plan { target, hops, exclude } => {
+            is_name(target) && (1..=MAX_HOPS).contains(&usize::from(*hops)) && is_list(exclude)
+        }
+        Request::Replace { hop, records, active: _, exclude } => {
+            (2..=MAX_RECORDS).contains(&records.len())
+                && (1..records.len()).contains(&usize::from(*hop))
+                && records.iter().all(Record::is_bounded)
+                && is_list(exclude)
+        }
+    };
+    if good { Ok(()) } else { Err(DenyReason::OutOfBounds) }
+}
+
+fn is_offer(offer: &Offer) -> bool {
+    match offer {
+        Offer::Relay { address, zone, capacity: _ } => {
+            is_dialable(*address) && (zone.is_empty() || is_name(zone))
+        }
+        Offer::Target { names, attachments } => {
+            (1..=MAX_NAMES).contains(&names.len())
+                && names.iter().all(|name| is_name(name))
+                && is_list(attachments)
+        }
+    }
+}
+
+/// Names go into logs, tables and command lines: nothing but letters, digits, dots, dashes and underscores.
+fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+const fn is_list<T>(list: &[T]) -> bool {
+    list.len() <= MAX_LISTED_NODES
+}
+
+fn is_dialable(address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::NodeId;
+
+    fn relay(address: &str, zone: &str) -> Request {
+        let offer = Offer::Relay { address: address.parse().unwrap(), zone: zone.to_owned(), capacity: 1 };
+        Request::Register { name: "r1".to_owned(), offer }
+    }
+
+    fn target(name: &str, names: &[&str], attachments: usize) -> Request {
+        let offer = Offer::Target {
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            attachments: vec![NodeId::from_bytes([1; 32]); attachments],
+        };
+        Request::Register { name: name.to_owned(), offer }
+    }
+
+    fn plan(target: &str, hops: u8, exclude: usize) -> Request {
+        Request::Plan { target: target.to_owned(), hops, exclude: vec![NodeId::from_bytes([1; 32]); exclude] }
+    }
+
+    #[test]
+    fn what_is_within_bounds_passes() {
+        let long = "x".repeat(64);
+        let good = [
+            relay("127.0.0.1:1", ""),
+            relay("[2001:db8::1]:4433", "eu-west.1_a"),
+            target("A.b-c_9", &["echo"], 0),
+            target(&long, &["x"; 16], 64),
+            plan("echo", 1, 0),
+            plan(&long, 8, 64),
+            Request::Attachments { count: 64, exclude: Vec::new() },
+        ];
+        for request in good {
+            assert_eq!(check(&request), Ok(()), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_does_not() {
+        let long = "x".repeat(65);
+        let bad = [
+            relay("127.0.0.1:0", ""),
+            relay("0.0.0.0:1", ""),
+            relay("[::]:1", ""),
+            relay("[::ffff:0.0.0.0]:1", ""),
+            relay("224.0.0.1:1", ""),
+            relay("255.255.255.255:1", ""),
+            relay("127.0.0.1:1", "a b"),
+            target("", &["x"], 0),
+            target("naïve", &["x"], 0),
+            target(&long, &["x"], 0),
+            target("x", &[], 0),
+            target("x", &["y\n"], 0),
+            target("x", &["x"; 17], 0),
+            target("x", &["x"], 65),
+            plan("a/b", 1, 0),
+            plan("a", 0, 0),
+            plan("a", 9, 0),
+            plan("a", 1, 65),
+            Request::Attachments { count: 0, exclude: Vec::new() },
+            Request::Attachments { count: 65, exclude: Vec::new() },
+            Request::Replace { own: None, records: Vec::new(), active: None, exclude: Vec::new() },
+        ];
+        for request in bad {
+            assert_eq!(check(&request), Err(DenyReason::OutOfBounds), "{request:?}");
+        }
+    }
+}

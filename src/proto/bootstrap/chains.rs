@@ -1,0 +1,225 @@
+//! Chains: planning one, and replacing what serves one hop of it.
+//!
+//! The right to a replacement follows from the records alone: they name the chain's origin, and nobody else may ask.
+
+use super::{Bootstrap, candidate};
+use crate::proto::crypto::Key;
+use crate::proto::id::{ChainId, NodeId, Pseudonym};
+use crate::proto::planner::{Hop, PlanError, Planner, attached};
+use crate::proto::pool::Relay;
+use crate::proto::record::{Candidate, ChainSecret, Record, Route, Scope, pseudonym, relay_key};
+use crate::proto::rpc::{DenyReason, Planned, Refusal};
+use crate::proto::time::Time;
+
+/// How many candidates a hop is given.
+const CANDIDATES: usize = 2;
+
+/// A request to replace the record of `hop`.
+pub(super) struct Replacement<'r> {
+    pub(super) hop: u8,
+    pub(super) records: &'r [Record],
+    pub(super) active: Option<NodeId>,
+    pub(super) exclude: Vec<NodeId>,
+}
+
+/// The records of a [`Replacement`], opened.
+struct Opened {
+    secret: ChainSecret,
+    /// Of the record to replace.
+    scope: Scope,
+    /// Who serves the hops before it.
+    before: Vec<Vec<Candidate>>,
+    /// Who serves the hop now.
+    old: Vec<Candidate>,
+    /// Who serves the hops after it, the target's at the end.
+    after: Vec<Vec<Candidate>>,
+}
+
+impl Bootstrap {
+    pub(super) fn plan(
+        &mut self,
+        from: NodeId,
+        name: &str,
+        hops: u8,
+        mut exclude: Vec<NodeId>,
+        now: Time,
+    ) -> Result<Planned, Refusal> {
+        let target =
+            self.targets.by_name(name).ok_or_else(|| Refusal::UnknownName { name: name.to_owned() })?;
+        let target_node = target.node;
+        exclude.extend([from, target_node]);
+        let plan = Planner::new(&self.pool, now, &mut self.rng)
+            .plan(hops, &target.attachments, &exclude)
+            .map_err(|error| refusal(error, name))?;
+        let unprotected = plan.unprotected();
+        let primaries: Vec<NodeId> = plan.hops.iter().map(|hop| hop.primary.node).collect();
+        let mut served: Vec<Vec<Candidate>> = plan.hops.iter().map(candidates).collect();
+        served.push(vec![Candidate { node: target_node, name: name.to_owned(), address: None }]);
+        for node in &primaries {
+            self.pool.assign(node);
+        }
+        Ok(Planned { route: self.route(from, target_node, &served, now), unprotected })
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        from: NodeId,
+        request: Replacement<'_>,
+        now: Time,
+    ) -> Result<Record, Refusal> {
+        let opened = Opened::new(&self.secret, from, &request)?;
+        let candidates = match opened.target_if_next() {
+            Some(target) => self.attachments_of(target, &opened, &request)?,
+            None => self.relays_for(&opened, &request, now)?,
+        };
+        // Whoever has a working relay needs a second; whoever has none is helped by one.
+        let needed = if request.active.is_some() { CANDIDATES } else { 1 };
+        if candidates.len() < needed {
+            return Err(Refusal::NoSpare);
+        }
+        let Scope { chain, origin, hop, version, .. } = opened.scope;
+        let version = version.checked_add(1).ok_or(DenyReason::OutOfBounds)?;
+        let scope = Scope { hop, version, ..self.scope(chain, origin, now) };
+        Ok(self.issue(&opened.secret, scope, &candidates, false))
+    }
+
+    /// A route of a new chain, with these candidates for its hops and its target.
+    fn route(&mut self, origin: NodeId, target: NodeId, served: &[Vec<Candidate>], now: Time) -> Route {
+        let chain = ChainId::random(&mut self.rng);
+        let scope = self.scope(chain, pseudonym(&self.secret, &origin), now);
+        let secret = ChainSecret::derive(&self.secret, chain, scope.origin);
+        let records = (1u8..)
+            .zip(served)
+            .map(|(hop, candidates)| {
+                let last = usize::from(hop) == served.len();
+                self.issue(&secret, Scope { hop, ..scope }, candidates, last)
+            })
+            .collect();
+        Route { target, secret, records }
+    }
+
+    /// The scope of a first record, issued now.
+    fn scope(&self, chain: ChainId, origin: Pseudonym, now: Time) -> Scope {
+        let expires = now + self.config.record_lifetime;
+        Scope { chain, origin, hop: 1, version: 1, key_epoch: self.key_epoch(now), expires }
+    }
+
+    fn issue(&mut self, chain: &ChainSecret, scope: Scope, candidates: &[Candidate], last: bool) -> Record {
+        let keyed: Vec<(Candidate, Key)> = candidates
+            .iter()
+            .map(|candidate| (candidate.clone(), relay_key(&self.secret, &candidate.node, scope.key_epoch)))
+            .collect();
+        chain.issue(scope, &keyed, last, &mut self.rng)
+    }
+
+    /// For a hop before another relay's: the active candidate, others that are alive, and fresh ones up to the number
+    /// needed.
+    fn relays_for(
+        &mut self,
+        opened: &Opened,
+        request: &Replacement<'_>,
+        now: Time,
+    ) -> Result<Vec<Candidate>, Refusal> {
+        let mut chosen = Vec::new();
+        if let Some(active) = &request.active {
+            chosen.push(opened.old(active).ok_or(DenyReason::OutOfBounds)?);
+        }
+        let others_serving = opened.old.iter().map(|candidate| candidate.node);
+        let kept =
+            others_serving.filter(|node| request.active != Some(*node) && !request.exclude.contains(node));
+        let alive = kept.filter_map(|node| self.pool.get(&node)).filter(|relay| relay.is_assignable());
+        chosen.extend(alive.map(candidate));
+        chosen.truncate(CANDIDATES);
+        let mut taken = request.exclude.clone();
+        taken.extend(opened.others().chain(opened.old.iter().map(|candidate| candidate.node)));
+        let others: Vec<&Relay> = opened.others().filter_map(|node| self.pool.get(&node)).collect();
+        while chosen.len() < CANDIDATES {
+            let partner = chosen.first().and_then(|first| self.pool.get(&first.node));
+            let mut planner = Planner::new(&self.pool, now, &mut self.rng);
+            let Some(relay) = planner.replacement(partner, &others, &taken) else { break };
+            taken.push(relay.node);
+            chosen.push(candidate(relay));
+        }
+        Ok(chosen)
+    }
+
+    /// For the hop before the target: the active candidate, and those relays that the target is attached to now.
+    fn attachments_of(
+        &self,
+        target: NodeId,
+        opened: &Opened,
+        request: &Replacement<'_>,
+    ) -> Result<Vec<Candidate>, Refusal> {
+        let attachments =
+            self.targets.get(&target).map(|target| target.attachments.as_slice()).unwrap_or_default();
+        let mut chosen = Vec::new();
+        if let Some(active) = &request.active {
+            let attached = self.pool.get(active).filter(|_| attachments.contains(active)).map(candidate);
+            chosen.push(opened.old(active).or(attached).ok_or(DenyReason::OutOfBounds)?);
+        }
+        let mut exclude = request.exclude.clone();
+        exclude.extend(opened.others().chain(request.active));
+        chosen.extend(attached(&self.pool, attachments, &exclude).into_iter().map(candidate));
+        chosen.truncate(CANDIDATES);
+        Ok(chosen)
+    }
+}
+
+impl Opened {
+    /// Opens what was handed in, if it is genuine and `from` is the chain's origin.
+    fn new(network: &Key, from: NodeId, request: &Replacement<'_>) -> Result<Self, DenyReason> {
+        let place = usize::from(request.hop).checked_sub(1).ok_or(DenyReason::OutOfBounds)?;
+        let scope = request.records.get(place).ok_or(DenyReason::OutOfBounds)?.scope;
+        if pseudonym(network, &from) != scope.origin {
+            return Err(DenyReason::NotOrigin);
+        }
+        let secret = ChainSecret::derive(network, scope.chain, scope.origin);
+        let open = |(record, hop): (&Record, u8)| {
+            let fits = record.scope.chain == scope.chain && record.scope.origin == scope.origin;
+            secret.open(record).filter(|_| fits && record.scope.hop == hop).ok_or(DenyReason::Record)
+        };
+        let mut before = request.records.iter().zip(1u8..).map(open).collect::<Result<Vec<_>, _>>()?;
+        let after = before.split_off(place + 1);
+        let old = before.pop().ok_or(DenyReason::OutOfBounds)?;
+        let opened = Self { secret, scope, before, old, after };
+        if opened.ends_at_target() { Ok(opened) } else { Err(DenyReason::OutOfBounds) }
+    }
+
+    /// Whether the records lead to the target: all but the last name relays.
+    fn ends_at_target(&self) -> bool {
+        let is_target = |hop: &[Candidate]| matches!(hop, [only] if only.address.is_none());
+        let Some((last, relays)) = self.after.split_last() else { return false };
+        is_target(last) && !self.before.iter().chain([&self.old]).chain(relays).any(|hop| is_target(hop))
+    }
+
+    /// The target, if its record comes next.
+    fn target_if_next(&self) -> Option<NodeId> {
+        match self.after.as_slice() {
+            [only] => only.first().map(|target| target.node),
+            [] | [_, _, ..] => None,
+        }
+    }
+
+    /// Everybody known to be on the chain but for the hop itself.
+    fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.before.iter().chain(&self.after).flatten().map(|candidate| candidate.node)
+    }
+
+    /// The hop's candidate with this identity.
+    fn old(&self, node: &NodeId) -> Option<Candidate> {
+        self.old.iter().find(|candidate| candidate.node == *node).cloned()
+    }
+}
+
+/// A hop's candidates, the primary first.
+fn candidates(hop: &Hop<'_>) -> Vec<Candidate> {
+    [Some(hop.primary), hop.backup].into_iter().flatten().map(candidate).collect()
+}
+
+fn refusal(error: PlanError, name: &str) -> Refusal {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    match error {
+        PlanError::NotAttached => Refusal::NotAttached { name: name.to_owned() },
+        PlanError::TooSmall { need, have } => Refusal::PoolTooSmall { need: count(need), have: count(have) },
+    }
+}

@@ -1,0 +1,390 @@
+use super::*;
+use crate::proto::codec::{self, MAX_FRAME_BYTES};
+use crate::proto::record::{ChainSecret, MAX_RECORDS, Record, Route, pseudonym};
+use crate::proto::rpc::{Counts, Listing, MAX_REQUEST_BYTES, Planned, Status};
+use rand::SeedableRng;
+
+const ORIGIN: NodeId = NodeId::from_bytes([0xaa; 32]);
+const TARGET: NodeId = NodeId::from_bytes([0xbb; 32]);
+const STRANGER: NodeId = NodeId::from_bytes([0xcc; 32]);
+
+fn at(s: u64) -> Time {
+    Time::ZERO + DAY * 20_000 + Duration::from_secs(s)
+}
+
+fn relay(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+fn secret() -> Key {
+    Key::from_bytes([7; 32])
+}
+
+fn empty() -> Bootstrap {
+    Bootstrap::new(Config::default(), secret(), StdRng::seed_from_u64(1), at(0))
+}
+
+fn relay_offer(n: u8) -> Request {
+    let offer = Offer::Relay {
+        address: ([127, 0, 0, 1], 4000 + u16::from(n)).into(),
+        zone: String::new(),
+        capacity: 100,
+    };
+    Request::Register { name: format!("relay-{n:02}"), offer }
+}
+
+fn target_offer(attachments: &[u8]) -> Request {
+    let attachments = attachments.iter().map(|n| relay(*n)).collect();
+    Request::Register {
+        name: "laptop".to_owned(),
+        offer: Offer::Target { names: vec!["echo".to_owned()], attachments },
+    }
+}
+
+/// A bootstrap with `relays` relays and a target "echo" attached to some of them.
+fn network(relays: u8, attachments: &[u8]) -> Bootstrap {
+    let mut bootstrap = empty();
+    for n in 0..relays {
+        assert!(matches!(bootstrap.answer(relay(n), relay_offer(n), at(0)), Response::Lease(_)));
+    }
+    assert!(matches!(bootstrap.answer(TARGET, target_offer(attachments), at(0)), Response::Lease(_)));
+    bootstrap
+}
+
+fn plan_request(hops: u8) -> Request {
+    Request::Plan { target: "echo".to_owned(), hops, exclude: Vec::new() }
+}
+
+fn plan(bootstrap: &mut Bootstrap, hops: u8) -> Planned {
+    let response = bootstrap.answer(ORIGIN, plan_request(hops), at(1));
+    let Response::Planned(planned) = response else { panic!("{response:?}") };
+    *planned
+}
+
+fn refused(response: Response) -> Refusal {
+    let Response::Refused(refusal) = response else { panic!("{response:?}") };
+    refusal
+}
+
+fn denied(response: Response) -> DenyReason {
+    let refusal = refused(response);
+    let Refusal::Denied { reason } = refusal else { panic!("{refusal:?}") };
+    reason
+}
+
+fn lease(response: Response) -> Lease {
+    let Response::Lease(lease) = response else { panic!("{response:?}") };
+    lease
+}
+
+fn candidates(route: &Route, hop: u8) -> Vec<NodeId> {
+    open(route, &route.records[usize::from(hop) - 1])
+}
+
+fn open(route: &Route, record: &Record) -> Vec<NodeId> {
+    route.secret.open(record).expect("genuine").iter().map(|candidate| candidate.node).collect()
+}
+
+/// A request to replace `hop` of a route.
+fn replace(route: &Route, hop: u8, active: Option<NodeId>, exclude: &[NodeId]) -> Request {
+    Request::Replace { hop, records: route.records.clone(), active, exclude: exclude.to_vec() }
+}
+
+fn replaced(response: Response) -> Record {
+    let Response::Replaced(record) = response else { panic!("{response:?}") };
+    *record
+}
+
+#[test]
+fn a_registration_brings_a_lease_and_keys() {
+    let mut bootstrap = empty();
+    let first = lease(bootstrap.answer(relay(1), relay_offer(1), at(0)));
+    assert_eq!(first.duration, Duration::from_secs(30));
+    assert!((Duration::from_secs(1)..=Duration::from_secs(10)).contains(&first.next_heartbeat));
+    let keys = [20_000, 20_001].map(|epoch| (epoch, relay_key(&secret(), &relay(1), epoch)));
+    assert_eq!(first.keys, keys);
+    assert_eq!(first.counts, Counts { registered: 1, online: 1, expired: 0 });
+    let next = lease(bootstrap.answer(relay(1), Request::Heartbeat { flows: 3 }, at(9)));
+    assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&next.next_heartbeat));
+    assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().flows, 3);
+    assert_eq!(bootstrap.take_events(), [PoolEvent::Joined(relay(1)), PoolEvent::Online(relay(1))]);
+}
+
+#[test]
+fn without_a_registration_there_is_nothing_to_renew() {
+    let mut bootstrap = empty();
+    for request in [Request::Heartbeat { flows: 0 }, Request::Deregister, Request::Drain] {
+        assert_eq!(refused(bootstrap.answer(relay(1), request, at(0))), Refusal::UnknownNode);
+    }
+    for request in [Request::ReportDown { node: relay(1) }, Request::List] {
+        assert!(!matches!(bootstrap.answer(STRANGER, request, at(0)), Response::Refused(_)));
+    }
+}
+
+#[test]
+fn leases_end_when_it_is_time_and_a_heartbeat_brings_a_relay_back() {
+    let mut bootstrap = network(1, &[0]);
+    let mut last = at(0);
+    while let Some(next) = bootstrap.poll_timeout().filter(|next| *next < at(60)) {
+        bootstrap.handle_timeout(next);
+        assert!(next > last);
+        last = next;
+    }
+    assert_eq!(bootstrap.pool().get(&relay(0)).unwrap().status, Status::Offline);
+    assert_eq!(
+        refused(bootstrap.answer(ORIGIN, plan_request(1), at(60))),
+        Refusal::UnknownName { name: "echo".to_owned() }
+    );
+    let counts = lease(bootstrap.answer(relay(0), Request::Heartbeat { flows: 0 }, at(61))).counts;
+    assert_eq!(counts, Counts { registered: 1, online: 1, expired: 1 });
+    let events = bootstrap.take_events();
+    for event in [PoolEvent::Offline(relay(0)), PoolEvent::Back(relay(0)), PoolEvent::TargetLeft(TARGET)] {
+        assert!(events.contains(&event), "{event:?} in {events:?}");
+    }
+}
+
+#[test]
+fn a_name_is_taken_while_its_holder_lives() {
+    let mut bootstrap = network(1, &[0]);
+    let taken = Refusal::NameTaken { name: "echo".to_owned() };
+    assert_eq!(refused(bootstrap.answer(STRANGER, target_offer(&[0]), at(1))), taken);
+    assert_eq!(bootstrap.answer(TARGET, Request::Deregister, at(2)), Response::Done);
+    lease(bootstrap.answer(STRANGER, target_offer(&[0]), at(3)));
+    assert_eq!(plan(&mut bootstrap, 1).route.target, STRANGER);
+}
+
+#[test]
+fn a_plan_is_a_route_that_each_of_its_nodes_can_use() {
+    let mut bootstrap = network(8, &[5, 6]);
+    let Planned { route, unprotected } = plan(&mut bootstrap, 3);
+    assert!(unprotected.is_empty());
+    assert_eq!(route.target, TARGET);
+    let hops = route.open().expect("genuine");
+    let sizes: Vec<usize> = hops.iter().map(Vec::len).collect();
+    assert_eq!(sizes, [2, 2, 2, 1]);
+    assert_eq!(candidates(&route, 3), [relay(5), relay(6)]);
+    assert_eq!((hops[3][0].node, hops[3][0].address), (TARGET, None));
+    let scope = route.scope().unwrap();
+    assert_eq!((scope.origin, scope.version), (pseudonym(&secret(), &ORIGIN), 1));
+    assert_eq!((scope.key_epoch, scope.expires), (20_000, at(1) + DAY * 7));
+    assert_eq!(route.secret, ChainSecret::derive(&secret(), scope.chain, scope.origin));
+    for (record, hop) in route.records.iter().zip(&hops) {
+        for candidate in hop {
+            let entry =
+                record.entry(&relay_key(&secret(), &candidate.node, 20_000)).expect("an entry for it");
+            assert_eq!(entry.reach_next.is_none(), candidate.node == TARGET);
+        }
+    }
+    for hop in &hops[..3] {
+        assert_eq!(bootstrap.pool().get(&hop[0].node).unwrap().assigned, 1);
+        assert_eq!(bootstrap.pool().get(&hop[1].node).unwrap().assigned, 0);
+    }
+    assert_ne!(plan(&mut bootstrap, 3).route.scope().unwrap().chain, scope.chain);
+}
+
+#[test]
+fn what_can_not_be_planned_is_refused_for_its_reason() {
+    let mut bootstrap = network(2, &[0]);
+    assert_eq!(plan(&mut bootstrap, 2).unprotected, [1, 2]);
+    let too_small = Refusal::PoolTooSmall { need: 3, have: 2 };
+    assert_eq!(refused(bootstrap.answer(ORIGIN, plan_request(3), at(1))), too_small);
+    let unknown = Request::Plan { target: "nobody".to_owned(), hops: 1, exclude: Vec::new() };
+    let unknown_name = Refusal::UnknownName { name: "nobody".to_owned() };
+    assert_eq!(refused(bootstrap.answer(ORIGIN, unknown, at(1))), unknown_name);
+    let excluded = Request::Plan { target: "echo".to_owned(), hops: 1, exclude: vec![relay(0)] };
+    let not_attached = Refusal::NotAttached { name: "echo".to_owned() };
+    assert_eq!(refused(bootstrap.answer(ORIGIN, excluded, at(1))), not_attached);
+    assert_eq!(denied(bootstrap.answer(ORIGIN, plan_request(9), at(1))), DenyReason::OutOfBounds);
+    bootstrap.revoke(ORIGIN, at(2));
+    assert_eq!(denied(bootstrap.answer(ORIGIN, plan_request(1), at(2))), DenyReason::Revoked);
+}
+
+#[test]
+fn neighbours_of_a_hop_get_a_fresh_backup_for_it() {
+    let mut bootstrap = network(9, &[7, 8]);
+    let route = plan(&mut bootstrap, 3).route;
+    let [a, b] = candidates(&route, 2)[..] else { panic!("two candidates") };
+    let own = candidates(&route, 1);
+    for asker in own {
+        let request = replace(&route, 2, Some(b), &[a]);
+        let record = replaced(bootstrap.answer(asker, request, at(DAY.as_secs() * 2)));
+        let fresh = open(&route, &record);
+        assert_eq!(fresh[0], b, "the active one comes first");
+        let on_chain: Vec<NodeId> = (1..=4).flat_map(|hop| candidates(&route, hop)).collect();
+        assert!(!on_chain.contains(&fresh[1]) && fresh.len() == 2);
+        let (old, new) = (route.records[1].scope, record.scope);
+        assert_eq!((new.hop, new.version, new.chain, new.origin), (2, 2, old.chain, old.origin));
+        assert_eq!((new.key_epoch, new.expires), (20_002, at(DAY.as_secs() * 9)));
+        let entry = record.entry(&relay_key(&secret(), &fresh[1], 20_002)).expect("an entry for it");
+        assert_eq!(entry.reach_next, Some(route.secret.reach_key(3)));
+    }
+    let by_origin = replaced(bootstrap.answer(ORIGIN, replace(&route, 1, None, &[]), at(1)));
+    assert_eq!(open(&route, &by_origin), candidates(&route, 1), "those alive and not excluded stay");
+}
+
+#[test]
+fn only_the_origin_may_ask() {
+    let mut bootstrap = network(9, &[7, 8]);
+    let route = plan(&mut bootstrap, 3).route;
+    for hop in 1..=3 {
+        replaced(bootstrap.answer(ORIGIN, replace(&route, hop, None, &[]), at(2)));
+        for asker in [STRANGER, TARGET, candidates(&route, 1)[0], candidates(&route, 2)[0]] {
+            let response = bootstrap.answer(asker, replace(&route, hop, None, &[]), at(2));
+            assert_eq!(denied(response), DenyReason::NotOrigin, "{asker:?}");
+        }
+    }
+}
+
+#[test]
+fn records_must_be_genuine_of_one_chain_and_lead_to_the_target() {
+    let mut bootstrap = network(9, &[7, 8]);
+    let route = plan(&mut bootstrap, 3).route;
+    let other = plan(&mut bootstrap, 3).route;
+    let mut ask = |hop, records: Vec<Record>, active| {
+        let request = Request::Replace { hop, records, active, exclude: Vec::new() };
+        denied(bootstrap.answer(ORIGIN, request, at(2)))
+    };
+    let pick = |route: &Route, hops: &[usize]| -> Vec<Record> {
+        hops.iter().map(|hop| route.records[hop - 1].clone()).collect()
+    };
+    let all = [1, 2, 3, 4];
+    let mut altered = pick(&route, &all);
+    altered[2].scope.version += 1;
+    assert_eq!(ask(2, altered, None), DenyReason::Record);
+    assert_eq!(ask(1, pick(&route, &[1, 2, 4]), None), DenyReason::Record, "a hop is missing");
+    assert_eq!(ask(1, [pick(&route, &[1, 2, 3]), pick(&other, &[4])].concat(), None), DenyReason::Record);
+    assert_eq!(ask(1, pick(&route, &[1, 2, 3]), None), DenyReason::OutOfBounds, "the target is missing");
+    assert_eq!(ask(4, pick(&route, &all), None), DenyReason::OutOfBounds, "the target has no substitute");
+    assert_eq!(ask(0, pick(&route, &all), None), DenyReason::OutOfBounds);
+    assert_eq!(ask(2, pick(&route, &all), Some(STRANGER)), DenyReason::OutOfBounds);
+    assert_eq!(ask(3, pick(&route, &all), Some(STRANGER)), DenyReason::OutOfBounds);
+    let forged = Bootstrap::new(Config::default(), Key::from_bytes([8; 32]), StdRng::seed_from_u64(1), at(0));
+    assert_ne!(pseudonym(&forged.secret, &ORIGIN), route.records[0].scope.origin);
+}
+
+#[test]
+fn the_last_hop_follows_the_targets_attachments() {
+    let mut bootstrap = network(9, &[7, 8]);
+    let route = plan(&mut bootstrap, 2).route;
+    let asker = candidates(&route, 1)[0];
+    let ask = |bootstrap: &mut Bootstrap, active: Option<u8>, exclude: &[u8]| {
+        let exclude: Vec<NodeId> = exclude.iter().map(|n| relay(*n)).collect();
+        bootstrap.answer(asker, replace(&route, 2, active.map(relay), &exclude), at(2))
+    };
+    assert_eq!(refused(ask(&mut bootstrap, Some(8), &[7])), Refusal::NoSpare, "not yet attached anew");
+    let third = (0..7).find(|n| relay(*n) != asker && !candidates(&route, 1).contains(&relay(*n))).unwrap();
+    lease(bootstrap.answer(TARGET, target_offer(&[8, third]), at(2)));
+    let record = replaced(ask(&mut bootstrap, Some(8), &[7]));
+    assert_eq!(open(&route, &record), [relay(8), relay(third)]);
+    let record = replaced(ask(&mut bootstrap, Some(third), &[7]));
+    assert_eq!(open(&route, &record), [relay(third), relay(8)], "an attachment that was no candidate yet");
+    let record = replaced(ask(&mut bootstrap, None, &[7, 8]));
+    assert_eq!(open(&route, &record), [relay(third)], "one is better than none");
+    assert_eq!(refused(ask(&mut bootstrap, None, &[8, third])), Refusal::NoSpare);
+    bootstrap.answer(TARGET, Request::Deregister, at(3));
+    assert_eq!(refused(ask(&mut bootstrap, Some(8), &[7])), Refusal::NoSpare);
+}
+
+#[test]
+fn a_pool_without_a_spare_says_so() {
+    let mut bootstrap = network(4, &[0, 1]);
+    let route = plan(&mut bootstrap, 2).route;
+    let [a, b] = candidates(&route, 1)[..] else { panic!("two candidates") };
+    let request = replace(&route, 1, Some(b), &[a]);
+    assert_eq!(refused(bootstrap.answer(ORIGIN, request.clone(), at(2))), Refusal::NoSpare);
+    lease(bootstrap.answer(relay(9), relay_offer(9), at(3)));
+    let record = replaced(bootstrap.answer(ORIGIN, request, at(3)));
+    assert_eq!(open(&route, &record), [b, relay(9)]);
+}
+
+#[test]
+fn any_bootstrap_of_the_network_replaces_also_one_that_has_just_started() {
+    let mut bootstrap = network(6, &[4, 5]);
+    let route = plan(&mut bootstrap, 3).route;
+    let [a, b] = candidates(&route, 1)[..] else { panic!("two candidates") };
+    let mut restarted = empty();
+    let request = replace(&route, 1, Some(a), &[b]);
+    assert_eq!(refused(restarted.answer(ORIGIN, request.clone(), at(2))), Refusal::NoSpare);
+    lease(restarted.answer(relay(9), relay_offer(9), at(3)));
+    let record = replaced(restarted.answer(ORIGIN, request, at(3)));
+    assert_eq!(open(&route, &record), [a, relay(9)]);
+}
+
+#[test]
+fn attachments_are_offered_apart_from_those_held() {
+    let mut bootstrap = network(3, &[0]);
+    let ask = |count, exclude: &[u8]| {
+        let exclude = exclude.iter().map(|n| relay(*n)).collect();
+        Request::Attachments { count, exclude }
+    };
+    let Response::Relays(relays) = bootstrap.answer(TARGET, ask(2, &[1]), at(1)) else { panic!() };
+    let nodes: Vec<NodeId> = relays.iter().map(|relay| relay.node).collect();
+    assert_eq!(nodes, [relay(2), relay(0)], "the one held comes last");
+    assert!(relays.iter().all(|relay| relay.address.is_some()));
+    let none = refused(bootstrap.answer(TARGET, ask(2, &[0, 1, 2]), at(1)));
+    assert_eq!(none, Refusal::PoolTooSmall { need: 2, have: 0 });
+}
+
+#[test]
+fn reports_and_drains_take_relays_out() {
+    let mut bootstrap = network(5, &[0]);
+    assert_eq!(bootstrap.answer(relay(1), Request::Drain, at(1)), Response::Done);
+    for reporter in [ORIGIN, STRANGER] {
+        assert_eq!(bootstrap.answer(reporter, Request::ReportDown { node: relay(2) }, at(1)), Response::Done);
+    }
+    let status = |n| bootstrap.pool().get(&relay(n)).map(|relay| relay.status);
+    assert_eq!((status(1), status(2)), (Some(Status::Draining), Some(Status::Offline)));
+    let too_small = Refusal::PoolTooSmall { need: 4, have: 3 };
+    assert_eq!(refused(bootstrap.answer(ORIGIN, plan_request(4), at(1))), too_small);
+}
+
+#[test]
+fn a_full_pool_throttles() {
+    let pool = pool::Config { max_relays: 1, max_targets: 0, ..pool::Config::default() };
+    let config = Config { pool, ..Config::default() };
+    let mut bootstrap = Bootstrap::new(config, secret(), StdRng::seed_from_u64(1), at(0));
+    lease(bootstrap.answer(relay(1), relay_offer(1), at(0)));
+    let throttled = Refusal::Throttled { retry_after: Duration::from_secs(30) };
+    assert_eq!(refused(bootstrap.answer(relay(2), relay_offer(2), at(0))), throttled);
+    assert_eq!(refused(bootstrap.answer(TARGET, target_offer(&[]), at(0))), throttled);
+}
+
+#[test]
+fn a_listing_is_sorted_and_fits_a_frame() {
+    let mut bootstrap = empty();
+    let long = |n: u16, prefix: &str| format!("{prefix}{n:05}{}", "x".repeat(50));
+    for n in (0..400u16).rev() {
+        let mut bytes = [1; 32];
+        bytes[..2].copy_from_slice(&n.to_be_bytes());
+        let node = NodeId::from_bytes(bytes);
+        let address = ([10, 0, 0, 1], 4000 + n).into();
+        let offer = Offer::Relay { address, zone: "z".repeat(64), capacity: u32::MAX };
+        lease(bootstrap.answer(node, Request::Register { name: long(n, "r"), offer }, at(0)));
+        let names = (0..16).map(|name| long(n * 16 + name, "t")).collect();
+        let offer = Offer::Target { names, attachments: vec![node; 64] };
+        lease(bootstrap.answer(node, Request::Register { name: "t".to_owned(), offer }, at(0)));
+    }
+    let response = bootstrap.answer(STRANGER, Request::List, at(5));
+    assert!(codec::to_bytes(&response).len() <= MAX_FRAME_BYTES);
+    let Response::Listing(listing) = response else { panic!() };
+    let Listing { relays, targets, counts, uptime, .. } = *listing;
+    assert!(relays.len() > 200 && targets.len() > 2, "{} {}", relays.len(), targets.len());
+    assert!(relays.is_sorted_by_key(|relay| relay.name.clone()));
+    assert_eq!((relays[0].name.clone(), targets[0].names[0].clone()), (long(0, "r"), long(0, "t")));
+    assert_eq!((counts.registered, uptime), (400, Duration::from_secs(5)));
+    assert_eq!(relays[0].lease_left, Duration::from_secs(25));
+}
+
+#[test]
+fn the_longest_chain_fits_a_request_and_a_response() {
+    let mut bootstrap = network(40, &[38, 39]);
+    let response = bootstrap.answer(ORIGIN, plan_request(8), at(1));
+    assert!(codec::to_bytes(&response).len() <= 16 * 1024);
+    let Response::Planned(planned) = response else { panic!() };
+    assert_eq!(planned.route.records.len(), MAX_RECORDS);
+    let request = replace(&planned.route, 1, None, &[STRANGER; 64]);
+    assert!(codec::to_bytes(&request).len() <= MAX_REQUEST_BYTES);
+    replaced(bootstrap.answer(ORIGIN, request, at(2)));
+    let last = replace(&planned.route, 8, None, &[]);
+    replaced(bootstrap.answer(candidates(&planned.route, 7)[1], last, at(2)));
+}

@@ -1,0 +1,172 @@
+//! A node's dealings with the bootstrap: its lease, the report of a dead neighbour, and what its owner asks.
+//!
+//! Everything here may fail or take its time: flows never wait for it.
+
+use super::enrolment::{self, Attempt, Enrolment, Trouble};
+use super::flows::Flows;
+use super::id::NodeId;
+use super::machine::{Action, AskFailure, AskId, Notice};
+use super::rpc::{Offer, Request, Response};
+use super::time::Time;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::HashMap;
+
+/// Questions that may be under way at once; beyond, reports are dropped.
+const MAX_ASKS: usize = 1024;
+
+/// How a node presents itself to bootstraps.
+#[derive(Clone, Debug, Default)]
+pub struct ClerkConfig {
+    /// What listings call it.
+    pub name: String,
+    /// Where the jitter of its waits comes from.
+    pub seed: u64,
+    /// How patient it is.
+    pub enrolment: enrolment::Config,
+}
+
+#[derive(Clone, Debug)]
+enum Purpose<Own> {
+    Lease(Attempt),
+    Report,
+    Own(Own),
+}
+
+/// See the module's documentation. What the owner asks on its own account carries an `Own`.
+#[derive(Debug)]
+pub(super) struct Clerk<Own> {
+    config: ClerkConfig,
+    enrolment: Option<Enrolment>,
+    asks: HashMap<AskId, Purpose<Own>>,
+    next_ask: u64,
+}
+
+impl<Own> Clerk<Own> {
+    pub(super) fn new(config: ClerkConfig) -> Self {
+        Self { config, enrolment: None, asks: HashMap::new(), next_ask: 0 }
+    }
+
+    /// Asks the bootstrap on the owner's account.
+    pub(super) fn ask(&mut self, own: Own, request: Request, fresh: bool, actions: &mut Vec<Action>) {
+        self.send(Purpose::Own(own), request, fresh, actions);
+    }
+
+    fn send(&mut self, purpose: Purpose<Own>, request: Request, fresh: bool, actions: &mut Vec<Action>) {
+        let ask = AskId(self.next_ask);
+        self.next_ask += 1;
+        self.asks.insert(ask, purpose);
+        actions.push(Action::Ask { ask, request, fresh });
+    }
+
+    /// A question was answered, or not. What the owner asked comes back.
+    pub(super) fn answered(
+        &mut self,
+        ask: AskId,
+        result: Result<Response, AskFailure>,
+        flows: &mut Flows,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> Option<(Own, Result<Response, AskFailure>)> {
+        match self.asks.remove(&ask)? {
+            Purpose::Own(own) => return Some((own, result)),
+            Purpose::Report => {}
+            Purpose::Lease(attempt) => {
+                let event = match result {
+                    Ok(response) => enrolment::Event::Answered { attempt, response },
+                    Err(failure) => enrolment::Event::Failed { attempt, failure: failure.into() },
+                };
+                self.enrol(event, flows, now, actions);
+            }
+        }
+        None
+    }
+
+    /// A neighbour was found dead.
+    pub(super) fn report(&mut self, node: NodeId, actions: &mut Vec<Action>) {
+        if self.asks.len() < MAX_ASKS {
+            self.send(Purpose::Report, Request::ReportDown { node }, false, actions);
+        }
+    }
+
+    // ---- the lease ----
+
+    /// Offers this from now on; the first time, asks for a lease.
+    pub(super) fn offer(&mut self, offer: Offer, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        let mut steps = Vec::new();
+        match &mut self.enrolment {
+            Some(enrolment) => enrolment.set_offer(offer, now, &mut steps),
+            None => {
+                let rng = StdRng::seed_from_u64(self.config.seed);
+                let ClerkConfig { name, enrolment: config, .. } = self.config.clone();
+                // One: the driver knows the list of bootstraps, and goes on to the next whenever it is asked afresh.
+                let enrolment = self.enrolment.insert(Enrolment::new(config, name, offer, 1, rng));
+                enrolment.handle(enrolment::Event::Start, now, &mut steps);
+            }
+        }
+        self.follow(steps, flows, actions);
+    }
+
+    /// Gives the lease up.
+    pub(super) fn leave(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        self.enrol(enrolment::Event::Shutdown, flows, now, actions);
+    }
+
+    pub(super) fn handle_timeout(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        let mut steps = Vec::new();
+        if let Some(enrolment) = &mut self.enrolment {
+            enrolment.set_flows(u32::try_from(flows.len()).unwrap_or(u32::MAX));
+            enrolment.handle_timeout(now, &mut steps);
+        }
+        self.follow(steps, flows, actions);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.enrolment.as_ref().and_then(Enrolment::poll_timeout)
+    }
+
+    fn enrol(&mut self, event: enrolment::Event, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        let mut steps = Vec::new();
+        if let Some(enrolment) = &mut self.enrolment {
+            enrolment.handle(event, now, &mut steps);
+        }
+        self.follow(steps, flows, actions);
+    }
+
+    fn follow(&mut self, steps: Vec<enrolment::Action>, flows: &mut Flows, actions: &mut Vec<Action>) {
+        for step in steps {
+            match step {
+                enrolment::Action::Ask { attempt, request, fresh_link, .. } => {
+                    self.send(Purpose::Lease(attempt), request, fresh_link, actions);
+                }
+                enrolment::Action::Notify(notice) => Self::tell(notice, flows, actions),
+            }
+        }
+    }
+
+    fn tell(notice: enrolment::Notice, flows: &mut Flows, actions: &mut Vec<Action>) {
+        match notice {
+            enrolment::Notice::Registered(lease) => {
+                flows.ring_mut().extend(lease.keys);
+                actions.push(Action::Notify(Notice::Enrolled));
+            }
+            enrolment::Notice::Renewed(lease) => flows.ring_mut().extend(lease.keys),
+            enrolment::Notice::Trouble(Trouble::Rejected { reason }) => {
+                actions.push(Action::Notify(Notice::EnrolmentRefused { refusal: reason }));
+            }
+            enrolment::Notice::Trouble(trouble) => {
+                actions.push(Action::Notify(Notice::NotEnrolled { cause: trouble.to_string() }));
+            }
+            enrolment::Notice::Left => {}
+        }
+    }
+}
+
+impl From<AskFailure> for enrolment::Failure {
+    fn from(failure: AskFailure) -> Self {
+        match failure {
+            AskFailure::Timeout => Self::Timeout,
+            AskFailure::Unreachable => Self::Network,
+        }
+    }
+}

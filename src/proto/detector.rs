@@ -1,0 +1,409 @@
+//! Whether the neighbour at the other end of a link is alive: one [`Detector`] for each link.
+//!
+//! It sends heartbeats and judges silence. Each heartbeat says at which interval its sender *wants* to hear from the
+//! peer, so both ends of a link may keep different paces, and echoes the last heartbeat heard, which yields round-trip
+//! times and shows whether our own words arrive. Two things make a peer suspect:
+//! - **silence**: nothing was heard (any packet counts) for three of the intervals that we asked for, and for longer than
+//!   is usual: one interval and four times the mean lateness, which grows with the first late arrival and shrinks slowly;
+//! - **deafness**: its heartbeats come, but for as long (and a round trip) none has echoed what we sent.
+//!
+//! Whoever is late itself doubts itself first, as in Lifeguard (Dadgar et al., DSN 2018): when the detector's own timer
+//! fires late, the time slept does not count as silence, the deadline doubles (up to eightfold), and nobody is suspected
+//! before an interval has passed in which the timers were on time. So one long stall of this process never makes a
+//! neighbour suspect.
+//!
+//! Suspicion is cheap and ends with the next sign of life; it turns into *down* after [`Config::down_after`] or ten
+//! deadlines, whichever is longer.
+//!
+//! Invariant: when [`Detector::poll`] has returned `None`, [`Detector::poll_timeout`] lies after its `now`.
+//!
+//! A detector knows neither who the peer is, nor what the link carries, nor what follows from its judgement.
+
+mod estimate;
+mod evidence;
+
+use super::frame::Heartbeat;
+use super::time::Time;
+use estimate::Smoothed;
+use evidence::{Inbound, Outbound, is_newer};
+use std::time::Duration;
+
+/// Nobody makes anybody send faster than this.
+pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Nobody is content with less than this.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The automatic pace of a busy link whose round-trip time is not known yet.
+const UNMEASURED_INTERVAL: Duration = Duration::from_millis(100);
+/// A round trip not measured yet (RFC 6298, 2.1).
+const UNMEASURED_ROUND_TRIP: Duration = Duration::from_secs(1);
+/// Intervals without a sign of life that are never suspicious.
+const FLOOR_INTERVALS: u32 = 3;
+/// Heartbeats that must lack the echo before a peer counts as deaf.
+const STALE_HEARTBEATS: u32 = 3;
+/// Deadlines that pass at least between suspect and down.
+const DOWN_DEADLINES: u32 = 10;
+/// The most that self-doubt grows to; deadlines are multiplied by one more.
+const MAX_DOUBT: u32 = 7;
+/// How often a busy link's peer is to be heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Twice the smoothed round-trip time, within [`Config::auto_min`] and [`Config::auto_max`].
+    Auto,
+    /// At this interval, within [`MIN_INTERVAL`] and [`MAX_INTERVAL`].
+    Fixed(Duration),
+    /// Never: this end judges nothing and asks for nothing, and sends only what the peer asks for.
+    Off,
+}
+
+/// How a link is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The pace of a link that carries flows.
+    pub pace: Pace,
+    /// The interval of one that doesn't.
+    pub idle: Duration,
+    /// The fastest that [`Pace::Auto`] gets; not above `auto_max`.
+    pub auto_min: Duration,
+    /// The slowest that [`Pace::Auto`] gets.
+    pub auto_max: Duration,
+    /// How long a peer stays suspect before it is down; never less than ten deadlines.
+    pub down_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            pace: Pace::Auto,
+            idle: Duration::from_secs(5),
+            auto_min: MIN_INTERVAL,
+            auto_max: Duration::from_secs(1),
+            down_after: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What [`Detector::poll`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Send this now, or never: the next one replaces it.
+    SendHeartbeat(Heartbeat),
+    /// The peer was silent, or deaf, for too long: go on without it.
+    Suspect,
+    /// It stayed so: it is dead as far as this end can tell.
+    Down,
+    /// It was suspect or down, and is alive.
+    Recovered,
+}
+
+/// Watches one link. See the module's documentation.
+#[derive(Debug)]
+pub struct Detector {
+    config: Config,
+    busy: bool,
+    belief: Belief,
+    recovered: bool,
+    rtt: Option<Smoothed>,
+    inbound: Inbound,
+    outbound: Outbound,
+    doubt: Doubt,
+}
+
+/// What is believed of the peer, and what spoke against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belief {
+    Alive,
+    Suspect { fault: Fault, down_at: Time },
+    Down { fault: Fault },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Silent,
+    Deaf,
+}
+
+/// How much this node doubts its own punctuality.
+#[derive(Debug)]
+struct Doubt {
+    score: u32,
+    since: Time,
+    polled_at: Time,
+}
+
+impl Detector {
+    /// A detector for a link that has just come up and carries no flow yet. Its first heartbeat is due at once.
+    #[must_use]
+    pub fn new(config: Config, now: Time) -> Self {
+        Self {
+            config,
+            busy: false,
+            belief: Belief::Alive,
+            recovered: false,
+            rtt: None,
+            inbound: Inbound::new(now),
+            outbound: Outbound::new(config.idle, now),
+            doubt: Doubt { score: 0, since: now, polled_at: now },
+        }
+    }
+
+    /// The smoothed round-trip time (RFC 6298), once measured.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|rtt| rtt.mean)
+    }
+
+    /// When anything was last heard from the peer; before that, when the link came up.
+    #[must_use]
+    pub const fn last_heard(&self) -> Time {
+        self.inbound.heard_at
+    }
+
+    /// Whether the peer is neither suspect nor down.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.belief == Belief::Alive
+    }
+
+    /// Says whether the link carries flows.
+    pub fn set_busy(&mut self, busy: bool, now: Time) {
+        if self.busy != busy {
+            self.busy = busy;
+            self.repace(now);
+        }
+    }
+
+    /// Takes a heartbeat of the peer.
+    pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time) {
+        let slept = self.is_late(now);
+        self.on_traffic(now);
+        if !is_newer(heartbeat.sequence, self.inbound.sequence) {
+            return;
+        }
+        self.note_arrival(heartbeat.sequence, now);
+        self.note_wish(heartbeat.wanted_us, now);
+        self.note_echo(heartbeat, slept, now);
+    }
+
+    /// Takes any other packet of the peer as a sign of life.
+    pub fn on_traffic(&mut self, now: Time) {
+        self.inbound.hear(now);
+        self.clear(Fault::Silent);
+    }
+
+    /// Takes a hint that the peer is gone (an ICMP error, which anybody may forge): it is probed at once and at the pace
+    /// of a busy link, and is suspect unless it is heard within a round trip and two intervals.
+    pub fn on_hint(&mut self, now: Time) {
+        if self.inbound.hint_at.is_some() {
+            return;
+        }
+        self.inbound.hint_at = Some(Time::MAX);
+        if let Some(interval) = self.interval() {
+            self.inbound.hint_at = Some(now + self.round_trip() + interval * 2);
+            self.repace(now);
+            self.outbound.next_at = now;
+        }
+    }
+
+    /// The next thing to do or to know, if any. To be called after every input and at [`Detector::poll_timeout`], until
+    /// it returns `None`.
+    pub fn poll(&mut self, now: Time) -> Option<Outcome> {
+        self.judge_self(now);
+        if std::mem::take(&mut self.recovered) {
+            return Some(Outcome::Recovered);
+        }
+        self.judge_peer(now).or_else(|| self.beat(now))
+    }
+
+    /// When to poll again; `None` if never without an input.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let sending = self.send_interval().map(|_| self.outbound.next_at);
+        [sending, self.verdict_at()].into_iter().flatten().min()
+    }
+
+    /// At which interval this end wants to hear the peer; `None` if not at all.
+    fn interval(&self) -> Option<Duration> {
+        let busy = match self.config.pace {
+            Pace::Off => return None,
+            Pace::Fixed(interval) => interval,
+            Pace::Auto => match self.rtt {
+                Some(rtt) => (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max),
+                None => UNMEASURED_INTERVAL.clamp(self.config.auto_min, self.config.auto_max),
+            },
+        };
+        let urgent = self.busy || self.inbound.hint_at.is_some();
+        let interval = if urgent { busy } else { self.config.idle };
+        Some(interval.clamp(MIN_INTERVAL, MAX_INTERVAL))
+    }
+
+    /// At which interval this end sends: its own, so that echoes come as often, or what the peer wants if that is faster.
+    fn send_interval(&self) -> Option<Duration> {
+        [self.interval(), self.outbound.peer_wants].into_iter().flatten().min()
+    }
+
+    /// An upper estimate of the round trip (RFC 6298's retransmission timeout without its floor).
+    fn round_trip(&self) -> Duration {
+        self.rtt.map_or(UNMEASURED_ROUND_TRIP, Smoothed::bound)
+    }
+
+    /// How much silence is suspicious.
+    fn deadline(&self, interval: Duration) -> Duration {
+        let patient = (interval * FLOOR_INTERVALS).max(self.inbound.lateness.bound(interval));
+        patient * (1 + self.doubt.score)
+    }
+
+    /// When the peer will be found suspect, or down, if nothing else happens.
+    fn verdict_at(&self) -> Option<Time> {
+        let interval = self.interval()?;
+        let at = match self.belief {
+            Belief::Alive => self.silent_at(interval).min(self.deaf_at(interval)),
+            Belief::Suspect { down_at, .. } => down_at,
+            Belief::Down { .. } => return None,
+        };
+        let in_doubt = self.doubt.score > 0;
+        Some(if in_doubt { at.max(self.doubt.since + interval) } else { at })
+    }
+
+    fn silent_at(&self, interval: Duration) -> Time {
+        let since = self.inbound.heard_at.max(self.inbound.asked_at);
+        let at = since + self.deadline(interval) + self.inbound.excused;
+        self.inbound.hint_at.map_or(at, |hint| at.min(hint))
+    }
+
+    fn deaf_at(&self, interval: Duration) -> Time {
+        match self.outbound.unechoed_since {
+            Some(since) if self.outbound.stale >= STALE_HEARTBEATS => {
+                since + self.round_trip() + self.deadline(interval) + self.outbound.excused
+            }
+            Some(_) | None => Time::MAX,
+        }
+    }
+
+    /// How late this very moment is for whatever was due first.
+    fn lateness(&self, now: Time) -> Duration {
+        self.poll_timeout().map_or(Duration::ZERO, |planned| now.since(planned.max(self.doubt.polled_at)))
+    }
+
+    fn is_late(&self, now: Time) -> bool {
+        self.interval().is_some_and(|interval| self.lateness(now) > interval / 2)
+    }
+
+    /// Doubts itself when late, and trusts itself a little more after each punctual interval.
+    fn judge_self(&mut self, now: Time) {
+        let Some(interval) = self.interval() else { return };
+        if self.is_late(now) {
+            self.excuse(self.lateness(now), now);
+            self.doubt.score = (self.doubt.score + 1).min(MAX_DOUBT);
+            self.doubt.since = now;
+        } else if self.doubt.score > 0 && now >= self.doubt.since + interval {
+            self.doubt.score -= 1;
+            self.doubt.since = now;
+        }
+        self.doubt.polled_at = now;
+    }
+
+    /// Time that this node slept counts neither as silence nor as deafness.
+    fn excuse(&mut self, lateness: Duration, now: Time) {
+        self.inbound.excused += lateness.min(now.since(self.inbound.heard_at));
+        let unechoed = self.outbound.unechoed_since.map_or(Duration::ZERO, |since| now.since(since));
+        self.outbound.excused += lateness.min(unechoed);
+        if let Belief::Suspect { down_at, .. } = &mut self.belief {
+            *down_at = *down_at + lateness;
+        }
+    }
+
+    fn judge_peer(&mut self, now: Time) -> Option<Outcome> {
+        let interval = self.interval()?;
+        if now < self.verdict_at()? {
+            return None;
+        }
+        match self.belief {
+            Belief::Alive => {
+                let fault = if now >= self.silent_at(interval) { Fault::Silent } else { Fault::Deaf };
+                let patience = self.config.down_after.max(self.deadline(interval) * DOWN_DEADLINES);
+                self.belief = Belief::Suspect { fault, down_at: now + patience };
+                Some(Outcome::Suspect)
+            }
+            Belief::Suspect { fault, .. } => {
+                self.belief = Belief::Down { fault };
+                Some(Outcome::Down)
+            }
+            Belief::Down { .. } => None,
+        }
+    }
+
+    fn beat(&mut self, now: Time) -> Option<Outcome> {
+        let every = self.send_interval()?;
+        if now < self.outbound.next_at {
+            return None;
+        }
+        let wanted = self.interval();
+        self.outbound.send(now, every);
+        self.outbound.announced = wanted.unwrap_or(self.outbound.announced);
+        Some(Outcome::SendHeartbeat(Heartbeat {
+            sequence: self.outbound.sequence,
+            heard: self.inbound.sequence,
+            heard_ago_us: self.inbound.beat_at.map_or(0, |at| micros(now.since(at))),
+            wanted_us: wanted.map_or(0, micros),
+        }))
+    }
+
+    fn note_arrival(&mut self, sequence: u32, now: Time) {
+        if self.inbound.beat_at.is_none() {
+            // Both ends measure the round trip in the first exchange instead of an idle interval later.
+            self.outbound.next_at = now;
+        }
+        self.inbound.beat(sequence, self.interval(), now);
+    }
+
+    fn note_wish(&mut self, wanted_us: u32, now: Time) {
+        let wanted = Duration::from_micros(wanted_us.into());
+        self.outbound.peer_wants = (wanted_us > 0).then(|| wanted.clamp(MIN_INTERVAL, MAX_INTERVAL));
+        if let (Some(sent), Some(every)) = (self.outbound.sent_at, self.send_interval()) {
+            self.outbound.next_at = self.outbound.next_at.min((sent + every).max(now));
+        }
+    }
+
+    fn note_echo(&mut self, heartbeat: &Heartbeat, slept: bool, now: Time) {
+        let Some(sent_at) = self.outbound.echo(heartbeat.heard) else { return };
+        self.clear(Fault::Deaf);
+        // What lay in our own socket while we slept would be taken for a slow network.
+        let trusted = !slept && self.doubt.score == 0;
+        if trusted || self.rtt.is_none() {
+            let held = Duration::from_micros(heartbeat.heard_ago_us.into());
+            let sample = now.since(sent_at).saturating_sub(held).max(Duration::from_micros(1));
+            self.rtt = Some(self.rtt.map_or_else(|| Smoothed::first(sample), |rtt| rtt.with(sample)));
+            self.repace(now);
+        }
+    }
+
+    /// After the interval may have changed: a wish for a much faster pace is not put off until the next heartbeat is due.
+    fn repace(&mut self, now: Time) {
+        let Some(interval) = self.interval() else { return };
+        if interval * 2 >= self.outbound.announced {
+            return;
+        }
+        self.inbound.lateness.carry_over(interval);
+        self.outbound.next_at = now;
+        self.inbound.ask(now + self.round_trip());
+    }
+
+    /// A sign of life that disproves `fault`.
+    fn clear(&mut self, disproved: Fault) {
+        match self.belief {
+            Belief::Suspect { fault, .. } | Belief::Down { fault } if fault == disproved => {
+                self.belief = Belief::Alive;
+                self.recovered = true;
+            }
+            Belief::Alive | Belief::Suspect { .. } | Belief::Down { .. } => {}
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

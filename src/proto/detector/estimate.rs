@@ -1,0 +1,107 @@
+//! Two estimates of a detector: round-trip times, and how irregularly heartbeats arrive.
+
+use std::time::Duration;
+
+/// A mean and a mean deviation, smoothed as RFC 6298 does round-trip times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Smoothed {
+    pub(super) mean: Duration,
+    deviation: Duration,
+}
+
+impl Smoothed {
+    /// After the first sample.
+    pub(super) fn first(sample: Duration) -> Self {
+        Self { mean: sample, deviation: sample / 2 }
+    }
+
+    /// After another sample.
+    pub(super) fn with(self, sample: Duration) -> Self {
+        let error = self.mean.abs_diff(sample);
+        Self { mean: (self.mean * 7 + sample) / 8, deviation: (self.deviation * 3 + error) / 4 }
+    }
+
+    /// What a sample rarely exceeds.
+    pub(super) fn bound(self) -> Duration {
+        self.mean + self.deviation * 4
+    }
+}
+
+/// How much later than asked for heartbeats come, on a bad day.
+///
+/// It rises by a third of what a gap is off, so that four times it covers a gap like the one just seen, and falls by a
+/// 512th with every punctual one: a machine that stalls now and then will do so for a while. Lateness is a matter of
+/// the machines and the network, not of the interval, so it outlives a change of pace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lateness(Duration);
+
+/// Gaps beyond so many intervals count as that many: one outage must not blunt the detector for long.
+const MAX_GAP_INTERVALS: u32 = 10;
+/// The most that is carried over to another interval, in intervals of that.
+const MAX_CARRIED_INTERVALS: u32 = 2;
+const RISE: u32 = 3;
+const FALL: u32 = 512;
+
+impl Lateness {
+    /// Takes another gap between heartbeats that were to come at `interval`.
+    pub(super) fn add(&mut self, gap: Duration, interval: Duration) {
+        let late = gap.min(interval * MAX_GAP_INTERVALS).saturating_sub(interval);
+        self.0 =
+            if late > self.0 { self.0 + (late - self.0) / RISE } else { self.0 - (self.0 - late) / FALL };
+    }
+
+    /// From now on heartbeats are to come at `interval`.
+    pub(super) fn carry_over(&mut self, interval: Duration) {
+        self.0 = self.0.min(interval * MAX_CARRIED_INTERVALS);
+    }
+
+    /// The longest gap at `interval` that is still nothing unusual.
+    pub(super) fn bound(self, interval: Duration) -> Duration {
+        interval + self.0 * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const INTERVAL: Duration = Duration::from_millis(10);
+
+    #[test]
+    fn round_trips_are_smoothed_as_in_rfc_6298() {
+        let first = Smoothed::first(MS * 100);
+        assert_eq!((first.mean, first.bound()), (MS * 100, MS * 300));
+        let second = first.with(MS * 180);
+        assert_eq!(second.mean, MS * 110);
+        assert_eq!(second.bound(), MS * 110 + MS * 50 * 3 + MS * 80);
+    }
+
+    #[test]
+    fn one_long_gap_is_covered_at_once_and_forgotten_slowly() {
+        let mut lateness = Lateness::default();
+        lateness.add(MS * 60, INTERVAL);
+        assert!(lateness.bound(INTERVAL) >= MS * 60);
+        (0..50).for_each(|_| lateness.add(INTERVAL, INTERVAL));
+        assert!(lateness.bound(INTERVAL) >= MS * 60, "half a second later");
+        (0..1000).for_each(|_| lateness.add(INTERVAL, INTERVAL));
+        assert!(lateness.bound(INTERVAL) <= MS * 30, "ten seconds later");
+    }
+
+    #[test]
+    fn an_outage_does_not_blunt_it() {
+        let mut lateness = Lateness::default();
+        lateness.add(Duration::from_secs(600), INTERVAL);
+        assert!(lateness.bound(INTERVAL) <= MS * 130);
+        lateness.add(Duration::from_secs(50), Duration::from_secs(5));
+        lateness.carry_over(INTERVAL);
+        assert!(lateness.bound(INTERVAL) <= MS * 90);
+    }
+
+    #[test]
+    fn early_arrivals_are_not_irregular() {
+        let mut lateness = Lateness::default();
+        (0..100).for_each(|_| lateness.add(MS, INTERVAL));
+        assert_eq!(lateness.bound(INTERVAL), INTERVAL);
+    }
+}

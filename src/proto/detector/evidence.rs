@@ -1,0 +1,150 @@
+//! What a detector has seen of its link: what came from the peer, and what went to it.
+
+use super::estimate::Lateness;
+use crate::proto::time::Time;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Heartbeats whose time of sending is remembered.
+const MAX_UNECHOED: usize = 128;
+
+/// What came from the peer.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    /// Any packet.
+    pub(super) heard_at: Time,
+    /// Its greatest heartbeat, and when that came.
+    pub(super) sequence: u32,
+    pub(super) beat_at: Option<Time>,
+    pub(super) lateness: Lateness,
+    /// Silence counts from here at the earliest: the peer must first have learned at which interval we want to hear it.
+    pub(super) asked_at: Time,
+    /// Silence that our own lateness accounts for.
+    pub(super) excused: Duration,
+    /// When a hint (see [`Detector::on_hint`]) comes true unless something is heard.
+    pub(super) hint_at: Option<Time>,
+}
+
+impl Inbound {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            heard_at: now,
+            sequence: 0,
+            beat_at: None,
+            lateness: Lateness::default(),
+            asked_at: now,
+            excused: Duration::ZERO,
+            hint_at: None,
+        }
+    }
+
+    /// Something came.
+    pub(super) const fn hear(&mut self, now: Time) {
+        self.heard_at = now;
+        self.excused = Duration::ZERO;
+        self.hint_at = None;
+    }
+
+    /// A heartbeat came, newer than all before.
+    pub(super) fn beat(&mut self, sequence: u32, interval: Option<Duration>, now: Time) {
+        // A gap that began before the peer knew the present pace says nothing about it.
+        let before = self.beat_at.filter(|at| *at >= self.asked_at);
+        if let (Some(before), Some(interval)) = (before, interval) {
+            self.lateness.add(now.since(before), interval);
+        }
+        self.beat_at = Some(now);
+        self.sequence = sequence;
+    }
+
+    /// The peer is asked for a faster pace, and ought to know it by `asked_at`. A wish still unanswered does not buy it
+    /// more time.
+    pub(super) fn ask(&mut self, asked_at: Time) {
+        let answered = self.heard_at >= self.asked_at;
+        self.asked_at = if answered { asked_at } else { asked_at.min(self.asked_at) };
+    }
+}
+
+/// What went to the peer.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    pub(super) sequence: u32,
+    /// Heartbeats without an echo: sequence and time of sending.
+    unechoed: VecDeque<(u32, Time)>,
+    /// When the oldest of them was sent.
+    pub(super) unechoed_since: Option<Time>,
+    /// Heartbeats of the peer that lacked an echo, in a row.
+    pub(super) stale: u32,
+    /// Deafness that our own lateness accounts for.
+    pub(super) excused: Duration,
+    pub(super) sent_at: Option<Time>,
+    pub(super) next_at: Time,
+    /// The interval that our last heartbeat asked for.
+    pub(super) announced: Duration,
+    /// The interval at which the peer wants to hear us.
+    pub(super) peer_wants: Option<Duration>,
+}
+
+impl Outbound {
+    pub(super) const fn new(announced: Duration, now: Time) -> Self {
+        Self {
+            sequence: 0,
+            unechoed: VecDeque::new(),
+            unechoed_since: None,
+            stale: 0,
+            excused: Duration::ZERO,
+            sent_at: None,
+            next_at: now,
+            announced,
+            peer_wants: None,
+        }
+    }
+
+    /// Counts a heartbeat that leaves now; the next is due after `every`.
+    pub(super) fn send(&mut self, now: Time, every: Duration) {
+        self.sequence = self.sequence.wrapping_add(1);
+        if self.unechoed.len() == MAX_UNECHOED {
+            self.unechoed.pop_front();
+        }
+        self.unechoed.push_back((self.sequence, now));
+        self.unechoed_since.get_or_insert(now);
+        self.sent_at = Some(now);
+        self.next_at = now + every;
+    }
+
+    /// Takes the echo of heartbeat `heard`: when that was sent, if it is news.
+    pub(super) fn echo(&mut self, heard: u32) -> Option<Time> {
+        let mut found = None;
+        while let Some((sequence, sent_at)) = self.unechoed.front().copied() {
+            if is_newer(sequence, heard) || is_newer(heard, self.sequence) {
+                break;
+            }
+            found = Some(sent_at);
+            self.unechoed.pop_front();
+        }
+        if found.is_some() {
+            self.stale = 0;
+            self.excused = Duration::ZERO;
+            self.unechoed_since = self.unechoed.front().map(|(_, sent_at)| *sent_at);
+        } else {
+            self.stale = self.stale.saturating_add(1);
+        }
+        found
+    }
+}
+
+/// Whether one sequence number comes after another (RFC 1982: they may wrap round).
+pub(super) const fn is_newer(sequence: u32, than: u32) -> bool {
+    let ahead = sequence.wrapping_sub(than);
+    ahead != 0 && ahead < 1 << 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_may_wrap() {
+        assert!(is_newer(1, 0) && is_newer(0, u32::MAX) && is_newer(5, u32::MAX - 5));
+        assert!(!is_newer(0, 0) && !is_newer(u32::MAX, 0) && !is_newer(0, 1));
+    }
+}

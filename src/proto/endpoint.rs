@@ -1,0 +1,330 @@
+//! The endpoint's machine: it opens flows to targets, and is a target itself once it serves a name.
+//!
+//! As an origin it asks the bootstrap for a route to each target and, when a flow reaches nobody on its chain any more,
+//! for another one. As a target it keeps links to two *attachment relays*, which it dials itself (so it may sit behind
+//! NAT), and tells the bootstrap which: they are the last hop's primary and backup.
+
+use super::clerk::{Clerk, ClerkConfig};
+use super::flows::{FlowKey, Flows, FlowsConfig, News};
+use super::id::{FlowId, NodeId};
+use super::links::Standing;
+use super::machine::{Action, AskFailure, ChainChange, Event, Machine, Notice, OpenFailure};
+use super::record::Candidate;
+use super::rpc::{Offer, Planned, Refusal, Request, Response};
+use super::time::Time;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// How many attachment relays a target keeps.
+pub const ATTACHMENTS: usize = 2;
+/// How long a target waits for its second attachment relay before it registers with one.
+const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
+/// The pause before more attachment relays are asked for again.
+const ATTACH_PAUSE: Duration = Duration::from_secs(1);
+/// How often a plan is asked for before a flow counts as not to be opened.
+const PLAN_ATTEMPTS: u32 = 3;
+
+/// Where a flow shall lead, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// The target's name.
+    pub name: String,
+    /// Relays on the chain.
+    pub hops: u8,
+}
+
+/// What an endpoint asked for.
+#[derive(Clone, Debug)]
+enum Asked {
+    Plan { flow: FlowId, attempt: u32 },
+    NewRoute { flow: FlowKey, excluding: bool },
+    Backup { flow: FlowKey, hop: u8 },
+    Attachments,
+}
+
+/// An endpoint. See the module's documentation.
+#[derive(Debug)]
+pub struct Endpoint {
+    flows: Flows,
+    clerk: Clerk<Asked>,
+    /// Where the flows lead that are being opened.
+    opening: HashMap<FlowId, Destination>,
+    /// Where the open flows of this origin lead.
+    open: HashMap<FlowKey, Destination>,
+    /// Hops for which a backup is being asked for.
+    asking_backup: HashSet<(FlowKey, u8)>,
+    target: Option<Target>,
+}
+
+/// What an endpoint that serves names keeps in mind.
+#[derive(Debug)]
+struct Target {
+    names: Vec<String>,
+    chosen: Vec<Candidate>,
+    dead: Vec<NodeId>,
+    offered: Vec<NodeId>,
+    ask_due: Option<Time>,
+    offer_due: Option<Time>,
+}
+
+impl Endpoint {
+    /// An endpoint that opens flows and serves no name yet.
+    #[must_use]
+    pub fn new(me: NodeId, flows: FlowsConfig, clerk: ClerkConfig) -> Self {
+        Self {
+            flows: Flows::new(me, true, flows),
+            clerk: Clerk::new(clerk),
+            opening: HashMap::new(),
+            open: HashMap::new(),
+            asking_backup: HashSet::new(),
+            target: None,
+        }
+    }
+
+    // ---- as an origin ----
+
+    /// Opens a flow: ends in [`Notice::Opened`] or [`Notice::OpenFailed`].
+    pub fn open(&mut self, flow: FlowId, to: Destination, actions: &mut Vec<Action>) {
+        self.opening.insert(flow, to);
+        self.ask_plan(flow, 1, actions);
+    }
+
+    /// The application is no longer interested in a flow that it was opening.
+    pub fn cancel(&mut self, flow: FlowId) {
+        self.opening.remove(&flow);
+    }
+
+    fn ask_plan(&mut self, flow: FlowId, attempt: u32, actions: &mut Vec<Action>) {
+        let Some(to) = self.opening.get(&flow) else { return };
+        let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude: Vec::new() };
+        self.clerk.ask(Asked::Plan { flow, attempt }, request, attempt > 1, actions);
+    }
+
+    fn planned(&mut self, flow: FlowId, planned: Planned, now: Time, actions: &mut Vec<Action>) {
+        let Some(to) = self.opening.remove(&flow) else { return };
+        let Planned { route, unprotected } = planned;
+        let target = route.target;
+        let Some(key) = self.flows.open(flow, route, now, actions) else {
+            let cause = OpenFailure::BadRoute;
+            return actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
+        };
+        self.open.insert(key, to);
+        actions.push(Action::Notify(Notice::Opened { flow: key, target, unprotected }));
+        self.flows.tell_chain(key, ChainChange::Opened, actions);
+    }
+
+    fn not_planned(&mut self, flow: FlowId, attempt: u32, cause: OpenFailure, actions: &mut Vec<Action>) {
+        let transient = !matches!(&cause, OpenFailure::Refused(refusal) if !is_transient(refusal));
+        if transient && attempt < PLAN_ATTEMPTS {
+            return self.ask_plan(flow, attempt + 1, actions);
+        }
+        if self.opening.remove(&flow).is_some() {
+            actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
+        }
+    }
+
+    /// A flow reaches nobody on its chain: asks for another one, at first without those that look dead from here.
+    fn ask_new_route(&mut self, flow: FlowKey, excluding: bool, actions: &mut Vec<Action>) {
+        let Some(to) = self.open.get(&flow) else { return };
+        let exclude =
+            self.flows.chain(&flow).filter(|_| excluding).map(|(_, failed)| failed).unwrap_or_default();
+        let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude };
+        self.clerk.ask(Asked::NewRoute { flow, excluding }, request, false, actions);
+    }
+
+    /// A hop of a flow's chain needs another candidate.
+    fn ask_backup(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>, actions: &mut Vec<Action>) {
+        if !self.asking_backup.insert((flow, hop)) {
+            return;
+        }
+        let Some((records, exclude)) = self.flows.chain(&flow) else { return };
+        let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
+        self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
+    }
+
+    // ---- as a target ----
+
+    /// Serves these names from now on.
+    pub fn serve(&mut self, names: Vec<String>, now: Time, actions: &mut Vec<Action>) {
+        let target = self.target.get_or_insert_with(|| Target::new(now));
+        target.names = names;
+        target.offered.clear();
+        self.attach(now, actions);
+    }
+
+    /// Sees to it that there are enough attachment relays, and that the bootstrap knows them.
+    fn attach(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let Some(target) = &mut self.target else { return };
+        target.offer_due = target.offer_due.filter(|due| *due > now);
+        if target.chosen.len() < ATTACHMENTS && target.ask_due.is_some_and(|due| due <= now) {
+            target.ask_due = Some(now + ATTACH_PAUSE);
+            let exclude = target.chosen.iter().map(|c| c.node).chain(target.dead.iter().copied()).collect();
+            let count = u8::try_from(ATTACHMENTS - target.chosen.len()).unwrap_or(1);
+            self.clerk.ask(Asked::Attachments, Request::Attachments { count, exclude }, false, actions);
+        }
+        let Some(target) = &mut self.target else { return };
+        let links = self.flows.links();
+        let up = target.chosen.iter().map(|c| c.node).filter(|node| links.standing(*node) == Standing::Up);
+        let attached: Vec<NodeId> = up.collect();
+        let patient = attached.len() < ATTACHMENTS && target.offer_due.is_some();
+        if attached.is_empty() || attached == target.offered || patient {
+            return;
+        }
+        target.offered.clone_from(&attached);
+        target.offer_due = None;
+        let offer = Offer::Target { names: target.names.clone(), attachments: attached.clone() };
+        self.clerk.offer(offer, &mut self.flows, now, actions);
+        actions.push(Action::Notify(Notice::Attachments { relays: attached }));
+    }
+
+    fn attachments_found(&mut self, found: Vec<Candidate>, now: Time, actions: &mut Vec<Action>) {
+        let Some(target) = &mut self.target else { return };
+        if found.is_empty() {
+            target.dead.clear();
+        }
+        for relay in found.into_iter().take(ATTACHMENTS.saturating_sub(target.chosen.len())) {
+            if let Some(address) =
+                relay.address.filter(|_| target.chosen.iter().all(|c| c.node != relay.node))
+            {
+                self.flows.links_mut().want(relay.node, address, Time::MAX, now, actions);
+                target.chosen.push(relay);
+            }
+        }
+        target.offer_due = Some(now + ATTACH_PATIENCE);
+        target.ask_due = (target.chosen.len() < ATTACHMENTS).then_some(now + ATTACH_PAUSE);
+        self.attach(now, actions);
+    }
+
+    /// An attachment relay is lost: another one is looked for at once.
+    fn attachment_lost(&mut self, node: NodeId, now: Time, actions: &mut Vec<Action>) {
+        let Some(target) = &mut self.target else { return };
+        if !target.chosen.iter().any(|c| c.node == node) {
+            return;
+        }
+        target.chosen.retain(|c| c.node != node);
+        target.dead.retain(|dead| *dead != node);
+        target.dead.push(node);
+        if target.dead.len() > 16 {
+            target.dead.remove(0);
+        }
+        target.ask_due = Some(now);
+        target.offer_due = Some(now + ATTACH_PATIENCE);
+        self.flows.links_mut().unwant(node, actions);
+        self.attach(now, actions);
+    }
+
+    // ---- both ----
+
+    /// Leaves: names are given up, flows aborted.
+    pub fn leave(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.clerk.leave(&mut self.flows, now, actions);
+        self.target = None;
+    }
+
+    fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for news in self.flows.take_news() {
+            match news {
+                News::WantsRoute(flow) => self.ask_new_route(flow, true, actions),
+                News::WantsBackup { flow, hop, active } => self.ask_backup(flow, hop, active, actions),
+                News::PeerSuspect(node) | News::PeerGone(node) | News::PeerUnreachable(node) => {
+                    self.attachment_lost(node, now, actions);
+                }
+                News::PeerDown(node) => self.clerk.report(node, actions),
+                News::PeerUp(_) => self.attach(now, actions),
+                News::Ended(flow) => {
+                    self.open.remove(&flow);
+                }
+            }
+        }
+    }
+
+    fn asked(
+        &mut self,
+        asked: Asked,
+        result: Result<Response, AskFailure>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        match (asked, result) {
+            (Asked::Plan { flow, .. }, Ok(Response::Planned(plan))) => {
+                self.planned(flow, *plan, now, actions)
+            }
+            (Asked::Plan { flow, attempt }, result) => {
+                let cause = match result {
+                    Ok(Response::Refused(refusal)) => OpenFailure::Refused(refusal),
+                    Ok(_) => OpenFailure::BadRoute,
+                    Err(failure) => OpenFailure::NoAnswer(failure),
+                };
+                self.not_planned(flow, attempt, cause, actions);
+            }
+            (Asked::NewRoute { flow, .. }, Ok(Response::Planned(plan))) => {
+                self.flows.reroute(flow, plan.route, now, actions);
+            }
+            (
+                Asked::NewRoute { flow, excluding: true },
+                Ok(Response::Refused(Refusal::PoolTooSmall { .. })),
+            ) => {
+                self.ask_new_route(flow, false, actions);
+            }
+            (Asked::NewRoute { flow, .. }, _) => self.flows.route_not_found(flow),
+            (Asked::Backup { flow, hop }, result) => {
+                self.asking_backup.remove(&(flow, hop));
+                if let Ok(Response::Replaced(record)) = result {
+                    self.flows.backup_found(flow, &record, now, actions);
+                }
+            }
+            (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
+            (Asked::Attachments, _) => {}
+        }
+    }
+}
+
+impl Target {
+    const fn new(now: Time) -> Self {
+        Self {
+            names: Vec::new(),
+            chosen: Vec::new(),
+            dead: Vec::new(),
+            offered: Vec::new(),
+            ask_due: Some(now),
+            offer_due: None,
+        }
+    }
+}
+
+const fn is_transient(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Internal | Refusal::Throttled { .. })
+}
+
+impl Machine for Endpoint {
+    fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        match event {
+            Event::Asked { ask, result } => {
+                if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions)
+                {
+                    self.asked(asked, result, now, actions);
+                }
+            }
+            event => self.flows.handle(event, now, actions),
+        }
+        self.catch_up(now, actions);
+    }
+
+    fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.flows.handle_timeout(now, actions);
+        self.clerk.handle_timeout(&mut self.flows, now, actions);
+        self.attach(now, actions);
+        self.catch_up(now, actions);
+    }
+
+    fn poll_timeout(&self) -> Option<Time> {
+        let target = self.target.as_ref();
+        let ask = target.filter(|target| target.chosen.len() < ATTACHMENTS).and_then(|target| target.ask_due);
+        let offer = target.and_then(|target| target.offer_due);
+        [self.flows.poll_timeout(), self.clerk.poll_timeout(), ask, offer].into_iter().flatten().min()
+    }
+
+    fn flows(&mut self) -> &mut Flows {
+        &mut self.flows
+    }
+}

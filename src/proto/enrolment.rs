@@ -1,0 +1,484 @@
+//! Enrolment: keeps a node registered with a bootstrap, whatever happens to either or to what lies between.
+//!
+//! | answer to a heartbeat | what follows |
+//! |---|---|
+//! | unknown node | register again at once |
+//! | internal error, nonsense | register again at once (the bootstrap may have restarted) |
+//! | none in time, no connection | register again at once, with the next bootstrap in the list |
+//! | throttled | wait as long as told; the lease stands, no failure is counted |
+//! | three failures in a row | register over a fresh link, addresses resolved anew |
+//!
+//! Registrations that fail are repeated, the first ones soon (once for each bootstrap), then after 5, 10, 20, 40, 80 s
+//! with jitter, and on at that ceiling; after five the node is told ([`Trouble::Timeout`]), and nothing gives up.
+//!
+//! Invariants: there is at most one question on its way, and an answer to an older one changes nothing. After
+//! [`Enrolment::handle_timeout`], [`Enrolment::poll_timeout`] lies after its `now`. A node that lost its lease goes on
+//! carrying flows: nothing here says otherwise.
+//!
+//! It doesn't know what a node does with its place in the pool, nor how questions reach a bootstrap; the driver answers
+//! each with [`Event::Answered`] or [`Event::Failed`], the latter after a time limit of its own.
+
+mod message;
+
+use super::rpc::{Lease, Offer, Refusal, Request, Response};
+use super::time::Time;
+pub use message::{Action, Attempt, Counters, Event, Failure, Notice, Setback, Trouble};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::time::Duration;
+
+/// Bootstraps that ask for more frequent heartbeats are not obeyed.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
+/// Nobody waits for longer than this, whatever a bootstrap says.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// How patient a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The wait before the first repetition of a registration, and at least between any two.
+    pub first_retry: Duration,
+    /// The wait before the next, doubled from then on,
+    pub backoff: Duration,
+    /// up to this.
+    pub backoff_max: Duration,
+    /// By how much waits vary, in percent up and down, so that nodes that lost the same bootstrap don't come at once.
+    pub jitter_percent: u32,
+    /// After so many failed registrations in a row the node is told.
+    pub attempts: u32,
+    /// After so many failures in a row everything is begun afresh.
+    pub full_after: u32,
+    /// A node that discovers fewer peers registers.
+    pub min_peers: u32,
+    /// Whether heartbeats are sent at all.
+    pub monitor: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            first_retry: Duration::from_millis(250),
+            backoff: Duration::from_secs(5),
+            backoff_max: Duration::from_secs(80),
+            jitter_percent: 20,
+            attempts: 5,
+            full_after: 3,
+            min_peers: 3,
+            monitor: true,
+        }
+    }
+}
+
+impl Config {
+    /// For tests and demonstrations on one machine: from 50 ms to 2 s.
+    #[must_use]
+    pub fn dev() -> Self {
+        let short = Duration::from_millis(50);
+        Self { first_retry: short, backoff: short, backoff_max: Duration::from_secs(2), ..Self::default() }
+    }
+}
+
+/// The machine. See the module's documentation.
+#[derive(Debug)]
+pub struct Enrolment {
+    config: Config,
+    rng: StdRng,
+    name: String,
+    offer: Offer,
+    flows: u32,
+    bootstraps: usize,
+    /// The one that is asked now.
+    bootstrap: usize,
+    phase: Phase,
+    asking: Option<(Attempt, Question)>,
+    next: Option<(Time, Question)>,
+    /// When the bootstrap expects the next heartbeat, if it expects any.
+    heartbeat_at: Option<Time>,
+    attempts_made: u64,
+    /// Whether the offer has changed since it was last sent.
+    outdated: bool,
+    draining: bool,
+    drained: bool,
+    /// Failures of any kind since the last lease.
+    failures: u32,
+    /// Failed registrations since the last lease.
+    failed_registrations: u32,
+    /// Registrations closer to the last one than this wait.
+    register_not_before: Time,
+    counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not started.
+    Idle,
+    Unregistered,
+    Registered,
+    Leaving,
+    Left,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Register,
+    Heartbeat,
+    Drain,
+    Deregister,
+}
+
+impl Enrolment {
+    /// For a node called `name` that offers this, with so many bootstraps to choose from.
+    #[must_use]
+    pub fn new(config: Config, name: String, offer: Offer, bootstraps: usize, rng: StdRng) -> Self {
+        Self {
+            config,
+            rng,
+            name,
+            offer,
+            flows: 0,
+            bootstraps,
+            bootstrap: 0,
+            phase: Phase::Idle,
+            asking: None,
+            next: None,
+            heartbeat_at: None,
+            attempts_made: 0,
+            outdated: false,
+            draining: false,
+            drained: false,
+            failures: 0,
+            failed_registrations: 0,
+            register_not_before: Time::ZERO,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether the last answer was a lease.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.phase == Phase::Registered
+    }
+
+    /// How often what has happened.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many flows the next heartbeat reports.
+    pub const fn set_flows(&mut self, flows: u32) {
+        self.flows = flows;
+    }
+
+    /// Changes what is offered, and registers it at once (if it changes often, as often as failed registrations are
+    /// first repeated).
+    pub fn set_offer(&mut self, offer: Offer, now: Time, actions: &mut Vec<Action>) {
+        if self.offer == offer {
+            return;
+        }
+        self.offer = offer;
+        self.outdated = true;
+        self.register_soon(now, actions);
+    }
+
+    /// Takes a fact.
+    pub fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        match event {
+            Event::Start => self.start(now, actions),
+            Event::Answered { attempt, response } => {
+                if let Some(question) = self.take_question(attempt) {
+                    self.on_response(question, response, now, actions);
+                }
+            }
+            Event::Failed { attempt, failure } => {
+                if let Some(question) = self.take_question(attempt) {
+                    self.on_failure(question, failure, now, actions);
+                }
+            }
+            Event::Discovered { peers } => self.on_discovered(peers, now, actions),
+            Event::Drain => self.drain(now, actions),
+            Event::Shutdown => self.shut_down(now, actions),
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if let Some((_, question)) = self.next.filter(|(at, _)| *at <= now) {
+            self.ask(question, now, actions);
+        }
+    }
+
+    /// When something will be due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.next.map(|(at, _)| at)
+    }
+
+    fn start(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Idle {
+            return;
+        }
+        if self.bootstraps == 0 {
+            notify(actions, Notice::Trouble(Trouble::NoBootstrap));
+            return;
+        }
+        self.phase = Phase::Unregistered;
+        self.ask(Question::Register, now, actions);
+    }
+
+    fn drain(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.draining = true;
+        if self.phase == Phase::Registered && !self.drained && !self.is_asking(Question::Drain) {
+            self.ask(Question::Drain, now, actions);
+        }
+    }
+
+    fn shut_down(&mut self, now: Time, actions: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Idle => {
+                self.phase = Phase::Left;
+                notify(actions, Notice::Left);
+            }
+            // A registration that seems to have failed may yet have been taken.
+            Phase::Unregistered | Phase::Registered => {
+                self.phase = Phase::Leaving;
+                self.ask(Question::Deregister, now, actions);
+            }
+            Phase::Leaving | Phase::Left => {}
+        }
+    }
+
+    fn on_discovered(&mut self, peers: u32, now: Time, actions: &mut Vec<Action>) {
+        let recently = now < self.register_not_before + self.config.backoff;
+        if peers < self.config.min_peers && !recently && self.register_soon(now, actions) {
+            self.counters.few_peers += 1;
+        }
+    }
+
+    fn on_response(&mut self, question: Question, response: Response, now: Time, actions: &mut Vec<Action>) {
+        match (question, response) {
+            (Question::Deregister, _) => self.leave(actions),
+            (Question::Register, Response::Lease(lease)) => self.on_registered(lease, now, actions),
+            (Question::Heartbeat, Response::Lease(lease)) => self.on_renewed(lease, now, actions),
+            (Question::Drain, Response::Done) => {
+                self.drained = true;
+                self.failures = 0;
+                self.wait_for_heartbeat();
+            }
+            (_, Response::Refused(refusal)) => self.on_refusal(question, refusal, now, actions),
+            (
+                Question::Register | Question::Heartbeat | Question::Drain,
+                Response::Lease(_)
+                | Response::Done
+                | Response::Relays(_)
+                | Response::Planned(_)
+                | Response::Replaced(_)
+                | Response::Listing(_),
+            ) => self.on_setback(question, Setback::Internal, now, actions),
+        }
+    }
+
+    fn on_registered(&mut self, lease: Lease, now: Time, actions: &mut Vec<Action>) {
+        self.phase = Phase::Registered;
+        self.failures = 0;
+        self.failed_registrations = 0;
+        self.drained = false;
+        self.expect_heartbeat(&lease, now);
+        notify(actions, Notice::Registered(lease));
+        if self.outdated {
+            self.register_soon(now, actions);
+        } else if self.draining {
+            self.drain(now, actions);
+        }
+    }
+
+    fn on_renewed(&mut self, lease: Lease, now: Time, actions: &mut Vec<Action>) {
+        self.failures = 0;
+        self.expect_heartbeat(&lease, now);
+        notify(actions, Notice::Renewed(lease));
+        if self.draining {
+            self.drain(now, actions);
+        }
+    }
+
+    fn on_refusal(&mut self, question: Question, refusal: Refusal, now: Time, actions: &mut Vec<Action>) {
+        match (question, refusal) {
+            (_, Refusal::Throttled { retry_after }) => self.on_throttled(question, retry_after, now, actions),
+            (_, Refusal::UnknownNode) => self.on_setback(question, Setback::Unknown, now, actions),
+            (_, Refusal::Internal) => self.on_setback(question, Setback::Internal, now, actions),
+            (Question::Register, reason) => self.on_rejected(reason, now, actions),
+            (Question::Heartbeat | Question::Drain | Question::Deregister, _) => {
+                self.on_setback(question, Setback::Refused, now, actions);
+            }
+        }
+    }
+
+    fn on_throttled(
+        &mut self,
+        question: Question,
+        retry_after: Duration,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        self.counters.throttled += 1;
+        let retry_after = self.jittered_up(retry_after.clamp(self.config.first_retry, MAX_WAIT));
+        self.register_not_before = now + retry_after;
+        self.next = Some((now + retry_after, question));
+        notify(actions, Notice::Trouble(Trouble::Throttled { retry_after }));
+    }
+
+    /// A registration was refused for good, as far as the bootstrap can tell: somebody may yet change that.
+    fn on_rejected(&mut self, reason: Refusal, now: Time, actions: &mut Vec<Action>) {
+        self.counters.rejected += 1;
+        self.phase = Phase::Unregistered;
+        self.next = Some((now + self.jittered(self.config.backoff_max), Question::Register));
+        notify(actions, Notice::Trouble(Trouble::Rejected { reason }));
+        if self.outdated {
+            self.register_soon(now, actions);
+        }
+    }
+
+    fn on_failure(&mut self, question: Question, failure: Failure, now: Time, actions: &mut Vec<Action>) {
+        self.bootstrap = (self.bootstrap + 1) % self.bootstraps.max(1);
+        let setback = match failure {
+            Failure::Timeout => Setback::Timeout,
+            Failure::Network => Setback::Network,
+        };
+        self.on_setback(question, setback, now, actions);
+    }
+
+    fn on_setback(&mut self, question: Question, setback: Setback, now: Time, actions: &mut Vec<Action>) {
+        self.count(setback);
+        self.failures = self.failures.saturating_add(1);
+        match question {
+            Question::Deregister => self.leave(actions),
+            // The next heartbeat will show whether the lease stands, and be followed by another attempt.
+            Question::Drain => self.wait_for_heartbeat(),
+            Question::Heartbeat => {
+                self.phase = Phase::Unregistered;
+                notify(actions, Notice::Trouble(Trouble::Lost { setback }));
+                self.ask(Question::Register, now, actions);
+            }
+            Question::Register => self.retry_registration(setback, now, actions),
+        }
+    }
+
+    fn retry_registration(&mut self, setback: Setback, now: Time, actions: &mut Vec<Action>) {
+        self.phase = Phase::Unregistered;
+        self.failed_registrations = self.failed_registrations.saturating_add(1);
+        let retry_after = self.backoff();
+        self.next = Some((now + retry_after, Question::Register));
+        notify(actions, Notice::Trouble(Trouble::Failed { setback, retry_after }));
+        if self.failed_registrations == self.config.attempts {
+            let attempts = self.config.attempts;
+            notify(actions, Notice::Trouble(Trouble::Timeout { attempts }));
+        }
+    }
+
+    /// Registers as soon as it may be, unless that is under way. Returns whether it will.
+    fn register_soon(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
+        let may = matches!(self.phase, Phase::Unregistered | Phase::Registered);
+        if !may || self.is_asking(Question::Register) {
+            return false;
+        }
+        if now < self.register_not_before {
+            self.asking = None;
+            self.next = Some((self.register_not_before, Question::Register));
+        } else {
+            self.ask(Question::Register, now, actions);
+        }
+        true
+    }
+
+    fn expect_heartbeat(&mut self, lease: &Lease, now: Time) {
+        let monitored = self.config.monitor && !lease.next_heartbeat.is_zero();
+        let wait = lease.next_heartbeat.clamp(MIN_HEARTBEAT, MAX_WAIT);
+        self.heartbeat_at = monitored.then(|| now + wait);
+        self.wait_for_heartbeat();
+    }
+
+    fn wait_for_heartbeat(&mut self) {
+        self.next = self.heartbeat_at.map(|at| (at, Question::Heartbeat));
+    }
+
+    /// Asks the present bootstrap, whatever else was on its way or due.
+    fn ask(&mut self, question: Question, now: Time, actions: &mut Vec<Action>) {
+        self.attempts_made += 1;
+        let attempt = Attempt(self.attempts_made);
+        self.asking = Some((attempt, question));
+        self.next = None;
+        let fresh_link = question == Question::Register && self.failures >= self.config.full_after;
+        let request = match question {
+            Question::Register => {
+                self.outdated = false;
+                self.register_not_before = now + self.config.first_retry;
+                self.counters.registrations += 1;
+                self.counters.full += u64::from(fresh_link);
+                Request::Register { name: self.name.clone(), offer: self.offer.clone() }
+            }
+            Question::Heartbeat => {
+                self.counters.heartbeats += 1;
+                Request::Heartbeat { flows: self.flows }
+            }
+            Question::Drain => Request::Drain,
+            Question::Deregister => Request::Deregister,
+        };
+        actions.push(Action::Ask { attempt, request, bootstrap: self.bootstrap, fresh_link });
+    }
+
+    fn take_question(&mut self, attempt: Attempt) -> Option<Question> {
+        self.asking.take_if(|(asked, _)| *asked == attempt).map(|(_, question)| question)
+    }
+
+    fn is_asking(&self, question: Question) -> bool {
+        self.asking.is_some_and(|(_, asked)| asked == question)
+    }
+
+    fn leave(&mut self, actions: &mut Vec<Action>) {
+        self.phase = Phase::Left;
+        self.next = None;
+        notify(actions, Notice::Left);
+    }
+
+    const fn count(&mut self, setback: Setback) {
+        let counter = match setback {
+            Setback::Unknown => &mut self.counters.unknown,
+            Setback::Internal => &mut self.counters.internal,
+            Setback::Refused => &mut self.counters.rejected,
+            Setback::Timeout => &mut self.counters.timeouts,
+            Setback::Network => &mut self.counters.network,
+        };
+        *counter += 1;
+    }
+
+    /// How long to wait after the registrations that have failed so far.
+    fn backoff(&mut self) -> Duration {
+        let bootstraps = u32::try_from(self.bootstraps).unwrap_or(u32::MAX);
+        let wait = match self.failed_registrations.checked_sub(bootstraps.max(1) + 1) {
+            None => self.config.first_retry,
+            Some(doublings) => {
+                let factor = 2u32.saturating_pow(doublings);
+                self.config.backoff.saturating_mul(factor).min(self.config.backoff_max)
+            }
+        };
+        self.jittered(wait)
+    }
+
+    fn jittered(&mut self, wait: Duration) -> Duration {
+        let spread = self.config.jitter_percent.min(100);
+        let percent = self.rng.random_range(100 - spread..=100 + spread);
+        wait * percent / 100
+    }
+
+    /// Never earlier than told.
+    fn jittered_up(&mut self, wait: Duration) -> Duration {
+        let percent = self.rng.random_range(100..=100 + self.config.jitter_percent.min(100));
+        wait * percent / 100
+    }
+}
+
+fn notify(actions: &mut Vec<Action>, notice: Notice) {
+    actions.push(Action::Notify(notice));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,473 @@
+//! Event scripts and the exact actions that follow, for the whole recovery matrix.
+
+use super::*;
+use crate::proto::rpc::{Counts, DenyReason};
+use proptest::prelude::*;
+use rand::SeedableRng;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(ms: u64) -> Time {
+    Time::ZERO + SECOND * 1000 + Duration::from_millis(ms)
+}
+
+fn offer(zone: &str) -> Offer {
+    Offer::Relay { address: ([127, 0, 0, 1], 4433).into(), zone: zone.to_owned(), capacity: 100 }
+}
+
+fn lease() -> Lease {
+    Lease {
+        duration: SECOND * 30,
+        next_heartbeat: SECOND * 10,
+        keys: Vec::new(),
+        counts: Counts { registered: 1, online: 1, expired: 0 },
+    }
+}
+
+/// An enrolment under test: what it does is compared line by line.
+struct Script {
+    enrolment: Enrolment,
+}
+
+impl Script {
+    fn new(bootstraps: usize) -> Self {
+        let config = Config { jitter_percent: 0, ..Config::default() };
+        Self::with(config, bootstraps)
+    }
+
+    fn with(config: Config, bootstraps: usize) -> Self {
+        let rng = StdRng::seed_from_u64(1);
+        Self { enrolment: Enrolment::new(config, "r1".to_owned(), offer("a"), bootstraps, rng) }
+    }
+
+    /// One that registered at 0 with question 1, of so many bootstraps.
+    fn registered(bootstraps: usize) -> Self {
+        let mut script = Self::new(bootstraps);
+        script.event(0, Event::Start, &[ask(1, register("a"))]);
+        script.answer(0, 1, Response::Lease(lease()), &[Action::Notify(Notice::Registered(lease()))]);
+        assert!(script.enrolment.is_registered());
+        script
+    }
+
+    fn event(&mut self, ms: u64, event: Event, expected: &[Action]) {
+        let mut actions = Vec::new();
+        self.enrolment.handle(event, at(ms), &mut actions);
+        assert_eq!(actions, expected, "at {ms} ms");
+    }
+
+    fn answer(&mut self, ms: u64, attempt: u64, response: Response, expected: &[Action]) {
+        self.event(ms, Event::Answered { attempt: Attempt(attempt), response }, expected);
+    }
+
+    fn refuse(&mut self, ms: u64, attempt: u64, refusal: Refusal, expected: &[Action]) {
+        self.answer(ms, attempt, Response::Refused(refusal), expected);
+    }
+
+    fn fail(&mut self, ms: u64, attempt: u64, failure: Failure, expected: &[Action]) {
+        self.event(ms, Event::Failed { attempt: Attempt(attempt), failure }, expected);
+    }
+
+    /// Lets time pass until something is due, which must be at `ms`.
+    fn due(&mut self, ms: u64, expected: &[Action]) {
+        assert_eq!(self.enrolment.poll_timeout(), Some(at(ms)));
+        let mut actions = Vec::new();
+        self.enrolment.handle_timeout(at(ms) - Duration::from_micros(1), &mut actions);
+        assert_eq!(actions, [], "not before {ms} ms");
+        self.enrolment.handle_timeout(at(ms), &mut actions);
+        assert_eq!(actions, expected, "at {ms} ms");
+        assert!(self.enrolment.poll_timeout().is_none_or(|next| next > at(ms)));
+    }
+
+    fn set_offer(&mut self, ms: u64, zone: &str, expected: &[Action]) {
+        let mut actions = Vec::new();
+        self.enrolment.set_offer(offer(zone), at(ms), &mut actions);
+        assert_eq!(actions, expected, "at {ms} ms");
+    }
+
+    fn idle(&self) {
+        assert_eq!(self.enrolment.poll_timeout(), None);
+    }
+}
+
+fn register(zone: &str) -> Request {
+    Request::Register { name: "r1".to_owned(), offer: offer(zone) }
+}
+
+const HEARTBEAT: Request = Request::Heartbeat { flows: 0 };
+
+fn ask(attempt: u64, request: Request) -> Action {
+    ask_of(0, attempt, request)
+}
+
+fn ask_of(bootstrap: usize, attempt: u64, request: Request) -> Action {
+    Action::Ask { attempt: Attempt(attempt), request, bootstrap, fresh_link: false }
+}
+
+fn ask_afresh(bootstrap: usize, attempt: u64, request: Request) -> Action {
+    Action::Ask { attempt: Attempt(attempt), request, bootstrap, fresh_link: true }
+}
+
+fn trouble(trouble: Trouble) -> Action {
+    Action::Notify(Notice::Trouble(trouble))
+}
+
+fn lost(setback: Setback) -> Action {
+    trouble(Trouble::Lost { setback })
+}
+
+fn failed(setback: Setback, retry_ms: u64) -> Action {
+    trouble(Trouble::Failed { setback, retry_after: Duration::from_millis(retry_ms) })
+}
+
+fn registered() -> Action {
+    Action::Notify(Notice::Registered(lease()))
+}
+
+fn renewed() -> Action {
+    Action::Notify(Notice::Renewed(lease()))
+}
+
+#[test]
+fn heartbeats_keep_the_lease_and_report_flows() {
+    let mut script = Script::registered(1);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    script.idle();
+    script.answer(10_100, 2, Response::Lease(lease()), &[renewed()]);
+    script.enrolment.set_flows(7);
+    script.due(20_100, &[ask(3, Request::Heartbeat { flows: 7 })]);
+    let counters = script.enrolment.counters();
+    assert_eq!((counters.registrations, counters.heartbeats), (1, 2));
+}
+
+#[test]
+fn an_unknown_node_registers_again_at_once() {
+    let mut script = Script::registered(2);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    script.refuse(10_100, 2, Refusal::UnknownNode, &[lost(Setback::Unknown), ask(3, register("a"))]);
+    script.answer(10_200, 3, Response::Lease(lease()), &[registered()]);
+    script.due(20_200, &[ask(4, HEARTBEAT)]);
+    assert_eq!(script.enrolment.counters().unknown, 1);
+}
+
+#[test]
+fn an_internal_error_or_nonsense_makes_it_register_again_at_once() {
+    for response in [Response::Refused(Refusal::Internal), Response::Done] {
+        let mut script = Script::registered(2);
+        script.due(10_000, &[ask(2, HEARTBEAT)]);
+        script.answer(10_100, 2, response, &[lost(Setback::Internal), ask(3, register("a"))]);
+        assert_eq!(script.enrolment.counters().internal, 1);
+    }
+}
+
+#[test]
+fn silence_makes_it_register_with_the_next_bootstrap_at_once() {
+    let cases = [(Failure::Timeout, Setback::Timeout), (Failure::Network, Setback::Network)];
+    for (failure, setback) in cases {
+        let mut script = Script::registered(3);
+        script.due(10_000, &[ask(2, HEARTBEAT)]);
+        script.fail(11_000, 2, failure, &[lost(setback), ask_of(1, 3, register("a"))]);
+        script.answer(11_100, 3, Response::Lease(lease()), &[registered()]);
+        script.due(21_100, &[ask_of(1, 4, HEARTBEAT)]);
+    }
+}
+
+#[test]
+fn when_throttled_it_waits_and_counts_no_failure() {
+    let mut script = Script::registered(1);
+    let throttled = |ms| Refusal::Throttled { retry_after: Duration::from_millis(ms) };
+    let told = |ms| trouble(Trouble::Throttled { retry_after: Duration::from_millis(ms) });
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    script.refuse(10_000, 2, throttled(3_000), &[told(3_000)]);
+    assert!(script.enrolment.is_registered());
+    for attempt in 3..8 {
+        let now = 13_000 + (attempt - 3) * 250;
+        script.due(now, &[ask(attempt, HEARTBEAT)]);
+        script.refuse(now, attempt, throttled(0), &[told(250)]);
+    }
+    script.due(14_250, &[ask(8, HEARTBEAT)]);
+    script.refuse(14_250, 8, Refusal::UnknownNode, &[lost(Setback::Unknown), ask(9, register("a"))]);
+    script.refuse(14_250, 9, throttled(1_000), &[told(1_000)]);
+    script.set_offer(14_300, "b", &[]);
+    script.event(14_300, Event::Discovered { peers: 0 }, &[]);
+    script.due(15_250, &[ask(10, register("b"))]);
+    assert_eq!(script.enrolment.counters().throttled, 7);
+    assert_eq!(script.enrolment.counters().full, 0);
+}
+
+#[test]
+fn registration_backs_off_says_so_and_goes_on_at_the_ceiling() {
+    let mut script = Script::new(1);
+    script.event(0, Event::Start, &[ask(1, register("a"))]);
+    let waits = [250, 5_000, 10_000, 20_000, 40_000, 80_000, 80_000, 80_000];
+    let mut now = 0;
+    for (attempt, wait) in (1..).zip(waits) {
+        let mut expected = vec![failed(Setback::Timeout, wait)];
+        if attempt == 5 {
+            expected.push(trouble(Trouble::Timeout { attempts: 5 }));
+        }
+        script.fail(now, attempt, Failure::Timeout, &expected);
+        now += wait;
+        let again = register("a");
+        let fresh = attempt >= 3;
+        script.due(now, &[if fresh { ask_afresh(0, attempt + 1, again) } else { ask(attempt + 1, again) }]);
+    }
+    assert_eq!(script.enrolment.counters().timeouts, 8);
+    script.answer(now, 9, Response::Lease(lease()), &[registered()]);
+    script.due(now + 10_000, &[ask(10, HEARTBEAT)]);
+    script.fail(now + 10_000, 10, Failure::Timeout, &[lost(Setback::Timeout), ask(11, register("a"))]);
+    script.fail(now + 10_000, 11, Failure::Timeout, &[failed(Setback::Timeout, 250)]);
+}
+
+#[test]
+fn each_bootstrap_is_tried_before_it_waits_for_long() {
+    let mut script = Script::new(3);
+    script.event(0, Event::Start, &[ask(1, register("a"))]);
+    script.fail(0, 1, Failure::Network, &[failed(Setback::Network, 250)]);
+    script.due(250, &[ask_of(1, 2, register("a"))]);
+    script.refuse(250, 2, Refusal::Internal, &[failed(Setback::Internal, 250)]);
+    script.due(500, &[ask_of(1, 3, register("a"))]);
+    script.fail(500, 3, Failure::Timeout, &[failed(Setback::Timeout, 250)]);
+    script.due(750, &[ask_afresh(2, 4, register("a"))]);
+    script.fail(750, 4, Failure::Timeout, &[failed(Setback::Timeout, 5_000)]);
+    script.due(5_750, &[ask_afresh(0, 5, register("a"))]);
+    let fifth = [failed(Setback::Unknown, 10_000), trouble(Trouble::Timeout { attempts: 5 })];
+    script.refuse(5_750, 5, Refusal::UnknownNode, &fifth);
+}
+
+#[test]
+fn three_failures_in_a_row_begin_everything_afresh_and_a_lease_forgives() {
+    let mut script = Script::registered(2);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    script.fail(11_000, 2, Failure::Timeout, &[lost(Setback::Timeout), ask_of(1, 3, register("a"))]);
+    script.fail(12_000, 3, Failure::Network, &[failed(Setback::Network, 250)]);
+    script.due(12_250, &[ask(4, register("a"))]);
+    script.fail(13_250, 4, Failure::Timeout, &[failed(Setback::Timeout, 250)]);
+    script.due(13_500, &[ask_afresh(1, 5, register("a"))]);
+    script.answer(13_500, 5, Response::Lease(lease()), &[registered()]);
+    assert_eq!(script.enrolment.counters().full, 1);
+    script.due(23_500, &[ask_of(1, 6, HEARTBEAT)]);
+    script.refuse(23_500, 6, Refusal::UnknownNode, &[lost(Setback::Unknown), ask_of(1, 7, register("a"))]);
+}
+
+#[test]
+fn a_refusal_is_told_and_tried_again_at_the_ceiling_or_with_another_offer() {
+    let mut script = Script::new(1);
+    let reason = Refusal::NameTaken { name: "echo".to_owned() };
+    let rejected = |reason: &Refusal| trouble(Trouble::Rejected { reason: reason.clone() });
+    script.event(0, Event::Start, &[ask(1, register("a"))]);
+    script.refuse(0, 1, reason.clone(), &[rejected(&reason)]);
+    script.due(80_000, &[ask(2, register("a"))]);
+    script.refuse(80_000, 2, reason.clone(), &[rejected(&reason)]);
+    script.set_offer(90_000, "b", &[ask(3, register("b"))]);
+    script.answer(90_000, 3, Response::Lease(lease()), &[registered()]);
+    script.due(100_000, &[ask(4, HEARTBEAT)]);
+    let denied = Refusal::Denied { reason: DenyReason::Revoked };
+    script.refuse(100_000, 4, denied.clone(), &[lost(Setback::Refused), ask(5, register("b"))]);
+    script.refuse(100_000, 5, denied.clone(), &[rejected(&denied)]);
+    assert_eq!(script.enrolment.counters().rejected, 4);
+}
+
+#[test]
+fn another_offer_is_registered_at_once() {
+    let mut script = Script::registered(1);
+    script.set_offer(5_000, "a", &[]);
+    script.set_offer(5_000, "b", &[ask(2, register("b"))]);
+    script.set_offer(5_050, "c", &[]);
+    script.answer(5_100, 2, Response::Lease(lease()), &[registered()]);
+    script.due(5_250, &[ask(3, register("c"))]);
+    script.answer(5_300, 3, Response::Lease(lease()), &[registered()]);
+    script.due(15_300, &[ask(4, HEARTBEAT)]);
+    script.set_offer(15_400, "d", &[ask(5, register("d"))]);
+    script.refuse(15_500, 4, Refusal::UnknownNode, &[]);
+    script.answer(15_500, 5, Response::Lease(lease()), &[registered()]);
+}
+
+#[test]
+fn an_offer_changed_while_it_waits_or_before_it_starts_is_not_lost() {
+    let mut script = Script::new(1);
+    script.set_offer(0, "b", &[]);
+    script.event(0, Event::Start, &[ask(1, register("b"))]);
+    script.event(0, Event::Start, &[]);
+    script.fail(0, 1, Failure::Timeout, &[failed(Setback::Timeout, 250)]);
+    script.due(250, &[ask(2, register("b"))]);
+    script.fail(250, 2, Failure::Timeout, &[failed(Setback::Timeout, 5_000)]);
+    script.set_offer(2_000, "c", &[ask(3, register("c"))]);
+}
+
+#[test]
+fn too_few_peers_make_it_register_but_not_all_the_time() {
+    let mut script = Script::registered(1);
+    script.event(1_000, Event::Discovered { peers: 0 }, &[]);
+    script.event(9_000, Event::Discovered { peers: 3 }, &[]);
+    script.event(9_000, Event::Discovered { peers: 2 }, &[ask(2, register("a"))]);
+    script.event(9_500, Event::Discovered { peers: 2 }, &[]);
+    script.answer(9_500, 2, Response::Lease(lease()), &[registered()]);
+    script.event(10_000, Event::Discovered { peers: 2 }, &[]);
+    assert_eq!(script.enrolment.counters().few_peers, 1);
+}
+
+#[test]
+fn draining_is_told_once_and_again_after_each_registration() {
+    let mut script = Script::registered(1);
+    script.event(1_000, Event::Drain, &[ask(2, Request::Drain)]);
+    script.event(1_000, Event::Drain, &[]);
+    script.answer(1_100, 2, Response::Done, &[]);
+    script.event(1_200, Event::Drain, &[]);
+    script.due(10_000, &[ask(3, HEARTBEAT)]);
+    script.refuse(10_000, 3, Refusal::UnknownNode, &[lost(Setback::Unknown), ask(4, register("a"))]);
+    script.answer(10_000, 4, Response::Lease(lease()), &[registered(), ask(5, Request::Drain)]);
+    script.fail(11_000, 5, Failure::Timeout, &[]);
+    script.due(20_000, &[ask(6, HEARTBEAT)]);
+    script.answer(20_000, 6, Response::Lease(lease()), &[renewed(), ask(7, Request::Drain)]);
+    script.answer(20_000, 7, Response::Done, &[]);
+    script.due(30_000, &[ask(8, HEARTBEAT)]);
+}
+
+#[test]
+fn draining_interrupts_a_heartbeat_and_it_is_sent_again() {
+    let mut script = Script::registered(1);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    script.event(10_100, Event::Drain, &[ask(3, Request::Drain)]);
+    script.answer(10_200, 2, Response::Lease(lease()), &[]);
+    script.answer(10_300, 3, Response::Done, &[]);
+    let mut actions = Vec::new();
+    script.enrolment.handle_timeout(at(10_300), &mut actions);
+    assert_eq!(actions, [ask(4, HEARTBEAT)]);
+}
+
+#[test]
+fn leaving_is_told_and_then_nothing_happens_any_more() {
+    for ends in [Response::Done, Response::Refused(Refusal::Throttled { retry_after: SECOND })] {
+        let mut script = Script::registered(1);
+        script.event(1_000, Event::Shutdown, &[ask(2, Request::Deregister)]);
+        script.event(1_000, Event::Shutdown, &[]);
+        script.set_offer(1_000, "b", &[]);
+        script.answer(1_100, 2, ends, &[Action::Notify(Notice::Left)]);
+        script.event(1_200, Event::Start, &[]);
+        script.event(1_200, Event::Drain, &[]);
+        script.event(1_200, Event::Discovered { peers: 0 }, &[]);
+        script.idle();
+    }
+    let mut waiting = Script::new(1);
+    waiting.event(0, Event::Start, &[ask(1, register("a"))]);
+    waiting.event(10, Event::Shutdown, &[ask(2, Request::Deregister)]);
+    waiting.answer(20, 1, Response::Lease(lease()), &[]);
+    waiting.fail(30, 2, Failure::Timeout, &[Action::Notify(Notice::Left)]);
+    waiting.idle();
+    let mut idle = Script::new(1);
+    idle.event(0, Event::Shutdown, &[Action::Notify(Notice::Left)]);
+}
+
+#[test]
+fn without_a_bootstrap_it_says_so() {
+    let mut script = Script::new(0);
+    script.event(0, Event::Start, &[trouble(Trouble::NoBootstrap)]);
+    script.idle();
+}
+
+#[test]
+fn monitoring_can_be_switched_off_at_either_end() {
+    let mut script = Script::with(Config { monitor: false, ..Config::default() }, 1);
+    script.event(0, Event::Start, &[ask(1, register("a"))]);
+    script.answer(0, 1, Response::Lease(lease()), &[registered()]);
+    script.idle();
+    let mut script = Script::new(1);
+    let unmonitored = Lease { next_heartbeat: Duration::ZERO, ..lease() };
+    script.event(0, Event::Start, &[ask(1, register("a"))]);
+    let told = Action::Notify(Notice::Registered(unmonitored.clone()));
+    script.answer(0, 1, Response::Lease(unmonitored), &[told]);
+    script.idle();
+}
+
+#[test]
+fn waits_vary_as_configured() {
+    let mut seen = Vec::new();
+    for seed in 0..50 {
+        let rng = StdRng::seed_from_u64(seed);
+        let mut enrolment = Enrolment::new(Config::dev(), "r1".to_owned(), offer("a"), 1, rng);
+        let mut actions = Vec::new();
+        enrolment.handle(Event::Start, at(0), &mut actions);
+        let timeout = Event::Failed { attempt: Attempt(1), failure: Failure::Timeout };
+        enrolment.handle(timeout, at(0), &mut actions);
+        seen.push(enrolment.poll_timeout().unwrap().since(at(0)).as_millis());
+    }
+    assert!(seen.iter().all(|wait| (40..=60).contains(wait)), "{seen:?}");
+    assert!(seen.iter().min() < Some(&45) && seen.iter().max() > Some(&55), "{seen:?}");
+}
+
+fn response() -> impl Strategy<Value = Response> {
+    prop_oneof![
+        Just(Response::Lease(lease())),
+        Just(Response::Done),
+        Just(Response::Refused(Refusal::UnknownNode)),
+        Just(Response::Refused(Refusal::Internal)),
+        Just(Response::Refused(Refusal::NoSpare)),
+        (0..5_000u64).prop_map(|ms| {
+            Response::Refused(Refusal::Throttled { retry_after: Duration::from_millis(ms) })
+        }),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Answer(Response),
+    Fail(Failure),
+    Stale,
+    Wait,
+    Offer(u8),
+    Discovered,
+    Drain,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => response().prop_map(Step::Answer),
+        2 => prop_oneof![Just(Failure::Timeout), Just(Failure::Network)].prop_map(Step::Fail),
+        1 => Just(Step::Stale),
+        4 => Just(Step::Wait),
+        1 => (0..3u8).prop_map(Step::Offer),
+        1 => Just(Step::Discovered),
+        1 => Just(Step::Drain),
+    ]
+}
+
+proptest! {
+    /// One question at a time, always either a question on its way or a time to go on, and never a burst.
+    #[test]
+    fn it_never_stops_and_never_storms(script in prop::collection::vec((step(), 0..2_000u64), 1..200)) {
+        let mut enrolment = Script::new(2).enrolment;
+        let (mut now, mut asked, mut asks) = (at(0), None, 0u32);
+        let mut actions = Vec::new();
+        enrolment.handle(Event::Start, now, &mut actions);
+        for (step, ms) in script {
+            now = now + Duration::from_millis(ms);
+            let attempt = asked.unwrap_or(Attempt(0));
+            match step {
+                Step::Answer(response) => enrolment.handle(Event::Answered { attempt, response }, now, &mut actions),
+                Step::Fail(failure) => enrolment.handle(Event::Failed { attempt, failure }, now, &mut actions),
+                Step::Stale => {
+                    let stale = Event::Failed { attempt: Attempt(u64::MAX), failure: Failure::Timeout };
+                    let before = actions.len();
+                    enrolment.handle(stale, now, &mut actions);
+                    prop_assert_eq!(actions.len(), before);
+                }
+                Step::Wait => now = enrolment.poll_timeout().unwrap_or(now).max(now),
+                Step::Offer(n) => enrolment.set_offer(offer(&n.to_string()), now, &mut actions),
+                Step::Discovered => enrolment.handle(Event::Discovered { peers: 0 }, now, &mut actions),
+                Step::Drain => enrolment.handle(Event::Drain, now, &mut actions),
+            }
+            enrolment.handle_timeout(now, &mut actions);
+            prop_assert!(enrolment.poll_timeout().is_none_or(|next| next > now));
+            for action in actions.drain(..) {
+                if let Action::Ask { attempt, bootstrap, .. } = action {
+                    prop_assert!(Some(attempt) > asked && bootstrap < 2);
+                    asked = Some(attempt);
+                    asks += 1;
+                }
+            }
+            prop_assert!(enrolment.asking.is_some() || enrolment.poll_timeout().is_some());
+            prop_assert!(enrolment.asking.is_none_or(|(attempt, _)| Some(attempt) == asked));
+        }
+        prop_assert!(asks <= 2 * 201);
+    }
+}

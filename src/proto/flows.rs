@@ -1,0 +1,526 @@
+//! All flows at one node, whatever its part in each, and the links that carry them.
+//!
+//! This is where the laws meet the neighbours: an attach is checked and accepted (`flows/attach.rs`), the next hop is
+//! dialled and dialled again over another candidate (`flows/dial.rs`), new records travel (`flows/records.rs`), and after
+//! every change a flow is settled: acks, FINs and completion follow (`flows/settle.rs`). The relay's and the endpoint's
+//! machines own one `Flows` each and act on its [`News`].
+//!
+//! Bounds: flows (`max_flows`: more are refused as overloaded), links ([`Links`]), bytes of each lane ([`Limits`]: reading
+//! stops), tombstones (as many as flows; the oldest goes first).
+
+mod attach;
+mod dial;
+mod next_hop;
+mod records;
+mod rights;
+mod settle;
+
+use super::frame::{CloseCode, Control};
+use super::id::{FlowId, NodeId, Pseudonym};
+use super::lane::Violation;
+use super::links::{LinkNews, Links, LinksConfig};
+use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
+use super::record::Route;
+use super::splice::{Direction, LegId, Limits, Position, Splice};
+use super::time::Time;
+use super::timers::Timers;
+use bytes::Bytes;
+use next_hop::NextHop;
+use rights::Rights;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+pub use rights::KeyRing;
+
+/// Chunks that an application is given at once.
+const TAKEN_CHUNKS: usize = 32;
+
+/// A flow at a node: a small pool may put one relay on two hops of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// Whose flow, as relays know the origin.
+    pub origin: Pseudonym,
+    /// Which of the origin's.
+    pub flow: FlowId,
+    /// 0 at the origin, then counted up to the target.
+    pub hop: u8,
+}
+
+/// Settings of [`Flows`].
+#[derive(Clone, Debug)]
+pub struct FlowsConfig {
+    /// The links.
+    pub links: LinksConfig,
+    /// How much of each direction of a flow is buffered.
+    pub limits: Limits,
+    /// Most flows at once.
+    pub max_flows: usize,
+    /// How long a leg may go without its answer.
+    pub attach_timeout: Duration,
+    /// How long a flow waits for a link to its next hop.
+    pub connect_timeout: Duration,
+    /// How long a relay keeps a flow that lost its prev.
+    pub orphan_timeout: Duration,
+    /// How long an origin tries to reach anybody before it gives a flow up. A target waits twice as long for it.
+    pub give_up: Duration,
+    /// How long an origin that has everything stays for a target that may not.
+    pub linger: Duration,
+    /// How long a target remembers a flow that ended.
+    pub tombstone: Duration,
+    /// How often links to candidates are wished for anew.
+    pub upkeep: Duration,
+    /// How long a sink may put off an ack.
+    pub ack_delay: Duration,
+    /// How much a sink may leave unacked.
+    pub ack_bytes: u64,
+}
+
+impl Default for FlowsConfig {
+    fn default() -> Self {
+        Self {
+            links: LinksConfig::default(),
+            limits: Limits::default(),
+            max_flows: 10_000,
+            attach_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(3),
+            orphan_timeout: Duration::from_secs(30),
+            give_up: Duration::from_secs(30),
+            linger: Duration::from_secs(5),
+            tombstone: Duration::from_secs(90),
+            upkeep: Duration::from_secs(5),
+            ack_delay: Duration::from_millis(10),
+            ack_bytes: 256 << 10,
+        }
+    }
+}
+
+/// What the owner of [`Flows`] has to act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A neighbour is dead, as far as this node can tell.
+    PeerDown(NodeId),
+    /// The last link to a neighbour went away.
+    PeerGone(NodeId),
+    /// A link to a neighbour is up.
+    PeerUp(NodeId),
+    /// A neighbour that is wanted could not be dialled.
+    PeerUnreachable(NodeId),
+    /// A flow is over.
+    Ended(FlowKey),
+    /// A neighbour has been silent for too long.
+    PeerSuspect(NodeId),
+    /// A hop of an origin's flow has no backup left.
+    WantsBackup {
+        /// The flow.
+        flow: FlowKey,
+        /// The hop.
+        hop: u8,
+        /// Who serves it now.
+        active: Option<NodeId>,
+    },
+    /// An origin reaches nobody on its flow's chain.
+    WantsRoute(FlowKey),
+}
+
+#[derive(Debug)]
+struct Flow {
+    splice: Splice,
+    rights: Rights,
+    next_hop: NextHop,
+    /// A repair under way: reported once the new leg is answered.
+    repair: Option<dial::Repair>,
+    /// The candidate to which a link is awaited.
+    waits_for: Option<NodeId>,
+    /// When next has to have answered, a link be up, or a candidate be dialled again.
+    dial_due: Option<Time>,
+    /// Since when an endpoint or relay has had no prev, or an origin no answer from next.
+    alone_since: Option<Time>,
+    /// When a sink's ack is due.
+    ack_due: Option<Time>,
+    /// When links to the next hop's candidates are wished for again.
+    upkeep_due: Option<Time>,
+    /// When another candidate may be asked for again, and after how many attempts.
+    backup_due: Time,
+    backup_attempts: u32,
+    /// When an origin that has everything leaves.
+    leave_due: Option<Time>,
+    /// Terminal codes that an origin was told and has not believed yet.
+    doubted: u32,
+    /// Whether the origin's owner knows that it reaches nobody.
+    route_wanted: bool,
+    /// Relays that failed this origin's flow, the latest last: no plan shall name them again soon.
+    failed: VecDeque<NodeId>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Flows {
+    me: NodeId,
+    is_target: bool,
+    config: FlowsConfig,
+    ring: KeyRing,
+    links: Links,
+    flows: HashMap<FlowKey, Flow>,
+    legs: BTreeMap<LegId, FlowKey>,
+    /// Flows that wait for a link to a candidate.
+    waiting: HashMap<NodeId, BTreeSet<FlowKey>>,
+    timers: Timers<FlowKey>,
+    tombstones: HashMap<FlowKey, CloseCode>,
+    tombstone_ends: VecDeque<(Time, FlowKey)>,
+    prepared: HashMap<(NodeId, super::record::Scope), Time>,
+    news: Vec<News>,
+}
+
+impl Flows {
+    /// None yet, at a node that is a target for flows (an endpoint) or carries them (a relay).
+    #[must_use]
+    pub fn new(me: NodeId, is_target: bool, config: FlowsConfig) -> Self {
+        Self {
+            me,
+            is_target,
+            links: Links::new(me, config.links.clone()),
+            config,
+            ring: KeyRing::default(),
+            flows: HashMap::new(),
+            legs: BTreeMap::new(),
+            waiting: HashMap::new(),
+            timers: Timers::default(),
+            tombstones: HashMap::new(),
+            tombstone_ends: VecDeque::new(),
+            prepared: HashMap::new(),
+            news: Vec::new(),
+        }
+    }
+
+    /// The node's own keys.
+    pub const fn ring_mut(&mut self) -> &mut KeyRing {
+        &mut self.ring
+    }
+
+    /// The node's neighbours.
+    #[must_use]
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The node's neighbours, for wishes.
+    pub const fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+
+    /// How many flows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// What happened that the owner has to act on; to be asked until there is nothing.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// A flow's splice, to look at.
+    #[must_use]
+    pub fn splice(&self, key: &FlowKey) -> Option<&Splice> {
+        self.flows.get(key).map(|flow| &flow.splice)
+    }
+
+    // ---- events ----
+
+    /// Takes a fact about links and legs.
+    pub fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        match event {
+            Event::LinkUp { link, peer, boot, dialed } => {
+                if let Some(old) = self.links.up(link, peer, boot, dialed, now, actions) {
+                    self.link_down(old, now, actions);
+                }
+                self.news.push(News::PeerUp(peer));
+                self.dial_waiting(peer, now, actions);
+            }
+            Event::LinkDown { link } => self.link_down(link, now, actions),
+            Event::ConnectFailed { peer } => {
+                self.links.connect_failed(peer, now);
+                self.news.push(News::PeerUnreachable(peer));
+                self.waiting_failed(peer, now, actions);
+            }
+            Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
+            Event::Control { link, control } => {
+                self.links.heard(link, now);
+                self.control(link, control, now, actions);
+            }
+            Event::Attach { link, attach } => {
+                self.links.heard(link, now);
+                self.attach(link, &attach, now, actions);
+            }
+            Event::Answered { leg, answer } => {
+                self.links.heard(leg.link(), now);
+                self.answered(leg, &answer, now, actions);
+            }
+            Event::LegClosed { leg, code } => self.leg_closed(leg, code, now, actions),
+            Event::LegEnded { leg } => self.leg_ended(leg, now, actions),
+            Event::Asked { .. } => {}
+        }
+    }
+
+    fn control(&mut self, link: LinkId, control: Control, now: Time, actions: &mut Vec<Action>) {
+        match control {
+            Control::Acks(acks) => self.acks(link, &acks, now, actions),
+            Control::Fin { leg, offset } => self.fin(LegId::new(link, leg), offset, now, actions),
+            Control::Close { leg, code, winner } => {
+                self.leg_over(LegId::new(link, leg), code, winner.as_ref(), now, actions);
+            }
+            Control::Update { leg, records, tags } => {
+                self.update(LegId::new(link, leg), &records, &tags, now, actions);
+            }
+            Control::Rerouted { leg, reroute } => self.rerouted(LegId::new(link, leg), reroute, actions),
+            Control::BackupWanted { leg, wish } => self.backup_wanted(LegId::new(link, leg), wish, actions),
+            Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
+        }
+    }
+
+    /// Every leg of a link that is no more is lost.
+    fn link_down(&mut self, link: LinkId, now: Time, actions: &mut Vec<Action>) {
+        let peer = self.links.down(link, now);
+        let range = LegId::new(link, 0)..=LegId::new(link, u32::MAX);
+        let legs: Vec<LegId> = self.legs.range(range).map(|(leg, _)| *leg).collect();
+        for leg in legs {
+            self.leg_over(leg, CloseCode::Lost, None, now, actions);
+        }
+        self.news.extend(peer.filter(|peer| self.links.active(*peer).is_none()).map(News::PeerGone));
+    }
+
+    fn acks(&mut self, link: LinkId, acks: &[(u32, u64)], now: Time, actions: &mut Vec<Action>) {
+        let mut touched = Vec::with_capacity(acks.len());
+        for (number, offset) in acks {
+            let leg = LegId::new(link, *number);
+            let Some((key, flow)) = self.by_leg(leg) else { continue };
+            match flow.splice.ack(leg, *offset) {
+                Ok(()) => touched.push(key),
+                Err(violation) => self.misbehaved(leg, violation, now, actions),
+            }
+        }
+        self.settle_all(&touched, now, actions);
+    }
+
+    fn fin(&mut self, leg: LegId, offset: u64, now: Time, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg) else { return };
+        match flow.splice.fin(leg, offset) {
+            Ok(()) => self.settle(key, now, actions),
+            Err(violation) => self.misbehaved(leg, violation, now, actions),
+        }
+    }
+
+    /// What came over a leg can't be true: the leg is lost, and whoever is behind it told why.
+    fn misbehaved(&mut self, leg: LegId, violation: Violation, now: Time, actions: &mut Vec<Action>) {
+        self.violation(leg.link(), Misdeed::Flow(violation), actions);
+        actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
+        self.leg_over(leg, CloseCode::Malformed, None, now, actions);
+    }
+
+    fn violation(&self, link: LinkId, what: Misdeed, actions: &mut Vec<Action>) {
+        actions.push(Action::Notify(Notice::Violation { link, what }));
+    }
+
+    /// The whole link is worth nothing: its peer does not speak the protocol.
+    fn disconnect(&self, link: LinkId, what: Misdeed, actions: &mut Vec<Action>) {
+        self.violation(link, what, actions);
+        actions.push(Action::Disconnect { link, reason: DisconnectReason::Malformed });
+    }
+
+    fn by_leg(&mut self, leg: LegId) -> Option<(FlowKey, &mut Flow)> {
+        let key = *self.legs.get(&leg)?;
+        self.flows.get_mut(&key).map(|flow| (key, flow))
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let mut news = Vec::new();
+        self.links.handle_timeout(now, actions, &mut news);
+        for item in news {
+            match item {
+                LinkNews::Suspect(link) => {
+                    self.news.extend(self.links.peer(link).map(News::PeerSuspect));
+                    self.leave_link(link, now, actions);
+                }
+                LinkNews::Down(_, peer) => self.news.push(News::PeerDown(peer)),
+            }
+        }
+        while let Some(key) = self.timers.pop_due(now) {
+            self.flow_due(key, now, actions);
+        }
+        self.bury(now);
+    }
+
+    /// When something will be due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let tombstone = self.tombstone_ends.front().map(|(time, _)| *time);
+        [self.links.poll_timeout(), self.timers.next(), tombstone].into_iter().flatten().min()
+    }
+
+    // ---- an endpoint's flows ----
+
+    /// Opens a flow over `route`. `None` if the route is not usable or there are too many flows.
+    pub fn open(
+        &mut self,
+        flow: FlowId,
+        route: Route,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> Option<FlowKey> {
+        let key = FlowKey { origin: route.scope()?.origin, flow, hop: 0 };
+        if self.flows.len() >= self.config.max_flows || self.flows.contains_key(&key) {
+            return None;
+        }
+        route.open()?;
+        let rights = Rights::Origin { route };
+        let next_hop = NextHop::new(rights.next_candidates()?);
+        let mut opened = Flow::new(Splice::origin(), rights, next_hop, now);
+        opened.alone_since = Some(now);
+        self.flows.insert(key, opened);
+        self.keep_warm(key, now, actions);
+        self.settle(key, now, actions);
+        Some(key)
+    }
+
+    /// The application gives a flow up: everybody on its chain is told.
+    pub fn abort(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        self.end(key, CloseCode::Aborted, CloseCode::Aborted, now, actions);
+    }
+
+    /// Ends every flow at this node, for its shutdown: prevs go on over their other candidates.
+    pub fn leave_all(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        for key in keys {
+            self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions);
+        }
+    }
+
+    /// The application sends. To be asked only while [`Flows::may_send`].
+    ///
+    /// # Errors
+    /// [`Violation`] after its end; [`Violation::NotAttached`] if the flow is no more.
+    pub fn send(&mut self, key: FlowKey, bytes: Bytes, actions: &mut Vec<Action>) -> Result<(), Violation> {
+        let flow = self.flows.get_mut(&key).ok_or(Violation::NotAttached)?;
+        flow.splice.send(bytes)?;
+        actions.push(Action::Wake { flow: key });
+        Ok(())
+    }
+
+    /// Whether there is room for what the application sends, and in which direction that is; `None` if the flow is no
+    /// more.
+    #[must_use]
+    pub fn may_send(&self, key: &FlowKey) -> Option<(bool, Direction)> {
+        let splice = self.splice(key)?;
+        Some((splice.has_room(splice.source(), &self.config.limits), splice.source()))
+    }
+
+    /// The application has sent everything.
+    pub fn finish(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.splice.finish();
+            self.settle(key, now, actions);
+        }
+    }
+
+    /// Which direction the application takes, the next bytes of it, and whether it ends after what is left; `None` if the
+    /// flow is no more.
+    #[must_use]
+    pub fn to_take(&self, key: &FlowKey) -> Option<(Direction, Vec<Bytes>, bool)> {
+        let splice = self.splice(key)?;
+        let lane = splice.lane(splice.sink());
+        let chunks = lane.front().filter(|chunk| !chunk.is_empty()).take(TAKEN_CHUNKS).collect();
+        Some((splice.sink(), chunks, lane.is_received()))
+    }
+
+    /// The application took that many bytes, or, after the last, the end.
+    pub fn took(&mut self, key: FlowKey, count: usize, now: Time, actions: &mut Vec<Action>) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            let sink = flow.splice.sink();
+            flow.splice.wrote(sink, count);
+            self.settle(key, now, actions);
+        }
+    }
+
+    // ---- bytes over legs ----
+
+    /// Bytes came over `leg`; whoever writes what they feed is to be woken.
+    pub fn receive(
+        &mut self,
+        leg: LegId,
+        chunks: impl IntoIterator<Item = Bytes>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        self.links.heard(leg.link(), now);
+        let Some((_, flow)) = self.by_leg(leg) else { return };
+        let taken = chunks.into_iter().try_for_each(|bytes| flow.splice.receive(leg, bytes));
+        if let Err(violation) = taken {
+            self.misbehaved(leg, violation, now, actions);
+        }
+    }
+
+    /// Whether to go on reading `leg`.
+    #[must_use]
+    pub fn may_receive(&self, leg: LegId) -> bool {
+        self.attached(leg, Splice::fed_by)
+            .is_some_and(|(splice, direction)| splice.has_room(direction, &self.config.limits))
+    }
+
+    /// Puts what is to be written to `leg` into `chunks`, as far as it fits; returns how many chunks that were.
+    pub fn to_write(&self, leg: LegId, chunks: &mut [Bytes]) -> usize {
+        let Some((splice, direction)) = self.attached(leg, Splice::feeding) else { return 0 };
+        let front = splice.lane(direction).front().filter(|chunk| !chunk.is_empty());
+        chunks.iter_mut().zip(front).map(|(slot, chunk)| *slot = chunk).count()
+    }
+
+    /// That many bytes were written to `leg`.
+    pub fn wrote(&mut self, leg: LegId, count: usize) {
+        if let Some((_, flow)) = self.by_leg(leg)
+            && let Some(direction) = flow.splice.feeding(leg)
+        {
+            flow.splice.wrote(direction, count);
+        }
+    }
+
+    fn attached(
+        &self,
+        leg: LegId,
+        side: impl Fn(&Splice, LegId) -> Option<Direction>,
+    ) -> Option<(&Splice, Direction)> {
+        let splice = self.splice(self.legs.get(&leg)?)?;
+        Some((splice, side(splice, leg)?))
+    }
+}
+
+impl Flow {
+    const fn new(splice: Splice, rights: Rights, next_hop: NextHop, now: Time) -> Self {
+        Self {
+            splice,
+            rights,
+            next_hop,
+            repair: None,
+            waits_for: None,
+            dial_due: None,
+            alone_since: None,
+            ack_due: None,
+            upkeep_due: None,
+            backup_due: now,
+            backup_attempts: 0,
+            leave_due: None,
+            doubted: 0,
+            route_wanted: false,
+            failed: VecDeque::new(),
+        }
+    }
+
+    fn is_origin(&self) -> bool {
+        self.splice.position() == Position::Origin
+    }
+}

@@ -1,0 +1,298 @@
+//! How legs begin and end at a node.
+
+use super::rights::{self, Rights};
+use super::{Flow, FlowKey, Flows, News, NextHop};
+use crate::proto::Epoch;
+use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control};
+use crate::proto::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
+use crate::proto::record::Entry;
+use crate::proto::splice::{Attached, Ending, Freed, LegId, Opening, Splice};
+use crate::proto::time::Time;
+
+impl Flows {
+    /// Somebody opens, resumes or rebuilds a leg (Law 3).
+    pub(super) fn attach(&mut self, link: LinkId, attach: &Attach, now: Time, actions: &mut Vec<Action>) {
+        let leg = LegId::new(link, attach.leg);
+        if !attach.is_bounded() || !self.links.may_name(leg) || self.legs.contains_key(&leg) {
+            actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
+            self.disconnect(link, Misdeed::OutOfBounds, actions);
+            return;
+        }
+        let refused = match self.admit(attach, now) {
+            Ok((key, entry)) => self.accept(leg, key, &entry, attach, now, actions).err(),
+            Err(forbidden) => {
+                self.violation(link, Misdeed::Forbidden(forbidden), actions);
+                Some(CloseCode::Forbidden)
+            }
+        };
+        actions.extend(refused.map(|code| Action::CloseLeg { leg, code }));
+    }
+
+    /// Law 6: whether the attach proves its right to this node.
+    fn admit(&self, attach: &Attach, now: Time) -> Result<(FlowKey, Entry), Forbidden> {
+        let entry = rights::check(&self.ring, attach)?;
+        let scope = attach.records.first().ok_or(Forbidden::NoEntry)?.scope;
+        if entry.reach_next.is_none() != self.is_target {
+            return Err(Forbidden::WrongRole);
+        }
+        let key = FlowKey { origin: scope.origin, flow: attach.flow, hop: scope.hop };
+        let is_new = attach.forward_start == 0 && attach.backward_ack == 0 && !self.flows.contains_key(&key);
+        if is_new && scope.expires < now { Err(Forbidden::Expired) } else { Ok((key, entry)) }
+    }
+
+    fn accept(
+        &mut self,
+        leg: LegId,
+        key: FlowKey,
+        entry: &Entry,
+        attach: &Attach,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), CloseCode> {
+        let rights = Rights::accepted(entry, attach).ok_or(CloseCode::Malformed)?;
+        let next_hop = NextHop::new(rights.next_candidates().unwrap_or_default());
+        if next_hop.len() == 0 && !self.is_target {
+            return Err(CloseCode::Malformed);
+        }
+        let opening = attach.opening();
+        self.admit_flow(key, &opening, actions, now)?;
+        let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
+        match flow.splice.attach(leg, &opening) {
+            Attached::Stale { winner } => {
+                actions.push(explain(leg, CloseCode::Stale, Some(winner)));
+                Err(CloseCode::Stale)
+            }
+            Attached::Impossible => {
+                self.violation(leg.link(), Misdeed::Impossible, actions);
+                Err(CloseCode::Malformed)
+            }
+            Attached::Accepted { answer, replaced, forgotten } => {
+                flow.alone_since = None;
+                flow.rights = rights;
+                flow.next_hop.replace(next_hop.candidates().cloned().collect());
+                self.legs.insert(leg, key);
+                self.links.leg_added(leg.link(), now);
+                actions.push(Action::AnswerLeg { leg, flow: key, answer });
+                if let Some(old) = replaced {
+                    actions.push(explain(old, CloseCode::Replaced, Some(opening.epoch)));
+                    self.drop_leg(old, CloseCode::Replaced, now, actions);
+                    if old.link() != leg.link() {
+                        self.links.doubt(old.link(), now, actions);
+                    }
+                }
+                if let Some(old) = forgotten {
+                    self.drop_leg(old, CloseCode::Lost, now, actions);
+                }
+                self.keep_warm(key, now, actions);
+                self.settle(key, now, actions);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes room for a flow that this node does not hold yet.
+    fn admit_flow(
+        &mut self,
+        key: FlowKey,
+        opening: &Opening,
+        actions: &mut Vec<Action>,
+        now: Time,
+    ) -> Result<(), CloseCode> {
+        if self.flows.contains_key(&key) {
+            return Ok(());
+        }
+        if let Some(code) = self.tombstones.get(&key) {
+            return Err(*code);
+        }
+        if self.flows.len() >= self.config.max_flows {
+            return Err(CloseCode::Overloaded);
+        }
+        let splice = if self.is_target {
+            Splice::target(opening).ok_or(CloseCode::Unknown)?
+        } else {
+            Splice::relay(opening)
+        };
+        self.flows.insert(key, Flow::new(splice, Rights::Target, NextHop::default(), now));
+        if self.is_target {
+            actions.push(Action::Notify(Notice::Accepted { flow: key }));
+        }
+        Ok(())
+    }
+
+    /// The acceptor of a leg answered.
+    pub(super) fn answered(&mut self, leg: LegId, answer: &AttachOk, now: Time, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg) else { return };
+        match flow.splice.answered(leg, answer) {
+            Ok(()) => {
+                flow.dial_due = None;
+                flow.alone_since = None;
+                flow.route_wanted = false;
+                self.repaired(key, now, actions);
+                self.settle(key, now, actions);
+            }
+            Err(violation) if flow.is_origin() => self.misbehaved(leg, violation, now, actions),
+            // Law 5: what next says does not fit what this relay holds, so the relay forgets.
+            Err(_) => self.end(key, CloseCode::Lost, CloseCode::Lost, now, actions),
+        }
+    }
+
+    /// The peer ended a leg with a code. Some codes count only with the control message that goes with them.
+    pub(super) fn leg_closed(&mut self, leg: LegId, code: CloseCode, now: Time, actions: &mut Vec<Action>) {
+        let is_next = self.by_leg(leg).is_some_and(|(_, flow)| flow.splice.next() == Some(leg));
+        if code.is_explained() && is_next {
+            let due = now + self.config.attach_timeout;
+            let Some((key, flow)) = self.by_leg(leg) else { return };
+            flow.dial_due = Some(due);
+            self.schedule(key);
+        } else {
+            self.leg_over(leg, code, None, now, actions);
+        }
+    }
+
+    /// A leg's stream ended without a code.
+    pub(super) fn leg_ended(&mut self, leg: LegId, now: Time, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg) else { return };
+        let was_next = flow.splice.next() == Some(leg);
+        let ending = flow.splice.stream_ended(leg);
+        self.drop_leg(leg, CloseCode::Lost, now, actions);
+        self.follow(key, ending, (was_next, CloseCode::Lost), now, actions);
+    }
+
+    /// A leg is no more.
+    pub(super) fn leg_over(
+        &mut self,
+        leg: LegId,
+        code: CloseCode,
+        winner: Option<&Epoch>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some((key, flow)) = self.by_leg(leg) else { return };
+        let was_next = flow.splice.next() == Some(leg);
+        let ending = flow.splice.closed(leg, code, winner);
+        self.drop_leg(leg, CloseCode::Lost, now, actions);
+        self.follow(key, ending, (was_next, code), now, actions);
+    }
+
+    fn follow(
+        &mut self,
+        key: FlowKey,
+        ending: Ending,
+        (was_next, code): (bool, CloseCode),
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        match ending {
+            Ending::Ignored => {}
+            Ending::Orphaned => {
+                if let Some(flow) = self.flows.get_mut(&key) {
+                    flow.alone_since = Some(now);
+                    self.schedule(key);
+                }
+            }
+            Ending::Dial => self.next_lost(key, cause_of(code), now, actions),
+            Ending::Free(freed) if was_next && self.is_doubtful(key, freed.code) => {
+                self.next_lost(key, Cause::Closed, now, actions);
+            }
+            Ending::Free(freed) => self.free(key, freed, now, actions),
+        }
+    }
+
+    /// A terminal code from a relay is a hint: an origin hears it twice, the second time over another path where there is
+    /// one, before it believes.
+    fn is_doubtful(&mut self, key: FlowKey, code: CloseCode) -> bool {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return false };
+        if code == CloseCode::Done && flow.splice.is_complete() {
+            return false;
+        }
+        flow.doubted += 1;
+        flow.doubted <= 2
+    }
+
+    /// Takes a leg out of the books and has its stream closed.
+    pub(super) fn drop_leg(&mut self, leg: LegId, code: CloseCode, now: Time, actions: &mut Vec<Action>) {
+        if self.legs.remove(&leg).is_some() {
+            actions.push(Action::CloseLeg { leg, code });
+            self.links.leg_removed(leg.link(), now, actions);
+        }
+    }
+
+    /// A flow is over at this node: closes its legs and forgets it.
+    pub(super) fn end(
+        &mut self,
+        key: FlowKey,
+        code: CloseCode,
+        down: CloseCode,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            let freed = flow.splice.free(code, down);
+            self.free(key, freed, now, actions);
+        }
+    }
+
+    pub(super) fn free(&mut self, key: FlowKey, freed: Freed, now: Time, actions: &mut Vec<Action>) {
+        let Freed { code, winner, prev, next, down } = freed;
+        if let Some(leg) = prev {
+            if code.is_explained() {
+                actions.push(explain(leg, code, winner));
+            }
+            self.drop_leg(leg, code, now, actions);
+        }
+        if let Some(leg) = next {
+            self.drop_leg(leg, down, now, actions);
+        }
+        self.flows.remove(&key);
+        self.timers.set(key, None);
+        self.stop_waiting(key);
+        if self.is_target && key.hop > 0 {
+            self.entomb(key, code, now);
+        }
+        self.news.push(News::Ended(key));
+        actions.push(Action::Wake { flow: key });
+        actions.push(Action::Notify(Notice::Ended { flow: key, code }));
+    }
+
+    fn entomb(&mut self, key: FlowKey, code: CloseCode, now: Time) {
+        let answer = if code == CloseCode::Done { CloseCode::Done } else { CloseCode::Aborted };
+        self.tombstones.insert(key, answer);
+        self.tombstone_ends.push_back((now + self.config.tombstone, key));
+        if self.tombstone_ends.len() > self.config.max_flows {
+            self.bury_first();
+        }
+    }
+
+    /// Forgets the flows that ended long ago.
+    pub(super) fn bury(&mut self, now: Time) {
+        while self.tombstone_ends.front().is_some_and(|(end, _)| *end <= now) {
+            self.bury_first();
+        }
+    }
+
+    fn bury_first(&mut self) {
+        if let Some((_, key)) = self.tombstone_ends.pop_front() {
+            self.tombstones.remove(&key);
+        }
+    }
+}
+
+fn explain(leg: LegId, code: CloseCode, winner: Option<Epoch>) -> Action {
+    Action::Control { link: leg.link(), control: Control::Close { leg: leg.number(), code, winner } }
+}
+
+const fn cause_of(code: CloseCode) -> Cause {
+    match code {
+        CloseCode::NoPath => Cause::NoPath,
+        CloseCode::Lost => Cause::LinkLost,
+        CloseCode::Moved
+        | CloseCode::Stale
+        | CloseCode::Replaced
+        | CloseCode::Done
+        | CloseCode::Aborted
+        | CloseCode::Unknown
+        | CloseCode::Forbidden
+        | CloseCode::Malformed
+        | CloseCode::Overloaded => Cause::Closed,
+    }
+}

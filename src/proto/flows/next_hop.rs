@@ -1,0 +1,136 @@
+//! Whom to dial next: the candidates of one flow's next hop and how they have done.
+
+use crate::proto::id::NodeId;
+use crate::proto::links::Standing;
+use crate::proto::record::Candidate;
+
+/// The next hop's candidates, in the order of their record, and what this flow has seen of each.
+#[derive(Debug, Default)]
+pub(super) struct NextHop {
+    candidates: Vec<Seen>,
+    current: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    candidate: Candidate,
+    failures: u32,
+}
+
+impl NextHop {
+    pub(super) fn new(candidates: Vec<Candidate>) -> Self {
+        let seen = |candidate| Seen { candidate, failures: 0 };
+        Self { candidates: candidates.into_iter().map(seen).collect(), current: None }
+    }
+
+    /// Another record of the same hop: what was seen of those who are still in it stays.
+    pub(super) fn replace(&mut self, candidates: Vec<Candidate>) {
+        let current = self.current().map(|candidate| candidate.node);
+        let old = std::mem::replace(self, Self::new(candidates));
+        for seen in &mut self.candidates {
+            let before = old.candidates.iter().find(|before| before.candidate.node == seen.candidate.node);
+            seen.failures = before.map_or(0, |before| before.failures);
+        }
+        self.current = current.and_then(|node| self.place(node));
+    }
+
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter().map(|seen| &seen.candidate)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.candidates.len()
+    }
+
+    pub(super) fn get(&self, place: usize) -> Option<&Candidate> {
+        self.candidates.get(place).map(|seen| &seen.candidate)
+    }
+
+    pub(super) fn place(&self, node: NodeId) -> Option<usize> {
+        self.candidates().position(|candidate| candidate.node == node)
+    }
+
+    /// The candidate that is dialled, attached, or waited for.
+    pub(super) fn current(&self) -> Option<&Candidate> {
+        self.get(self.current?)
+    }
+
+    pub(super) const fn current_place(&self) -> Option<usize> {
+        self.current
+    }
+
+    pub(super) const fn set_current(&mut self, place: usize) {
+        self.current = Some(place);
+    }
+
+    /// The current candidate failed this flow: the others come first now.
+    pub(super) fn penalise_current(&mut self) {
+        if let Some(seen) = self.current.and_then(|place| self.candidates.get_mut(place)) {
+            seen.failures += 1;
+        }
+    }
+
+    /// The current candidate has served for a while: what it did before is forgiven.
+    pub(super) fn forgive_current(&mut self) {
+        if let Some(seen) = self.current.and_then(|place| self.candidates.get_mut(place)) {
+            seen.failures = 0;
+        }
+    }
+
+    /// How often the candidate that did best has failed this flow.
+    pub(super) fn least_failures(&self) -> u32 {
+        self.candidates.iter().map(|seen| seen.failures).min().unwrap_or(0)
+    }
+
+    /// Whether `place` has failed this flow.
+    pub(super) fn has_failed(&self, place: usize) -> bool {
+        self.candidates.get(place).is_some_and(|seen| seen.failures > 0)
+    }
+
+    /// The most promising candidate: alive before doubtful, then the one that failed least, then the record's order.
+    pub(super) fn choose(&self, standing: impl Fn(NodeId) -> Standing) -> Option<usize> {
+        let rank = |(place, seen): (usize, &Seen)| {
+            let standing = standing(seen.candidate.node);
+            (standing >= Standing::Suspect, seen.failures, standing, place)
+        };
+        self.candidates.iter().enumerate().map(rank).min().map(|(.., place)| place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    fn hop(nodes: &[u8]) -> NextHop {
+        let candidate = |&n: &u8| Candidate { node: node(n), name: String::new(), address: None };
+        NextHop::new(nodes.iter().map(candidate).collect())
+    }
+
+    #[test]
+    fn the_most_promising_first() {
+        let mut hop = hop(&[1, 2, 3]);
+        assert_eq!(hop.choose(|_| Standing::Up), Some(0));
+        let first_is_suspect = |n| if n == node(1) { Standing::Suspect } else { Standing::Absent };
+        assert_eq!(hop.choose(first_is_suspect), Some(1), "an absent one before a suspect");
+        hop.set_current(1);
+        hop.penalise_current();
+        assert_eq!(hop.choose(first_is_suspect), Some(2));
+    }
+
+    #[test]
+    fn what_was_seen_survives_a_new_record() {
+        let mut hop = hop(&[1, 2]);
+        hop.set_current(0);
+        hop.penalise_current();
+        hop.set_current(1);
+        let next = |n: u8| Candidate { node: node(n), name: String::new(), address: None };
+        hop.replace(vec![next(2), next(1), next(3)]);
+        assert_eq!(hop.current_place(), Some(0));
+        assert_eq!(hop.choose(|_| Standing::Up), Some(0));
+        assert!(hop.has_failed(1) && !hop.has_failed(2));
+    }
+}

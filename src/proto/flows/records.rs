@@ -1,0 +1,303 @@
+//! How a route stays usable: new records travel along the flow, links to candidates are kept warm, and a backup that was
+//! used up is replaced.
+//!
+//! The node before a hop is the first to know that it needs another candidate; the origin alone knows everybody who is on
+//! the chain already, may ask the bootstrap, and can compute tags. So a wish travels up to the origin, and a new record
+//! comes down with a tag for each of its candidates, folded on its way by every dialer.
+
+use super::{Flow, FlowKey, Flows, News, Rights};
+use crate::proto::frame::{BackupWish, CloseCode, Control, Reroute, tags_fit};
+use crate::proto::id::NodeId;
+use crate::proto::links::Standing;
+use crate::proto::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
+use crate::proto::record::{Candidate, MAX_RECORDS, Record, Route, Tag};
+use crate::proto::splice::LegId;
+use crate::proto::time::Time;
+use std::time::Duration;
+
+/// Candidates that a hop should have: one that serves and one that stands by.
+const PROTECTED: usize = 2;
+/// The first pause before another backup is asked for again; doubled each time.
+const FIRST_BACKUP_PAUSE: Duration = Duration::from_millis(100);
+/// Failed relays that an origin remembers for a flow.
+const MAX_FAILED: usize = 32;
+/// Backups that a node remembers having prepared.
+const MAX_PREPARED: usize = 4096;
+
+impl Flows {
+    // ---- warm links ----
+
+    /// Wishes for links to the candidates of a flow's next hop, and has the backups do the same for the hop after.
+    pub(super) fn keep_warm(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let upkeep = self.config.upkeep;
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if flow.next_hop.len() == 0 {
+            return;
+        }
+        flow.upkeep_due = Some(now + upkeep);
+        if flow.splice.is_next_answered() && flow.repair.is_none() {
+            flow.next_hop.forgive_current();
+        }
+        let prepare = flow.rights.prepare().zip(flow.rights.records().first().map(|record| record.scope));
+        let current = flow.next_hop.current().map(|candidate| candidate.node);
+        let candidates: Vec<Candidate> = flow.next_hop.candidates().cloned().collect();
+        for candidate in candidates {
+            if let Some(address) = candidate.address {
+                self.links.want(candidate.node, address, now + upkeep * 3, now, actions);
+            }
+            let Some((control, scope)) = prepare.clone() else { continue };
+            let Some(link) = self.links.active(candidate.node) else { continue };
+            let known = (candidate.node, scope);
+            let is_due = self.prepared.get(&known).is_none_or(|at| now.since(*at) >= upkeep);
+            if Some(candidate.node) != current && is_due {
+                self.prepared.insert(known, now);
+                actions.push(Action::Control { link, control });
+            }
+        }
+        if self.prepared.len() > MAX_PREPARED {
+            self.prepared.retain(|_, at| now.since(*at) < upkeep);
+        }
+    }
+
+    /// This node may be needed as a backup: it wishes for links to the hop after its own.
+    pub(super) fn prepare(
+        &mut self,
+        link: LinkId,
+        own: &Record,
+        next: &Record,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        if !own.is_bounded() || !next.is_bounded() {
+            self.disconnect(link, Misdeed::OutOfBounds, actions);
+            return;
+        }
+        let reach = self.ring.entry(own).and_then(|entry| entry.reach_next);
+        let candidates = reach.and_then(|reach| next.candidates(&reach)).unwrap_or_default();
+        for candidate in candidates {
+            if let Some(address) = candidate.address {
+                self.links.want(candidate.node, address, now + self.config.upkeep * 3, now, actions);
+            }
+        }
+    }
+
+    // ---- another backup ----
+
+    /// Asks for another candidate if the next hop has none standing by: the origin its owner, a relay the origin.
+    pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get(&key) else { return };
+        let is_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let usable = self.usable(flow);
+        if is_target || flow.backup_due > now || usable.len() >= PROTECTED {
+            return;
+        }
+        let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
+        let active = flow.next_hop.current_place().filter(|_| flow.splice.is_next_answered());
+        if flow.is_origin() {
+            let active = active.and_then(|place| flow.next_hop.get(place)).map(|candidate| candidate.node);
+            self.news.push(News::WantsBackup { flow: key, hop: scope.hop, active });
+        } else if let Some(prev) = flow.splice.prev() {
+            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
+            let wish = BackupWish {
+                hop: scope.hop,
+                version: scope.version,
+                active: active.and_then(|place| u8::try_from(place).ok()),
+                unusable: unusable.fold(0, |bits, (_, place)| bits | 1 << place),
+            };
+            actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
+        }
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        flow.backup_due = now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(6));
+        flow.backup_attempts += 1;
+        self.schedule(key);
+    }
+
+    /// A relay further down needs another candidate for the hop after it: passes that on to the origin.
+    pub(super) fn backup_wanted(&mut self, leg: LegId, wish: BackupWish, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
+            return;
+        };
+        if let Some(prev) = flow.splice.prev() {
+            actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
+        }
+        let Rights::Origin { route } = &flow.rights else { return };
+        let Some(record) = route.records.iter().find(|record| record.scope.hop == wish.hop) else { return };
+        if record.scope.version > wish.version {
+            // It was answered already, and the answer lost with a leg.
+            return self.send_down(key, &[wish.hop], actions);
+        }
+        let candidates = route.secret.open(record).unwrap_or_default();
+        let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| wish.unusable >> place & 1 == 1);
+        let unusable: Vec<NodeId> = unusable.map(|(candidate, _)| candidate.node).collect();
+        let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
+        for node in unusable {
+            flow.note_failed(node);
+        }
+        self.news.push(News::WantsBackup { flow: key, hop: wish.hop, active });
+    }
+
+    /// The candidates of a flow's next hop that look alive and have not failed it, the current one included.
+    fn usable(&self, flow: &Flow) -> Vec<NodeId> {
+        let is_usable = |(place, candidate): &(usize, &Candidate)| {
+            let is_current = flow.next_hop.current_place() == Some(*place);
+            let alive = self.links.standing(candidate.node) < Standing::Suspect && candidate.node != self.me;
+            alive && (is_current || !flow.next_hop.has_failed(*place))
+        };
+        let usable = flow.next_hop.candidates().enumerate().filter(is_usable);
+        usable.map(|(_, candidate)| candidate.node).collect()
+    }
+
+    /// The records of an origin's flow, and the relays that no plan for it should name.
+    #[must_use]
+    pub fn chain(&self, key: &FlowKey) -> Option<(&[Record], Vec<NodeId>)> {
+        let flow = self.flows.get(key).filter(|flow| flow.is_origin())?;
+        let usable = self.usable(flow);
+        let next = flow.next_hop.candidates().map(|candidate| candidate.node);
+        let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
+        exclude.extend(flow.failed.iter().filter(|node| !usable.contains(node)));
+        Some((flow.rights.records(), exclude))
+    }
+
+    /// The bootstrap gave a hop of an origin's flow another candidate.
+    pub fn backup_found(&mut self, key: FlowKey, record: &Record, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
+        let hop = record.scope.hop;
+        let version =
+            |flow: &Flow| flow.rights.records().iter().find(|r| r.scope.hop == hop).map(|r| r.scope.version);
+        let before = version(flow);
+        flow.rights.adopt(std::slice::from_ref(record), &[]);
+        if version(flow) != before {
+            self.candidates_changed(key, now, actions);
+            self.tell_chain(key, ChainChange::BackupReplaced { hop }, actions);
+            self.send_down(key, &[hop], actions);
+        }
+    }
+
+    // ---- records on their way ----
+
+    /// Newer records came down along a flow: a relay keeps them, and passes on what lies beyond its next hop.
+    pub(super) fn update(
+        &mut self,
+        leg: LegId,
+        records: &[Record],
+        tags: &[Vec<Tag>],
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let bounded = records.len() <= MAX_RECORDS && records.iter().all(Record::is_bounded);
+        if !bounded || !tags_fit(records, tags) {
+            return self.disconnect(leg.link(), Misdeed::OutOfBounds, actions);
+        }
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.prev() == Some(leg)) else {
+            return;
+        };
+        flow.rights.adopt(records, tags);
+        let nearest = flow.rights.records().first().map_or(u8::MAX, |record| record.scope.hop);
+        let beyond: Vec<u8> =
+            records.iter().map(|record| record.scope.hop).filter(|hop| *hop > nearest).collect();
+        self.candidates_changed(key, now, actions);
+        self.send_down(key, &beyond, actions);
+    }
+
+    /// The record of the next hop may be another: looks at its candidates anew.
+    fn candidates_changed(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let Some(candidates) = flow.rights.next_candidates() else { return };
+        if flow.next_hop.candidates().eq(&candidates) {
+            return;
+        }
+        flow.next_hop.replace(candidates);
+        flow.backup_attempts = 0;
+        flow.backup_due = now;
+        self.keep_warm(key, now, actions);
+        self.settle(key, now, actions);
+    }
+
+    /// Sends this node's records of `hops` to next, with their tags. Those of the next hop itself stay here.
+    fn send_down(&self, key: FlowKey, hops: &[u8], actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get(&key) else { return };
+        let nearest = flow.rights.records().first().map_or(u8::MAX, |record| record.scope.hop);
+        let hops: Vec<u8> = hops.iter().copied().filter(|hop| *hop > nearest).collect();
+        let Some(next) = flow.splice.next().filter(|_| !hops.is_empty()) else { return };
+        let Some(all) = flow.rights.tags(key.flow, flow.splice.dials()) else { return };
+        let named =
+            flow.rights.records().iter().zip(all).filter(|(record, _)| hops.contains(&record.scope.hop));
+        let (records, tags) = named.map(|(record, tags)| (record.clone(), tags)).unzip();
+        actions.push(control(next, |leg| Control::Update { leg, records, tags }));
+    }
+
+    /// A relay further down repaired its next hop: passes that on to the origin.
+    pub(super) fn rerouted(&mut self, leg: LegId, reroute: Reroute, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
+            return;
+        };
+        if let Some(prev) = flow.splice.prev() {
+            actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
+        }
+        let Rights::Origin { route } = &flow.rights else { return };
+        let hop = route.records.iter().find(|record| record.scope.hop == reroute.hop);
+        let named = hop.filter(|record| record.scope.version == reroute.version);
+        let candidates = named.and_then(|record| route.secret.open(record)).unwrap_or_default();
+        let at = |place: u8| candidates.get(usize::from(place)).cloned();
+        let (from, to) = (at(reroute.from), at(reroute.to));
+        if let Some(from) = &from {
+            flow.note_failed(from.node);
+        }
+        actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
+    }
+
+    // ---- the origin's routes ----
+
+    /// The origin has another route for a flow: it goes on over that one.
+    pub fn reroute(&mut self, key: FlowKey, route: Route, now: Time, actions: &mut Vec<Action>) {
+        let same_origin = route.scope().is_some_and(|scope| scope.origin == key.origin);
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin() && same_origin) else {
+            return;
+        };
+        let rights = Rights::Origin { route };
+        let Some(candidates) = rights.next_candidates() else { return };
+        flow.rights = rights;
+        flow.next_hop.replace(candidates);
+        flow.route_wanted = false;
+        self.tell_chain(key, ChainChange::Rebuilt, actions);
+        self.keep_warm(key, now, actions);
+        if let Some(leg) = self.flows.get_mut(&key).and_then(|flow| flow.splice.leave_next()) {
+            self.drop_leg(leg, CloseCode::Moved, now, actions);
+        }
+        self.stop_waiting(key);
+        self.dial(key, now, actions);
+        self.settle(key, now, actions);
+    }
+
+    /// No other route was to be had: the origin's flow may ask again later.
+    pub fn route_not_found(&mut self, key: FlowKey) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.route_wanted = false;
+        }
+    }
+
+    /// Tells the application what the chain of its flow looks like.
+    pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get(&key) else { return };
+        let Rights::Origin { route } = &flow.rights else { return };
+        let mut hops = route.open().unwrap_or_default();
+        hops.pop();
+        actions.push(Action::Notify(Notice::Chain { flow: key, hops, change }));
+    }
+}
+
+/// A control message about `leg`, to whoever is at its other end.
+fn control(leg: LegId, message: impl FnOnce(u32) -> Control) -> Action {
+    Action::Control { link: leg.link(), control: message(leg.number()) }
+}
+
+impl Flow {
+    /// A relay failed this origin's flow.
+    pub(super) fn note_failed(&mut self, node: NodeId) {
+        self.failed.retain(|failed| *failed != node);
+        self.failed.push_back(node);
+        if self.failed.len() > MAX_FAILED {
+            self.failed.pop_front();
+        }
+    }
+}

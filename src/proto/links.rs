@@ -1,0 +1,399 @@
+//! A node's neighbours: which links there are, who is wanted as a neighbour, and who of them is alive.
+//!
+//! Between two nodes one link is *active* and takes new legs. Of two simultaneous links the one dialled by the smaller
+//! NodeId stays; the other is *retired*: its legs go on, it takes no new ones and is closed when it has none. Both ends
+//! come to the same choice without a word. A link from a new life of the peer's process kills the old one.
+//!
+//! Whoever dialled a link keeps it up as long as it is wanted or carries legs; the other end never closes an idle one.
+//!
+//! Links do not know flows.
+
+use super::detector::{Config as DetectorConfig, Detector, Outcome};
+use super::frame::Heartbeat;
+use super::id::{BootId, NodeId};
+use super::machine::{Action, DisconnectReason, LinkId, NeighbourChange, Notice};
+use super::splice::LegId;
+use super::time::Time;
+use super::timers::Timers;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Settings of [`Links`].
+#[derive(Clone, Debug)]
+pub struct LinksConfig {
+    /// How liveness is judged.
+    pub detector: DetectorConfig,
+    /// Most neighbours that may be wanted, and most links; beyond, wishes are ignored and peers turned away.
+    pub max_links: usize,
+    /// The first and the longest pause between attempts to dial a neighbour.
+    pub redial: (Duration, Duration),
+}
+
+impl Default for LinksConfig {
+    fn default() -> Self {
+        Self {
+            detector: DetectorConfig::default(),
+            max_links: 4096,
+            redial: (Duration::from_millis(100), Duration::from_secs(5)),
+        }
+    }
+}
+
+/// How good a neighbour looks, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// A link is up and the peer alive.
+    Up,
+    /// There is no link yet.
+    Absent,
+    /// The peer has been silent for too long.
+    Suspect,
+    /// It could not be dialled the last time, or was found dead.
+    Failed,
+}
+
+/// What the owner of [`Links`] has to act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkNews {
+    /// Move what goes over this link.
+    Suspect(LinkId),
+    /// The peer is dead: report it. Its link is being closed.
+    Down(LinkId, NodeId),
+}
+
+#[derive(Debug)]
+struct Link {
+    peer: NodeId,
+    boot: BootId,
+    dialed: bool,
+    detector: Detector,
+    legs: u32,
+    next_leg: u32,
+    retired: bool,
+    suspect: bool,
+}
+
+#[derive(Debug)]
+struct Wish {
+    address: SocketAddr,
+    until: Time,
+    connecting: bool,
+    failures: u32,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Links {
+    me: NodeId,
+    config: LinksConfig,
+    links: HashMap<LinkId, Link>,
+    active: HashMap<NodeId, LinkId>,
+    wishes: HashMap<NodeId, Wish>,
+    judged: Timers<LinkId>,
+    wished: Timers<NodeId>,
+}
+
+impl Links {
+    /// No links yet.
+    #[must_use]
+    pub fn new(me: NodeId, config: LinksConfig) -> Self {
+        Self {
+            me,
+            config,
+            links: HashMap::new(),
+            active: HashMap::new(),
+            wishes: HashMap::new(),
+            judged: Timers::default(),
+            wished: Timers::default(),
+        }
+    }
+
+    /// Who is at the other end of a link.
+    #[must_use]
+    pub fn peer(&self, link: LinkId) -> Option<NodeId> {
+        self.links.get(&link).map(|link| link.peer)
+    }
+
+    /// The link that takes new legs to `peer`.
+    #[must_use]
+    pub fn active(&self, peer: NodeId) -> Option<LinkId> {
+        self.active.get(&peer).copied()
+    }
+
+    /// Whether this node dialled `link`.
+    #[must_use]
+    pub fn is_dialed(&self, link: LinkId) -> Option<bool> {
+        self.links.get(&link).map(|link| link.dialed)
+    }
+
+    /// How good a neighbour `peer` looks.
+    #[must_use]
+    pub fn standing(&self, peer: NodeId) -> Standing {
+        match self.active.get(&peer).and_then(|link| self.links.get(link)) {
+            Some(link) if link.suspect => Standing::Suspect,
+            Some(_) => Standing::Up,
+            None if self.wishes.get(&peer).is_some_and(|wish| wish.failures > 0) => Standing::Failed,
+            None => Standing::Absent,
+        }
+    }
+
+    /// When the peer at the other end of `link` was last heard.
+    #[must_use]
+    pub fn last_heard(&self, link: LinkId) -> Option<Time> {
+        self.links.get(&link).map(|link| link.detector.last_heard())
+    }
+
+    /// How many links there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    // ---- links come and go ----
+
+    /// A connection is up. Returns the link to the peer's former life, which is to be counted as down.
+    pub fn up(
+        &mut self,
+        id: LinkId,
+        peer: NodeId,
+        boot: BootId,
+        dialed: bool,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> Option<LinkId> {
+        if let Some(wish) = self.wishes.get_mut(&peer) {
+            (wish.connecting, wish.failures) = (false, 0);
+            self.wished.set(peer, Some(wish.until));
+        }
+        if self.links.len() >= self.config.max_links {
+            actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Overloaded });
+            return None;
+        }
+        let detector = Detector::new(self.config.detector, now);
+        let next_leg = u32::from(!dialed);
+        let link = Link { peer, boot, dialed, detector, legs: 0, next_leg, retired: false, suspect: false };
+        self.links.insert(id, link);
+        let superseded = self.choose_active(id, peer, actions);
+        self.judge(id, now, actions, &mut Vec::new());
+        actions.push(Action::Notify(neighbour(peer, NeighbourChange::Up, Duration::ZERO)));
+        superseded
+    }
+
+    /// Which of two links to a peer is active from now on.
+    fn choose_active(&mut self, new: LinkId, peer: NodeId, actions: &mut Vec<Action>) -> Option<LinkId> {
+        let old = self.active.insert(peer, new)?;
+        let (boots, dialed) = match (self.links.get(&old), self.links.get(&new)) {
+            (Some(old), Some(new)) => ((old.boot, new.boot), (old.dialed, new.dialed)),
+            _ => return None,
+        };
+        if boots.0 != boots.1 {
+            actions.push(Action::Disconnect { link: old, reason: DisconnectReason::Superseded });
+            return Some(old);
+        }
+        let old_stays = dialed.0 != dialed.1 && dialed.0 == (self.me < peer);
+        let (stays, retired) = if old_stays { (old, new) } else { (new, old) };
+        self.active.insert(peer, stays);
+        if let Some(link) = self.links.get_mut(&retired) {
+            link.retired = true;
+        }
+        self.close_if_unneeded(retired, actions);
+        None
+    }
+
+    /// A connection is no more. Returns who was at its end.
+    pub fn down(&mut self, id: LinkId, now: Time) -> Option<NodeId> {
+        let link = self.links.remove(&id)?;
+        self.judged.set(id, None);
+        if self.active.get(&link.peer) == Some(&id) {
+            self.active.remove(&link.peer);
+            if self.wishes.contains_key(&link.peer) {
+                self.wished.set(link.peer, Some(now));
+            }
+        }
+        Some(link.peer)
+    }
+
+    /// A leg is to be opened on `link`: its number there.
+    pub fn open_leg(&mut self, id: LinkId, now: Time) -> Option<LegId> {
+        let link = self.links.get_mut(&id)?;
+        let number = link.next_leg;
+        link.next_leg = number.checked_add(2)?;
+        self.leg_added(id, now);
+        Some(LegId::new(id, number))
+    }
+
+    /// Whether the peer may call a new leg on `link` by this number.
+    #[must_use]
+    pub fn may_name(&self, leg: LegId) -> bool {
+        self.links.get(&leg.link()).is_some_and(|link| leg.number() % 2 == u32::from(link.dialed))
+    }
+
+    /// `link` carries one leg more.
+    pub fn leg_added(&mut self, id: LinkId, now: Time) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.legs += 1;
+            link.detector.set_busy(true, now);
+            self.judged.set(id, link.detector.poll_timeout());
+        }
+    }
+
+    /// `link` carries one leg less.
+    pub fn leg_removed(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.legs = link.legs.saturating_sub(1);
+        if link.legs == 0 {
+            link.detector.set_busy(false, now);
+            self.judged.set(id, link.detector.poll_timeout());
+            self.close_if_unneeded(id, actions);
+        }
+    }
+
+    /// Closes a link without legs that is retired, or that this node dialled and no longer wants.
+    fn close_if_unneeded(&mut self, id: LinkId, actions: &mut Vec<Action>) {
+        let Some(link) = self.links.get(&id) else { return };
+        let unwanted = link.dialed && !self.wishes.contains_key(&link.peer);
+        if link.legs == 0 && (link.retired || unwanted) {
+            actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Idle });
+        }
+    }
+
+    // ---- who is wanted ----
+
+    /// `peer` is wanted as a neighbour until `until`, at least.
+    pub fn want(
+        &mut self,
+        peer: NodeId,
+        address: SocketAddr,
+        until: Time,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        if peer == self.me || (self.wishes.len() >= self.config.max_links && !self.wishes.contains_key(&peer))
+        {
+            return;
+        }
+        let fresh = Wish { address, until, connecting: false, failures: 0 };
+        let wish = self.wishes.entry(peer).or_insert(fresh);
+        wish.address = address;
+        wish.until = wish.until.max(until);
+        if wish.failures == 0 {
+            self.connect(peer, now, actions);
+        }
+    }
+
+    /// `peer` is wanted no more.
+    pub fn unwant(&mut self, peer: NodeId, actions: &mut Vec<Action>) {
+        self.wishes.remove(&peer);
+        self.wished.set(peer, None);
+        if let Some(link) = self.active(peer) {
+            self.close_if_unneeded(link, actions);
+        }
+    }
+
+    fn connect(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        let linked = self.active.contains_key(&peer);
+        let Some(wish) = self.wishes.get_mut(&peer) else { return };
+        if linked {
+            self.wished.set(peer, Some(wish.until.max(now + Duration::from_micros(1))));
+        } else if !wish.connecting {
+            wish.connecting = true;
+            self.wished.set(peer, None);
+            actions.push(Action::Connect { peer, address: wish.address });
+        }
+    }
+
+    /// Dialling `peer` came to nothing.
+    pub fn connect_failed(&mut self, peer: NodeId, now: Time) {
+        let Some(wish) = self.wishes.get_mut(&peer) else { return };
+        wish.connecting = false;
+        let (first, longest) = self.config.redial;
+        let pause = first.saturating_mul(1 << wish.failures.min(16)).min(longest);
+        wish.failures += 1;
+        self.wished.set(peer, Some(now + pause));
+    }
+
+    // ---- liveness ----
+
+    /// Some packet came over `link`.
+    pub fn heard(&mut self, id: LinkId, now: Time) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detector.on_traffic(now);
+        }
+    }
+
+    /// Somebody found the peer at the end of `link` wanting: it is probed at once.
+    pub fn doubt(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detector.on_hint(now);
+            self.judge(id, now, actions, &mut Vec::new());
+        }
+    }
+
+    /// A heartbeat came over `link`.
+    pub fn heartbeat(&mut self, id: LinkId, heartbeat: &Heartbeat, now: Time, actions: &mut Vec<Action>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detector.on_heartbeat(heartbeat, now);
+            self.judge(id, now, actions, &mut Vec::new());
+        }
+    }
+
+    /// Does what is due; what the owner has to act on goes to `news`.
+    pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>, news: &mut Vec<LinkNews>) {
+        while let Some(link) = self.judged.pop_due(now) {
+            self.judge(link, now, actions, news);
+        }
+        while let Some(peer) = self.wished.pop_due(now) {
+            if self.wishes.get(&peer).is_some_and(|wish| wish.until <= now) {
+                self.unwant(peer, actions);
+            } else {
+                self.connect(peer, now, actions);
+            }
+        }
+    }
+
+    /// When something will be due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.judged.next(), self.wished.next()].into_iter().flatten().min()
+    }
+
+    fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>, news: &mut Vec<LinkNews>) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        while let Some(outcome) = link.detector.poll(now) {
+            let silence = now.since(link.detector.last_heard());
+            let change = match outcome {
+                Outcome::SendHeartbeat(heartbeat) => {
+                    actions.push(Action::Heartbeat { link: id, heartbeat });
+                    continue;
+                }
+                Outcome::Suspect => {
+                    link.suspect = true;
+                    news.push(LinkNews::Suspect(id));
+                    NeighbourChange::Suspect
+                }
+                Outcome::Recovered => {
+                    link.suspect = false;
+                    NeighbourChange::Recovered
+                }
+                Outcome::Down => {
+                    news.push(LinkNews::Down(id, link.peer));
+                    actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Down });
+                    NeighbourChange::Down
+                }
+            };
+            actions.push(Action::Notify(neighbour(link.peer, change, silence)));
+        }
+        self.judged.set(id, link.detector.poll_timeout());
+    }
+}
+
+fn neighbour(node: NodeId, change: NeighbourChange, silence: Duration) -> Notice {
+    Notice::Neighbour { node, change, silence }
+}

@@ -1,0 +1,371 @@
+//! What a node's machine hears and what it commands.
+//!
+//! An [`Event`] reports a fact, an [`Action`] commands; every action that can fail comes back as an event. Payload never
+//! rides here: whoever drives the machine moves bytes between its streams and the machine's
+//! [`Flows`](super::flows::Flows) directly, and looks at a flow again whenever [`Action::Wake`] names it.
+
+use super::flows::{FlowKey, Flows};
+use super::frame::{Attach, AttachOk, CloseCode, Control, Heartbeat, Reroute};
+use super::id::{BootId, FlowId, NodeId};
+use super::lane::Violation;
+use super::record::Candidate;
+use super::rpc::{Refusal, Request, Response};
+use super::splice::LegId;
+use super::time::Time;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A QUIC connection to a neighbour, numbered by the driver. Unique in the node's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u32);
+
+/// A question to the bootstrap on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// Why a question got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskFailure {
+    /// No answer in time.
+    Timeout,
+    /// No connection, or it broke.
+    Unreachable,
+}
+
+/// A fact.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A connection to a neighbour is up: handshake done, [`Hello`](super::frame::Hello) heard.
+    LinkUp {
+        /// The connection.
+        link: LinkId,
+        /// Whose certificate the peer showed.
+        peer: NodeId,
+        /// The life of the peer's process.
+        boot: BootId,
+        /// Whether this node dialled it.
+        dialed: bool,
+    },
+    /// A connection is no more, and every leg on it.
+    LinkDown {
+        /// The connection.
+        link: LinkId,
+    },
+    /// [`Action::Connect`] came to nothing.
+    ConnectFailed {
+        /// Who was dialled.
+        peer: NodeId,
+    },
+    /// A heartbeat came.
+    Heartbeat {
+        /// Over which connection.
+        link: LinkId,
+        /// It.
+        heartbeat: Heartbeat,
+    },
+    /// A control message came.
+    Control {
+        /// Over which connection.
+        link: LinkId,
+        /// It.
+        control: Control,
+    },
+    /// Somebody opened a leg. The driver has kept its stream under [`LegId::new`]`(link, attach.leg)`.
+    Attach {
+        /// Over which connection.
+        link: LinkId,
+        /// Its header.
+        attach: Box<Attach>,
+    },
+    /// The acceptor of a leg answered.
+    Answered {
+        /// The leg.
+        leg: LegId,
+        /// Its answer.
+        answer: AttachOk,
+    },
+    /// The peer ended a leg with a code.
+    LegClosed {
+        /// The leg.
+        leg: LegId,
+        /// Its code.
+        code: CloseCode,
+    },
+    /// A leg's stream ended without a code, or could not be opened.
+    LegEnded {
+        /// The leg.
+        leg: LegId,
+    },
+    /// The bootstrap answered, or did not.
+    Asked {
+        /// The question.
+        ask: AskId,
+        /// The answer.
+        result: Result<Response, AskFailure>,
+    },
+}
+
+/// A command.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Dial a neighbour: ends in [`Event::LinkUp`] or [`Event::ConnectFailed`].
+    Connect {
+        /// Whose certificate it has to show.
+        peer: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Close a connection. [`Event::LinkDown`] follows.
+    Disconnect {
+        /// Which.
+        link: LinkId,
+        /// Why, for its log and the peer's.
+        reason: DisconnectReason,
+    },
+    /// Send a heartbeat, or drop it if it can't leave now.
+    Heartbeat {
+        /// Over which connection.
+        link: LinkId,
+        /// It.
+        heartbeat: Heartbeat,
+    },
+    /// Send a control message.
+    Control {
+        /// Over which connection.
+        link: LinkId,
+        /// It.
+        control: Control,
+    },
+    /// Open a leg's stream and send its header; raw bytes of the flow follow.
+    OpenLeg {
+        /// The leg.
+        leg: LegId,
+        /// Which flow's.
+        flow: FlowKey,
+        /// Its header.
+        attach: Box<Attach>,
+    },
+    /// Answer a leg that was opened by the peer; raw bytes of the flow follow.
+    AnswerLeg {
+        /// The leg.
+        leg: LegId,
+        /// Which flow's.
+        flow: FlowKey,
+        /// The answer.
+        answer: AttachOk,
+    },
+    /// Reset and stop a leg's stream. Nothing follows.
+    CloseLeg {
+        /// The leg.
+        leg: LegId,
+        /// Why.
+        code: CloseCode,
+    },
+    /// A flow may have bytes to write or room to read: look again.
+    Wake {
+        /// Which.
+        flow: FlowKey,
+    },
+    /// Ask the bootstrap: ends in [`Event::Asked`].
+    Ask {
+        /// The question's number.
+        ask: AskId,
+        /// It.
+        request: Request,
+        /// Over a new connection, to the next bootstrap in the list, with its address resolved anew.
+        fresh: bool,
+    },
+    /// For the application, the log and the counters.
+    Notify(Notice),
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DisconnectReason {
+    /// Nobody needs it any more.
+    Idle,
+    /// The peer restarted or dialled anew.
+    Superseded,
+    /// The peer is dead.
+    Down,
+    /// The peer broke the protocol.
+    Malformed,
+    /// This node can take no more.
+    Overloaded,
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// The node got its first lease, or got one back.
+    Enrolled,
+    /// The bootstrap refused what the node offers, and will go on refusing.
+    EnrolmentRefused {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The node has no lease; it goes on trying.
+    NotEnrolled {
+        /// Why.
+        cause: String,
+    },
+    /// An origin's flow has a route and is on its way.
+    Opened {
+        /// Which.
+        flow: FlowKey,
+        /// Whom it leads to.
+        target: NodeId,
+        /// Hops for which the pool had no backup.
+        unprotected: Vec<u8>,
+    },
+    /// An origin's flow could not be opened.
+    OpenFailed {
+        /// Which.
+        flow: FlowId,
+        /// Why.
+        cause: OpenFailure,
+    },
+    /// A target accepted a flow.
+    Accepted {
+        /// Which.
+        flow: FlowKey,
+    },
+    /// A flow is over at this node.
+    Ended {
+        /// Which.
+        flow: FlowKey,
+        /// Why.
+        code: CloseCode,
+    },
+    /// What an origin knows of its flow's chain, at first and after each change: candidates by hop, the active first.
+    Chain {
+        /// Which flow.
+        flow: FlowKey,
+        /// The hops, the target not counted.
+        hops: Vec<Vec<Candidate>>,
+        /// What changed.
+        change: ChainChange,
+    },
+    /// A relay repaired the hop after it (at a relay: this one).
+    Rerouted {
+        /// Which flow.
+        flow: FlowKey,
+        /// What happened.
+        reroute: Reroute,
+        /// Who failed, where known.
+        from: Option<Candidate>,
+        /// Who took over, where known.
+        to: Option<Candidate>,
+    },
+    /// An endpoint is attached to these relays.
+    Attachments {
+        /// Them.
+        relays: Vec<NodeId>,
+    },
+    /// A neighbour's state changed.
+    Neighbour {
+        /// Which.
+        node: NodeId,
+        /// To what.
+        change: NeighbourChange,
+        /// Since it was last heard.
+        silence: Duration,
+    },
+    /// A peer did what it must not; its leg or link was closed.
+    Violation {
+        /// Over which connection.
+        link: LinkId,
+        /// What.
+        what: Misdeed,
+    },
+}
+
+/// Why a flow could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenFailure {
+    /// The bootstrap refused to plan a route.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// No bootstrap answered.
+    #[error("no bootstrap answered")]
+    NoAnswer(AskFailure),
+    /// The route that the bootstrap planned is of no use, or this endpoint has too many flows.
+    #[error("the planned route is of no use")]
+    BadRoute,
+}
+
+/// Why an origin's picture of a chain changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainChange {
+    /// The flow was opened.
+    Opened,
+    /// A hop has a new backup.
+    BackupReplaced {
+        /// The hop.
+        hop: u8,
+    },
+    /// The flow goes over another chain.
+    Rebuilt,
+}
+
+/// What a node believes of a neighbour now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NeighbourChange {
+    /// A link is up.
+    Up,
+    /// It was silent for too long.
+    Suspect,
+    /// It was heard again.
+    Recovered,
+    /// It is dead, as far as this node can tell.
+    Down,
+}
+
+/// What a peer did that it must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misdeed {
+    /// A frame's lists or numbers are out of bounds.
+    #[error("a frame out of bounds")]
+    OutOfBounds,
+    /// An attach without the right to it.
+    #[error("an attach without the right to it: {0}")]
+    Forbidden(Forbidden),
+    /// Bytes, an end or an ack that can't be true.
+    #[error(transparent)]
+    Flow(#[from] Violation),
+    /// An attach or an answer that contradicts what the target knows.
+    #[error("an attach that can't be true")]
+    Impossible,
+}
+
+/// What an attach lacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Forbidden {
+    /// No entry in the record is sealed to this node.
+    #[error("no entry for this node")]
+    NoEntry,
+    /// The tag does not prove the epoch.
+    #[error("wrong tag")]
+    WrongTag,
+    /// The record has expired.
+    #[error("record expired")]
+    Expired,
+    /// The entry is for another role than this node's.
+    #[error("entry for another role")]
+    WrongRole,
+}
+
+/// A node's machine, as its driver sees it.
+pub trait Machine {
+    /// Takes a fact.
+    fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>);
+    /// Does what is due. Afterwards [`Machine::poll_timeout`] lies after `now`.
+    fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>);
+    /// When something will be due.
+    fn poll_timeout(&self) -> Option<Time>;
+    /// The node's flows, for whoever moves their bytes.
+    fn flows(&mut self) -> &mut Flows;
+}

@@ -1,0 +1,426 @@
+//! The pool: which relays there are, and which of them may be assigned to chains.
+//!
+//! A relay takes its place by registering and keeps it by heartbeats: each renews its *lease*. A lease near its end makes
+//! it suspect, an ended one offline, and so does a neighbour's report that it is down (suspect) and a second one by
+//! another neighbour (offline). A later heartbeat brings it back; nothing but a heartbeat or a registration does.
+//!
+//! Self-preservation, as in Netflix's Eureka: when a larger part of the pool than [`Config::preserve_percent`] would fall
+//! silent within one lease, the likelier cause is this bootstrap's own network. Then no lease is ended for silence alone
+//! until most of those relays are heard again; reports still count. [`Pool::preserving_since`] says so.
+//!
+//! Invariants: the assignable relays are the first of [`Pool`]'s dense list, so that one can be drawn at random in
+//! constant time; only methods that take `&mut self` and a `now` change anything; expiry costs what expires, not what
+//! there is. At most [`Config::max_relays`] are known: a newcomer then takes the place of the relay that has been gone
+//! the longest, or is turned away if none is gone.
+//!
+//! A pool knows nothing of chains, secrets or targets (those are in [`targets`]).
+
+mod preservation;
+pub mod relay;
+pub mod targets;
+
+use super::id::NodeId;
+use super::rpc::{Counts, Status};
+use super::time::Time;
+use preservation::Preservation;
+use rand::RngExt;
+use relay::Report;
+pub use relay::{Relay, RelayOffer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// How often a draw by capacity is repeated before a relay is taken regardless of its capacity.
+const MAX_DRAWS: usize = 16;
+
+/// The pool's policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How many relays may be known at once, those included that are gone but not forgotten.
+    pub max_relays: usize,
+    /// How many targets may be known at once.
+    pub max_targets: usize,
+    /// How long a node keeps its place without a heartbeat.
+    pub lease: Duration,
+    /// Two reports within this time confirm each other.
+    pub report_window: Duration,
+    /// How long a relay that is gone is still listed.
+    pub forget_after: Duration,
+    /// Expiry stops when more than this part of the pool would expire within one lease, in percent,
+    pub preserve_percent: u32,
+    /// and more than so many relays.
+    pub preserve_above: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_relays: 100_000,
+            max_targets: 100_000,
+            lease: Duration::from_secs(30),
+            report_window: Duration::from_secs(30),
+            forget_after: Duration::from_secs(600),
+            preserve_percent: 15,
+            preserve_above: 3,
+        }
+    }
+}
+
+/// What happened to the pool, for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PoolEvent {
+    /// A relay registered that was not known, or had left.
+    Joined(NodeId),
+    /// Its first heartbeat came.
+    Online(NodeId),
+    /// It was reported down, or its lease is about to end.
+    Suspect(NodeId),
+    /// It moves its flows away.
+    Draining(NodeId),
+    /// Its lease ended, or its death was confirmed.
+    Offline(NodeId),
+    /// It is assignable again.
+    Back(NodeId),
+    /// It said goodbye.
+    Left(NodeId),
+    /// It has been gone for so long that nothing is known of it any more.
+    Forgotten(NodeId),
+    /// Self-preservation began: this many relays fell silent at once.
+    Preserving {
+        /// How many.
+        overdue: usize,
+    },
+    /// Self-preservation ended.
+    Resumed,
+    /// A target announced its names for the first time.
+    TargetJoined(NodeId),
+    /// A target's lease ended, or it said goodbye.
+    TargetLeft(NodeId),
+}
+
+/// There is no place for another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the pool is full")]
+pub struct PoolFull;
+
+/// The relays. See the module's documentation.
+#[derive(Debug)]
+pub struct Pool {
+    config: Config,
+    /// The assignable ones come first.
+    relays: Vec<Relay>,
+    assignable: usize,
+    /// Place of each relay in `relays`.
+    places: BTreeMap<NodeId, usize>,
+    /// Relays that are not gone, by when their silence has consequences.
+    leases: BTreeSet<(Time, NodeId)>,
+    /// Relays that are gone, by when they are forgotten.
+    gone: BTreeSet<(Time, NodeId)>,
+    /// How many assignable relays have which capacity.
+    capacities: BTreeMap<u32, usize>,
+    preservation: Preservation,
+    expired: u32,
+    events: Vec<PoolEvent>,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            relays: Vec::new(),
+            assignable: 0,
+            places: BTreeMap::new(),
+            leases: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            capacities: BTreeMap::new(),
+            preservation: Preservation::new(&config),
+            expired: 0,
+            events: Vec::new(),
+        }
+    }
+
+    /// Takes a relay in, or renews the lease of one that registers again.
+    ///
+    /// # Errors
+    /// [`PoolFull`] if there is no place for another.
+    pub fn register(&mut self, node: NodeId, offer: RelayOffer, now: Time) -> Result<(), PoolFull> {
+        let lease_ends = now + self.config.lease;
+        let before = self.get(&node).map(|relay| relay.status);
+        if before.is_none() {
+            self.make_room(now)?;
+            self.insert(Relay::new(node, offer, now, lease_ends));
+        } else {
+            self.update(&node, |relay| relay.register_again(offer, now, lease_ends));
+        }
+        match before {
+            None | Some(Status::Left) => self.events.push(PoolEvent::Joined(node)),
+            Some(Status::Suspect | Status::Draining | Status::Offline) => {
+                self.events.push(PoolEvent::Back(node));
+            }
+            Some(Status::Registered | Status::Online) => {}
+        }
+        Ok(())
+    }
+
+    /// Renews a relay's lease. `false` if it has none to renew and must register.
+    pub fn heartbeat(&mut self, node: &NodeId, flows: u32, now: Time) -> bool {
+        let Some(before) = self.get(node).map(|relay| relay.status).filter(|status| *status != Status::Left)
+        else {
+            return false;
+        };
+        let lease_ends = now + self.config.lease;
+        self.update(node, |relay| relay.renew(flows, lease_ends));
+        match before {
+            Status::Registered => self.events.push(PoolEvent::Online(*node)),
+            Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
+            Status::Online | Status::Draining | Status::Left => {}
+        }
+        true
+    }
+
+    /// Stops assigning a relay, which wants to leave. `false` if it is not in the pool.
+    pub fn drain(&mut self, node: &NodeId, now: Time) -> bool {
+        self.depart(node, Status::Draining, now)
+    }
+
+    /// Takes a relay out that says goodbye. `false` if it was not in the pool.
+    pub fn deregister(&mut self, node: &NodeId, now: Time) -> bool {
+        self.depart(node, Status::Left, now)
+    }
+
+    /// Takes note that `reporter` found `node` dead. Reports on nodes that are gone or unknown change nothing.
+    pub fn report_down(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
+        let Some(relay) = self.get(node).filter(|relay| reporter != *node && !relay.is_gone()) else {
+            return;
+        };
+        let (assignable, window) = (relay.is_assignable(), self.config.report_window);
+        if relay.is_confirmed_by(reporter, now, window) {
+            self.set_status(node, Status::Offline, now);
+            return;
+        }
+        self.update(node, |relay| relay.report = Some(Report { reporter, at: now }));
+        if assignable {
+            self.set_status(node, Status::Suspect, now);
+        }
+    }
+
+    /// Counts a flow that will soon lead over this relay, until its next heartbeat tells how many there are.
+    pub fn assign(&mut self, node: &NodeId) {
+        if let Some(relay) = self.place(node).and_then(|place| self.relays.get_mut(place)) {
+            relay.assigned = relay.assigned.saturating_add(1);
+        }
+    }
+
+    /// Does what time has brought about: ends leases, forgets who is long gone.
+    pub fn expire(&mut self, now: Time) {
+        while let Some((_, node)) = self.gone.first().filter(|(at, _)| *at <= now).copied() {
+            self.forget(&node);
+        }
+        if self.preservation.review_at().is_some_and(|at| now < at) {
+            return;
+        }
+        let due = self.leases.iter().take_while(|(at, _)| *at <= now).map(|(_, node)| *node);
+        let (silent, over): (Vec<NodeId>, Vec<NodeId>) =
+            due.partition(|node| self.get(node).is_some_and(Relay::is_assignable));
+        for node in over {
+            self.end_lease(&node, now);
+        }
+        if self.may_lose(silent.len(), now) {
+            for node in silent {
+                self.end_lease(&node, now);
+            }
+        }
+    }
+
+    /// When to [`Pool::expire`] next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let review_at = self.preservation.review_at();
+        let lease = review_at.or_else(|| self.leases.first().map(|(at, _)| *at));
+        let gone = self.gone.first().map(|(at, _)| *at);
+        [lease, gone].into_iter().flatten().min()
+    }
+
+    /// What has happened since the last call.
+    pub fn take_events(&mut self) -> Vec<PoolEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// How many leases have ended since the last call.
+    pub fn take_expired(&mut self) -> u32 {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// How many relays there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Counts { registered: count(self.relays.len()), online: count(self.assignable), expired: self.expired }
+    }
+
+    /// Since when self-preservation has kept silent relays in the pool, if it does.
+    #[must_use]
+    pub const fn preserving_since(&self) -> Option<Time> {
+        self.preservation.since()
+    }
+
+    /// The relay with this identity.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Relay> {
+        self.place(node).map(|place| self.at(place))
+    }
+
+    /// All relays, those included that are gone, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &Relay> {
+        self.relays.iter()
+    }
+
+    /// The relays that may be assigned to chains, in no particular order.
+    #[must_use]
+    pub fn assignable(&self) -> &[Relay] {
+        self.relays.get(..self.assignable).unwrap_or_default()
+    }
+
+    /// An assignable relay drawn at random, in proportion to its capacity. `None` if there is none with any.
+    pub fn draw(&self, rng: &mut impl rand::Rng) -> Option<&Relay> {
+        let (largest, _) = self.capacities.last_key_value().filter(|(largest, _)| **largest > 0)?;
+        let mut drawn = None;
+        for _ in 0..MAX_DRAWS {
+            drawn = self.relays.get(rng.random_range(0..self.assignable));
+            if drawn.is_some_and(|relay| rng.random_range(0..*largest) < relay.capacity) {
+                break;
+            }
+        }
+        drawn
+    }
+
+    fn place(&self, node: &NodeId) -> Option<usize> {
+        self.places.get(node).copied()
+    }
+
+    fn at(&self, place: usize) -> &Relay {
+        self.relays.get(place).expect("places lead to relays")
+    }
+
+    fn depart(&mut self, node: &NodeId, status: Status, now: Time) -> bool {
+        let Some(relay) = self.get(node).filter(|relay| !relay.is_gone()) else { return false };
+        if relay.status != status {
+            self.set_status(node, status, now);
+        }
+        true
+    }
+
+    fn set_status(&mut self, node: &NodeId, status: Status, now: Time) {
+        let node = *node;
+        let forget_at = now + self.config.forget_after;
+        self.update(&node, |relay| relay.set_status(status, forget_at));
+        self.expired = self.expired.saturating_add(u32::from(status == Status::Offline));
+        self.events.push(match status {
+            Status::Registered | Status::Online => PoolEvent::Online(node),
+            Status::Suspect => PoolEvent::Suspect(node),
+            Status::Draining => PoolEvent::Draining(node),
+            Status::Offline => PoolEvent::Offline(node),
+            Status::Left => PoolEvent::Left(node),
+        });
+    }
+
+    /// The lease of `node` is about to end, or has.
+    fn end_lease(&mut self, node: &NodeId, now: Time) {
+        let over = self.get(node).is_some_and(|relay| relay.lease_ends <= now);
+        self.set_status(node, if over { Status::Offline } else { Status::Suspect }, now);
+    }
+
+    /// Whether so many relays may be taken for dead because they are silent.
+    fn may_lose(&mut self, silent: usize, now: Time) -> bool {
+        let was_preserving = self.preserving_since().is_some();
+        let may = self.preservation.may_lose(silent, self.leases.len(), now);
+        match (was_preserving, may) {
+            (false, false) => self.events.push(PoolEvent::Preserving { overdue: silent }),
+            (true, true) => self.events.push(PoolEvent::Resumed),
+            (false, true) | (true, false) => {}
+        }
+        may
+    }
+
+    /// Frees a place for a newcomer if all are taken.
+    fn make_room(&mut self, now: Time) -> Result<(), PoolFull> {
+        self.expire(now);
+        if self.relays.len() < self.config.max_relays {
+            return Ok(());
+        }
+        let (_, longest_gone) = self.gone.first().copied().ok_or(PoolFull)?;
+        self.forget(&longest_gone);
+        Ok(())
+    }
+
+    fn forget(&mut self, node: &NodeId) {
+        let Some(place) = self.place(node) else { return };
+        let place = self.detach(place);
+        self.exchange(place, self.relays.len() - 1);
+        self.relays.pop();
+        self.places.remove(node);
+        self.events.push(PoolEvent::Forgotten(*node));
+    }
+
+    fn insert(&mut self, relay: Relay) {
+        let place = self.relays.len();
+        self.places.insert(relay.node, place);
+        self.relays.push(relay);
+        self.attach(place);
+    }
+
+    /// Changes a relay and puts it where it then belongs: its place may be another afterwards.
+    fn update(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
+        let Some(place) = self.place(node) else { return };
+        let place = self.detach(place);
+        change(self.relays.get_mut(place).expect("places lead to relays"));
+        self.attach(place);
+    }
+
+    /// Takes a relay out of all indices but `places`; returns its place, which is behind the assignable ones.
+    fn detach(&mut self, place: usize) -> usize {
+        let relay = self.at(place);
+        let (due, node, capacity) = (relay.due(self.config.lease), relay.node, relay.capacity);
+        self.leases.remove(&(due, node));
+        self.gone.remove(&(due, node));
+        if place >= self.assignable {
+            return place;
+        }
+        if let Some(count) = self.capacities.get_mut(&capacity) {
+            *count -= 1;
+            if *count == 0 {
+                self.capacities.remove(&capacity);
+            }
+        }
+        self.assignable -= 1;
+        self.exchange(place, self.assignable);
+        self.assignable
+    }
+
+    /// The reverse of [`Pool::detach`].
+    fn attach(&mut self, place: usize) {
+        let relay = self.at(place);
+        let (due, node, capacity) = (relay.due(self.config.lease), relay.node, relay.capacity);
+        let (gone, assignable) = (relay.is_gone(), relay.is_assignable());
+        let index = if gone { &mut self.gone } else { &mut self.leases };
+        index.insert((due, node));
+        if assignable {
+            *self.capacities.entry(capacity).or_default() += 1;
+            self.exchange(place, self.assignable);
+            self.assignable += 1;
+        }
+    }
+
+    fn exchange(&mut self, a: usize, b: usize) {
+        self.relays.swap(a, b);
+        for place in [a, b] {
+            let node = self.at(place).node;
+            self.places.insert(node, place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! A relay as the pool knows it.
+
+use crate::proto::id::NodeId;
+use crate::proto::rpc::Status;
+use crate::proto::time::Time;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// What a relay says of itself when it registers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayOffer {
+    /// What people call it.
+    pub name: String,
+    /// Where others dial it.
+    pub address: SocketAddr,
+    /// Its failure domain; may be empty.
+    pub zone: String,
+    /// How many flows it is willing to carry.
+    pub capacity: u32,
+}
+
+/// One relay of the pool.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Who it is.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// Where to dial it.
+    pub address: SocketAddr,
+    /// Its failure domain; empty if its operator named none.
+    pub zone: String,
+    /// How many flows it is willing to carry.
+    pub capacity: u32,
+    /// How many it reported.
+    pub flows: u32,
+    /// How many were assigned to it since that report.
+    pub assigned: u32,
+    /// What is believed of it.
+    pub status: Status,
+    /// When it took its place.
+    pub registered_at: Time,
+    /// When its lease ends unless it is renewed.
+    pub lease_ends: Time,
+    /// When it is forgotten, if it is gone.
+    forget_at: Time,
+    /// The last report that it is down since it was last heard.
+    pub(super) report: Option<Report>,
+}
+
+/// Somebody found a relay dead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    pub(super) reporter: NodeId,
+    pub(super) at: Time,
+}
+
+/// The part of a network in which machines tend to fail together: /24 of an IPv4 address, /48 of an IPv6 one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subnet {
+    /// The first three bytes of an IPv4 address.
+    V4([u8; 3]),
+    /// The first six bytes of an IPv6 address.
+    V6([u8; 6]),
+}
+
+impl Subnet {
+    /// The subnet that an address lies in.
+    #[must_use]
+    pub const fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, ..] = v6.octets();
+                Self::V6([a, b, c, d, e, f])
+            }
+        }
+    }
+}
+
+impl Relay {
+    pub(super) fn new(node: NodeId, offer: RelayOffer, now: Time, lease_ends: Time) -> Self {
+        Self {
+            node,
+            name: offer.name,
+            address: offer.address,
+            zone: offer.zone,
+            capacity: offer.capacity,
+            flows: 0,
+            assigned: 0,
+            status: Status::Registered,
+            registered_at: now,
+            lease_ends,
+            forget_at: Time::MAX,
+            report: None,
+        }
+    }
+
+    /// The machine that it runs on, as far as its address tells.
+    #[must_use]
+    pub const fn host(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
+    /// The subnet that it is in.
+    #[must_use]
+    pub const fn subnet(&self) -> Subnet {
+        Subnet::of(self.address.ip())
+    }
+
+    /// Whether chains may be led over it.
+    #[must_use]
+    pub const fn is_assignable(&self) -> bool {
+        matches!(self.status, Status::Registered | Status::Online)
+    }
+
+    /// Whether it is no longer in the pool, though still listed.
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        matches!(self.status, Status::Offline | Status::Left)
+    }
+
+    /// Flows that it carries or soon will.
+    #[must_use]
+    pub const fn load(&self) -> u32 {
+        self.flows.saturating_add(self.assigned)
+    }
+
+    /// Whether it would take another flow.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.load() < self.capacity
+    }
+
+    /// How much of its lease is left.
+    #[must_use]
+    pub const fn lease_left(&self, now: Time) -> Duration {
+        if self.is_gone() { Duration::ZERO } else { self.lease_ends.since(now) }
+    }
+
+    /// When time next changes its status: an assignable relay becomes suspect when a sixth of its lease is left.
+    pub(super) fn due(&self, lease: Duration) -> Time {
+        match self.status {
+            Status::Registered | Status::Online => self.lease_ends - lease / 6,
+            Status::Suspect | Status::Draining => self.lease_ends,
+            Status::Offline | Status::Left => self.forget_at,
+        }
+    }
+
+    /// Whether a report by `reporter` proves what is already suspected: somebody else reported it lately, or it is
+    /// overdue with its own heartbeat.
+    pub(super) fn is_confirmed_by(&self, reporter: NodeId, now: Time, window: Duration) -> bool {
+        match self.report {
+            Some(report) => report.reporter != reporter && now.since(report.at) <= window,
+            None => self.status == Status::Suspect,
+        }
+    }
+
+    pub(super) fn set_status(&mut self, status: Status, forget_at: Time) {
+        self.status = status;
+        self.forget_at = forget_at;
+    }
+
+    pub(super) fn register_again(&mut self, offer: RelayOffer, now: Time, lease_ends: Time) {
+        let registered_at = if self.is_gone() { now } else { self.registered_at };
+        let (status, flows, assigned) = match self.status {
+            Status::Online => (Status::Online, self.flows, self.assigned),
+            Status::Registered | Status::Suspect | Status::Draining => {
+                (Status::Registered, self.flows, self.assigned)
+            }
+            Status::Offline | Status::Left => (Status::Registered, 0, 0),
+        };
+        let fresh = Self::new(self.node, offer, registered_at, lease_ends);
+        *self = Self { status, flows, assigned, ..fresh };
+    }
+
+    pub(super) const fn renew(&mut self, flows: u32, lease_ends: Time) {
+        if !matches!(self.status, Status::Draining) {
+            self.status = Status::Online;
+        }
+        self.flows = flows;
+        self.assigned = 0;
+        self.lease_ends = lease_ends;
+        self.report = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subnets_are_24_and_48_bits() {
+        let of = |text: &str| Subnet::of(text.parse().unwrap());
+        assert_eq!(of("10.1.2.3"), of("10.1.2.200"));
+        assert_ne!(of("10.1.2.3"), of("10.1.3.3"));
+        assert_eq!(of("10.1.2.3"), of("::ffff:10.1.2.9"), "an IPv4 address in IPv6 clothes");
+        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:9::1"));
+        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
+    }
+}

@@ -1,0 +1,237 @@
+use super::*;
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fn at(s: u32) -> Time {
+    Time::ZERO + Duration::from_secs(1) * s
+}
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+fn offer(n: u8) -> RelayOffer {
+    RelayOffer {
+        name: format!("r{n}"),
+        address: ([10, 0, n, 1], 4000).into(),
+        zone: String::new(),
+        capacity: 100,
+    }
+}
+
+/// A pool of `count` relays, registered at 0 and heard since.
+fn pool(count: u8) -> Pool {
+    let mut pool = Pool::new(Config::default());
+    for n in 0..count {
+        pool.register(node(n), offer(n), at(0)).unwrap();
+        assert!(pool.heartbeat(&node(n), 0, at(0)));
+    }
+    pool.take_events();
+    pool
+}
+
+fn status(pool: &Pool, n: u8) -> Option<Status> {
+    pool.get(&node(n)).map(|relay| relay.status)
+}
+
+#[test]
+fn a_relay_comes_stays_and_goes() {
+    let mut pool = Pool::new(Config::default());
+    pool.register(node(1), offer(1), at(0)).unwrap();
+    assert_eq!((status(&pool, 1), pool.assignable().len()), (Some(Status::Registered), 1));
+    assert!(pool.heartbeat(&node(1), 7, at(10)));
+    assert_eq!(pool.get(&node(1)).unwrap().flows, 7);
+    assert!(pool.drain(&node(1), at(20)));
+    assert!(pool.heartbeat(&node(1), 3, at(21)), "it still renews its lease");
+    assert_eq!((status(&pool, 1), pool.assignable().len()), (Some(Status::Draining), 0));
+    assert!(pool.deregister(&node(1), at(22)));
+    assert!(!pool.heartbeat(&node(1), 0, at(23)), "who left must register");
+    assert!(!pool.deregister(&node(1), at(24)) && !pool.drain(&node(1), at(24)));
+    pool.expire(at(21 + 600));
+    assert_eq!(status(&pool, 1), Some(Status::Left));
+    pool.expire(at(22 + 600));
+    assert_eq!((status(&pool, 1), pool.poll_timeout()), (None, None));
+    let events = pool.take_events();
+    let [a, b, c, d, e] = <[PoolEvent; 5]>::try_from(events).unwrap();
+    assert_eq!((a, b), (PoolEvent::Joined(node(1)), PoolEvent::Online(node(1))));
+    assert_eq!((c, d), (PoolEvent::Draining(node(1)), PoolEvent::Left(node(1))));
+    assert_eq!(e, PoolEvent::Forgotten(node(1)));
+}
+
+#[test]
+fn silence_makes_suspect_then_offline_and_a_heartbeat_brings_back() {
+    let mut pool = pool(1);
+    assert_eq!(pool.poll_timeout(), Some(at(25)));
+    pool.expire(at(24));
+    assert_eq!(status(&pool, 0), Some(Status::Online));
+    pool.expire(at(25));
+    assert_eq!(status(&pool, 0), Some(Status::Suspect));
+    assert_eq!(pool.poll_timeout(), Some(at(30)));
+    pool.expire(at(30));
+    assert_eq!(status(&pool, 0), Some(Status::Offline));
+    assert_eq!(pool.counts(), Counts { registered: 1, online: 0, expired: 1 });
+    assert_eq!((pool.take_expired(), pool.take_expired()), (1, 0));
+    assert!(pool.heartbeat(&node(0), 0, at(40)));
+    assert_eq!(status(&pool, 0), Some(Status::Online));
+    let events = [PoolEvent::Suspect(node(0)), PoolEvent::Offline(node(0)), PoolEvent::Back(node(0))];
+    assert_eq!(pool.take_events(), events);
+}
+
+#[test]
+fn two_reports_by_different_neighbours_take_a_relay_out() {
+    let mut pool = pool(3);
+    pool.report_down(&node(0), node(0), at(1));
+    assert_eq!(status(&pool, 0), Some(Status::Online), "of itself");
+    pool.report_down(&node(0), node(8), at(1));
+    pool.report_down(&node(0), node(8), at(2));
+    assert_eq!(status(&pool, 0), Some(Status::Suspect), "one neighbour, however often");
+    pool.report_down(&node(0), node(9), at(3));
+    assert_eq!(status(&pool, 0), Some(Status::Offline));
+
+    pool.report_down(&node(1), node(8), at(1));
+    assert!(pool.heartbeat(&node(1), 0, at(2)));
+    assert_eq!(status(&pool, 1), Some(Status::Online), "it disproved the report");
+    pool.report_down(&node(1), node(9), at(3));
+    assert_eq!(status(&pool, 1), Some(Status::Suspect));
+
+    pool.expire(at(25));
+    assert_eq!(status(&pool, 2), Some(Status::Suspect), "overdue");
+    pool.report_down(&node(2), node(8), at(26));
+    assert_eq!(status(&pool, 2), Some(Status::Offline), "overdue and reported");
+}
+
+#[test]
+fn reports_confirm_each_other_only_within_a_window() {
+    let mut pool = pool(1);
+    pool.drain(&node(0), at(0));
+    pool.report_down(&node(0), node(8), at(0));
+    pool.report_down(&node(0), node(9), at(29));
+    assert_eq!(status(&pool, 0), Some(Status::Offline), "also while it drains");
+    let mut patient = Pool::new(Config { lease: Duration::from_secs(600), ..Config::default() });
+    patient.register(node(0), offer(0), at(0)).unwrap();
+    patient.report_down(&node(0), node(8), at(0));
+    patient.report_down(&node(0), node(9), at(31));
+    assert_eq!(status(&patient, 0), Some(Status::Suspect));
+    patient.report_down(&node(0), node(8), at(32));
+    assert_eq!(status(&patient, 0), Some(Status::Offline));
+}
+
+#[test]
+fn registering_again_keeps_the_place_and_ends_suspicion() {
+    let mut pool = pool(2);
+    pool.report_down(&node(0), node(9), at(5));
+    pool.drain(&node(1), at(5));
+    for n in [0, 1] {
+        pool.register(node(n), RelayOffer { capacity: 7, ..offer(n) }, at(6)).unwrap();
+        let relay = pool.get(&node(n)).unwrap();
+        assert_eq!((relay.status, relay.registered_at), (Status::Registered, at(0)));
+        assert_eq!((relay.capacity, relay.lease_ends), (7, at(36)));
+    }
+    assert_eq!(pool.assignable().len(), 2);
+    pool.deregister(&node(0), at(7));
+    pool.register(node(0), offer(0), at(8)).unwrap();
+    assert_eq!(pool.get(&node(0)).unwrap().registered_at, at(8), "a new life");
+}
+
+#[test]
+fn the_pool_preserves_itself_when_many_fall_silent() {
+    let mut pool = pool(20);
+    for n in 0..16 {
+        pool.heartbeat(&node(n), 0, at(10));
+    }
+    pool.expire(at(25));
+    assert_eq!(pool.preserving_since(), Some(at(25)), "4 of 20");
+    assert_eq!((pool.assignable().len(), pool.poll_timeout()), (20, Some(at(30))));
+    pool.report_down(&node(16), node(9), at(26));
+    pool.expire(at(30));
+    assert_eq!(status(&pool, 16), Some(Status::Offline), "a report and an ended lease count all the same");
+    assert_eq!(pool.preserving_since(), None, "three are left");
+    assert_eq!(status(&pool, 17), Some(Status::Offline));
+    let preserving = PoolEvent::Preserving { overdue: 4 };
+    let events = pool.take_events();
+    assert!(events.contains(&preserving) && events.contains(&PoolEvent::Resumed));
+}
+
+#[test]
+fn when_full_the_longest_gone_makes_place_and_nobody_else() {
+    let mut pool = Pool::new(Config { max_relays: 2, ..Config::default() });
+    for n in [1, 2] {
+        pool.register(node(n), offer(n), at(0)).unwrap();
+    }
+    assert_eq!(pool.register(node(3), offer(3), at(1)), Err(PoolFull));
+    assert_eq!(pool.register(node(2), offer(2), at(1)), Ok(()), "a known one keeps its place");
+    pool.deregister(&node(2), at(2));
+    pool.deregister(&node(1), at(3));
+    assert_eq!(pool.register(node(3), offer(3), at(4)), Ok(()));
+    assert_eq!((status(&pool, 1), status(&pool, 2)), (Some(Status::Left), None));
+}
+
+#[test]
+fn draws_follow_capacity_and_miss_who_is_not_assignable() {
+    let mut pool = pool(3);
+    pool.register(node(0), RelayOffer { capacity: 300, ..offer(0) }, at(1)).unwrap();
+    pool.drain(&node(2), at(1));
+    let rng = &mut StdRng::seed_from_u64(1);
+    let drawn: Vec<NodeId> = (0..1000).filter_map(|_| pool.draw(rng)).map(|relay| relay.node).collect();
+    let large = drawn.iter().filter(|drawn| **drawn == node(0)).count();
+    assert!((700..800).contains(&large), "{large} of 1000");
+    assert!(!drawn.contains(&node(2)));
+    pool.register(node(0), RelayOffer { capacity: 0, ..offer(0) }, at(2)).unwrap();
+    pool.register(node(1), RelayOffer { capacity: 0, ..offer(1) }, at(2)).unwrap();
+    assert!(pool.draw(rng).is_none());
+}
+
+#[test]
+fn assignments_count_until_the_next_heartbeat() {
+    let mut pool = pool(1);
+    pool.heartbeat(&node(0), 5, at(1));
+    pool.assign(&node(0));
+    pool.assign(&node(0));
+    assert_eq!(pool.get(&node(0)).unwrap().load(), 7);
+    pool.heartbeat(&node(0), 6, at(2));
+    assert_eq!(pool.get(&node(0)).unwrap().load(), 6);
+}
+
+/// What every sequence of calls must leave behind.
+fn check(pool: &Pool) {
+    assert_eq!(pool.places.len(), pool.relays.len());
+    assert_eq!(pool.leases.len() + pool.gone.len(), pool.relays.len());
+    let mut capacities: BTreeMap<u32, usize> = BTreeMap::new();
+    for (place, relay) in pool.relays.iter().enumerate() {
+        assert_eq!(pool.places.get(&relay.node), Some(&place));
+        assert_eq!(place < pool.assignable, relay.is_assignable());
+        let index = if relay.is_gone() { &pool.gone } else { &pool.leases };
+        assert!(index.contains(&(relay.due(pool.config.lease), relay.node)));
+        if relay.is_assignable() {
+            *capacities.entry(relay.capacity).or_default() += 1;
+        }
+    }
+    assert_eq!(capacities, pool.capacities);
+}
+
+proptest! {
+    #[test]
+    fn the_indices_agree_whatever_happens(
+        script in prop::collection::vec((0..8u8, 0..6u8, 0..4u32, 0..15u32), 1..300),
+    ) {
+        let mut pool = Pool::new(Config { max_relays: 5, ..Config::default() });
+        let mut now = at(0);
+        for (n, what, amount, seconds) in script {
+            now = now + Duration::from_secs(1) * seconds;
+            match what {
+                0 => drop(pool.register(node(n), RelayOffer { capacity: amount, ..offer(n) }, now)),
+                1 => drop(pool.heartbeat(&node(n), amount, now)),
+                2 => drop(pool.drain(&node(n), now)),
+                3 => drop(pool.deregister(&node(n), now)),
+                4 => pool.report_down(&node(n), node(n + 1), now),
+                _ => pool.assign(&node(n)),
+            }
+            check(&pool);
+            pool.expire(now);
+            check(&pool);
+            prop_assert!(pool.poll_timeout().is_none_or(|at| at > now));
+            prop_assert!(pool.relays.len() <= 5);
+        }
+    }
+}

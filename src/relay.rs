@@ -1,0 +1,216 @@
+//! A relay process: a node whose machine carries other people's flows.
+
+use crate::net::clock::Clock;
+use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::identity::Membership;
+use crate::net::node::{self, Parts};
+use crate::net::ticket::Ticket;
+use crate::net::transport::TransportSettings;
+use crate::net::entropy;
+use crate::proto::clerk::ClerkConfig;
+use crate::proto::flows::FlowsConfig;
+use crate::proto::id::{BootId, NodeId};
+use crate::proto::machine::{NeighbourChange, Notice};
+use crate::proto::relay::Relay as Machine;
+use crate::proto::rpc::Offer;
+use rand::Rng;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How long a relay that leaves waits for its last words to get out.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// How a relay joins and runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The local UDP address; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The address under which others dial it, if that is not the local one.
+    pub advertise: Option<SocketAddr>,
+    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process.
+    pub data: Option<PathBuf>,
+    /// What listings call it; by default the beginning of its id.
+    pub name: Option<String>,
+    /// Its failure domain: chains take relays from different ones where they can.
+    pub zone: String,
+    /// How many flows it is willing to carry.
+    pub capacity: u32,
+    /// The QUIC transport.
+    pub transport: TransportSettings,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            advertise: None,
+            data: None,
+            name: None,
+            zone: String::new(),
+            capacity: 1000,
+            transport: TransportSettings::default(),
+        }
+    }
+}
+
+/// Why a relay could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No bootstrap let it in.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The node's socket, key or thread could not be had.
+    #[error("cannot start the node: {0}")]
+    Node(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A relay that runs on a thread of its own.
+#[derive(Debug)]
+pub struct Relay {
+    name: String,
+    id: NodeId,
+    address: SocketAddr,
+    state: watch::Receiver<State>,
+    leave: oneshot::Sender<()>,
+}
+
+/// Whether the bootstrap has the relay in its pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Starting,
+    Enrolled,
+    Ended,
+}
+
+impl Relay {
+    /// Joins the network that `ticket` invites to, and takes a place in the pool.
+    ///
+    /// # Errors
+    /// [`StartError`] if no bootstrap lets it in, or the node can't be started.
+    pub async fn start(ticket: Ticket, options: Options) -> Result<Self, StartError> {
+        let coordinator = Coordinator::join(ticket, options.data.clone()).await?;
+        let membership = coordinator.membership();
+        let id = membership.node_id();
+        let name = options.name.clone().unwrap_or_else(|| id.short());
+        let (leave, left) = oneshot::channel();
+        let (told, state) = watch::channel(State::Starting);
+        let build = {
+            let name = name.clone();
+            move || {
+                let (parts, address) = parts(&options, name, coordinator, &membership, told.clone())?;
+                let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
+                    node.with(|machine, now, actions| machine.start(now, actions));
+                    let _ = left.await;
+                    node.with(|machine, now, actions| machine.leave(now, actions));
+                    tokio::time::sleep(LAST_WORDS).await;
+                    let _ = told.send(State::Ended);
+                };
+                Ok((parts, address, main))
+            }
+        };
+        let address = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
+        Ok(Self { name, id, address, state, leave })
+    }
+
+    /// What listings call it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where others dial it.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves once the bootstrap has it in its pool; `false` if the relay ended before.
+    pub async fn enrolled(&mut self) -> bool {
+        self.state.wait_for(|state| *state != State::Starting).await.is_ok_and(|state| *state == State::Enrolled)
+    }
+
+    /// Leaves the pool and ends; the flows that it carries go on over their backups.
+    pub async fn leave(mut self) {
+        let _ = self.leave.send(());
+        let _ = self.state.wait_for(|state| *state == State::Ended).await;
+    }
+}
+
+fn parts(
+    options: &Options, name: String, coordinator: Coordinator, membership: &Membership, told: watch::Sender<State>,
+) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
+    let endpoint = node::open_socket(membership, options.listen, &options.transport)?;
+    let address = match options.advertise {
+        Some(address) => address,
+        None => reachable(endpoint.local_addr()?, coordinator.bootstrap())?,
+    };
+    let mut rng = entropy::seeded_rng();
+    let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
+    let offer = Offer::Relay { address, zone: options.zone.clone(), capacity: options.capacity };
+    let parts = Parts {
+        machine: Machine::new(membership.node_id(), FlowsConfig::default(), clerk, offer),
+        boot: BootId::random(&mut rng),
+        clock: Clock::start(),
+        endpoint,
+        coordinator,
+        listener: Box::new(move |_, notice| hear(&notice, &told)),
+    };
+    Ok((parts, address))
+}
+
+/// The address to advertise for a socket bound to `local`: with a wildcard, that of the interface toward the bootstrap.
+fn reachable(local: SocketAddr, bootstrap: SocketAddr) -> std::io::Result<SocketAddr> {
+    let mut address = local;
+    if local.ip().is_unspecified() {
+        let wildcard: IpAddr = if bootstrap.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+        let probe = UdpSocket::bind((wildcard, 0))?;
+        probe.connect(bootstrap)?;
+        address.set_ip(probe.local_addr()?.ip());
+    }
+    Ok(address)
+}
+
+fn hear(notice: &Notice, told: &watch::Sender<State>) {
+    match notice {
+        Notice::Enrolled => {
+            tracing::info!("in the pool");
+            told.send_if_modified(|state| std::mem::replace(state, State::Enrolled) == State::Starting);
+        }
+        Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not in the pool; trying on"),
+        Notice::EnrolmentRefused { refusal } => tracing::error!(%refusal, "the bootstrap refuses this relay"),
+        Notice::Ended { flow, code } => tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over"),
+        Notice::Rerouted { flow, reroute, from, to } => {
+            let name = |c: &Option<crate::proto::record::Candidate>| c.as_ref().map(|c| c.name.clone());
+            tracing::info!(
+                flow = %flow.flow,
+                hop = reroute.hop,
+                from = name(from),
+                to = name(to),
+                cause = reroute.cause.as_str(),
+                gap_us = reroute.gap_us,
+                "rerouted"
+            );
+        }
+        Notice::Neighbour { node, change: NeighbourChange::Down, silence } => {
+            tracing::info!(?node, silence_ms = silence.as_millis(), "a neighbour is dead");
+        }
+        Notice::Neighbour { node, change, silence } => {
+            tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
+        }
+        Notice::Violation { link, what } => tracing::warn!(link = link.0, %what, "a peer broke the protocol"),
+        Notice::Opened { .. }
+        | Notice::OpenFailed { .. }
+        | Notice::Accepted { .. }
+        | Notice::Chain { .. }
+        | Notice::Attachments { .. } => {}
+    }
+}
