@@ -11,13 +11,14 @@
 pub mod authority;
 pub mod bootstrap_rpc;
 pub mod clock;
-//pub mod coordinator;
+pub mod coordinator;
 pub mod entropy;
 pub mod error;
 pub mod frames;
 pub mod identity;
 pub mod join;
 pub mod keyfile;
+pub(crate) mod node;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;

@@ -64,7 +64,9 @@ impl From<std::io::Error> for Failure {
 impl From<FlowError> for Failure {
     fn from(error: FlowError) -> Self {
         let next = match error {
-            FlowError::Aborted | FlowError::Unknown | FlowError::Lost => "see whether the process that serves it runs",
+            FlowError::Aborted | FlowError::Unknown | FlowError::Lost => {
+                "see whether the process that serves it runs"
+            }
             _ => "see `hopline status` for the relays that are up, and try again",
         };
         Self::new(Exit::FlowLost, format!("the flow is lost: {error}; {next}"))
@@ -77,7 +79,9 @@ impl From<Refusal> for Failure {
             Refusal::UnknownName { .. } => {
                 (Exit::Refused, "`hopline status` lists the names; serve it with `hopline listen NAME`")
             }
-            Refusal::NameTaken { .. } => (Exit::Refused, "choose another name, or end the process that serves it"),
+            Refusal::NameTaken { .. } => {
+                (Exit::Refused, "choose another name, or end the process that serves it")
+            }
             Refusal::PoolTooSmall { .. } => {
                 (Exit::PoolTooSmall, "start more relays with `hopline relay TICKET`, or ask for fewer --hops")
             }
