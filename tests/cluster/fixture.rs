@@ -36,7 +36,8 @@ impl Process {
         let mut process = Self::start(home, ticket, args);
         match process.lines.recv_timeout(PATIENCE) {
             Ok(line) => {
-                let fields = line.strip_prefix("ready ").unwrap_or_else(|| panic!("{args:?} began with {line:?}"));
+                let fields =
+                    line.strip_prefix("ready ").unwrap_or_else(|| panic!("{args:?} began with {line:?}"));
                 process.ready = serde_json::from_str(fields).unwrap();
                 process
             }
@@ -57,7 +58,9 @@ impl Process {
             .unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let mut pipe = child.stderr.take().unwrap();
         let stderr = std::thread::spawn(move || {
             let mut text = String::new();
