@@ -57,6 +57,8 @@ pub struct FlowsConfig {
     pub max_flows: usize,
     /// How long a leg may go without its answer.
     pub attach_timeout: Duration,
+    /// How long a flow that is being opened waits for the relay that was planned when it could have the backup.
+    pub head_start: Duration,
     /// How long a flow waits for a link to its next hop.
     pub connect_timeout: Duration,
     /// How long a relay keeps a flow that lost its prev.
@@ -82,6 +84,7 @@ impl Default for FlowsConfig {
             limits: Limits::default(),
             max_flows: 10_000,
             attach_timeout: Duration::from_secs(1),
+            head_start: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
             orphan_timeout: Duration::from_secs(30),
             give_up: Duration::from_secs(30),
@@ -240,6 +243,7 @@ impl Flows {
                 }
                 self.news.push(News::PeerUp(peer));
                 self.dial_waiting(peer, now, actions);
+                self.prepare_peer(peer, now, actions);
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::ConnectFailed { peer } => {
@@ -516,6 +520,11 @@ impl Flow {
             route_wanted: false,
             failed: VecDeque::new(),
         }
+    }
+
+    /// Whether nobody has carried the flow beyond this node yet, and nothing was ever repaired before it.
+    fn is_opening(&self) -> bool {
+        self.splice.dials() == 0 && self.splice.epoch().counters().iter().all(|counter| *counter == 1)
     }
 
     fn is_origin(&self) -> bool {
