@@ -155,6 +155,7 @@ impl<'a> Killer<'a> {
 
     async fn kill(&mut self, hop: u8) -> Result<Kill, Failure> {
         let relay = self.chain.primary(hop).unwrap_or_default().to_owned();
+        tracing::debug!(relay, hop, "kill");
         self.progress.killing();
         if !self.relays.kill(&relay)? {
             return Err(Failure::new(
@@ -231,8 +232,13 @@ impl<'a> Killer<'a> {
             if let FlowEvent::Closed { complete: false, .. } = event {
                 return Err(Failure::new(Exit::FlowLost, "the flow broke; this is a bug: report it"));
             }
+            tracing::debug!(?event, "of the data flow");
+            if let FlowEvent::Rerouted { hop, from, to, cause, .. } = &event
+                && self.relays.runs(from)
+            {
+                self.screen.say(&format!("hop {hop} went from {from} to {to} ({cause}), though nobody had killed {from}"));
+            }
             self.chain.apply(&event);
-            tracing::debug!(?event, "event");
             return Ok(Some(event));
         }
     }

@@ -124,6 +124,7 @@ impl Process {
         match timeout(READY_TIMEOUT, self.line()).await {
             Ok(Ok(Some(line))) => line
                 .strip_prefix("ready ")
+                .inspect(|fields| tracing::debug!(process = self.name, fields, "ready"))
                 .and_then(|fields| serde_json::from_str(fields).ok())
                 .ok_or_else(|| self.failure(&format!("said {line:?} instead of that it is ready"))),
             Ok(Ok(None)) => Err(self.died("before it was ready").await),
