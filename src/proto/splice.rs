@@ -15,6 +15,9 @@ use super::lane::{Lane, MAX_OFFSET, Violation};
 use super::planted::{self, Law};
 use bytes::Bytes;
 
+#[cfg(test)]
+mod laws;
+
 /// A leg at this node. Unique in the node's life; peers name it otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u64);

@@ -1,0 +1,178 @@
+//! What goes wrong: relays crash and freeze, links break, neighbours are suspected wrongly, networks part for good.
+
+use super::leg::{ACCEPTOR, DIALER, index};
+use super::world::{ORIGIN, World};
+use crate::proto::frame::CloseCode;
+use crate::proto::splice::Direction;
+
+/// Pairs that are parted for good, at most.
+const MAX_PARTITIONS: usize = 3;
+
+impl World {
+    /// One fault, if chance has one for the node that it picks.
+    pub(super) fn fault(&mut self) {
+        let relay = self.some_relay();
+        match self.dice.below(12) {
+            0 | 1 => self.some_crash(relay),
+            2 => self.freeze_or_thaw(relay),
+            3..=5 => {
+                let dialer = if self.dice.one_in(4) { ORIGIN } else { relay };
+                self.suspect_wrongly(dialer);
+            }
+            6 | 7 => self.flap(),
+            8 => self.part(relay),
+            9 | 10 => self.delay(),
+            _ => self.rest(),
+        }
+    }
+
+    /// A relay, most often one that holds the flow.
+    fn some_relay(&mut self) -> usize {
+        let holding: Vec<usize> = self.relays().filter(|node| self.nodes[*node].splice.is_some()).collect();
+        if holding.is_empty() || self.dice.one_in(5) {
+            self.dice.within(1, self.target() - 1)
+        } else {
+            self.dice.pick(&holding)
+        }
+    }
+
+    fn some_crash(&mut self, relay: usize) {
+        let restarts = self.dice.one_in(3);
+        self.crash(relay, restarts);
+        if self.dice.one_in(3) {
+            let other = self.dice.within(1, self.target() - 1);
+            self.crash(other, false);
+        }
+    }
+
+    /// Everything that the relay held is gone; its streams break, or end as if nothing were wrong.
+    fn crash(&mut self, relay: usize, restarts: bool) {
+        if !self.nodes[relay].alive || (self.nodes[relay].safe && !restarts) {
+            return;
+        }
+        let how = if restarts { "crashes and restarts empty" } else { "crashes for good" };
+        self.note(format_args!("** {} {how}", self.name(relay)));
+        for leg in self.legs_of(relay) {
+            self.legs[leg].crash(relay, &mut self.dice);
+        }
+        let node = &mut self.nodes[relay];
+        (node.splice, node.frozen, node.alive) = (None, false, restarts);
+    }
+
+    fn freeze_or_thaw(&mut self, relay: usize) {
+        if self.nodes[relay].frozen {
+            self.thaw(relay);
+        } else if self.nodes[relay].alive {
+            self.note(format_args!("** {} freezes", self.name(relay)));
+            self.nodes[relay].frozen = true;
+            for leg in self.legs_of(relay) {
+                if self.dice.one_in(2) {
+                    self.legs[leg].cut(&mut self.dice);
+                }
+            }
+        }
+    }
+
+    /// The relay goes on as if nothing had happened.
+    pub(super) fn thaw(&mut self, relay: usize) {
+        if self.nodes[relay].frozen {
+            self.note(format_args!("** {} thaws", self.name(relay)));
+            self.nodes[relay].frozen = false;
+        }
+    }
+
+    /// A dialer gives up on a next that is well. That next may never be told, or late and wrongly.
+    fn suspect_wrongly(&mut self, dialer: usize) {
+        if self.nodes[dialer].frozen {
+            return;
+        }
+        let left = self.nodes[dialer].splice.as_mut().and_then(|splice| splice.leave_next());
+        let Some(leg) = left.map(index) else { return };
+        let next = self.legs[leg].ends[ACCEPTOR];
+        self.note(format_args!("** {} wrongly suspects {} on leg {leg}", self.name(dialer), self.name(next)));
+        match self.dice.below(8) {
+            0 => {
+                self.legs[leg].drop_by(dialer);
+                self.legs[leg].cut(&mut self.dice);
+            }
+            1 => self.legs[leg].end_cleanly(dialer, &mut self.dice),
+            2 | 3 => {
+                self.close(leg, dialer, CloseCode::Lost, None);
+                self.legs[leg].ways[DIALER].data_late = self.now + 60;
+            }
+            _ => self.close(leg, dialer, CloseCode::Moved, None),
+        }
+    }
+
+    /// A link breaks, with one leg or all that it carries, and is up again at once.
+    fn flap(&mut self) {
+        let whole: Vec<usize> =
+            self.live.iter().copied().filter(|leg| !self.legs[*leg].cut && !self.legs[*leg].is_over()).collect();
+        if whole.is_empty() {
+            return;
+        }
+        let leg = self.dice.pick(&whole);
+        let [dialer, acceptor] = self.legs[leg].ends;
+        self.note(format_args!("** the link {}-{} flaps", self.name(dialer), self.name(acceptor)));
+        self.legs[leg].cut(&mut self.dice);
+        if self.dice.one_in(2) {
+            self.cut_between(dialer, acceptor);
+        }
+    }
+
+    /// A pair will never reach each other again.
+    fn part(&mut self, relay: usize) {
+        let hop = self.nodes[relay].hop;
+        let (from, to) = if self.dice.one_in(4) {
+            (self.dice.pick(&self.hops[hop - 1]), relay)
+        } else {
+            (relay, self.dice.pick(&self.hops[hop + 1]))
+        };
+        let possible = !(self.nodes[from].safe && self.nodes[to].safe);
+        if possible && self.partitions.len() < MAX_PARTITIONS {
+            self.note(format_args!("** {} and {} are parted for good", self.name(from), self.name(to)));
+            self.partitions.push((from, to));
+            self.cut_between(from, to);
+        }
+    }
+
+    /// What is under way on some leg takes long.
+    fn delay(&mut self) {
+        if self.live.is_empty() {
+            return;
+        }
+        let leg = self.dice.pick(&self.live);
+        let way = self.dice.below(2);
+        let late = self.dice.soon(self.now);
+        let queue = &mut self.legs[leg].ways[way];
+        if self.dice.one_in(2) {
+            queue.data_late = late;
+        } else {
+            queue.control_late = late;
+        }
+    }
+
+    /// An application sends, or takes, nothing for a while.
+    fn rest(&mut self) {
+        let until = self.dice.soon(self.now);
+        let direction = self.dice.pick(&Direction::BOTH);
+        let stream = &mut self.streams[direction as usize];
+        if self.dice.one_in(2) {
+            stream.sender_rests = until;
+        } else {
+            stream.taker_rests = until;
+        }
+    }
+
+    fn legs_of(&self, node: usize) -> Vec<usize> {
+        self.live.iter().copied().filter(|leg| self.legs[*leg].ends.contains(&node)).collect()
+    }
+
+    fn cut_between(&mut self, from: usize, to: usize) {
+        for leg in self.legs_of(from) {
+            if self.legs[leg].ends == [from, to] {
+                self.legs[leg].cut(&mut self.dice);
+            }
+        }
+    }
+}
