@@ -370,7 +370,6 @@ impl Splice {
             self.backward.set_fin(fin)?;
         }
         self.next_answered = true;
-        self.failed_dials = 0;
         self.backward.attach_in(answer.backward_start);
         self.forward.ack(answer.forward_ack);
         Ok(())
@@ -379,13 +378,16 @@ impl Splice {
     /// This node gives up on next (it is suspect, or has to be left); the leg to close as moved.
     pub fn leave_next(&mut self) -> Option<LegId> {
         let leg = self.next;
-        self.detach_next();
+        self.detach_next(false);
         leg
     }
 
-    fn detach_next(&mut self) {
+    /// A dial failed if nobody answered, and also if whoever answered then found no path: else a relay whose only
+    /// reachable next is a dead end would go on dialling it for ever.
+    fn detach_next(&mut self, no_path: bool) {
         if self.next.take().is_some() {
-            self.failed_dials += u32::from(!self.next_answered);
+            let failed = no_path || !self.next_answered;
+            self.failed_dials = if failed { self.failed_dials.saturating_add(1) } else { 0 };
             self.next_answered = false;
             self.forward.detach_out();
             self.backward.detach_in();
@@ -510,7 +512,7 @@ impl Splice {
     }
 
     fn next_closed(&mut self, code: CloseCode, winner: Option<&Epoch>) -> Ending {
-        self.detach_next();
+        self.detach_next(code == CloseCode::NoPath);
         match code {
             CloseCode::Done | CloseCode::Unknown | CloseCode::Aborted => {
                 Ending::Free(self.free(code, CloseCode::Lost))

@@ -71,7 +71,7 @@ impl World {
             self.free(node, CloseCode::NoPath, CloseCode::Lost);
             return;
         }
-        let to = self.dice.pick(&self.hops[self.nodes[node].hop + 1]);
+        let to = self.candidate(node);
         let linked = self.is_linked(node, to);
         self.count(Event::Dial);
         if !linked && self.dice.one_in(2) {
@@ -94,6 +94,17 @@ impl World {
         state.send(node, Packet::Attach(opening));
         self.legs.push(state);
         self.live.push(leg);
+    }
+
+    /// Whom to dial.
+    fn candidate(&mut self, node: usize) -> usize {
+        let candidates = &self.hops[self.nodes[node].hop + 1];
+        if self.habits.in_turn {
+            self.nodes[node].dials += 1;
+            candidates[self.nodes[node].dials % candidates.len()]
+        } else {
+            self.dice.pick(candidates)
+        }
     }
 
     fn suspect(&mut self, node: usize) {

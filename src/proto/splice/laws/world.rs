@@ -20,6 +20,8 @@ pub(super) struct Node {
     pub(super) alive: bool,
     pub(super) frozen: bool,
     pub(super) splice: Option<Splice>,
+    /// Dials in its life.
+    pub(super) dials: usize,
     /// The target's memory of a flow that is done.
     pub(super) tombstone: bool,
 }
@@ -57,6 +59,8 @@ pub(super) struct Habits {
     pub(super) grain: usize,
     /// Bytes that a QUIC stream takes before they are read.
     pub(super) stream_window: usize,
+    /// Whether candidates are dialled in turn, not at random.
+    pub(super) in_turn: bool,
     /// Size of the largest piece that an application sends.
     pub(super) piece: usize,
     /// The target sends its end only when it has received the origin's.
@@ -114,6 +118,7 @@ impl World {
                     alive: true,
                     frozen: false,
                     splice: None,
+                    dials: 0,
                     tombstone: false,
                 });
             }
@@ -155,6 +160,7 @@ impl World {
             },
             grain,
             stream_window: dice.within(2, 12) * grain,
+            in_turn: dice.one_in(2),
             piece: dice.within(1, 10) * grain,
             half_close: dice.one_in(3),
             linger: dice.one_in(8).then(|| dice.soon(0)),
