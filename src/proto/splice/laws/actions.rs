@@ -98,9 +98,7 @@ impl World {
         let Packet::Bytes(_) = packet else { return true };
         let splice = self.nodes[node].splice.as_ref();
         splice.is_none_or(|splice| {
-            splice
-                .fed_by(id(leg))
-                .is_none_or(|direction| splice.has_room(direction, &self.habits.limits))
+            splice.fed_by(id(leg)).is_none_or(|direction| splice.has_room(direction, &self.habits.limits))
         })
     }
 
@@ -123,12 +121,6 @@ impl World {
                 out.push(Action::Ack { node, direction });
             }
         }
-    }
-
-    fn can_take(&self, splice: &Splice, direction: Direction) -> bool {
-        let lane = splice.lane(direction);
-        let rests = self.stream(direction).taker_rests > self.now;
-        !rests && (lane.unsent() > 0 || (lane.is_received() && !lane.is_acked()))
     }
 
     fn can_write(&self, node: usize, splice: &Splice, direction: Direction) -> bool {
@@ -169,17 +161,6 @@ impl World {
     fn is_overdue(&self, leg: usize) -> bool {
         let leg = &self.legs[leg];
         self.nodes[leg.ends[ACCEPTOR]].frozen && self.now >= leg.since + PATIENCE
-    }
-
-    fn can_feed(&self, splice: &Splice) -> bool {
-        let direction = splice.source();
-        let stream = self.stream(direction);
-        let waits = self.habits.half_close
-            && direction == Direction::Backward
-            && !self.stream(Direction::Forward).ended
-            && stream.sent == stream.size;
-        let room = stream.sent == stream.size || splice.has_room(direction, &self.habits.limits);
-        !self.hush && !stream.finished && stream.sender_rests <= self.now && !waits && room
     }
 }
 

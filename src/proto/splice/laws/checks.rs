@@ -1,70 +1,98 @@
-//! What must be true after every step, and at the end.
+//! What must be true: of a node after each of its steps, of the applications, and at the end.
 
+use super::leg::index;
 use super::tally::Event;
 use super::world::{ORIGIN, World};
+use crate::proto::Epoch;
 use crate::proto::lane::Lane;
-use crate::proto::splice::Direction;
+use crate::proto::splice::{Direction, Splice};
 use std::fmt;
 
 /// What was found to be broken, by which check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Check {
-    /// The applications take exactly what was sent: each byte, in order, once, and the end.
-    Delivered,
+    // ---- of a node, after each of its steps ----
     /// Law 1: a lane holds the bytes from the lower of ack and cursor to what was received, and the right ones.
     Holds,
-    /// Nobody has received, or knows the end of, what was not sent.
-    Sent,
-    /// Acks are true: none is beyond what the application took.
+    /// Law 1: acks are true facts, none beyond what the application took.
     TrueAcks,
-    /// Law 4: a node's epoch only grows.
-    EpochGrows,
-    /// Nobody in an honest world is accused of a violation.
+    /// Law 2: nobody has received, or knows the end of, what was not sent.
+    Sent,
+    /// Law 3: no control message comes before its leg is known.
+    TooEarly,
+    /// Law 4: a node's epoch only grows, and has a counter for each dialer before it.
+    Epochs,
+    /// A splice's legs are open.
+    Legs,
+    /// Where all are honest nobody is accused.
     Honest,
-    /// The target never forgets the flow before it is done, and it is done only when everything is.
+
+    // ---- of what the applications see ----
+    /// Laws 1 and 2: they take exactly what was sent: each byte once, in order, and the end.
+    Delivered,
+    /// The flow is not lost, and it is done only when everything was delivered.
     Kept,
     /// No assertion fails.
     Panic,
-    /// Without more faults everything is delivered, without help from the origin.
-    Stall,
-    /// The same, though nodes go on dialling.
-    Livelock,
-    /// Paths don't go on replacing each other while nothing is to be sent.
+
+    // ---- at the end, when there are no more faults ----
+    /// Law 4: repairs settle while nothing is to be sent: paths don't replace each other for ever.
     StealWar,
-    /// The target learns that all was acked.
+    /// Law 5: nor do nodes dial for ever.
+    Livelock,
+    /// Everything is delivered without help by the origin.
+    Stall,
+    /// The target learns that everything it sent was acked.
     TargetLearns,
-    /// Everything is delivered at the latest when the origin rebuilds.
+    /// With help by the origin everything is delivered in any case.
     Undelivered,
     /// The origin is told that the flow is done.
     OriginLearns,
-    /// No relay keeps the flow for ever.
+    /// In the end no node holds the flow, and no leg is open.
     Leak,
 }
 
 impl Check {
-    /// As tables show it.
-    pub(super) const fn name(self) -> &'static str {
+    /// As tables show its failure.
+    pub(super) const fn failure(self) -> &'static str {
         match self {
-            Self::Delivered => "a wrong byte or end is delivered",
             Self::Holds => "a lane does not hold what it must",
-            Self::Sent => "received what was never sent",
             Self::TrueAcks => "an ack is not true",
-            Self::EpochGrows => "an epoch does not grow",
+            Self::Sent => "received what was never sent",
+            Self::TooEarly => "a control message came before its leg was known",
+            Self::Epochs => "an epoch is not a path, or does not grow",
+            Self::Legs => "a splice has a leg that is closed",
             Self::Honest => "an honest node is accused",
+            Self::Delivered => "a wrong byte or end was delivered",
             Self::Kept => "the flow is lost",
-            Self::Panic => "an assertion fails",
-            Self::Stall => "stalls without an origin rebuild",
-            Self::Livelock => "dials for ever without an origin rebuild",
+            Self::Panic => "an assertion failed",
             Self::StealWar => "paths replace each other for ever",
+            Self::Livelock => "nodes dial for ever",
+            Self::Stall => "nothing moves any more",
             Self::TargetLearns => "the target never learns that all was acked",
-            Self::Undelivered => "not delivered, even by origin rebuilds",
+            Self::Undelivered => "not delivered, whatever the origin does",
             Self::OriginLearns => "the origin never learns that the flow is done",
-            Self::Leak => "a relay keeps the flow for ever",
+            Self::Leak => "a node keeps the flow, or a leg, for ever",
         }
     }
 }
 
-/// A check that failed, and what exactly.
+/// Which checks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All.
+    All,
+    /// Only those of what the applications see, and of the end: is a broken law felt?
+    Felt,
+}
+
+impl Scope {
+    pub(super) fn includes(self, check: Check) -> bool {
+        self == Self::All || check >= Check::Delivered
+    }
+}
+
+/// A check that failed, and what exactly was found.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
     pub(super) check: Check,
@@ -73,11 +101,11 @@ pub(super) struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.check.name(), self.detail)
+        write!(f, "{}: {}", self.check.failure(), self.detail)
     }
 }
 
-/// The byte at an offset: so that any that is lost, doubled or out of order shows.
+/// The byte at an offset, so that any that is lost, doubled or out of order shows.
 pub(super) fn value(direction: Direction, offset: u64) -> u8 {
     let byte = u8::try_from(offset * 7 % 251).expect("less than 251");
     match direction {
@@ -87,62 +115,75 @@ pub(super) fn value(direction: Direction, offset: u64) -> u8 {
 }
 
 impl World {
-    /// Checks the node that took the last step.
+    /// Checks the node that took a step.
     pub(super) fn check(&mut self, node: usize) {
         let Some(splice) = &self.nodes[node].splice else { return };
-        let mut found = None;
-        let mut ahead = false;
-        for direction in Direction::BOTH {
-            let lane = splice.lane(direction);
-            ahead |= lane.acked() > lane.received();
-            found = found.or_else(|| self.check_facts(lane, direction)).or_else(|| check_lane(lane, direction));
+        let lanes = Direction::BOTH.map(|direction| (direction, splice.lane(direction)));
+        let ahead = lanes.iter().any(|(_, lane)| lane.acked() > lane.received());
+        let completed = node == ORIGIN && self.complete_since.is_none() && splice.is_complete();
+        let finding = (self.scope == Scope::All)
+            .then(|| {
+                let of_lanes = lanes.iter().find_map(|(direction, lane)| self.check_lane(*direction, lane));
+                of_lanes.or_else(|| self.check_legs(node, splice))
+            })
+            .flatten();
+        if let Some(Finding { check, detail }) = finding {
+            self.find(check, format_args!("{}: {detail}", self.name(node)));
         }
         if ahead {
             self.count(Event::AckAhead);
         }
-        if node == ORIGIN && splice_is_complete(self) && self.complete_since.is_none() {
+        if completed {
             self.complete_since = Some(self.now);
-        }
-        if let Some(Finding { check, detail }) = found {
-            self.find(check, format_args!("{}: {detail}", self.name(node)));
         }
     }
 
-    fn check_facts(&self, lane: &Lane, direction: Direction) -> Option<Finding> {
+    fn check_lane(&self, direction: Direction, lane: &Lane) -> Option<Finding> {
         let stream = self.stream(direction);
-        let found = |check, detail| Some(Finding { check, detail });
-        if lane.acked() > stream.taken_offset() {
-            return found(Check::TrueAcks, format!("{direction:?} {} acked, {} taken", lane.acked(), stream.taken_offset()));
+        let (acked, received, fin) = (lane.acked(), lane.received(), lane.fin());
+        let finding = |check, detail: fmt::Arguments<'_>| {
+            Some(Finding { check, detail: format!("{direction:?}: {detail}") })
+        };
+        if acked > stream.taken_offset() {
+            return finding(Check::TrueAcks, format_args!("{acked} acked, {} taken", stream.taken_offset()));
         }
-        if lane.received() > stream.sent_offset() {
-            return found(Check::Sent, format!("{direction:?} {} received, {} sent", lane.received(), stream.sent_offset()));
+        if received > stream.sent_offset() {
+            return finding(Check::Sent, format_args!("{received} received, {} sent", stream.sent_offset()));
         }
-        if lane.fin().is_some_and(|fin| !stream.finished || fin != stream.size) {
-            return found(Check::Sent, format!("{direction:?} ends at {:?}, not {}", lane.fin(), stream.size));
+        if fin.is_some_and(|fin| !stream.finished || fin != stream.size) {
+            return finding(Check::Sent, format_args!("ends at {fin:?}, not {}", stream.size));
+        }
+        if lane.held() != held(lane) {
+            return finding(Check::Holds, format_args!("{} bytes, not {}", lane.held(), held(lane)));
+        }
+        let cursor = lane.written()?;
+        let front = lane.front().flatten();
+        if !front.eq((cursor..stream.size.min(received)).map(|offset| value(direction, offset))) {
+            let front: Vec<u8> = lane.front().flatten().collect();
+            return finding(Check::Holds, format_args!("to be written from {cursor} on: {front:?}"));
         }
         None
     }
+
+    fn check_legs(&self, node: usize, splice: &Splice) -> Option<Finding> {
+        let closed = [splice.prev(), splice.next()].into_iter().flatten().map(index).find(|leg| {
+            let leg = &self.legs[*leg];
+            leg.dropped[leg.end_of(node)]
+        });
+        closed.map(|leg| Finding { check: Check::Legs, detail: format!("leg {leg}") })
+    }
+
+    /// Checks an attach that was accepted.
+    pub(super) fn check_epoch(&mut self, node: usize, before: &Epoch, after: &Epoch) {
+        if after <= before || after.hop() != self.nodes[node].hop {
+            self.find(Check::Epochs, format_args!("{}: {after:?} after {before:?}", self.name(node)));
+        }
+    }
 }
 
-fn splice_is_complete(world: &World) -> bool {
-    world.nodes[ORIGIN].splice.as_ref().is_some_and(super::super::Splice::is_complete)
-}
-
-/// Law 1, as far as it can be seen from outside: how much is held, and what is still to be written.
-fn check_lane(lane: &Lane, direction: Direction) -> Option<Finding> {
+/// How many bytes Law 1 wants a lane to hold.
+fn held(lane: &Lane) -> u64 {
     let data = |offset: u64| lane.fin().map_or(offset, |fin| offset.min(fin));
-    let cursor = lane.written();
-    let base = lane.acked().min(cursor.unwrap_or(u64::MAX)).min(lane.received());
-    let held = data(lane.received()) - data(base);
-    let found = |detail| Some(Finding { check: Check::Holds, detail });
-    if lane.held() != held {
-        return found(format!("{direction:?} {} bytes held, not {held}", lane.held()));
-    }
-    let Some(cursor) = cursor else { return None };
-    let front: Vec<u8> = lane.front().flatten().collect();
-    let expected: Vec<u8> = (cursor..data(lane.received())).map(|offset| value(direction, offset)).collect();
-    if front != expected {
-        return found(format!("{direction:?} from {cursor}: {front:?}, not {expected:?}"));
-    }
-    None
+    let cursor = lane.written().unwrap_or(u64::MAX);
+    data(lane.received()) - data(lane.acked().min(cursor).min(lane.received()))
 }

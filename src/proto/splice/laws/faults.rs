@@ -1,6 +1,7 @@
 //! What goes wrong: relays crash and freeze, links break, neighbours are suspected wrongly, networks part for good.
 
 use super::leg::{ACCEPTOR, DIALER, index};
+use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::proto::frame::CloseCode;
 use crate::proto::splice::Direction;
@@ -12,7 +13,7 @@ impl World {
     /// One fault, if chance has one for the node that it picks.
     pub(super) fn fault(&mut self) {
         let relay = self.some_relay();
-        match self.dice.below(12) {
+        match self.dice.below(14) {
             0 | 1 => self.some_crash(relay),
             2 => self.freeze_or_thaw(relay),
             3..=5 => {
@@ -22,7 +23,9 @@ impl World {
             6 | 7 => self.flap(),
             8 => self.part(relay),
             9 | 10 => self.delay(),
-            _ => self.rest(),
+            11 => self.rest(),
+            12 => self.doubt(relay),
+            _ => self.nodes[relay].full_until = self.dice.soon(self.now),
         }
     }
 
@@ -106,8 +109,12 @@ impl World {
 
     /// A link breaks, with one leg or all that it carries, and is up again at once.
     fn flap(&mut self) {
-        let whole: Vec<usize> =
-            self.live.iter().copied().filter(|leg| !self.legs[*leg].cut && !self.legs[*leg].is_over()).collect();
+        let whole: Vec<usize> = self
+            .live
+            .iter()
+            .copied()
+            .filter(|leg| !self.legs[*leg].cut && !self.legs[*leg].is_over())
+            .collect();
         if whole.is_empty() {
             return;
         }
@@ -161,6 +168,15 @@ impl World {
             stream.sender_rests = until;
         } else {
             stream.taker_rests = until;
+        }
+    }
+
+    /// A relay forgets the flow for some reason of its own (Law 5).
+    fn doubt(&mut self, relay: usize) {
+        if self.nodes[relay].splice.is_some() && !self.nodes[relay].frozen {
+            self.note(format_args!("** {} is in doubt", self.name(relay)));
+            self.count(Event::Doubt);
+            self.free(relay, CloseCode::Lost, CloseCode::Lost);
         }
     }
 

@@ -1,14 +1,15 @@
 //! What a node does with its splice: the least that the relay's, the origin's and the target's machine have to do.
 
 use super::actions::Action;
-use super::checks::{Check, value};
+use super::checks::Check;
 use super::leg::{DIALER, Leg, Message, Packet, id, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::proto::Epoch;
 use crate::proto::frame::{AttachOk, CloseCode};
+use crate::proto::lane::Violation;
 use crate::proto::planted::{self, Law};
-use crate::proto::splice::{Attached, Direction, Ending, Freed, Opening, Splice};
+use crate::proto::splice::{Attached, Direction, Ending, Freed, Opening, Position, Splice};
 use bytes::Bytes;
 
 impl World {
@@ -129,7 +130,7 @@ impl World {
                 self.count(Event::GapInAnswer);
                 self.free(at, CloseCode::Lost, CloseCode::Lost);
             }
-            Err(violation) => self.find(Check::Honest, format_args!("{} on an answer", violation)),
+            Err(violation) => self.accuse(at, leg, violation),
         }
     }
 
@@ -140,15 +141,17 @@ impl World {
             self.count(Event::Tombstone);
             return self.close(leg, at, CloseCode::Done, None);
         }
+        if self.nodes[at].splice.is_none() && self.now < self.nodes[at].full_until {
+            self.count(Event::Overloaded);
+            return self.close(leg, at, CloseCode::Overloaded, None);
+        }
         let Some(splice) = self.holding(at, opening) else {
             return self.close(leg, at, CloseCode::Unknown, None);
         };
         let before = splice.epoch().clone();
         match splice.attach(id(leg), opening) {
             Attached::Accepted { answer, replaced, forgotten } => {
-                if opening.epoch <= before {
-                    self.find(Check::EpochGrows, format_args!("{:?} after {before:?}", opening.epoch));
-                }
+                self.check_epoch(at, &before, &opening.epoch);
                 self.note(format_args!("{} accepts leg {leg}, epoch {:?}", self.name(at), opening.epoch));
                 if let Some(old) = replaced {
                     self.count(Event::Replaced);
@@ -165,7 +168,10 @@ impl World {
                 self.count(Event::Stale);
                 self.close(leg, at, CloseCode::Stale, Some(winner));
             }
-            Attached::Impossible => self.find(Check::Honest, format_args!("an impossible attach: {opening:?}")),
+            Attached::Impossible => {
+                self.find(Check::Honest, format_args!("an impossible attach: {opening:?}"));
+                self.close(leg, at, CloseCode::Malformed, None);
+            }
         }
     }
 
@@ -201,7 +207,7 @@ impl World {
 
     /// Reads some of a packet's bytes.
     fn on_bytes(&mut self, at: usize, leg: usize, way: usize, mut bytes: Bytes) {
-        let count = self.some(bytes.len());
+        let count = self.portion(bytes.len());
         let rest = bytes.split_off(count);
         if !rest.is_empty() {
             self.legs[leg].ways[way].data.push_front(Packet::Bytes(rest));
@@ -212,7 +218,7 @@ impl World {
         let received = direction.map_or(0, |direction| splice.lane(direction).received());
         self.note(format_args!("{} reads {count} bytes from leg {leg}, has {received}", self.name(at)));
         if let Err(violation) = result {
-            self.find(Check::Honest, format_args!("{violation}"));
+            self.accuse(at, leg, violation);
         }
     }
 
@@ -220,8 +226,8 @@ impl World {
         let Some(message) = self.legs[leg].ways[way].control.pop_front() else { return };
         let name = self.name(at);
         let Some(splice) = self.attached(at, leg) else {
-            self.note(format_args!("{name} does not know leg {leg}: {message:?} is lost"));
-            return self.count(Event::LostControl);
+            return self
+                .find(Check::TooEarly, format_args!("{name} does not know leg {leg}: {message:?} is lost"));
         };
         let result = match &message {
             Message::Ack(offset) => splice.ack(id(leg), *offset),
@@ -230,7 +236,7 @@ impl World {
         };
         self.note(format_args!("{name} hears {message:?} on leg {leg}"));
         if let Err(violation) = result {
-            self.find(Check::Honest, format_args!("{violation}"));
+            self.accuse(at, leg, violation);
         }
     }
 
@@ -267,6 +273,17 @@ impl World {
         }
     }
 
+    /// What the other end of `leg` said can't be true.
+    fn accuse(&mut self, at: usize, leg: usize, violation: Violation) {
+        self.find(Check::Honest, format_args!("{} over leg {leg}: {violation}", self.name(at)));
+        if self.splice(at).position() == Position::Relay {
+            self.free(at, CloseCode::Lost, CloseCode::Lost);
+        } else {
+            self.splice(at).closed(id(leg), CloseCode::Malformed, None);
+            self.close(leg, at, CloseCode::Malformed, None);
+        }
+    }
+
     fn follow(&mut self, at: usize, ending: Ending) {
         match ending {
             Ending::Free(freed) => self.freed(at, freed),
@@ -283,10 +300,10 @@ impl World {
             Direction::Forward => splice.next(),
             Direction::Backward => splice.prev(),
         };
-        let (leg, mut bytes) = leg.zip(splice.lane(direction).front().next()).expect("something to write");
+        let Some((leg, mut bytes)) = leg.zip(splice.lane(direction).front().next()) else { return };
         let leg = index(leg);
         let room = window - self.legs[leg].ways[self.legs[leg].end_of(node)].in_flight();
-        let count = self.some(room.min(bytes.len()));
+        let count = self.portion(room.min(bytes.len()));
         bytes.truncate(count);
         self.splice(node).wrote(direction, count);
         self.legs[leg].send(node, Packet::Bytes(bytes));
@@ -364,54 +381,5 @@ impl World {
     fn free_early(&mut self, node: usize) {
         let code = if node == ORIGIN { CloseCode::Done } else { CloseCode::Lost };
         self.free(node, code, CloseCode::Lost);
-    }
-
-    // ---- applications ----
-
-    fn feed(&mut self, node: usize) {
-        let direction = self.splice(node).source();
-        let piece = self.habits.piece;
-        let stream = self.stream(direction);
-        let left = usize::try_from(stream.size - stream.sent).expect("small");
-        let count = self.some(left.min(piece));
-        let stream = &mut self.streams[direction as usize];
-        let bytes: Bytes = (stream.sent..).take(count).map(|offset| value(direction, offset)).collect();
-        stream.sent += count as u64;
-        let ends = stream.sent == stream.size
-            && (count == 0 || (self.dice.one_in(2) && !self.habits.half_close));
-        stream.finished = ends;
-        let result = if count > 0 { self.splice(node).send(bytes) } else { Ok(()) };
-        if ends {
-            self.splice(node).finish();
-        }
-        if let Err(violation) = result {
-            self.find(Check::Honest, format_args!("{violation}"));
-        }
-    }
-
-    fn take(&mut self, node: usize, direction: Direction) {
-        let bytes = self.splice(node).lane(direction).front().next().unwrap_or_default();
-        let count = self.some(bytes.len());
-        let taken = self.stream(direction).taken;
-        for (offset, byte) in (taken..).zip(&bytes[..count]) {
-            if *byte != value(direction, offset) {
-                self.find(Check::Delivered, format_args!("a wrong byte at {offset} {direction:?}"));
-            }
-        }
-        let splice = self.splice(node);
-        splice.wrote(direction, count);
-        let (ended, fin) = (splice.lane(direction).is_acked(), splice.lane(direction).fin());
-        let stream = self.stream_mut(direction);
-        stream.taken += count as u64;
-        stream.ended = ended;
-        let (taken, size) = (stream.taken, stream.size);
-        self.note(format_args!(
-            "{} takes {count} bytes{} {direction:?}, has {taken}",
-            self.name(node),
-            if ended { " and the end" } else { "" }
-        ));
-        if taken > size || (ended && (taken, fin) != (size, Some(size))) {
-            self.find(Check::Delivered, format_args!("{taken} of {size} bytes {direction:?}, end {ended}"));
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! One run: chaos, then peace without faults, help by the origin if that stalls, and what is left afterwards.
 
 use super::actions::Action;
-use super::checks::{Check, Finding};
+use super::checks::{Check, Finding, Scope};
 use super::leg::index;
 use super::tally::{Event, Tally};
 use super::trace::Trace;
@@ -11,50 +11,42 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Steps without a fault after which repairs must have settled, while the applications send nothing.
 const SETTLED_STEPS: u32 = 6_000;
+/// Legs replaced in that time that make it a war.
+const WAR_REPLACED: u64 = 20;
 /// Steps without a fault after which everything must be delivered.
 const PEACE_STEPS: u32 = 15_000;
-/// Dials in that time that make it a livelock.
-const LIVELOCK_DIALS: u64 = 100;
 /// How often the origin rebuilds after a stall, and for how many steps each.
 const REBUILDS: u32 = 10;
 const REBUILD_STEPS: u32 = 2_000;
 
 /// What a run came to.
+#[derive(Default)]
 pub(super) struct Outcome {
     pub(super) finding: Option<Finding>,
     pub(super) steps: u32,
-    pub(super) faults: usize,
     pub(super) tally: Tally,
     /// An orphan timer had to free some node.
     pub(super) timers: bool,
-    /// A stall was healed by the origin.
+    /// It stalled until the origin rebuilt.
     pub(super) healed: bool,
 }
 
 /// Runs the world of `seed`. A panic is a finding.
-pub(super) fn run(seed: u64, trace: &Trace) -> Outcome {
+pub(super) fn run(seed: u64, scope: Scope, trace: &Trace) -> Outcome {
     let told = trace.clone();
-    catch_unwind(AssertUnwindSafe(|| Run::new(seed, told).play())).unwrap_or_else(|panic| {
-        let detail = panic.downcast_ref::<String>().cloned();
-        let detail = detail.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+    catch_unwind(AssertUnwindSafe(|| Run::new(seed, scope, told).play())).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let detail = message.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         let finding = Finding { check: Check::Panic, detail: detail.unwrap_or_default() };
-        trace.line(0, format_args!("!! {finding}"));
-        Outcome {
-            finding: Some(finding),
-            steps: u32::MAX,
-            faults: 0,
-            tally: Tally::default(),
-            timers: false,
-            healed: false,
-        }
+        Outcome { finding: Some(finding), ..Outcome::default() }
     })
 }
 
 struct Run {
     world: World,
+    faults: usize,
     /// What can happen next; kept for its memory.
     actions: Vec<Action>,
-    faults: usize,
     /// A stall that has yet to show whether the origin can heal it.
     stall: Option<Finding>,
 }
@@ -70,11 +62,11 @@ enum Step {
 }
 
 impl Run {
-    fn new(seed: u64, trace: Trace) -> Self {
-        let mut world = World::new(seed, trace);
+    fn new(seed: u64, scope: Scope, trace: Trace) -> Self {
+        let mut world = World::new(seed, scope, trace);
         let most = world.dice.pick(&[0, 3, 3, 6, 6, 20]);
-        let faults = world.dice.below(most + 1);
-        Self { world, actions: Vec::with_capacity(64), faults, stall: None }
+        let faults = world.dice.within(0, most);
+        Self { world, faults, actions: Vec::new(), stall: None }
     }
 
     fn play(mut self) -> Outcome {
@@ -83,9 +75,8 @@ impl Run {
         let healed = self.stall.is_some() && self.rebuild();
         let timers = self.aftermath();
         Outcome {
-            finding: self.stall.or(self.world.finding),
+            finding: self.world.finding.or(self.stall),
             steps: self.world.now,
-            faults: self.faults,
             tally: self.world.tally,
             timers,
             healed,
@@ -104,6 +95,7 @@ impl Run {
         Step::Taken
     }
 
+    /// Whether the flow is done, or its fate is known.
     fn is_over(&self) -> bool {
         let world = &self.world;
         let target_done = world.nodes[world.target()].tombstone || world.origin_left;
@@ -128,18 +120,18 @@ impl Run {
         }
     }
 
-    /// No more faults. The flow must be delivered, and first, while the applications rest, repairs must settle.
+    /// No more faults. Repairs must settle while the applications send nothing, then everything must be delivered.
     fn peace(&mut self) {
+        let from = Mark::of(&self.world);
         self.world.note(format_args!("## no more faults; the applications rest until repairs have settled"));
         for node in self.world.relays() {
             self.world.thaw(node);
         }
-        let dials = self.world.tally.of(Event::Dial);
-        let begin = self.world.now;
         self.world.hush = true;
-        while !self.is_over() && self.world.now - begin < PEACE_STEPS {
-            if self.world.hush && self.world.now - begin > SETTLED_STEPS {
-                self.stall(Check::StealWar, SETTLED_STEPS);
+        while !self.is_over() && self.world.now - from.step < PEACE_STEPS {
+            if self.world.hush && self.world.now - from.step > SETTLED_STEPS {
+                let war = from.replaced(&self.world) > WAR_REPLACED;
+                self.stalled(if war { Check::StealWar } else { Check::Livelock }, &from);
                 self.world.hush = false;
             }
             if self.step() == Step::Quiet && !std::mem::take(&mut self.world.hush) {
@@ -148,28 +140,25 @@ impl Run {
         }
         self.world.hush = false;
         if !self.is_over() {
-            let dials = self.world.tally.of(Event::Dial) - dials;
-            let check = match () {
-                () if self.world.is_delivered() => Check::TargetLearns,
-                () if dials > LIVELOCK_DIALS => Check::Livelock,
-                () => Check::Stall,
-            };
-            self.stall(check, self.world.now - begin);
+            let delivered = self.world.is_delivered();
+            self.stalled(if delivered { Check::TargetLearns } else { Check::Stall }, &from);
         }
     }
 
-    fn stall(&mut self, check: Check, steps: u32) {
+    fn stalled(&mut self, check: Check, from: &Mark) {
         if self.world.finding.is_none() && self.stall.is_none() {
-            self.world.note(format_args!("!! {} ({steps} steps after the last fault)", check.name()));
-            self.stall = Some(Finding { check, detail: format!("{steps} steps after the last fault") });
+            let detail = from.since(&self.world);
+            self.world.note(format_args!("!! {}: {detail}", check.failure()));
+            self.stall = Some(Finding { check, detail });
         }
     }
 
-    /// The origin takes other candidates, orphans time out: that must always help. Whether it did.
+    /// The origin takes other candidates and orphans time out: that must help. Whether it did.
     fn rebuild(&mut self) -> bool {
         for _ in 0..REBUILDS {
             self.free_orphans();
-            if let Some(leg) = self.world.nodes[ORIGIN].splice.as_mut().and_then(|splice| splice.leave_next()) {
+            let Some(origin) = &mut self.world.nodes[ORIGIN].splice else { break };
+            if let Some(leg) = origin.leave_next() {
                 self.world.note(format_args!("## the origin rebuilds"));
                 self.world.count(Event::Rebuild);
                 self.world.close(index(leg), ORIGIN, CloseCode::Moved, None);
@@ -181,33 +170,39 @@ impl Run {
                 self.step();
             }
         }
-        self.world.find(Check::Undelivered, format_args!("after {REBUILDS} rebuilds"));
+        if !self.world.is_delivered() {
+            self.world.find(Check::Undelivered, format_args!("after {REBUILDS} rebuilds"));
+        }
         false
     }
 
     /// `Done` travels to whoever still holds the flow; orphan timers free the rest. Whether they had to.
     fn aftermath(&mut self) -> bool {
-        if self.world.finding.is_some() {
+        if self.world.finding.is_some() || self.stall.is_some() {
             return false;
         }
-        self.world.note(format_args!("## the rest"));
+        self.world.note(format_args!("## everything is delivered"));
         self.settle();
         let mut timers = false;
         for _ in 0..self.world.hops.len() {
             timers |= self.free_orphans();
             self.settle();
         }
-        if self.stall.is_some() {
-            return timers;
-        }
-        if !self.world.origin_done {
-            self.world.find(Check::OriginLearns, format_args!("it goes on dialling"));
-        }
-        let leak = self.world.nodes.iter().position(|node| node.splice.is_some());
-        if let Some(node) = leak {
-            self.world.find(Check::Leak, format_args!("{}", self.world.name(node)));
-        }
+        self.check_rest();
         timers
+    }
+
+    fn check_rest(&mut self) {
+        let world = &mut self.world;
+        if !world.origin_done {
+            world.find(Check::OriginLearns, format_args!("it goes on repairing"));
+        }
+        if let Some(node) = world.nodes.iter().position(|node| node.splice.is_some()) {
+            world.find(Check::Leak, format_args!("{} holds the flow", world.name(node)));
+        }
+        if let Some(leg) = world.live.iter().find(|leg| !world.legs[**leg].is_over()).copied() {
+            world.find(Check::Leak, format_args!("leg {leg} is open"));
+        }
     }
 
     fn settle(&mut self) {
@@ -218,13 +213,13 @@ impl Run {
         }
     }
 
-    /// The orphan timers of all nodes that nobody is attached to run out.
+    /// The orphan timers of all nodes that nobody is attached to run out. Whether there were any.
     fn free_orphans(&mut self) -> bool {
         let world = &mut self.world;
         let mut freed = false;
         for node in 1..world.nodes.len() {
-            let orphan = world.nodes[node].splice.as_ref().is_some_and(|splice| splice.prev().is_none());
-            if orphan && (node != world.target() || world.origin_left) {
+            let orphaned = world.nodes[node].splice.as_ref().is_some_and(|splice| splice.prev().is_none());
+            if orphaned && (node != world.target() || world.origin_left) {
                 freed = true;
                 world.note(format_args!("## the orphan timer of {} runs out", world.name(node)));
                 world.count(Event::Orphan);
@@ -232,5 +227,30 @@ impl Run {
             }
         }
         freed
+    }
+}
+
+/// A moment, to count from.
+struct Mark {
+    step: u32,
+    tally: Tally,
+}
+
+impl Mark {
+    fn of(world: &World) -> Self {
+        Self { step: world.now, tally: world.tally }
+    }
+
+    fn replaced(&self, world: &World) -> u64 {
+        world.tally.of(Event::Replaced) - self.tally.of(Event::Replaced)
+    }
+
+    fn since(&self, world: &World) -> String {
+        format!(
+            "{} steps, {} dials and {} replaced legs after the last fault",
+            world.now - self.step,
+            world.tally.of(Event::Dial) - self.tally.of(Event::Dial),
+            self.replaced(world),
+        )
     }
 }

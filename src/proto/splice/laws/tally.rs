@@ -12,9 +12,10 @@ pub(super) enum Event {
     GapInAnswer,
     NoPath,
     Moved,
+    Overloaded,
+    Doubt,
     StreamEnded,
     LinkLost,
-    LostControl,
     AckAhead,
     Tombstone,
     Left,
@@ -23,7 +24,7 @@ pub(super) enum Event {
 }
 
 impl Event {
-    pub(super) const ALL: [(Self, &'static str); 17] = [
+    pub(super) const ALL: [(Self, &'static str); 18] = [
         (Self::Dial, "dials"),
         (Self::DialFailed, "dials that failed at once"),
         (Self::Stale, "attaches refused as stale"),
@@ -33,13 +34,14 @@ impl Event {
         (Self::GapInAnswer, "relays freed because next's answer left a gap"),
         (Self::NoPath, "relays that gave up: no path"),
         (Self::Moved, "relays freed because prev moved on"),
+        (Self::Overloaded, "attaches refused for want of room"),
+        (Self::Doubt, "relays that freed the flow in doubt"),
         (Self::StreamEnded, "streams that ended without a code"),
         (Self::LinkLost, "legs lost with their link"),
-        (Self::LostControl, "control messages for legs that were not attached (yet)"),
         (Self::AckAhead, "acks of bytes that the relay has not received"),
         (Self::Tombstone, "attaches answered by the tombstone"),
         (Self::Left, "origins that lingered in vain"),
-        (Self::Rebuild, "origin rebuilds after a stall"),
+        (Self::Rebuild, "rebuilds by the origin after a stall"),
         (Self::Orphan, "nodes freed by their orphan timer"),
     ];
 }

@@ -1,6 +1,6 @@
 //! The world of one run: a chain of relays between an origin and a target, the legs between them, two applications.
 
-use super::checks::{Check, Finding};
+use super::checks::{Check, Finding, Scope};
 use super::dice::Dice;
 use super::leg::Leg;
 use super::tally::{Event, Tally};
@@ -20,6 +20,8 @@ pub(super) struct Node {
     pub(super) alive: bool,
     pub(super) frozen: bool,
     pub(super) splice: Option<Splice>,
+    /// Until when a relay takes no flows that it does not hold.
+    pub(super) full_until: u32,
     /// Dials in its life.
     pub(super) dials: usize,
     /// The target's memory of a flow that is done.
@@ -27,7 +29,7 @@ pub(super) struct Node {
 }
 
 /// What the applications know of one direction.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Stream {
     /// How much will be sent.
     pub(super) size: u64,
@@ -93,6 +95,7 @@ pub(super) struct World {
     pub(super) origin_left: bool,
     /// When everything was acked at the origin.
     pub(super) complete_since: Option<u32>,
+    pub(super) scope: Scope,
     pub(super) finding: Option<Finding>,
     pub(super) tally: Tally,
     pub(super) trace: Trace,
@@ -100,7 +103,7 @@ pub(super) struct World {
 
 impl World {
     /// The world that belongs to `seed`.
-    pub(super) fn new(seed: u64, trace: Trace) -> Self {
+    pub(super) fn new(seed: u64, scope: Scope, trace: Trace) -> Self {
         let mut dice = Dice::new(seed);
         let relays = dice.within(1, 5);
         let mut nodes = Vec::new();
@@ -118,6 +121,7 @@ impl World {
                     alive: true,
                     frozen: false,
                     splice: None,
+                    full_until: 0,
                     dials: 0,
                     tombstone: false,
                 });
@@ -139,6 +143,7 @@ impl World {
             origin_done: false,
             origin_left: false,
             complete_since: None,
+            scope,
             finding: None,
             tally: Tally::default(),
             trace,
@@ -154,10 +159,7 @@ impl World {
         let most = if dice.one_in(2) { 6 } else { 40 };
         let window = dice.within(2, 12) * grain;
         let habits = Habits {
-            limits: Limits {
-                window_bytes: window as u64,
-                backlog_bytes: dice.within(grain, window) as u64,
-            },
+            limits: Limits { window_bytes: window as u64, backlog_bytes: dice.within(grain, window) as u64 },
             grain,
             stream_window: dice.within(2, 12) * grain,
             in_turn: dice.one_in(2),
@@ -184,7 +186,7 @@ impl World {
     }
 
     /// Some of `most` bytes.
-    pub(super) fn some(&mut self, most: usize) -> usize {
+    pub(super) fn portion(&mut self, most: usize) -> usize {
         let grain = self.habits.grain;
         if most <= grain { most } else { grain * self.dice.within(1, most / grain) }
     }
@@ -232,8 +234,8 @@ impl World {
 
     /// A law is broken. Only the first finding of a run counts.
     pub(super) fn find(&mut self, check: Check, detail: std::fmt::Arguments<'_>) {
-        self.note(format_args!("!! {}: {detail}", check.name()));
-        if self.finding.is_none() {
+        self.note(format_args!("!! {}: {detail}", check.failure()));
+        if self.finding.is_none() && self.scope.includes(check) {
             self.finding = Some(Finding { check, detail: detail.to_string() });
         }
     }
