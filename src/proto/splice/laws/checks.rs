@@ -5,7 +5,7 @@ use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::proto::Epoch;
 use crate::proto::lane::Lane;
-use crate::proto::splice::{Direction, Splice};
+use crate::proto::splice::{Direction, MAX_FAILED_DIALS, Position, Splice};
 use std::fmt;
 
 /// What was found to be broken, by which check.
@@ -20,9 +20,11 @@ pub(super) enum Check {
     Sent,
     /// Law 3: no control message comes before its leg is known.
     TooEarly,
-    /// Law 4: a node's epoch only grows, and has a counter for each dialer before it.
+    /// Law 4: a node's epoch only grows, and has a counter for each dialer before it; who is outranked yields, nobody else.
     Epochs,
-    /// A splice's legs are open.
+    /// Law 5: a relay finds no path only after several dials in a row that led nowhere.
+    Patience,
+    /// A splice's legs are open, and they are what feeds its lanes and is fed by them.
     Legs,
     /// Where all are honest nobody is accused.
     Honest,
@@ -61,7 +63,8 @@ impl Check {
             Self::Sent => "received what was never sent",
             Self::TooEarly => "a control message came before its leg was known",
             Self::Epochs => "an epoch is not a path, or does not grow",
-            Self::Legs => "a splice has a leg that is closed",
+            Self::Patience => "a relay gave up too early",
+            Self::Legs => "a splice has a leg that is closed, or not connected",
             Self::Honest => "an honest node is accused",
             Self::Delivered => "a wrong byte or end was delivered",
             Self::Kept => "the flow is lost",
@@ -153,6 +156,9 @@ impl World {
         if fin.is_some_and(|fin| !stream.finished || fin != stream.size) {
             return finding(Check::Sent, format_args!("ends at {fin:?}, not {}", stream.size));
         }
+        if fin == Some(received) {
+            return finding(Check::Holds, format_args!("the end is not counted at {received}"));
+        }
         if lane.held() != held(lane) {
             return finding(Check::Holds, format_args!("{} bytes, not {}", lane.held(), held(lane)));
         }
@@ -170,7 +176,12 @@ impl World {
             let leg = &self.legs[*leg];
             leg.dropped[leg.end_of(node)]
         });
-        closed.map(|leg| Finding { check: Check::Legs, detail: format!("leg {leg}") })
+        let detail = match closed {
+            Some(leg) => format!("leg {leg} is closed"),
+            None if !is_connected(splice) => format!("{splice:?}"),
+            None => return None,
+        };
+        Some(Finding { check: Check::Legs, detail })
     }
 
     /// Checks an attach that was accepted.
@@ -179,6 +190,38 @@ impl World {
             self.find(Check::Epochs, format_args!("{}: {after:?} after {before:?}", self.name(node)));
         }
     }
+
+    /// Checks what a node with an epoch did when it heard that `winner` had won: a greater one that does not come
+    /// from itself.
+    pub(super) fn check_yielding(&mut self, node: usize, epoch: &Epoch, winner: &Epoch, yielded: bool) {
+        let outranked = winner > epoch && !winner.counters().starts_with(epoch.counters());
+        if yielded != outranked {
+            let what = if yielded { "yields" } else { "does not yield" };
+            self.find(Check::Epochs, format_args!("{} {epoch:?} {what} to {winner:?}", self.name(node)));
+        }
+    }
+
+    /// Checks a relay that finds no path.
+    pub(super) fn check_patience(&mut self, node: usize) {
+        let tries = &self.nodes[node].tries;
+        let led_somewhere = |leg: &usize| self.legs[*leg].answered && !self.legs[*leg].no_path;
+        let failed = tries.iter().rev().take_while(|leg| !leg.as_ref().is_some_and(led_somewhere)).count();
+        if failed < MAX_FAILED_DIALS as usize {
+            self.find(Check::Patience, format_args!("{} after {failed} failures", self.name(node)));
+        }
+    }
+}
+
+/// Whether the lanes have just those in-legs and out-legs that the splice has; at the ends there is the application.
+fn is_connected(splice: &Splice) -> bool {
+    let prev = splice.position() == Position::Origin || splice.prev().is_some();
+    let next = splice.position() == Position::Target || splice.next().is_some();
+    let next_answered = splice.position() == Position::Target || splice.is_next_answered();
+    let of = |direction| {
+        let lane = splice.lane(direction);
+        (lane.incoming().is_some(), lane.written().is_some())
+    };
+    of(Direction::Forward) == (prev, next) && of(Direction::Backward) == (next_answered, prev)
 }
 
 /// How many bytes Law 1 wants a lane to hold.

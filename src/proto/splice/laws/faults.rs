@@ -1,19 +1,19 @@
 //! What goes wrong: relays crash and freeze, links break, neighbours are suspected wrongly, networks part for good.
 
-use super::leg::{ACCEPTOR, DIALER, index};
+use super::leg::{ACCEPTOR, DIALER, Leg, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::proto::frame::CloseCode;
 use crate::proto::splice::Direction;
 
 /// Pairs that are parted for good, at most.
-const MAX_PARTITIONS: usize = 3;
+const MAX_PARTITIONS: usize = 8;
 
 impl World {
     /// One fault, if chance has one for the node that it picks.
     pub(super) fn fault(&mut self) {
         let relay = self.some_relay();
-        match self.dice.below(14) {
+        match self.dice.below(16) {
             0 | 1 => self.some_crash(relay),
             2 => self.freeze_or_thaw(relay),
             3..=5 => {
@@ -21,7 +21,9 @@ impl World {
                 self.suspect_wrongly(dialer);
             }
             6 | 7 => self.flap(),
-            8 => self.part(relay),
+            8 => self.part_from_some(relay),
+            15 => self.dead_end(relay),
+            14 => self.replay(),
             9 | 10 => self.delay(),
             11 => self.rest(),
             12 => self.doubt(relay),
@@ -127,14 +129,32 @@ impl World {
         }
     }
 
-    /// A pair will never reach each other again.
-    fn part(&mut self, relay: usize) {
+    /// A relay and one of its prevs or nexts will never reach each other again.
+    fn part_from_some(&mut self, relay: usize) {
         let hop = self.nodes[relay].hop;
-        let (from, to) = if self.dice.one_in(4) {
-            (self.dice.pick(&self.hops[hop - 1]), relay)
+        if self.dice.one_in(4) {
+            let prev = self.dice.pick(&self.hops[hop - 1]);
+            self.part(prev, relay);
         } else {
-            (relay, self.dice.pick(&self.hops[hop + 1]))
-        };
+            let next = self.dice.pick(&self.hops[hop + 1]);
+            self.part(relay, next);
+        }
+    }
+
+    /// A relay reaches one next and no other, and that one reaches nobody.
+    fn dead_end(&mut self, relay: usize) {
+        let hop = self.nodes[relay].hop;
+        let nexts = self.hops[hop + 1].clone();
+        let end = self.dice.pick(&nexts);
+        for next in nexts.into_iter().filter(|next| *next != end) {
+            self.part(relay, next);
+        }
+        for beyond in self.hops.get(hop + 2).cloned().unwrap_or_default() {
+            self.part(end, beyond);
+        }
+    }
+
+    fn part(&mut self, from: usize, to: usize) {
         let possible = !(self.nodes[from].safe && self.nodes[to].safe);
         if possible && self.partitions.len() < MAX_PARTITIONS {
             self.note(format_args!("** {} and {} are parted for good", self.name(from), self.name(to)));
@@ -177,6 +197,28 @@ impl World {
             self.note(format_args!("** {} is in doubt", self.name(relay)));
             self.count(Event::Doubt);
             self.free(relay, CloseCode::Lost, CloseCode::Lost);
+        }
+    }
+
+    /// Somebody sends a copy of an earlier attach, and nothing more.
+    fn replay(&mut self) {
+        if self.legs.is_empty() {
+            return;
+        }
+        let copied = self.dice.below(self.legs.len());
+        let Leg { ends: [dialer, acceptor], opening, .. } = &self.legs[copied];
+        let (dialer, acceptor, opening) = (*dialer, *acceptor, opening.clone());
+        if self.nodes[acceptor].alive {
+            self.note(format_args!(
+                "** leg {}: somebody replays leg {copied}'s attach to {}",
+                self.legs.len(),
+                self.name(acceptor)
+            ));
+            self.count(Event::Replay);
+            let mut leg = Leg::new(dialer, acceptor, opening, self.now, &mut self.dice);
+            leg.dropped[DIALER] = true;
+            leg.cut = true;
+            self.open(leg);
         }
     }
 

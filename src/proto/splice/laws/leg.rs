@@ -70,22 +70,33 @@ pub(super) struct Leg {
     pub(super) cut: bool,
     /// When it was dialled.
     pub(super) since: u32,
+    /// Whether the dialer has seen the answer, and whether it was told then that there is no path.
+    pub(super) answered: bool,
+    pub(super) no_path: bool,
+    /// What the dialer said.
+    pub(super) opening: Opening,
 }
 
 impl Leg {
-    pub(super) fn new(dialer: usize, acceptor: usize, now: u32, dice: &mut Dice) -> Self {
+    /// A leg on which `dialer` has said `opening`.
+    pub(super) fn new(dialer: usize, acceptor: usize, opening: Opening, now: u32, dice: &mut Dice) -> Self {
         let way = |dice: &mut Dice| Way {
             data_late: if dice.one_in(3) { dice.soon(now) } else { now },
             control_late: if dice.one_in(3) { dice.soon(now) } else { now },
             ..Way::default()
         };
-        Self {
+        let mut leg = Self {
             ends: [dialer, acceptor],
             ways: [way(dice), way(dice)],
             dropped: [false; 2],
             cut: false,
             since: now,
-        }
+            answered: false,
+            no_path: false,
+            opening: opening.clone(),
+        };
+        leg.send(dialer, Packet::Attach(opening));
+        leg
     }
 
     /// Which end `node` is.

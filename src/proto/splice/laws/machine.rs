@@ -2,7 +2,7 @@
 
 use super::actions::Action;
 use super::checks::Check;
-use super::leg::{DIALER, Leg, Message, Packet, id, index};
+use super::leg::{ACCEPTOR, DIALER, Leg, Message, Packet, id, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::proto::Epoch;
@@ -69,15 +69,17 @@ impl World {
         if self.splice(node).is_exhausted() {
             self.note(format_args!("{} finds no path", self.name(node)));
             self.count(Event::NoPath);
+            self.check_patience(node);
             self.free(node, CloseCode::NoPath, CloseCode::Lost);
             return;
         }
         let to = self.candidate(node);
         let linked = self.is_linked(node, to);
         self.count(Event::Dial);
-        if !linked && self.dice.one_in(2) {
+        if !linked && self.habits.fails_at_once {
             self.note(format_args!("{} can't dial {}", self.name(node), self.name(to)));
             self.count(Event::DialFailed);
+            self.nodes[node].tries.push(None);
             self.splice(node).dial_failed();
             return;
         }
@@ -89,20 +91,27 @@ impl World {
             self.name(node),
             self.name(to),
         ));
-        let mut state = Leg::new(node, to, self.now, &mut self.dice);
-        state.cut = !linked;
-        state.dropped[1 - DIALER] = !self.nodes[to].alive;
-        state.send(node, Packet::Attach(opening));
-        self.legs.push(state);
-        self.live.push(leg);
+        self.nodes[node].tries.push(Some(leg));
+        let mut state = Leg::new(node, to, opening, self.now, &mut self.dice);
+        if !linked {
+            state.cut(&mut self.dice);
+            state.ways[DIALER].data.clear();
+        }
+        state.dropped[ACCEPTOR] = !self.nodes[to].alive;
+        self.open(state);
+    }
+
+    /// A leg begins.
+    pub(super) fn open(&mut self, leg: Leg) {
+        self.live.push(self.legs.len());
+        self.legs.push(leg);
     }
 
     /// Whom to dial.
     fn candidate(&mut self, node: usize) -> usize {
         let candidates = &self.hops[self.nodes[node].hop + 1];
         if self.habits.in_turn {
-            self.nodes[node].dials += 1;
-            candidates[self.nodes[node].dials % candidates.len()]
+            candidates[self.nodes[node].tries.len() % candidates.len()]
         } else {
             self.dice.pick(candidates)
         }
@@ -125,7 +134,7 @@ impl World {
         let splice = self.splice(at);
         let gap = answer.backward_start > splice.lane(Direction::Backward).received();
         match splice.answered(id(leg), answer) {
-            Ok(()) => {}
+            Ok(()) => self.legs[leg].answered = true,
             Err(_) if gap && at != ORIGIN => {
                 self.count(Event::GapInAnswer);
                 self.free(at, CloseCode::Lost, CloseCode::Lost);
@@ -179,6 +188,7 @@ impl World {
     fn holding(&mut self, at: usize, opening: &Opening) -> Option<&mut Splice> {
         if self.nodes[at].splice.is_none() {
             let is_target = at == self.target();
+            self.nodes[at].tries.clear();
             self.nodes[at].splice =
                 if is_target { Splice::target(opening) } else { Some(Splice::relay(opening)) };
         }
@@ -264,8 +274,13 @@ impl World {
             Some(winner) => self.note(format_args!("{name} loses leg {leg}: {code:?}, {winner:?} won")),
             None => self.note(format_args!("{name} loses leg {leg}: {code:?}")),
         }
+        self.legs[leg].no_path |= code == CloseCode::NoPath;
         if let Some(splice) = self.attached(at, leg) {
+            let epoch = splice.epoch().clone();
             let ending = splice.closed(id(leg), code, winner);
+            if let Some(winner) = winner {
+                self.check_yielding(at, &epoch, winner, matches!(ending, Ending::Free(_)));
+            }
             if code == CloseCode::Moved && matches!(ending, Ending::Free(_)) {
                 self.count(Event::Moved);
             }

@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Steps without a fault after which repairs must have settled, while the applications send nothing.
 const SETTLED_STEPS: u32 = 6_000;
-/// Legs replaced in that time that make it a war.
-const WAR_REPLACED: u64 = 20;
+/// Dials, or legs replaced, in that time that explain why they have not.
+const MANY: u64 = 20;
 /// Steps without a fault after which everything must be delivered.
 const PEACE_STEPS: u32 = 15_000;
 /// How often the origin rebuilds after a stall, and for how many steps each.
@@ -130,8 +130,7 @@ impl Run {
         self.world.hush = true;
         while !self.is_over() && self.world.now - from.step < PEACE_STEPS {
             if self.world.hush && self.world.now - from.step > SETTLED_STEPS {
-                let war = from.replaced(&self.world) > WAR_REPLACED;
-                self.stalled(if war { Check::StealWar } else { Check::Livelock }, &from);
+                self.stalled(from.unrest(&self.world), &from);
                 self.world.hush = false;
             }
             if self.step() == Step::Quiet && !std::mem::take(&mut self.world.hush) {
@@ -241,15 +240,28 @@ impl Mark {
         Self { step: world.now, tally: world.tally }
     }
 
+    fn dials(&self, world: &World) -> u64 {
+        world.tally.of(Event::Dial) - self.tally.of(Event::Dial)
+    }
+
     fn replaced(&self, world: &World) -> u64 {
         world.tally.of(Event::Replaced) - self.tally.of(Event::Replaced)
+    }
+
+    /// Why it does not settle.
+    fn unrest(&self, world: &World) -> Check {
+        match () {
+            () if self.replaced(world) >= MANY => Check::StealWar,
+            () if self.dials(world) >= MANY => Check::Livelock,
+            () => Check::Stall,
+        }
     }
 
     fn since(&self, world: &World) -> String {
         format!(
             "{} steps, {} dials and {} replaced legs after the last fault",
             world.now - self.step,
-            world.tally.of(Event::Dial) - self.tally.of(Event::Dial),
+            self.dials(world),
             self.replaced(world),
         )
     }

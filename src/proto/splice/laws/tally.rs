@@ -18,13 +18,14 @@ pub(super) enum Event {
     LinkLost,
     AckAhead,
     Tombstone,
+    Replay,
     Left,
     Rebuild,
     Orphan,
 }
 
 impl Event {
-    pub(super) const ALL: [(Self, &'static str); 18] = [
+    pub(super) const ALL: [(Self, &'static str); 19] = [
         (Self::Dial, "dials"),
         (Self::DialFailed, "dials that failed at once"),
         (Self::Stale, "attaches refused as stale"),
@@ -40,6 +41,7 @@ impl Event {
         (Self::LinkLost, "legs lost with their link"),
         (Self::AckAhead, "acks of bytes that the relay has not received"),
         (Self::Tombstone, "attaches answered by the tombstone"),
+        (Self::Replay, "attaches replayed by somebody"),
         (Self::Left, "origins that lingered in vain"),
         (Self::Rebuild, "rebuilds by the origin after a stall"),
         (Self::Orphan, "nodes freed by their orphan timer"),

@@ -22,8 +22,8 @@ pub(super) struct Node {
     pub(super) splice: Option<Splice>,
     /// Until when a relay takes no flows that it does not hold.
     pub(super) full_until: u32,
-    /// Dials in its life.
-    pub(super) dials: usize,
+    /// The legs over which it has dialled for this flow; nothing where a dial failed before there was one.
+    pub(super) tries: Vec<Option<usize>>,
     /// The target's memory of a flow that is done.
     pub(super) tombstone: bool,
 }
@@ -61,6 +61,8 @@ pub(super) struct Habits {
     pub(super) grain: usize,
     /// Bytes that a QUIC stream takes before they are read.
     pub(super) stream_window: usize,
+    /// Whether a dial to who can't be reached fails before there is a leg.
+    pub(super) fails_at_once: bool,
     /// Whether candidates are dialled in turn, not at random.
     pub(super) in_turn: bool,
     /// Size of the largest piece that an application sends.
@@ -122,7 +124,7 @@ impl World {
                     frozen: false,
                     splice: None,
                     full_until: 0,
-                    dials: 0,
+                    tries: Vec::new(),
                     tombstone: false,
                 });
             }
@@ -162,6 +164,7 @@ impl World {
             limits: Limits { window_bytes: window as u64, backlog_bytes: dice.within(grain, window) as u64 },
             grain,
             stream_window: dice.within(2, 12) * grain,
+            fails_at_once: dice.one_in(2),
             in_turn: dice.one_in(2),
             piece: dice.within(1, 10) * grain,
             half_close: dice.one_in(3),
