@@ -517,8 +517,7 @@ impl Splice {
             CloseCode::Done | CloseCode::Unknown | CloseCode::Aborted => {
                 Ending::Free(self.free(code, CloseCode::Lost))
             }
-            CloseCode::Stale | CloseCode::Replaced => match winner.filter(|won| self.epoch.outranked_by(won))
-            {
+            CloseCode::Stale | CloseCode::Replaced => match winner.filter(|won| self.is_outranked(won)) {
                 Some(won) => {
                     let freed = self.free(CloseCode::Replaced, CloseCode::Lost);
                     Ending::Free(Freed { winner: Some(won.clone()), ..freed })
@@ -532,6 +531,14 @@ impl Splice {
             | CloseCode::Malformed
             | CloseCode::Overloaded => Ending::Dial,
         }
+    }
+
+    /// Whether `winner` outranks this node's last dial. The origin never yields.
+    ///
+    /// A counter of its own that it has not reached yet is another's, too: one that was attached with the same epoch
+    /// (an attach that was accepted, forgotten and accepted again). Both would go on outbidding each other.
+    fn is_outranked(&self, winner: &Epoch) -> bool {
+        self.position == Position::Relay && self.epoch.child(self.dials).outranked_by(winner)
     }
 
     /// The flow is over at this node: the legs to close, and with what.

@@ -191,13 +191,13 @@ impl World {
         }
     }
 
-    /// Checks what a node with an epoch did when it heard that `winner` had won: a greater one that does not come
-    /// from itself.
-    pub(super) fn check_yielding(&mut self, node: usize, epoch: &Epoch, winner: &Epoch, yielded: bool) {
-        let outranked = winner > epoch && !winner.counters().starts_with(epoch.counters());
-        if yielded != outranked {
+    /// Checks what a node did when it heard that `winner` had won over its last dial: it yields to what is greater and
+    /// does not come from that very dial, unless it is the origin.
+    pub(super) fn check_yielding(&mut self, node: usize, dialled: &Epoch, winner: &Epoch, yielded: bool) {
+        let outranked = winner > dialled && !winner.counters().starts_with(dialled.counters());
+        if yielded != (outranked && node != ORIGIN) {
             let what = if yielded { "yields" } else { "does not yield" };
-            self.find(Check::Epochs, format_args!("{} {epoch:?} {what} to {winner:?}", self.name(node)));
+            self.find(Check::Epochs, format_args!("{} {dialled:?} {what} to {winner:?}", self.name(node)));
         }
     }
 

@@ -276,10 +276,10 @@ impl World {
         }
         self.legs[leg].no_path |= code == CloseCode::NoPath;
         if let Some(splice) = self.attached(at, leg) {
-            let epoch = splice.epoch().clone();
+            let dialled = splice.epoch().child(splice.dials());
             let ending = splice.closed(id(leg), code, winner);
             if let Some(winner) = winner {
-                self.check_yielding(at, &epoch, winner, matches!(ending, Ending::Free(_)));
+                self.check_yielding(at, &dialled, winner, matches!(ending, Ending::Free(_)));
             }
             if code == CloseCode::Moved && matches!(ending, Ending::Free(_)) {
                 self.count(Event::Moved);

@@ -223,6 +223,7 @@ impl Run {
                 world.note(format_args!("## the orphan timer of {} runs out", world.name(node)));
                 world.count(Event::Orphan);
                 world.free(node, CloseCode::Lost, CloseCode::Lost);
+                world.nodes[node].tombstone = node == world.target();
             }
         }
         freed

@@ -24,7 +24,7 @@ pub(super) struct Node {
     pub(super) full_until: u32,
     /// The legs over which it has dialled for this flow; nothing where a dial failed before there was one.
     pub(super) tries: Vec<Option<usize>>,
-    /// The target's memory of a flow that is done.
+    /// The target's memory of a flow that is over: nobody shall open it anew.
     pub(super) tombstone: bool,
 }
 
