@@ -25,7 +25,7 @@ pub(super) enum Action {
     Take { node: usize, direction: Direction },
     /// The application sends bytes, or the end.
     Feed { node: usize },
-    /// An ack is told.
+    /// An ack is told, if the splice thinks that it can be.
     Ack { node: usize, direction: Direction },
     /// Next is dialled, or the relay gives up.
     Dial { node: usize },
@@ -113,9 +113,7 @@ impl World {
             }
             let listener = match direction {
                 Direction::Forward => splice.prev(),
-                Direction::Backward => splice
-                    .next()
-                    .filter(|_| splice.is_next_answered() || planted::broken(Law::AckAfterAttachOk)),
+                Direction::Backward => splice.next(),
             };
             if listener.is_some() && splice.untold(direction) > 0 {
                 out.push(Action::Ack { node, direction });

@@ -1,6 +1,6 @@
 //! What must be true: of a node after each of its steps, of the applications, and at the end.
 
-use super::leg::index;
+use super::leg::{id, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::proto::Epoch;
@@ -16,6 +16,8 @@ pub(super) enum Check {
     Holds,
     /// Law 1: acks are true facts, none beyond what the application took.
     TrueAcks,
+    /// A lane takes no new bytes when it is full.
+    Room,
     /// Law 2: nobody has received, or knows the end of, what was not sent.
     Sent,
     /// Law 3: no control message comes before its leg is known.
@@ -60,6 +62,7 @@ impl Check {
         match self {
             Self::Holds => "a lane does not hold what it must",
             Self::TrueAcks => "an ack is not true",
+            Self::Room => "a full lane took more",
             Self::Sent => "received what was never sent",
             Self::TooEarly => "a control message came before its leg was known",
             Self::Epochs => "an epoch is not a path, or does not grow",
@@ -182,6 +185,19 @@ impl World {
             None => return None,
         };
         Some(Finding { check: Check::Legs, detail })
+    }
+
+    /// Checks a node that is about to read from a leg.
+    pub(super) fn check_room(&mut self, node: usize, leg: usize) {
+        let splice = self.nodes[node].splice.as_ref();
+        let lane = splice.and_then(|splice| splice.fed_by(id(leg)).map(|direction| splice.lane(direction)));
+        let Some(lane) = lane else { return };
+        let limits = &self.habits.limits;
+        let full = lane.held() >= limits.window_bytes || lane.unsent() >= limits.backlog_bytes;
+        if full && lane.incoming() >= Some(lane.received()) {
+            let (held, unsent) = (lane.held(), lane.unsent());
+            self.find(Check::Room, format_args!("{}: {held} held, {unsent} unsent", self.name(node)));
+        }
     }
 
     /// Checks an attach that was accepted.

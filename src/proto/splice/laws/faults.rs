@@ -1,5 +1,6 @@
 //! What goes wrong: relays crash and freeze, links break, neighbours are suspected wrongly, networks part for good.
 
+use super::dice::Dice;
 use super::leg::{ACCEPTOR, DIALER, Leg, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
@@ -9,25 +10,72 @@ use crate::proto::splice::Direction;
 /// Pairs that are parted for good, at most.
 const MAX_PARTITIONS: usize = 8;
 
+/// A kind of fault.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    Crash,
+    Freeze,
+    Suspect,
+    Flap,
+    Part,
+    DeadEnd,
+    Delay,
+    Rest,
+    Doubt,
+    Fill,
+    Replay,
+}
+
+impl Fault {
+    /// All kinds, the usual ones more often.
+    const ALL: [Self; 16] = [
+        Self::Crash,
+        Self::Crash,
+        Self::Freeze,
+        Self::Suspect,
+        Self::Suspect,
+        Self::Suspect,
+        Self::Flap,
+        Self::Flap,
+        Self::Part,
+        Self::DeadEnd,
+        Self::Delay,
+        Self::Delay,
+        Self::Rest,
+        Self::Doubt,
+        Self::Fill,
+        Self::Replay,
+    ];
+
+    /// The faults of one world: all kinds, or only a few, which then meet each other more often (swarm testing: Groce
+    /// et al., ISSTA 2012).
+    pub(super) fn some(dice: &mut Dice) -> Vec<Self> {
+        if dice.one_in(2) {
+            return Self::ALL.to_vec();
+        }
+        (0..dice.within(1, 4)).map(|_| dice.pick(&Self::ALL)).collect()
+    }
+}
+
 impl World {
     /// One fault, if chance has one for the node that it picks.
     pub(super) fn fault(&mut self) {
         let relay = self.some_relay();
-        match self.dice.below(16) {
-            0 | 1 => self.some_crash(relay),
-            2 => self.freeze_or_thaw(relay),
-            3..=5 => {
+        match self.dice.pick(&self.faults) {
+            Fault::Crash => self.some_crash(relay),
+            Fault::Freeze => self.freeze_or_thaw(relay),
+            Fault::Suspect => {
                 let dialer = if self.dice.one_in(4) { ORIGIN } else { relay };
                 self.suspect_wrongly(dialer);
             }
-            6 | 7 => self.flap(),
-            8 => self.part_from_some(relay),
-            15 => self.dead_end(relay),
-            14 => self.replay(),
-            9 | 10 => self.delay(),
-            11 => self.rest(),
-            12 => self.doubt(relay),
-            _ => self.nodes[relay].full_until = self.dice.soon(self.now),
+            Fault::Flap => self.flap(),
+            Fault::Part => self.part_from_some(relay),
+            Fault::DeadEnd => self.dead_end(relay),
+            Fault::Delay => self.delay(),
+            Fault::Rest => self.rest(),
+            Fault::Doubt => self.doubt(relay),
+            Fault::Fill => self.nodes[relay].full_until = self.dice.soon(self.now),
+            Fault::Replay => self.replay(),
         }
     }
 

@@ -217,6 +217,7 @@ impl World {
 
     /// Reads some of a packet's bytes.
     fn on_bytes(&mut self, at: usize, leg: usize, way: usize, mut bytes: Bytes) {
+        self.check_room(at, leg);
         let count = self.portion(bytes.len());
         let rest = bytes.split_off(count);
         if !rest.is_empty() {
@@ -236,8 +237,8 @@ impl World {
         let Some(message) = self.legs[leg].ways[way].control.pop_front() else { return };
         let name = self.name(at);
         let Some(splice) = self.attached(at, leg) else {
-            return self
-                .find(Check::TooEarly, format_args!("{name} does not know leg {leg}: {message:?} is lost"));
+            let lost = format_args!("{name} does not know leg {leg}: {message:?} is lost");
+            return self.find(Check::TooEarly, lost);
         };
         let result = match &message {
             Message::Ack(offset) => splice.ack(id(leg), *offset),
@@ -251,7 +252,7 @@ impl World {
     }
 
     /// A reset that says somebody else won waits for the control message that says who: without it an outranked node
-    /// would not know that it is, and would dial for ever.
+    /// would not know that it is, and would go on dialling.
     fn notice_reset(&mut self, at: usize, leg: usize, way: usize) {
         let queue = &mut self.legs[leg].ways[way];
         queue.data.clear();

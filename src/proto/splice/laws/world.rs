@@ -2,6 +2,7 @@
 
 use super::checks::{Check, Finding, Scope};
 use super::dice::Dice;
+use super::faults::Fault;
 use super::leg::Leg;
 use super::tally::{Event, Tally};
 use super::trace::{Name, Trace};
@@ -84,6 +85,8 @@ pub(super) struct World {
     pub(super) legs: Vec<Leg>,
     /// Those that are not over.
     pub(super) live: Vec<usize>,
+    /// What goes wrong here.
+    pub(super) faults: Vec<Fault>,
     /// Pairs that will never reach each other again.
     pub(super) partitions: Vec<(usize, usize)>,
     /// Of the forward and the backward direction.
@@ -131,6 +134,7 @@ impl World {
         }
         nodes[ORIGIN].splice = Some(Splice::origin());
         let (habits, sizes) = Self::habits(&mut dice);
+        let faults = Fault::some(&mut dice);
         let world = Self {
             dice,
             now: 0,
@@ -138,6 +142,7 @@ impl World {
             hops,
             legs: Vec::new(),
             live: Vec::new(),
+            faults,
             partitions: Vec::new(),
             streams: sizes.map(|size| Stream { size, ..Stream::default() }),
             habits,
