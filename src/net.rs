@@ -11,7 +11,7 @@
 pub mod authority;
 pub mod bootstrap_rpc;
 pub mod clock;
-//pub mod coordinator;
+pub mod coordinator;
 pub mod entropy;
 pub mod error;
 pub mod frames;

@@ -21,17 +21,14 @@ pub enum FrameError {
     #[error("the peer ended the stream inside a frame")]
     Truncated,
     /// The peer reset the stream it sends, or stopped the one it receives.
-    #[error("the peer closed the stream with code {code}")]
-    Reset {
-        /// Its code.
-        code: u64,
-    },
+    #[error("the peer closed the stream with code {0}")]
+    Reset(VarInt),
     /// The peer sent something that is no frame of the expected type.
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// The connection is gone.
     #[error("connection lost: {0}")]
-    Lost(#[source] ConnectionError),
+    ConnectionLost(#[source] ConnectionError),
     /// This side has closed the stream already: a fault of ours.
     #[error("this side has closed the stream")]
     Misused,
@@ -48,8 +45,8 @@ impl FrameError {
 impl From<ReadError> for FrameError {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Reset(code) => Self::Reset { code: code.into() },
-            ReadError::ConnectionLost(error) => Self::Lost(error),
+            ReadError::Reset(code) => Self::Reset(code),
+            ReadError::ConnectionLost(error) => Self::ConnectionLost(error),
             ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
                 Self::Misused
             }
@@ -60,8 +57,8 @@ impl From<ReadError> for FrameError {
 impl From<WriteError> for FrameError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Stopped(code) => Self::Reset { code: code.into() },
-            WriteError::ConnectionLost(error) => Self::Lost(error),
+            WriteError::Stopped(code) => Self::Reset(code),
+            WriteError::ConnectionLost(error) => Self::ConnectionLost(error),
             WriteError::ClosedStream | WriteError::ZeroRttRejected => Self::Misused,
         }
     }

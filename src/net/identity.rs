@@ -80,7 +80,7 @@ impl Identity {
 
     /// A secret from which the node's endpoints derive what must be the same after a restart and no one else's.
     #[must_use]
-    pub fn transport_secret(&self) -> Key {
+    pub fn reset_secret(&self) -> Key {
         Key::from_bytes(crypto::hash(&[&self.key.serialize_der()])).derive("transport", &[])
     }
 
@@ -205,9 +205,9 @@ mod tests {
         let first = Identity::load_or_create(directory.path()).unwrap();
         let again = Identity::load_or_create(directory.path()).unwrap();
         assert_eq!(first.node_id(), again.node_id());
-        assert_eq!(first.transport_secret(), again.transport_secret());
+        assert_eq!(first.reset_secret(), again.reset_secret());
         assert_ne!(first.node_id(), Identity::generate().node_id());
-        assert_ne!(first.transport_secret(), Identity::generate().transport_secret());
+        assert_ne!(first.reset_secret(), Identity::generate().reset_secret());
         let shown = format!("{first:?}");
         assert_eq!(shown, format!("Identity({})", first.node_id().short()), "nothing secret is shown");
     }

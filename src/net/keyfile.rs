@@ -87,7 +87,15 @@ pub(super) enum Existing {
 
 /// Writes the file, and the directory it lies in if need be.
 pub(super) fn store(path: &Path, text: &str, existing: Existing) -> Result<(), KeyFileError> {
-    write(path, text, existing).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
+    publish_text(path, text, existing).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
+}
+
+/// Writes the file in place of an older one.
+///
+/// # Errors
+/// [`KeyFileError`] if the file can't be written.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), KeyFileError> {
+    store(path, text, Existing::Replace)
 }
 
 /// The value of the line `name = value` before the PEM block.
@@ -96,7 +104,7 @@ pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))
 }
 
-fn write(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
+fn publish_text(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let draft = directory.join(format!(".draft-{:016x}", u64::from_ne_bytes(entropy::bytes())));

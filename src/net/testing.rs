@@ -22,7 +22,7 @@ pub(crate) fn member(authority: &Authority) -> Membership {
 /// An endpoint of `member` on `address`, for links both ways.
 pub(crate) fn endpoint(member: &Membership, address: SocketAddr, settings: &TransportSettings) -> Endpoint {
     let server = tls::link_server(member).unwrap();
-    transport::bind(address, Some(server), settings, &member.identity.transport_secret()).unwrap()
+    transport::bind(address, Some(server), settings, &member.identity.reset_secret()).unwrap()
 }
 
 /// A connection from `from` to whoever `peer` is at `to`, from its dialler's side.

@@ -15,7 +15,7 @@ use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, Trans
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ pub struct TransportSettings {
     /// The largest UDP payload to look for, in bytes, within [`MIN_MTU`] and [`MAX_MTU`]. Where the network carries it
     /// (loopback, jumbo frames) it doubles the throughput at half the CPU time; elsewhere a few probes are lost.
     pub mtu: u16,
-    /// What to ask the operating system for as the socket's buffers, in bytes each way.
+    /// What to ask the operating system for as the socket's buffers, in bytes each way; 0 leaves them as they are.
     pub socket_buffer_bytes: usize,
     /// How a sender finds its pace.
     pub congestion: Congestion,
@@ -101,6 +101,7 @@ impl TransportSettings {
             datagram_buffer_bytes: 0,
             idle_timeout: Duration::from_secs(120),
             mtu: 1452,
+            socket_buffer_bytes: 4 << 20,
             ..Self::default()
         }
     }
@@ -193,7 +194,7 @@ impl BindError {
 /// An endpoint on `listen` (port 0: any free one) that dials and, given a `server` configuration, accepts; it gets the
 /// behaviour that `settings` say. Runs on the present tokio runtime, of whichever kind.
 ///
-/// `node_secret` ([`Identity::transport_secret`](super::identity::Identity::transport_secret)) is what its stateless
+/// `node_secret` ([`Identity::reset_secret`](super::identity::Identity::reset_secret)) is what its stateless
 /// resets are derived from, together with the address, so that two endpoints of one node never share them: a node can be
 /// made to reset a connection by asking another one that has its key (RFC 9000, 21.11).
 ///
@@ -226,15 +227,29 @@ pub fn bind_socket(
     settings: &TransportSettings,
     node_secret: &Key,
 ) -> Result<quinn::Endpoint, BindError> {
-    let address = socket.local_addr().map_err(|source| BindError { address: UNKNOWN, source })?;
+    let address = socket.local_addr().map_err(|source| BindError { address: ANY, source })?;
     let config = endpoint_config(settings, node_secret, address);
     let server = server.map(|server| server_config(server, settings));
     quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
         .map_err(|source| BindError { address, source })
 }
 
-/// Stands where a socket can't even tell its own address.
-const UNKNOWN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+/// An endpoint that only dials, from any free port, to either IP family if this machine has both.
+///
+/// # Errors
+/// [`BindError`] if the machine lets no one have a socket.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn bind_client(settings: &TransportSettings, node_secret: &Key) -> Result<quinn::Endpoint, BindError> {
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let socket = open_socket(both, settings.socket_buffer_bytes)
+        .or_else(|_| open_socket(ANY, settings.socket_buffer_bytes))?;
+    bind_socket(socket, None, settings, node_secret)
+}
+
+/// Any address, any free port; also stands where a socket can't even tell its own address.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A server configuration with the behaviour that `settings` say, and with bounds on what strangers can make an
 /// endpoint hold. [`bind`] does this; for a configuration that replaces another one on a running endpoint.
@@ -272,7 +287,13 @@ pub fn open_socket(listen: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket,
     let open = || {
         let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
-        widen(&socket, buffer_bytes);
+        if listen.is_ipv6() {
+            // So that `[::]` means both families everywhere, as it does on Linux. Where that can't be, IPv6 it is.
+            let _ = socket.set_only_v6(false);
+        }
+        if buffer_bytes > 0 {
+            widen(&socket, buffer_bytes);
+        }
         socket.bind(&listen.into())?;
         Ok(socket.into())
     };

@@ -55,13 +55,13 @@ async fn giving_up_is_not_finishing() {
         let mut stream = Unfinished::new(stream, 9);
         stream.write_all(&[0, 0]).await.unwrap();
     });
-    assert_eq!(dropped.await, Err(FrameError::Reset { code: 9 }));
+    assert_eq!(dropped.await, Err(FrameError::Reset(9u32.into())));
     let reset = received(async |stream| {
         let mut stream = Unfinished::new(stream, 9);
         stream.write_all(&[0, 0]).await.unwrap();
         stream.reset(7);
     });
-    assert_eq!(reset.await, Err(FrameError::Reset { code: 7 }));
+    assert_eq!(reset.await, Err(FrameError::Reset(7u32.into())));
 }
 
 #[tokio::test]
@@ -72,10 +72,10 @@ async fn the_writer_learns_why_nobody_reads() {
     let (_, mut other) = far.accept_bi().await.unwrap();
     other.stop(5u32.into()).unwrap();
     stream.stopped().await.unwrap();
-    assert_eq!(write_frame(&mut stream, &"two").await, Err(FrameError::Reset { code: 5 }));
+    assert_eq!(write_frame(&mut stream, &"two").await, Err(FrameError::Reset(5u32.into())));
 
     let (mut stream, _) = near.open_bi().await.unwrap();
     far.close(3u32.into(), b"bye");
     let error = near.closed().await;
-    assert_eq!(write_frame(&mut stream, &"one").await, Err(FrameError::Lost(error)));
+    assert_eq!(write_frame(&mut stream, &"one").await, Err(FrameError::ConnectionLost(error)));
 }
