@@ -5,5 +5,7 @@
 //! runs it over QUIC.
 
 #[cfg(feature = "net")]
+pub mod bootstrap;
+#[cfg(feature = "net")]
 pub mod net;
 pub mod proto;
