@@ -50,7 +50,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// How a bootstrap runs.
 #[derive(Clone, Debug)]
-pub struct BootstrapOptions {
+pub struct Options {
     /// The local UDP address; port 0 takes any free one.
     pub listen: SocketAddr,
     /// Where to keep keys and what must not be forgotten; `None` for a network that ends with the process.
@@ -67,7 +67,7 @@ pub struct BootstrapOptions {
     pub transport: TransportSettings,
 }
 
-impl Default for BootstrapOptions {
+impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 4433)),
@@ -163,7 +163,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(options: BootstrapOptions) -> Result<Self, StartError> {
+    pub async fn start(options: Options) -> Result<Self, StartError> {
         let data = options.data.clone();
         let (store, authority, identity) =
             spawn_blocking(move || open(data.as_deref())).await.map_err(|_| StartError::Ended)??;
@@ -180,7 +180,7 @@ impl Server {
         let ticket = Ticket::issue(&authority, bootstraps.clone(), Grant::DEFAULT)?;
         if let Some(data) = options.data.clone() {
             let text = format!("{ticket}\n");
-            spawn_blocking(move || keyfile::write(&data.join("ticket"), &text))
+            spawn_blocking(move || keyfile::write_private(&data.join("ticket"), &text))
                 .await
                 .map_err(|_| StartError::Ended)??;
         }
@@ -189,7 +189,7 @@ impl Server {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let server = Self { shared, endpoint, address, bootstraps, ticket, stop, tasks };
         server.spawn_tasks(membership, options.transport);
-        tracing::info!(%address, node = %server.node_id(), network = %server.network(), "bootstrap started");
+        tracing::info!(%address, node = %server.id(), network = %server.network(), "bootstrap started");
         Ok(server)
     }
 
@@ -231,7 +231,7 @@ impl Server {
 
     /// Who it is.
     #[must_use]
-    pub fn node_id(&self) -> NodeId {
+    pub fn id(&self) -> NodeId {
         self.shared.identity.node_id()
     }
 

@@ -7,5 +7,11 @@
 #[cfg(feature = "net")]
 pub mod bootstrap;
 #[cfg(feature = "net")]
+pub mod cli;
+#[cfg(feature = "net")]
+pub mod endpoint;
+#[cfg(feature = "net")]
 pub mod net;
 pub mod proto;
+#[cfg(feature = "net")]
+pub mod relay;

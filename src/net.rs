@@ -18,6 +18,7 @@ pub mod frames;
 pub mod identity;
 pub mod join;
 pub mod keyfile;
+pub(crate) mod node;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;

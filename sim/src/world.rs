@@ -103,6 +103,8 @@ pub struct World<M> {
     index: HashMap<NodeId, NodeIndex>,
     sequence: u64,
     next_link: u32,
+    /// Flows that may have bytes to write or room to read.
+    woken: VecDeque<(NodeIndex, FlowKey)>,
 }
 
 impl<M: Machine> World<M> {
@@ -123,6 +125,7 @@ impl<M: Machine> World<M> {
             index: HashMap::new(),
             sequence: 0,
             next_link: 1,
+            woken: VecDeque::new(),
         }
     }
 
@@ -187,6 +190,9 @@ impl<M: Machine> World<M> {
 
     /// Lets the next thing happen. `false` if nothing ever will.
     pub fn step(&mut self) -> bool {
+        while let Some((node, flow)) = self.woken.pop_front() {
+            self.wake(node, flow);
+        }
         let Some(entry) = self.queue.pop() else { return false };
         self.now = self.now.max(entry.at);
         let is_current = self.nodes.get(entry.node).is_some_and(|node| node.alive && node.life == entry.life);
@@ -223,7 +229,7 @@ impl<M: Machine> World<M> {
 
     fn arm(&mut self, index: NodeIndex) {
         let Some(node) = self.nodes.get_mut(index) else { return };
-        let due = node.machine.poll_timeout();
+        let due = node.machine.poll_timeout().map(|due| due.max(self.now));
         if let Some(due) = due.filter(|due| node.armed.is_none_or(|armed| *due < armed)) {
             node.armed = Some(due);
             self.schedule(index, due, Happening::Timer);
@@ -260,7 +266,7 @@ impl<M: Machine> World<M> {
                 }
                 self.send(node, leg.link(), Packet::Close(leg.number(), code));
             }
-            Action::Wake { flow } => self.wake(node, flow),
+            Action::Wake { flow } => self.woken.push_back((node, flow)),
             Action::Ask { ask, request, .. } => self.ask(node, ask, request),
             Action::Notify(notice) => {
                 if std::env::var_os("TRACE").is_some() {
@@ -379,6 +385,7 @@ impl<M: Machine> World<M> {
         let legs: Vec<LegId> =
             sim.legs.iter().filter(|(_, (of, _))| *of == flow).map(|(leg, _)| *leg).collect();
         for leg in legs {
+            self.take_in(node, leg);
             self.pump(node, leg);
         }
     }

@@ -10,7 +10,7 @@
 use super::counters::Tally;
 use super::keeper::Keeper;
 use super::store::{Holder, NotStored, Store};
-use super::{BootstrapOptions, Limits, certify};
+use super::{Limits, Options, certify};
 use crate::net::authority::{Authority, Issued, public_key_of};
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_REQUEST_BYTES,
@@ -69,7 +69,7 @@ impl Shared {
         identity: Arc<Identity>,
         store: Store,
         keeper: Keeper,
-        options: &BootstrapOptions,
+        options: &Options,
     ) -> Self {
         let seats = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
         Self {

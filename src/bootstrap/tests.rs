@@ -17,8 +17,8 @@ use std::fs;
 const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(200);
 
-fn options(data: Option<&Path>) -> BootstrapOptions {
-    BootstrapOptions { listen: LOOPBACK, data: data.map(Path::to_owned), ..BootstrapOptions::default() }
+fn options(data: Option<&Path>) -> Options {
+    Options { listen: LOOPBACK, data: data.map(Path::to_owned), ..Options::default() }
 }
 
 async fn server() -> Server {
@@ -27,7 +27,7 @@ async fn server() -> Server {
 
 /// A server on an address that another has just left: its socket lives until its last connection is drained.
 async fn server_at(listen: SocketAddr, data: &Path) -> Server {
-    let options = BootstrapOptions { listen, ..options(Some(data)) };
+    let options = Options { listen, ..options(Some(data)) };
     let start = async {
         loop {
             match Server::start(options.clone()).await {
@@ -318,7 +318,7 @@ async fn a_proof_is_good_for_its_connection_only() {
 #[tokio::test]
 async fn silence_is_given_up() {
     let limits = Limits { stream_timeout: SOON, ..Limits::default() };
-    let server = Server::start(BootstrapOptions { limits, ..options(None) }).await.unwrap();
+    let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
     let (newcomer, _endpoint) = raw_newcomer(&server).await;
     let (member, _endpoint) = raw_member(&server).await;
     let (mut sender, mut receiver) = member.open_bi().await.unwrap();
@@ -452,7 +452,7 @@ async fn a_member_that_missed_its_renewal_joins_anew() {
 #[tokio::test]
 async fn the_bootstrap_renews_its_own_certificate() {
     let validity = Duration::from_secs(2);
-    let server = Server::start(BootstrapOptions { validity, ..options(None) }).await.unwrap();
+    let server = Server::start(Options { validity, ..options(None) }).await.unwrap();
     let first_ends = Clock::wall() + validity;
     while Clock::wall() <= first_ends {
         tokio::time::sleep(first_ends.since(Clock::wall()) + Duration::from_millis(1)).await;
@@ -463,7 +463,7 @@ async fn the_bootstrap_renews_its_own_certificate() {
 #[tokio::test]
 async fn strangers_are_bounded_and_take_no_members_place() {
     let limits = Limits { strangers: 1, ..Limits::default() };
-    let server = Server::start(BootstrapOptions { limits, ..options(None) }).await.unwrap();
+    let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
     let member = join(server.ticket(), None).await.unwrap();
     list(&member).await.unwrap();
     let (stranger, _endpoint) = raw_newcomer(&server).await;
@@ -480,7 +480,7 @@ async fn strangers_are_bounded_and_take_no_members_place() {
 #[tokio::test]
 async fn members_connections_are_bounded_and_age() {
     let limits = Limits { members: 1, connection_age: SOON, ..Limits::default() };
-    let server = Server::start(BootstrapOptions { limits, ..options(None) }).await.unwrap();
+    let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
     let (first, _endpoint) = raw_member(&server).await;
     let (second, _endpoint) = raw_member(&server).await;
     assert_eq!(closed(&second).await, BootstrapClose::Overloaded);

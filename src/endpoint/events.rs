@@ -121,7 +121,10 @@ impl FlowEvent {
 
 impl Hop {
     fn of(candidates: &[Candidate]) -> Self {
-        Self { primary: name(candidates.first()), backup: candidates.get(1).map(|backup| backup.name.clone()) }
+        Self {
+            primary: name(candidates.first()),
+            backup: candidates.get(1).map(|backup| backup.name.clone()),
+        }
     }
 }
 

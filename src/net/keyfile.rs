@@ -90,11 +90,11 @@ pub(super) fn store(path: &Path, text: &str, existing: Existing) -> Result<(), K
     publish_text(path, text, existing).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
 }
 
-/// Writes the file in place of an older one.
+/// Writes a private file, replacing what was there: readable by its owner alone, and never seen half-written.
 ///
 /// # Errors
-/// [`KeyFileError`] if the file can't be written.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), KeyFileError> {
+/// [`KeyFileError::Io`] if it can't be written.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), KeyFileError> {
     store(path, text, Existing::Replace)
 }
 

@@ -15,6 +15,10 @@ use std::collections::HashMap;
 /// Questions that may be under way at once; beyond, reports are dropped.
 const MAX_ASKS: usize = 1024;
 
+/// The driver knows the list of bootstraps and goes on to the next whenever it is asked afresh, so that to the enrolment
+/// there seem to be always two: the one that is asked, and another.
+const BOOTSTRAPS: usize = 2;
+
 /// How a node presents itself to bootstraps.
 #[derive(Clone, Debug, Default)]
 pub struct ClerkConfig {
@@ -40,11 +44,12 @@ pub(super) struct Clerk<Own> {
     enrolment: Option<Enrolment>,
     asks: HashMap<AskId, Purpose<Own>>,
     next_ask: u64,
+    bootstrap: usize,
 }
 
 impl<Own> Clerk<Own> {
     pub(super) fn new(config: ClerkConfig) -> Self {
-        Self { config, enrolment: None, asks: HashMap::new(), next_ask: 0 }
+        Self { config, enrolment: None, asks: HashMap::new(), next_ask: 0, bootstrap: 0 }
     }
 
     /// Asks the bootstrap on the owner's account.
@@ -82,7 +87,8 @@ impl<Own> Clerk<Own> {
         None
     }
 
-    /// A neighbour was found dead.
+    /// A neighbour is suspect. One report keeps it from being assigned, two take it out of the pool; its own next
+    /// heartbeat brings it back.
     pub(super) fn report(&mut self, node: NodeId, actions: &mut Vec<Action>) {
         if self.asks.len() < MAX_ASKS {
             self.send(Purpose::Report, Request::ReportDown { node }, false, actions);
@@ -99,8 +105,8 @@ impl<Own> Clerk<Own> {
             None => {
                 let rng = StdRng::seed_from_u64(self.config.seed);
                 let ClerkConfig { name, enrolment: config, .. } = self.config.clone();
-                // One: the driver knows the list of bootstraps, and goes on to the next whenever it is asked afresh.
-                let enrolment = self.enrolment.insert(Enrolment::new(config, name, offer, 1, rng));
+                let enrolment = Enrolment::new(config, name, offer, BOOTSTRAPS, rng);
+                let enrolment = self.enrolment.insert(enrolment);
                 enrolment.handle(enrolment::Event::Start, now, &mut steps);
             }
         }
@@ -136,8 +142,9 @@ impl<Own> Clerk<Own> {
     fn follow(&mut self, steps: Vec<enrolment::Action>, flows: &mut Flows, actions: &mut Vec<Action>) {
         for step in steps {
             match step {
-                enrolment::Action::Ask { attempt, request, fresh_link, .. } => {
-                    self.send(Purpose::Lease(attempt), request, fresh_link, actions);
+                enrolment::Action::Ask { attempt, request, fresh_link, bootstrap } => {
+                    let fresh = fresh_link || std::mem::replace(&mut self.bootstrap, bootstrap) != bootstrap;
+                    self.send(Purpose::Lease(attempt), request, fresh, actions);
                 }
                 enrolment::Action::Notify(notice) => Self::tell(notice, flows, actions),
             }

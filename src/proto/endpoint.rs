@@ -20,7 +20,9 @@ pub const ATTACHMENTS: usize = 2;
 /// How long a target waits for its second attachment relay before it registers with one.
 const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
 /// The pause before more attachment relays are asked for again.
-const ATTACH_PAUSE: Duration = Duration::from_secs(1);
+const ATTACH_PAUSE: Duration = Duration::from_millis(300);
+/// How many relays a target tries at once, while it has too few links.
+const MAX_TRIED: usize = 4;
 /// How often a plan is asked for before a flow counts as not to be opened.
 const PLAN_ATTEMPTS: u32 = 3;
 
@@ -156,22 +158,30 @@ impl Endpoint {
     fn attach(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = &mut self.target else { return };
         target.offer_due = target.offer_due.filter(|due| *due > now);
-        if target.chosen.len() < ATTACHMENTS && target.ask_due.is_some_and(|due| due <= now) {
-            target.ask_due = Some(now + ATTACH_PAUSE);
-            let exclude = target.chosen.iter().map(|c| c.node).chain(target.dead.iter().copied()).collect();
-            let count = u8::try_from(ATTACHMENTS - target.chosen.len()).unwrap_or(1);
-            self.clerk.ask(Asked::Attachments, Request::Attachments { count, exclude }, false, actions);
-        }
-        let Some(target) = &mut self.target else { return };
         let links = self.flows.links();
         let up = target.chosen.iter().map(|c| c.node).filter(|node| links.standing(*node) == Standing::Up);
-        let attached: Vec<NodeId> = up.collect();
-        let patient = attached.len() < ATTACHMENTS && target.offer_due.is_some();
-        if attached.is_empty() || attached == target.offered || patient {
+        let attached: Vec<NodeId> = up.take(ATTACHMENTS).collect();
+        let missing = ATTACHMENTS - attached.len();
+        if missing > 0 && target.chosen.len() < MAX_TRIED && target.ask_due.is_none_or(|due| due <= now) {
+            target.ask_due = Some(now + ATTACH_PAUSE);
+            let exclude = target.chosen.iter().map(|c| c.node).chain(target.dead.iter().copied()).collect();
+            let count = u8::try_from(missing).unwrap_or(1);
+            self.clerk.ask(Asked::Attachments, Request::Attachments { count, exclude }, false, actions);
+        }
+        if missing == 0 {
+            target.ask_due = None;
+            target.offer_due = None;
+            let (kept, spare): (Vec<_>, Vec<_>) =
+                target.chosen.drain(..).partition(|candidate| attached.contains(&candidate.node));
+            target.chosen = kept;
+            for candidate in spare {
+                self.flows.links_mut().unwant(candidate.node, actions);
+            }
+        }
+        if attached.is_empty() || attached == target.offered || target.offer_due.is_some() {
             return;
         }
         target.offered.clone_from(&attached);
-        target.offer_due = None;
         let offer = Offer::Target { names: target.names.clone(), attachments: attached.clone() };
         self.clerk.offer(offer, &mut self.flows, now, actions);
         actions.push(Action::Notify(Notice::Attachments { relays: attached }));
@@ -179,10 +189,7 @@ impl Endpoint {
 
     fn attachments_found(&mut self, found: Vec<Candidate>, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = &mut self.target else { return };
-        if found.is_empty() {
-            target.dead.clear();
-        }
-        for relay in found.into_iter().take(ATTACHMENTS.saturating_sub(target.chosen.len())) {
+        for relay in found.into_iter().take(MAX_TRIED.saturating_sub(target.chosen.len())) {
             if let Some(address) =
                 relay.address.filter(|_| target.chosen.iter().all(|c| c.node != relay.node))
             {
@@ -190,9 +197,14 @@ impl Endpoint {
                 target.chosen.push(relay);
             }
         }
-        target.offer_due = Some(now + ATTACH_PATIENCE);
-        target.ask_due = (target.chosen.len() < ATTACHMENTS).then_some(now + ATTACH_PAUSE);
         self.attach(now, actions);
+    }
+
+    /// There is no further relay for this target: those that failed may be tried again.
+    fn no_attachments(&mut self) {
+        if let Some(target) = &mut self.target {
+            target.dead.clear();
+        }
     }
 
     /// An attachment relay is lost: another one is looked for at once.
@@ -207,7 +219,7 @@ impl Endpoint {
         if target.dead.len() > 16 {
             target.dead.remove(0);
         }
-        target.ask_due = Some(now);
+        target.ask_due = None;
         target.offer_due = Some(now + ATTACH_PATIENCE);
         self.flows.links_mut().unwant(node, actions);
         self.attach(now, actions);
@@ -226,10 +238,13 @@ impl Endpoint {
             match news {
                 News::WantsRoute(flow) => self.ask_new_route(flow, true, actions),
                 News::WantsBackup { flow, hop, active } => self.ask_backup(flow, hop, active, actions),
-                News::PeerSuspect(node) | News::PeerGone(node) | News::PeerUnreachable(node) => {
+                News::PeerSuspect(node) => {
+                    self.clerk.report(node, actions);
                     self.attachment_lost(node, now, actions);
                 }
-                News::PeerDown(node) => self.clerk.report(node, actions),
+                News::PeerGone(node) | News::PeerUnreachable(node) => {
+                    self.attachment_lost(node, now, actions);
+                }
                 News::PeerUp(_) => self.attach(now, actions),
                 News::Ended(flow) => {
                     self.open.remove(&flow);
@@ -274,20 +289,20 @@ impl Endpoint {
                 }
             }
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
-            (Asked::Attachments, _) => {}
+            (Asked::Attachments, _) => self.no_attachments(),
         }
     }
 }
 
 impl Target {
-    const fn new(now: Time) -> Self {
+    fn new(now: Time) -> Self {
         Self {
             names: Vec::new(),
             chosen: Vec::new(),
             dead: Vec::new(),
             offered: Vec::new(),
-            ask_due: Some(now),
-            offer_due: None,
+            ask_due: None,
+            offer_due: Some(now + ATTACH_PATIENCE),
         }
     }
 }
@@ -313,13 +328,13 @@ impl Machine for Endpoint {
     fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.flows.handle_timeout(now, actions);
         self.clerk.handle_timeout(&mut self.flows, now, actions);
-        self.attach(now, actions);
         self.catch_up(now, actions);
+        self.attach(now, actions);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
         let target = self.target.as_ref();
-        let ask = target.filter(|target| target.chosen.len() < ATTACHMENTS).and_then(|target| target.ask_due);
+        let ask = target.filter(|target| target.chosen.len() < MAX_TRIED).and_then(|target| target.ask_due);
         let offer = target.and_then(|target| target.offer_due);
         [self.flows.poll_timeout(), self.clerk.poll_timeout(), ask, offer].into_iter().flatten().min()
     }

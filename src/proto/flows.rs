@@ -57,6 +57,8 @@ pub struct FlowsConfig {
     pub max_flows: usize,
     /// How long a leg may go without its answer.
     pub attach_timeout: Duration,
+    /// How long a flow that is being opened waits for the relay that was planned when it could have the backup.
+    pub head_start: Duration,
     /// How long a flow waits for a link to its next hop.
     pub connect_timeout: Duration,
     /// How long a relay keeps a flow that lost its prev.
@@ -82,6 +84,7 @@ impl Default for FlowsConfig {
             limits: Limits::default(),
             max_flows: 10_000,
             attach_timeout: Duration::from_secs(1),
+            head_start: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
             orphan_timeout: Duration::from_secs(30),
             give_up: Duration::from_secs(30),
@@ -97,8 +100,6 @@ impl Default for FlowsConfig {
 /// What the owner of [`Flows`] has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A neighbour is dead, as far as this node can tell.
-    PeerDown(NodeId),
     /// The last link to a neighbour went away.
     PeerGone(NodeId),
     /// A link to a neighbour is up.
@@ -129,8 +130,8 @@ struct Flow {
     next_hop: NextHop,
     /// A repair under way: reported once the new leg is answered.
     repair: Option<dial::Repair>,
-    /// The candidate to which a link is awaited.
-    waits_for: Option<NodeId>,
+    /// Whether a link to any candidate is awaited.
+    waits: bool,
     /// When next has to have answered, a link be up, or a candidate be dialled again.
     dial_due: Option<Time>,
     /// Since when an endpoint or relay has had no prev, or an origin no answer from next.
@@ -266,6 +267,7 @@ impl Flows {
             Event::LegEnded { leg } => self.leg_ended(leg, now, actions),
             Event::Asked { .. } => {}
         }
+        self.act_on_links(now, actions);
     }
 
     fn control(&mut self, link: LinkId, control: Control, now: Time, actions: &mut Vec<Action>) {
@@ -340,21 +342,20 @@ impl Flows {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let mut news = Vec::new();
-        self.links.handle_timeout(now, actions, &mut news);
-        for item in news {
-            match item {
-                LinkNews::Suspect(link) => {
-                    self.news.extend(self.links.peer(link).map(News::PeerSuspect));
-                    self.leave_link(link, now, actions);
-                }
-                LinkNews::Down(_, peer) => self.news.push(News::PeerDown(peer)),
-            }
-        }
+        self.links.handle_timeout(now, actions);
+        self.act_on_links(now, actions);
         while let Some(key) = self.timers.pop_due(now) {
             self.flow_due(key, now, actions);
         }
         self.bury(now);
+    }
+
+    fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for news in self.links.take_news() {
+            let LinkNews::Suspect(link) = news;
+            self.news.extend(self.links.peer(link).map(News::PeerSuspect));
+            self.leave_link(link, now, actions);
+        }
     }
 
     /// When something will be due.
@@ -506,7 +507,7 @@ impl Flow {
             rights,
             next_hop,
             repair: None,
-            waits_for: None,
+            waits: false,
             dial_due: None,
             alone_since: None,
             ack_due: None,
@@ -518,6 +519,11 @@ impl Flow {
             route_wanted: false,
             failed: VecDeque::new(),
         }
+    }
+
+    /// Whether nobody has carried the flow beyond this node yet, and nothing was ever repaired before it.
+    fn is_opening(&self) -> bool {
+        self.splice.dials() == 0 && self.splice.epoch().counters().iter().all(|counter| *counter == 1)
     }
 
     fn is_origin(&self) -> bool {

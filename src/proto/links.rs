@@ -58,8 +58,6 @@ pub enum Standing {
 pub enum LinkNews {
     /// Move what goes over this link.
     Suspect(LinkId),
-    /// The peer is dead: report it. Its link is being closed.
-    Down(LinkId, NodeId),
 }
 
 #[derive(Debug)]
@@ -92,6 +90,7 @@ pub struct Links {
     wishes: HashMap<NodeId, Wish>,
     judged: Timers<LinkId>,
     wished: Timers<NodeId>,
+    news: Vec<LinkNews>,
 }
 
 impl Links {
@@ -106,6 +105,7 @@ impl Links {
             wishes: HashMap::new(),
             judged: Timers::default(),
             wished: Timers::default(),
+            news: Vec::new(),
         }
     }
 
@@ -181,7 +181,7 @@ impl Links {
         let link = Link { peer, boot, dialed, detector, legs: 0, next_leg, retired: false, suspect: false };
         self.links.insert(id, link);
         let superseded = self.choose_active(id, peer, actions);
-        self.judge(id, now, actions, &mut Vec::new());
+        self.judge(id, now, actions);
         actions.push(Action::Notify(neighbour(peer, NeighbourChange::Up, Duration::ZERO)));
         superseded
     }
@@ -325,6 +325,9 @@ impl Links {
     pub fn heard(&mut self, id: LinkId, now: Time) {
         if let Some(link) = self.links.get_mut(&id) {
             link.detector.on_traffic(now);
+            if link.suspect {
+                self.judged.set(id, Some(now));
+            }
         }
     }
 
@@ -332,7 +335,7 @@ impl Links {
     pub fn doubt(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
         if let Some(link) = self.links.get_mut(&id) {
             link.detector.on_hint(now);
-            self.judge(id, now, actions, &mut Vec::new());
+            self.judge(id, now, actions);
         }
     }
 
@@ -340,14 +343,19 @@ impl Links {
     pub fn heartbeat(&mut self, id: LinkId, heartbeat: &Heartbeat, now: Time, actions: &mut Vec<Action>) {
         if let Some(link) = self.links.get_mut(&id) {
             link.detector.on_heartbeat(heartbeat, now);
-            self.judge(id, now, actions, &mut Vec::new());
+            self.judge(id, now, actions);
         }
     }
 
-    /// Does what is due; what the owner has to act on goes to `news`.
-    pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>, news: &mut Vec<LinkNews>) {
+    /// What the owner has to act on; to be asked after every input until there is nothing.
+    pub fn take_news(&mut self) -> Vec<LinkNews> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         while let Some(link) = self.judged.pop_due(now) {
-            self.judge(link, now, actions, news);
+            self.judge(link, now, actions);
         }
         while let Some(peer) = self.wished.pop_due(now) {
             if self.wishes.get(&peer).is_some_and(|wish| wish.until <= now) {
@@ -364,7 +372,7 @@ impl Links {
         [self.judged.next(), self.wished.next()].into_iter().flatten().min()
     }
 
-    fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>, news: &mut Vec<LinkNews>) {
+    fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&id) else { return };
         while let Some(outcome) = link.detector.poll(now) {
             let silence = now.since(link.detector.last_heard());
@@ -375,7 +383,7 @@ impl Links {
                 }
                 Outcome::Suspect => {
                     link.suspect = true;
-                    news.push(LinkNews::Suspect(id));
+                    self.news.push(LinkNews::Suspect(id));
                     NeighbourChange::Suspect
                 }
                 Outcome::Recovered => {
@@ -383,7 +391,6 @@ impl Links {
                     NeighbourChange::Recovered
                 }
                 Outcome::Down => {
-                    news.push(LinkNews::Down(id, link.peer));
                     actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Down });
                     NeighbourChange::Down
                 }

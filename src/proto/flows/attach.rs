@@ -243,9 +243,9 @@ impl Flows {
         if let Some(leg) = next {
             self.drop_leg(leg, down, now, actions);
         }
+        self.stop_waiting(key);
         self.flows.remove(&key);
         self.timers.set(key, None);
-        self.stop_waiting(key);
         if self.is_target && key.hop > 0 {
             self.entomb(key, code, now);
         }

@@ -7,7 +7,6 @@ use crate::proto::links::Standing;
 use crate::proto::machine::{Action, LinkId, Notice};
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// A next hop that failed and is being replaced.
@@ -32,7 +31,7 @@ const DIALS_BEFORE_NEW_ROUTE: u32 = 2;
 /// What to do about a flow without next.
 enum Plan {
     Open(LinkId, usize),
-    Wait(NodeId, usize),
+    Wait(usize),
     GiveUp,
 }
 
@@ -42,7 +41,7 @@ impl Flows {
         let Some(flow) = self.flows.get(&key).filter(|flow| flow.splice.wants_dial()) else { return };
         match self.plan(flow) {
             Plan::Open(link, place) => self.open_leg(key, link, place, now, actions),
-            Plan::Wait(node, place) => self.wait_for(key, node, place, now, actions),
+            Plan::Wait(place) => self.wait_for_link(key, place, now, actions),
             Plan::GiveUp if flow.is_origin() => self.try_later(key, now),
             Plan::GiveUp => self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions),
         }
@@ -56,7 +55,7 @@ impl Flows {
         match self.links.active(candidate.node) {
             _ if flow.splice.is_exhausted() || self.is_hopeless(flow) => Plan::GiveUp,
             Some(link) => Plan::Open(link, place),
-            None if candidate.address.is_some() => Plan::Wait(candidate.node, place),
+            None if candidate.address.is_some() => Plan::Wait(place),
             None => Plan::GiveUp,
         }
     }
@@ -85,32 +84,32 @@ impl Flows {
         self.schedule(key);
     }
 
-    /// No link yet: it is on its way, or will be tried again.
-    fn wait_for(&mut self, key: FlowKey, node: NodeId, place: usize, now: Time, actions: &mut Vec<Action>) {
+    /// No link to any candidate yet: the first that comes up is taken.
+    fn wait_for_link(&mut self, key: FlowKey, place: usize, now: Time, actions: &mut Vec<Action>) {
+        self.stop_waiting(key);
         let until = now + self.config.upkeep * 3;
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.next_hop.set_current(place);
         flow.dial_due = Some(now + self.config.connect_timeout);
-        let address = flow.next_hop.get(place).and_then(|candidate| candidate.address);
-        self.stop_waiting(key);
-        self.waiting.entry(node).or_default().insert(key);
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.waits_for = Some(node);
-        }
-        if let Some(address) = address {
-            self.links.want(node, address, until, now, actions);
+        flow.waits = true;
+        for candidate in flow.next_hop.candidates() {
+            if let Some(address) = candidate.address {
+                self.waiting.entry(candidate.node).or_default().insert(key);
+                self.links.want(candidate.node, address, until, now, actions);
+            }
         }
         self.schedule(key);
     }
 
     pub(super) fn stop_waiting(&mut self, key: FlowKey) {
-        let Some(node) = self.flows.get_mut(&key).and_then(|flow| flow.waits_for.take()) else { return };
-        if let Some(keys) = self.waiting.get_mut(&node) {
-            keys.remove(&key);
-            if keys.is_empty() {
-                self.waiting.remove(&node);
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.waits) else { return };
+        (flow.waits, flow.dial_due) = (false, None);
+        for candidate in flow.next_hop.candidates() {
+            if let Some(keys) = self.waiting.get_mut(&candidate.node) {
+                keys.remove(&key);
             }
         }
+        self.waiting.retain(|_, keys| !keys.is_empty());
     }
 
     /// The time that was given to a dial is up, or it is time for the next.
@@ -119,17 +118,36 @@ impl Flows {
         flow.dial_due = None;
         if flow.splice.next().is_some() {
             self.leave_next(key, Cause::Unreachable, now, actions);
-        } else if flow.waits_for.is_some() {
+        } else if flow.waits {
             self.stop_waiting(key);
-            self.wait_failed(key, now, actions);
+            if self.has_link(key) {
+                self.dial(key, now, actions);
+            } else {
+                self.wait_failed(key, now, actions);
+            }
         } else {
             self.dial(key, now, actions);
         }
     }
 
-    /// A link that flows wait for is up.
+    /// A link that flows wait for is up. A flow that is only being opened gives the candidate that was planned for it a
+    /// head start (as in RFC 8305); in a repair the first that can be had is taken.
     pub(super) fn dial_waiting(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
-        for key in self.take_waiting(peer) {
+        for key in self.waiting.remove(&peer).unwrap_or_default() {
+            let Some(flow) = self.flows.get_mut(&key) else { continue };
+            let is_planned = flow.next_hop.place(peer) == Some(0);
+            if flow.is_opening() && !is_planned {
+                let patience = now + self.config.head_start;
+                flow.dial_due = flow.dial_due.map(|due| due.min(patience));
+                flow.repair =
+                    flow.repair.or(Some(Repair { cause: Cause::Unreachable, from: Some(0), since: now }));
+                self.schedule(key);
+                continue;
+            }
+            if is_planned {
+                flow.repair = flow.repair.filter(|_| flow.splice.dials() > 0);
+            }
+            self.stop_waiting(key);
             self.dial(key, now, actions);
             self.settle(key, now, actions);
         }
@@ -137,19 +155,20 @@ impl Flows {
 
     /// A link that flows wait for could not be had.
     pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
-        for key in self.take_waiting(peer) {
+        for key in self.waiting.remove(&peer).unwrap_or_default() {
+            if let Some(flow) = self.flows.get_mut(&key)
+                && let Some(place) = flow.next_hop.place(peer)
+            {
+                flow.next_hop.set_current(place);
+            }
+            self.stop_waiting(key);
             self.wait_failed(key, now, actions);
         }
     }
 
-    fn take_waiting(&mut self, peer: NodeId) -> BTreeSet<FlowKey> {
-        let keys = self.waiting.remove(&peer).unwrap_or_default();
-        for key in &keys {
-            if let Some(flow) = self.flows.get_mut(key) {
-                (flow.waits_for, flow.dial_due) = (None, None);
-            }
-        }
-        keys
+    fn has_link(&self, key: FlowKey) -> bool {
+        let candidates = self.flows.get(&key).into_iter().flat_map(|flow| flow.next_hop.candidates());
+        candidates.into_iter().any(|candidate| self.links.active(candidate.node).is_some())
     }
 
     fn wait_failed(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {

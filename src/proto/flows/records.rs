@@ -107,7 +107,7 @@ impl Flows {
             actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
         }
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.backup_due = now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(6));
+        flow.backup_due = now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(3));
         flow.backup_attempts += 1;
         self.schedule(key);
     }
