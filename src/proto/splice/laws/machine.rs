@@ -257,7 +257,7 @@ impl World {
         let queue = &mut self.legs[leg].ways[way];
         queue.data.clear();
         if let Some(code) = queue.reset.take()
-            && !code.names_winner()
+            && !names_winner(code)
         {
             self.on_close(at, leg, code, None);
         }
@@ -343,7 +343,7 @@ impl World {
 
     /// `node` resets a leg.
     pub(super) fn close(&mut self, leg: usize, node: usize, code: CloseCode, winner: Option<Epoch>) {
-        assert_eq!(code.names_winner(), winner.is_some(), "{code:?} names its winner, others don't");
+        assert_eq!(names_winner(code), winner.is_some(), "{code:?} names its winner, others don't");
         self.note(format_args!("{} closes leg {leg}: {code:?}", self.name(node)));
         if let Some(winner) = winner {
             self.legs[leg].tell(node, Message::Close { code, winner });
@@ -398,4 +398,9 @@ impl World {
         let code = if node == ORIGIN { CloseCode::Done } else { CloseCode::Lost };
         self.free(node, code, CloseCode::Lost);
     }
+}
+
+/// Whether a close with this code says which epoch won.
+const fn names_winner(code: CloseCode) -> bool {
+    matches!(code, CloseCode::Stale | CloseCode::Replaced)
 }
