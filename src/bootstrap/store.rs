@@ -158,9 +158,12 @@ fn open_file(directory: &Path, path: &Path) -> Result<Database, StoreError> {
     if let Err(source) = std::fs::create_dir_all(&directory) {
         return Err(StoreError::Directory { directory, source });
     }
-    Database::create(path).map_err(|error| match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { directory },
-        error => StoreError::Database { path: path.to_owned(), source: error.into() },
+    Database::create(path).map_err(|error| {
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            StoreError::InUse { directory }
+        } else {
+            StoreError::Database { path: path.to_owned(), source: error.into() }
+        }
     })
 }
 

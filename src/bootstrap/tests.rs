@@ -399,6 +399,14 @@ async fn a_member_starts_without_a_bootstrap() {
     assert_eq!(server.counters().joined, 0);
 }
 
+/// Waits until a certificate that ends then is not valid any more: it is for all of its last second.
+async fn past(end: Time) {
+    let after = end + Duration::from_secs(1);
+    while Clock::wall() <= after {
+        tokio::time::sleep(after.since(Clock::wall()) + Duration::from_millis(1)).await;
+    }
+}
+
 /// A member whose certificate was issued in the past, in its data directory.
 fn store_member(server: &Server, data: &Path, validity: Duration, ago: Duration) -> Membership {
     let identity = Arc::new(Identity::load_or_create(data).unwrap());
@@ -440,9 +448,7 @@ async fn a_member_that_missed_its_renewal_joins_anew() {
     let old = store_member(&server, &node, Duration::from_secs(2), Duration::ZERO);
     server.shutdown().await;
     let coordinator = join(&ticket, Some(&node)).await.unwrap();
-    while Clock::wall() <= old.expires {
-        tokio::time::sleep(old.expires.since(Clock::wall()) + Duration::from_millis(1)).await;
-    }
+    past(old.expires).await;
     let server = server_at(address, &boot).await;
     list(&coordinator).await.unwrap();
     assert_eq!((server.counters().joined, coordinator.node_id()), (1, old.node_id()));
@@ -454,9 +460,7 @@ async fn the_bootstrap_renews_its_own_certificate() {
     let validity = Duration::from_secs(2);
     let server = Server::start(Options { validity, ..options(None) }).await.unwrap();
     let first_ends = Clock::wall() + validity;
-    while Clock::wall() <= first_ends {
-        tokio::time::sleep(first_ends.since(Clock::wall()) + Duration::from_millis(1)).await;
-    }
+    past(first_ends).await;
     join(server.ticket(), None).await.unwrap();
 }
 

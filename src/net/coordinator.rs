@@ -1,9 +1,9 @@
 //! A node's side of its talk with the network's bootstraps: joining, staying a member, and asking.
 //!
 //! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps, made when it is needed and made again when
-//! it broke. Whoever asks while it is being made waits for the same one. A question that met a connection of which it
-//! only then showed that it was dead (a bootstrap restarted) is asked once more over a new one; all other failures are
-//! the asker's to judge, who in a node is its enrolment machine.
+//! it broke. Whoever asks while it is being made waits for the same one, and if that fails has one dial of its own. A
+//! question that met a connection of which it only then showed that it was dead (a bootstrap restarted) is asked once more
+//! over a new one; all other failures are the asker's to judge, who in a node is its enrolment machine.
 //!
 //! Everything is bounded in time: dials one by one, questions by what the asker says. Everything may be dropped at any
 //! point: a dial goes on for whoever asks next, a question is cancelled at the bootstrap. The tasks run on the tokio
@@ -14,28 +14,26 @@
 mod dial;
 mod entrance;
 mod error;
+mod line;
 mod renewal;
 
 pub use error::{Attempt, Cause, JoinError};
 
 use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
-use super::clock::Clock;
 use super::identity::{Identity, Membership};
 use super::ticket::Ticket;
-use super::tls;
 use super::transport::{self, TransportSettings};
 use crate::proto::NodeId;
 use crate::proto::machine::AskFailure;
 use crate::proto::rpc::{Request, Response};
-use dial::{Dialer, exchange};
-use entrance::{Entrance, Found};
-use quinn::Connection;
+use dial::Dialer;
+use entrance::Entrance;
+use line::Shared;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -86,27 +84,6 @@ impl fmt::Debug for Coordinator {
     }
 }
 
-struct Shared {
-    entrance: Entrance,
-    membership: watch::Sender<Membership>,
-    runtime: Handle,
-    state: Mutex<State>,
-}
-
-struct State {
-    kept: Option<Connection>,
-    dialing: Option<watch::Receiver<Dialled>>,
-    /// Place in the ticket of the bootstrap to dial first: the one that answered last.
-    place: usize,
-    address: SocketAddr,
-    /// Whether a bootstrap holds the certificate to have ended, whatever this machine's clock says.
-    rejoin: bool,
-    failure: Option<Arc<JoinError>>,
-}
-
-/// What became of a dial, once it is over.
-type Dialled = Option<Result<Connection, Arc<JoinError>>>;
-
 impl Coordinator {
     /// Makes the node a member of the network that `ticket` invites to, or finds that it is one: its key and certificate
     /// are kept in `data`, if that is given.
@@ -155,10 +132,7 @@ impl Coordinator {
     }
 
     fn start(entrance: Entrance, membership: Membership, place: usize, address: SocketAddr) -> Self {
-        let runtime = Handle::current();
-        let state = State { kept: None, dialing: None, place, address, rejoin: false, failure: None };
-        let membership = watch::Sender::new(membership);
-        let shared = Arc::new(Shared { entrance, membership, runtime, state: Mutex::new(state) });
+        let shared = Shared::new(entrance, membership, place, address);
         let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
         Self { shared, _renewal: Arc::new(AbortOnDropHandle::new(renewal)) }
     }
@@ -245,133 +219,5 @@ impl Coordinator {
                 Err(AskFailure::Timeout)
             }
         }
-    }
-}
-
-impl Entrance {
-    /// Where a member will find a bootstrap: the first whose name can be resolved.
-    async fn look_up(&self) -> Result<(usize, SocketAddr), JoinError> {
-        let mut attempts = Vec::new();
-        for (place, host) in self.bootstraps(0) {
-            match self.dialer.resolve(host).await.map(|found| found.first().copied()) {
-                Ok(Some(address)) => return Ok((place, address)),
-                Ok(None) => {}
-                Err(cause) => attempts.push(Attempt { address: host.to_owned(), cause }),
-            }
-        }
-        Err(JoinError::of_attempts(attempts))
-    }
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No statement under this lock can leave the state half-changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One request and its answer; `used` is the connection that it went over last, also if this is dropped.
-    async fn request(
-        self: &Arc<Self>,
-        request: &BootstrapRequest,
-        fresh: bool,
-        used: &mut Option<Connection>,
-    ) -> Result<BootstrapResponse, Arc<JoinError>> {
-        let (connection, was_kept) = self.connection(fresh).await?;
-        let connection = used.insert(connection);
-        let cause = match exchange(connection, request).await {
-            Ok(response) => return Ok(response),
-            Err(cause) => cause,
-        };
-        let again = matches!(cause, Cause::OwnCertificateExpired) || (was_kept && cause.is_lost());
-        let failure = self.failed(Some(connection.clone()), cause);
-        if !again {
-            return Err(failure);
-        }
-        let connection = used.insert(self.connection(false).await?.0);
-        let answer = exchange(connection, request).await;
-        answer.map_err(|cause| self.failed(Some(connection.clone()), cause))
-    }
-
-    /// A connection to a bootstrap, and whether it is one that was kept. With `fresh` one made from now on, if possible to
-    /// another bootstrap than the last.
-    async fn connection(self: &Arc<Self>, fresh: bool) -> Result<(Connection, bool), Arc<JoinError>> {
-        let mut dialling = {
-            let mut state = self.state();
-            let alive = |kept: &&Connection| kept.close_reason().is_none();
-            if let Some(kept) = state.kept.as_ref().filter(alive).filter(|_| !fresh) {
-                return Ok((kept.clone(), true));
-            }
-            state.kept = None;
-            if let Some(dialing) = state.dialing.as_ref().filter(|dialing| dialing.has_changed().is_ok()) {
-                dialing.clone()
-            } else {
-                state.place += usize::from(fresh);
-                let dialing = self.spawn_dial(state.place);
-                state.dialing.insert(dialing).clone()
-            }
-        };
-        let outcome = dialling.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
-        outcome.unwrap_or_else(|| Err(Arc::new(JoinError::Ended))).map(|connection| (connection, false))
-    }
-
-    /// Dials in a task of its own, so that it goes on if whoever needed it stops waiting.
-    fn spawn_dial(self: &Arc<Self>, first: usize) -> watch::Receiver<Dialled> {
-        let (done, outcome) = watch::channel(None);
-        let shared = Arc::clone(self);
-        self.runtime.spawn(async move {
-            let result = shared.dial(first).await.map_err(Arc::new);
-            let mut state = shared.state();
-            state.dialing = None;
-            let result = match result {
-                Ok((place, connection)) => {
-                    state.place = place;
-                    state.address = connection.remote_address();
-                    state.kept = Some(connection.clone());
-                    Ok(connection)
-                }
-                Err(failure) => {
-                    state.failure = Some(Arc::clone(&failure));
-                    Err(failure)
-                }
-            };
-            drop(state);
-            done.send_replace(Some(result));
-        });
-        outcome
-    }
-
-    /// A connection to the first bootstrap that answers a member, the one at `first` and those after it in the ticket.
-    async fn dial(&self, first: usize) -> Result<Found, JoinError> {
-        let mut membership = self.membership.borrow().clone();
-        if self.state().rejoin || membership.expires <= Clock::wall() {
-            tracing::warn!("this node's certificate has ended; joining anew");
-            membership = self.entrance.join(first).await?.0;
-            self.state().rejoin = false;
-            self.membership.send_replace(membership.clone());
-        }
-        let config = tls::bootstrap_client(&membership)?;
-        let mut attempts = Vec::new();
-        for (place, host) in self.entrance.bootstraps(first) {
-            let connecting = self.entrance.dialer.connect(host, config.clone(), &mut attempts);
-            if let Some(connection) = connecting.await {
-                return Ok((place, connection));
-            }
-        }
-        Err(JoinError::of_attempts(attempts))
-    }
-
-    /// Notes what went wrong over `used`, which is not kept for the next question.
-    fn failed(&self, used: Option<Connection>, cause: Cause) -> Arc<JoinError> {
-        let address = used.as_ref().map_or_else(|| self.state().address, Connection::remote_address);
-        tracing::warn!(bootstrap = %address, %cause, "a question to a bootstrap failed");
-        let mut state = self.state();
-        let is_it =
-            |kept: &Connection| used.as_ref().is_some_and(|used| used.stable_id() == kept.stable_id());
-        state.kept.take_if(|kept| is_it(kept));
-        state.rejoin |= matches!(cause, Cause::OwnCertificateExpired);
-        let attempt = Attempt { address: address.to_string(), cause };
-        let failure = Arc::new(JoinError::of_attempts(vec![attempt]));
-        state.failure = Some(Arc::clone(&failure));
-        failure
     }
 }

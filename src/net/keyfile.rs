@@ -87,7 +87,7 @@ pub(super) enum Existing {
 
 /// Writes the file, and the directory it lies in if need be.
 pub(super) fn store(path: &Path, text: &str, existing: Existing) -> Result<(), KeyFileError> {
-    publish_text(path, text, existing).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
+    write(path, text, existing).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
 }
 
 /// Writes a private file, replacing what was there: readable by its owner alone, and never seen half-written.
@@ -104,7 +104,7 @@ pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))
 }
 
-fn publish_text(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
+fn write(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let draft = directory.join(format!(".draft-{:016x}", u64::from_ne_bytes(entropy::bytes())));

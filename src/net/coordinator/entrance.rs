@@ -10,6 +10,7 @@ use crate::net::keyfile::KeyFileError;
 use crate::net::ticket::Ticket;
 use crate::net::tls;
 use quinn::Connection;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,19 @@ impl Entrance {
         let hosts = self.ticket.bootstraps();
         let places = (first..).map(move |place| place % hosts.len().max(1)).take(hosts.len());
         places.filter_map(move |place| Some((place, hosts.get(place)?.as_str())))
+    }
+
+    /// Where a member will find a bootstrap: the first whose name can be resolved.
+    pub(super) async fn look_up(&self) -> Result<(usize, SocketAddr), JoinError> {
+        let mut attempts = Vec::new();
+        for (place, host) in self.bootstraps(0) {
+            match self.dialer.resolve(host).await.map(|found| found.first().copied()) {
+                Ok(Some(address)) => return Ok((place, address)),
+                Ok(None) => {}
+                Err(cause) => attempts.push(Attempt { address: host.to_owned(), cause }),
+            }
+        }
+        Err(JoinError::of_attempts(attempts))
     }
 
     /// Joins at the first bootstrap that answers, and stores the membership.

@@ -1,6 +1,7 @@
 //! Keeping the certificate from running out.
 
-use super::{Cause, JoinError, Shared};
+use super::line::Shared;
+use super::{Cause, JoinError};
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::clock::Clock;
 use crate::net::identity::Membership;
