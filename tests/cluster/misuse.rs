@@ -71,7 +71,8 @@ fn a_relay_with_a_wrong_or_used_up_secret_is_refused() {
     drop(relay);
     // Another network's relay that is led here by its ticket: neither side takes the other for one of its own.
     let here: Ticket = cluster.ticket.parse().unwrap();
-    let elsewhere = Ticket::issue(&Authority::generate(), here.bootstraps().to_vec(), Grant::DEFAULT).unwrap();
+    let elsewhere =
+        Ticket::issue(&Authority::generate(), here.bootstraps().to_vec(), Grant::DEFAULT).unwrap();
     let stray = run(cluster.home.path(), &elsewhere.to_string(), &["relay", "--name", "stray"], b"");
     assert_ends(&stray, 4, &["belongs to another network than the ticket"]);
     let log = cluster.bootstrap_log();
