@@ -243,6 +243,7 @@ impl Flows {
                 }
                 self.news.push(News::PeerUp(peer));
                 self.dial_waiting(peer, now, actions);
+                self.prepare_peer(peer, now, actions);
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::ConnectFailed { peer } => {

@@ -241,7 +241,9 @@ impl Flows {
     /// The next hop answered: if that ends a repair, the origin is told, and another backup is looked for.
     pub(super) fn repaired(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let Some(repair) = flow.repair.take() else { return };
+        let elsewhere = flow.next_hop.current_place() != Some(0) && flow.splice.dials() == 1;
+        let unplanned = Repair { cause: Cause::Unreachable, from: Some(0), since: now };
+        let Some(repair) = flow.repair.take().or(elsewhere.then_some(unplanned)) else { return };
         let Some(record) = flow.rights.records().first() else { return };
         let place = |n: Option<usize>| n.and_then(|n| u8::try_from(n).ok()).unwrap_or(u8::MAX);
         let reroute = Reroute {

@@ -59,6 +59,15 @@ impl Flows {
         }
     }
 
+    /// A link to `peer` is up: if it stands by for a flow, it is told what it has to know for that.
+    pub(super) fn prepare_peer(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        let concerned = self.flows.iter().filter(|(_, flow)| flow.next_hop.place(peer).is_some());
+        let keys: Vec<FlowKey> = concerned.map(|(key, _)| *key).collect();
+        for key in keys {
+            self.keep_warm(key, now, actions);
+        }
+    }
+
     /// This node may be needed as a backup: it wishes for links to the hop after its own.
     pub(super) fn prepare(
         &mut self,
