@@ -6,7 +6,7 @@ use crate::net::bootstrap_rpc::{
 };
 use crate::net::frames::{self, FrameError, Unfinished};
 use crate::net::tls::{self, BOOTSTRAP_NAME};
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
 use rustls::AlertDescription;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,10 +98,17 @@ fn shown(host: &str, address: SocketAddr) -> String {
 
 impl From<ConnectionError> for Cause {
     fn from(error: ConnectionError) -> Self {
-        if let Some(close) = BootstrapClose::of(&error) {
-            return Self::Closed(close);
+        match BootstrapClose::of(&error) {
+            Some(BootstrapClose::Overloaded) => return Self::Overloaded,
+            Some(close) => return Self::Closed(close),
+            None => {}
         }
-        let by_peer = matches!(error, ConnectionError::ConnectionClosed(_));
+        let code =
+            if let ConnectionError::ConnectionClosed(close) = &error { Some(close.error_code) } else { None };
+        if code == Some(TransportErrorCode::CONNECTION_REFUSED) {
+            return Self::Overloaded;
+        }
+        let by_peer = code.is_some();
         match (tls::alert(&error), by_peer) {
             (Some(AlertDescription::DecryptError), _) => Self::OtherNetwork,
             (Some(AlertDescription::CertificateExpired), true) => Self::OwnCertificateExpired,

@@ -4,18 +4,26 @@ use super::dial::{Dialer, exchange};
 use super::{Attempt, Cause, JoinError};
 use crate::net::authority::{Issued, public_key_of};
 use crate::net::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
+use crate::net::entropy;
+use crate::net::error::ErrorKind;
 use crate::net::identity::{Identity, Membership};
 use crate::net::join::{ChannelBinding, JoinRequest};
 use crate::net::keyfile::KeyFileError;
 use crate::net::ticket::Ticket;
 use crate::net::tls;
 use quinn::Connection;
+use rand::RngExt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+
+/// The first wait of a newcomer that finds its bootstraps overloaded; each further one is twice as long,
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// up to this. Then it gives up.
+const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// What it takes to join.
 #[derive(Debug)]
@@ -51,8 +59,23 @@ impl Entrance {
         Err(JoinError::of_attempts(attempts))
     }
 
-    /// Joins at the first bootstrap that answers, and stores the membership.
+    /// Joins at the first bootstrap that answers, and stores the membership. Where a whole fleet starts at once, patience
+    /// spares each of its nodes a restart.
     pub(super) async fn join(&self, first: usize) -> Result<(Membership, Found), JoinError> {
+        let mut rng = entropy::seeded_rng();
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.join_once(first).await {
+                Err(error) if error.kind() == ErrorKind::Overloaded && wait <= LAST_WAIT => {
+                    tokio::time::sleep(wait.mul_f64(rng.random_range(0.5..1.5))).await;
+                    wait *= 2;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn join_once(&self, first: usize) -> Result<(Membership, Found), JoinError> {
         let mut attempts = Vec::new();
         for (place, host) in self.bootstraps(first) {
             let config = tls::join_client(self.ticket.network());

@@ -52,8 +52,11 @@ pub enum JoinError {
 impl JoinError {
     /// What to do about it.
     #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
+    pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::NoBootstrap { attempts } if attempts.iter().any(Attempt::met_overload) => {
+                ErrorKind::Overloaded
+            }
             Self::NoBootstrap { .. } => ErrorKind::Unreachable,
             Self::OtherNetwork { .. } | Self::Refused(_) => ErrorKind::Refused,
             Self::KeyFile(_) | Self::Tls(_) | Self::Bind(_) => ErrorKind::Local,
@@ -88,6 +91,13 @@ pub struct Attempt {
     pub cause: Cause,
 }
 
+impl Attempt {
+    /// Whether the same may succeed soon.
+    pub(super) const fn met_overload(&self) -> bool {
+        matches!(self.cause, Cause::Overloaded)
+    }
+}
+
 /// What went wrong with one bootstrap.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -110,6 +120,9 @@ pub enum Cause {
     /// The connection failed, or broke.
     #[error("{0}")]
     Connection(#[source] quinn::ConnectionError),
+    /// It has more connections than it can take.
+    #[error("it is overloaded")]
+    Overloaded,
     /// It has another network's key.
     #[error("it belongs to another network")]
     OtherNetwork,
@@ -130,7 +143,7 @@ pub enum Cause {
 impl Cause {
     /// Whether the connection is over, so that another one may do better.
     pub(super) const fn is_lost(&self) -> bool {
-        matches!(self, Self::Connection(_) | Self::Closed(_) | Self::OwnCertificateExpired)
+        matches!(self, Self::Connection(_) | Self::Closed(_) | Self::Overloaded | Self::OwnCertificateExpired)
     }
 }
 
