@@ -60,6 +60,7 @@ pub struct Scenario {
     kills: u8,
     bytes: u64,
     bootstrap_dies: bool,
+    traced: bool,
 }
 
 /// What came of a run.
@@ -88,6 +89,12 @@ impl Outcome {
     #[must_use]
     pub const fn killed(&self) -> u8 {
         self.killed
+    }
+
+    /// The longest that the origin's application waited for bytes that were under way.
+    #[must_use]
+    pub const fn worst_gap(&self) -> Duration {
+        self.worst_gap
     }
 }
 
@@ -118,19 +125,28 @@ struct Run {
     target: NodeIndex,
     outcome: Outcome,
     next_hop: u8,
+    /// When the origin's application last got something, or sent something while nothing was under way.
+    heard: Time,
+    seen: u64,
 }
 
 impl Scenario {
     /// The scenario as it is run by default.
     #[must_use]
     pub const fn with_seed(seed: u64) -> Self {
-        Self { seed, relays: 12, kills: 6, bytes: 4 << 20, bootstrap_dies: false }
+        Self { seed, relays: 12, kills: 6, bytes: 4 << 20, bootstrap_dies: false, traced: false }
     }
 
     /// The bootstrap answers nothing once the flow is open; each hop loses one relay.
     #[must_use]
     pub const fn without_bootstrap(self) -> Self {
         Self { kills: 3, bootstrap_dies: true, ..self }
+    }
+
+    /// The same, with its timeline on standard output.
+    #[must_use]
+    pub const fn traced(self) -> Self {
+        Self { traced: true, ..self }
     }
 
     /// Runs it to its end.
@@ -150,6 +166,7 @@ impl Scenario {
             run.feed(key, self.bytes, start);
             run.echo();
             run.take(key);
+            run.measure();
             if run.world.now >= next_kill && run.outcome.killed < self.kills && run.kill(key) {
                 next_kill = run.world.now + BETWEEN_KILLS;
             }
@@ -162,6 +179,9 @@ impl Scenario {
 
     fn set_up(self) -> Run {
         let mut world = World::new(self.seed);
+        if self.traced {
+            world.trace.start();
+        }
         for n in 0..self.relays {
             let id = NodeId::from_bytes(world.rng.random());
             let clerk =
@@ -169,7 +189,7 @@ impl Scenario {
             let address = ([10, 0, n, 1], 1).into();
             let offer = Offer::Relay { address, zone: String::new(), capacity: 100 };
             let relay = Relay::new(id, FlowsConfig::default(), clerk, offer);
-            let index = world.add(id, Role::Relay(Box::new(relay)));
+            let index = world.add(id, &format!("r{n}"), Role::Relay(Box::new(relay)));
             world.with(index, |role, now, actions| {
                 if let Role::Relay(relay) = role {
                     relay.start(now, actions);
@@ -180,9 +200,17 @@ impl Scenario {
             let id = NodeId::from_bytes(world.rng.random());
             let clerk =
                 ClerkConfig { name: name.to_owned(), seed: world.rng.random(), ..ClerkConfig::default() };
-            world.add(id, Role::Endpoint(Box::new(Endpoint::new(id, FlowsConfig::default(), clerk))))
+            world.add(id, name, Role::Endpoint(Box::new(Endpoint::new(id, FlowsConfig::default(), clerk))))
         });
-        let mut run = Run { world, origin, target, outcome: Outcome::default(), next_hop: 1 };
+        let mut run = Run {
+            world,
+            origin,
+            target,
+            outcome: Outcome::default(),
+            next_hop: 1,
+            heard: Time::ZERO,
+            seen: 0,
+        };
         let settled = run.world.now + Duration::from_millis(10);
         run.until(|run| run.world.now >= settled);
         run.with_endpoint(target, |endpoint, now, actions| {
@@ -260,6 +288,18 @@ impl Run {
         });
     }
 
+    /// A gap ends when something comes back, and none begins while nothing is under way.
+    fn measure(&mut self) {
+        let Outcome { sent, returned, worst_gap, .. } = &mut self.outcome;
+        let now = self.world.now;
+        if *returned > self.seen {
+            *worst_gap = (*worst_gap).max(now.since(self.heard));
+        }
+        if *returned > self.seen || sent == returned {
+            (self.seen, self.heard) = (*returned, now);
+        }
+    }
+
     /// The origin's application takes what came back.
     fn take(&mut self, key: FlowKey) {
         let Outcome { returned, corrupt, .. } = &mut self.outcome;
@@ -298,14 +338,6 @@ impl Run {
             })
         });
         let Some(carrier) = carrier else { return false };
-        if std::env::var_os("TRACE").is_some() {
-            eprintln!(
-                "{:>9} KILL n{} hop {}",
-                self.world.now.as_micros() % 1_000_000_000,
-                carrier,
-                self.next_hop
-            );
-        }
         self.world.crash(carrier);
         self.outcome.killed += 1;
         self.next_hop = self.next_hop % 3 + 1;
@@ -322,11 +354,7 @@ impl Run {
         }
         let notices = self.world.nodes.get(self.origin).map(|node| &node.notices);
         for notice in notices.into_iter().flatten() {
-            if let Notice::Rerouted { reroute, .. } = notice {
-                self.outcome.rerouted += 1;
-                let gap = Duration::from_micros(reroute.gap_us.into());
-                self.outcome.worst_gap = self.outcome.worst_gap.max(gap);
-            }
+            self.outcome.rerouted += usize::from(matches!(notice, Notice::Rerouted { .. }));
         }
         self.outcome
     }

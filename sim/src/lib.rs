@@ -2,7 +2,9 @@
 //! sockets and clocks. A run depends on its seed alone.
 
 mod chain;
+mod trace;
 mod world;
 
 pub use chain::{Outcome, Scenario};
+pub use trace::Trace;
 pub use world::{NodeIndex, World};

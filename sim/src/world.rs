@@ -3,6 +3,7 @@
 //! A link delivers in order after a fixed delay, as one stream: control messages, heartbeats and legs alike. A crashed
 //! node is silent: what was on its way to it is lost, and its neighbours find out by themselves.
 
+use crate::trace::Trace;
 use bytes::Bytes;
 use hopline::proto::bootstrap::{self, Bootstrap};
 use hopline::proto::codec;
@@ -97,6 +98,8 @@ pub struct World<M> {
     pub bootstrap: Bootstrap,
     /// Whether the bootstrap answers.
     pub bootstrap_answers: bool,
+    /// The timeline.
+    pub trace: Trace,
     /// The world's randomness.
     pub rng: StdRng,
     queue: BinaryHeap<Entry>,
@@ -120,6 +123,7 @@ impl<M: Machine> World<M> {
             nodes: Vec::new(),
             bootstrap: Bootstrap::new(bootstrap::Config::default(), secret, coordinator, now),
             bootstrap_answers: true,
+            trace: Trace::default(),
             rng,
             queue: BinaryHeap::new(),
             index: HashMap::new(),
@@ -130,7 +134,8 @@ impl<M: Machine> World<M> {
     }
 
     /// Adds a node.
-    pub fn add(&mut self, id: NodeId, machine: M) -> NodeIndex {
+    pub fn add(&mut self, id: NodeId, name: &str, machine: M) -> NodeIndex {
+        self.trace.name(id, name);
         let boot = BootId::random(&mut self.rng);
         let index = self.nodes.len();
         let (links, legs) = (BTreeMap::new(), BTreeMap::new());
@@ -165,6 +170,7 @@ impl<M: Machine> World<M> {
     /// Kills a node; nobody is told.
     pub fn crash(&mut self, node: NodeIndex) {
         if let Some(node) = self.nodes.get_mut(node) {
+            self.trace.say(self.now, node.id, |_| "KILLED".to_owned());
             node.alive = false;
             node.life += 1;
             node.links.clear();
@@ -269,10 +275,9 @@ impl<M: Machine> World<M> {
             Action::Wake { flow } => self.woken.push_back((node, flow)),
             Action::Ask { ask, request, .. } => self.ask(node, ask, request),
             Action::Notify(notice) => {
-                if std::env::var_os("TRACE").is_some() {
-                    eprintln!("{:>9} n{} {:?}", self.now.as_micros() % 1_000_000_000, node, notice);
-                }
-                self.nodes.get_mut(node).into_iter().for_each(|n| n.notices.push(notice.clone()))
+                let Some(node) = self.nodes.get_mut(node) else { return };
+                self.trace.notice(self.now, node.id, &notice);
+                node.notices.push(notice);
             }
         }
     }
@@ -327,10 +332,11 @@ impl<M: Machine> World<M> {
         let Some(from) = self.nodes.get(node).map(|node| node.id) else { return };
         let (result, after) = if self.bootstrap_answers {
             self.bootstrap.handle_timeout(self.now);
-            (Ok(self.bootstrap.answer(from, request, self.now)), DELAY * 2)
+            (Ok(self.bootstrap.answer(from, request.clone(), self.now)), DELAY * 2)
         } else {
             (Err(AskFailure::Timeout), DIAL_TIMEOUT)
         };
+        self.trace.ask(self.now, from, &request, &result);
         self.schedule(node, self.now + after, Happening::Event(Event::Asked { ask, result }));
     }
 

@@ -167,7 +167,13 @@ async fn perform(args: &Args, seed: u64, stage: &Stage, screen: &Screen) -> Resu
     let endpoint = Endpoint::join(ours, options).await?;
     let listener = endpoint.listen(HOME).await?;
     let cast = Cast::start(stage, ticket, args.hops).await?;
-    let play = Play { args, seed, screen, endpoint: &endpoint, progress: Arc::new(Progress::new(args.kills, Instant::now())) };
+    let play = Play {
+        args,
+        seed,
+        screen,
+        endpoint: &endpoint,
+        progress: Arc::new(Progress::new(args.kills, Instant::now())),
+    };
     let outcome = tokio::select! {
         outcome = play.run(relays, cast, listener) => outcome,
         failure = bootstrap.death() => Err(failure),
@@ -230,12 +236,14 @@ impl Play<'_> {
         let (to, from) = (self.progress.clone(), self.progress.clone());
         let send =
             AbortOnDropHandle::new(tokio::spawn(async move { load::send(writer, pattern, size, &to).await }));
-        let receive = AbortOnDropHandle::new(tokio::spawn(async move {
-            load::receive(reader, pattern, size, &from).await
-        }));
+        let receive =
+            AbortOnDropHandle::new(tokio::spawn(
+                async move { load::receive(reader, pattern, size, &from).await },
+            ));
         let joined = |ended: Result<_, tokio::task::JoinError>| ended.map_err(std::io::Error::other);
-        let ((writer, sent), (reader, received)) =
-            tokio::try_join!(async { joined(send.await)? }, async { receive.await.map_err(std::io::Error::other)? })?;
+        let ((writer, sent), (reader, received)) = tokio::try_join!(async { joined(send.await)? }, async {
+            receive.await.map_err(std::io::Error::other)?
+        })?;
         let finished = timeout(LAST_WORDS, reader.unsplit(writer).finished()).await;
         finished.map_err(|_| {
             Failure::new(

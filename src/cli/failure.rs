@@ -2,6 +2,7 @@
 
 use crate::endpoint::{FlowError, ListenError, OpenError, SendError, StartError};
 use crate::net::coordinator::JoinError;
+use crate::net::error::ErrorKind;
 use crate::proto::machine::OpenFailure;
 use crate::proto::rpc::Refusal;
 use std::fmt::Display;
@@ -94,13 +95,12 @@ impl From<Refusal> for Failure {
 
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
-        let exit = if error.is_refusal() { Exit::Refused } else { Exit::NoBootstrap };
-        let next = if error.is_refusal() {
-            "ask for a new ticket (`hopline ticket new` where the bootstrap runs)"
-        } else {
-            "see whether the bootstrap runs and the ticket names its address"
+        let exit = match error.kind() {
+            ErrorKind::Refused => Exit::Refused,
+            ErrorKind::Unreachable | ErrorKind::Overloaded => Exit::NoBootstrap,
+            ErrorKind::Closed | ErrorKind::Local | ErrorKind::Bug => Exit::Failed,
         };
-        Self::new(exit, format!("{error}; {next}"))
+        Self::new(exit, error.to_string())
     }
 }
 

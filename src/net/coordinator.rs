@@ -1,233 +1,223 @@
-//! A member's way to its bootstraps: joins with a ticket, keeps a connection, asks.
+//! A node's side of its talk with the network's bootstraps: joining, staying a member, and asking.
+//!
+//! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps, made when it is needed and made again when
+//! it broke. Whoever asks while it is being made waits for the same one, and if that fails has one dial of its own. A
+//! question that met a connection of which it only then showed that it was dead (a bootstrap restarted) is asked once more
+//! over a new one; all other failures are the asker's to judge, who in a node is its enrolment machine.
+//!
+//! Everything is bounded in time: dials one by one, questions by what the asker says. Everything may be dropped at any
+//! point: a dial goes on for whoever asks next, a question is cancelled at the bootstrap. The tasks run on the tokio
+//! runtime on which the node joined, whichever kind that is; handles may be used from any other.
+//!
+//! What the answers mean is not known here.
 
-use super::authority::{Issued, NetworkKey};
-use super::bootstrap_rpc::{BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES};
-use super::clock::Clock;
-use super::frames;
+mod dial;
+mod entrance;
+mod error;
+mod line;
+mod renewal;
+
+pub use error::{Attempt, Cause, JoinError};
+
+use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
 use super::identity::{Identity, Membership};
-use super::join::{ChannelBinding, JoinRequest, Refusal};
-use super::keyfile::KeyFileError;
 use super::ticket::Ticket;
-use super::tls::{self, BOOTSTRAP_NAME};
 use super::transport::{self, TransportSettings};
+use crate::proto::NodeId;
 use crate::proto::machine::AskFailure;
 use crate::proto::rpc::{Request, Response};
+use dial::Dialer;
+use entrance::Entrance;
+use line::Shared;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
-/// How long one attempt to reach one bootstrap may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long [`Coordinator::close`] waits for the bootstrap to hear of it.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
-/// Why a node could not join.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// None of the ticket's bootstraps answered.
-    #[error("no bootstrap reachable: {}", .attempts.iter().map(|(a, c)| format!("{a}: {c}")).collect::<Vec<_>>().join("; "))]
-    NoBootstrap {
-        /// Address and cause of each attempt.
-        attempts: Vec<(String, String)>,
-    },
-    /// A bootstrap refused the newcomer.
-    #[error("the bootstrap refused to let this node in: {0}")]
-    Refused(Refusal),
-    /// The node's own files or socket.
-    #[error(transparent)]
-    Files(#[from] KeyFileError),
-    /// The node's own socket.
-    #[error("cannot open a socket: {0}")]
-    Socket(#[from] transport::BindError),
-    /// The certificate is of no use.
-    #[error("the certificate is of no use: {0}")]
-    Tls(#[from] tls::TlsError),
+/// How a node joins.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process.
+    pub data: Option<PathBuf>,
+    /// How long each dial may take, and each look-up of a name.
+    pub connect_timeout: Duration,
+    /// How long a bootstrap may take to decide on a newcomer, or to renew a certificate.
+    pub answer_timeout: Duration,
+    /// How connections to bootstraps behave.
+    pub transport: TransportSettings,
 }
 
-impl JoinError {
-    /// Whether a bootstrap answered, and refused.
-    #[must_use]
-    pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_))
+impl Default for JoinOptions {
+    fn default() -> Self {
+        let buffers = 0; // one question at a time needs none of its own
+        Self {
+            data: None,
+            connect_timeout: Duration::from_secs(3),
+            answer_timeout: Duration::from_secs(10),
+            transport: TransportSettings { socket_buffer_bytes: buffers, ..TransportSettings::control() },
+        }
     }
 }
 
-/// See the module's documentation. Clones share the connection.
-#[derive(Clone, Debug)]
-pub struct Coordinator(Arc<Inner>);
+/// A member's line to its network's bootstraps. Clones share it; the last one dropped gives it up.
+#[derive(Clone)]
+pub struct Coordinator {
+    shared: Arc<Shared>,
+    /// Ends with the last handle.
+    _renewal: Arc<AbortOnDropHandle<()>>,
+}
 
-#[derive(Debug)]
-struct Inner {
-    ticket: Ticket,
-    endpoint: quinn::Endpoint,
-    membership: Membership,
-    client: quinn::ClientConfig,
-    connection: tokio::sync::Mutex<Option<quinn::Connection>>,
-    turn: Mutex<usize>,
-    bootstrap: Mutex<SocketAddr>,
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("node", &self.shared.entrance.identity.node_id())
+            .field("bootstrap", &self.bootstrap())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Coordinator {
-    /// Joins with a ticket.
+    /// Makes the node a member of the network that `ticket` invites to, or finds that it is one: its key and certificate
+    /// are kept in `data`, if that is given.
+    ///
+    /// A member needs no bootstrap to begin with: with a stored certificate this succeeds also while none answers, as
+    /// long as one's name can be resolved.
     ///
     /// # Errors
-    /// [`JoinError`] with the cause of each attempt.
+    /// [`JoinError`].
     pub async fn join(ticket: Ticket, data: Option<PathBuf>) -> Result<Self, JoinError> {
-        let identity = Arc::new(match &data {
-            Some(directory) => Identity::load_or_create(directory)?,
-            None => Identity::generate(),
-        });
-        let network: NetworkKey = ticket.network();
-        let stored = match &data {
-            Some(directory) => Membership::load(directory, &identity, network, Clock::wall())?,
-            None => None,
+        Self::join_with(ticket, JoinOptions { data, ..JoinOptions::default() }).await
+    }
+
+    /// As [`Coordinator::join`], with other limits.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join_with(ticket: Ticket, options: JoinOptions) -> Result<Self, JoinError> {
+        let (identity, stored) = match options.data.clone() {
+            None => (Arc::new(Identity::generate()), None),
+            Some(data) => {
+                let ticket = ticket.clone();
+                spawn_blocking(move || entrance::load(&data, &ticket))
+                    .await
+                    .map_err(|_| JoinError::Ended)??
+            }
         };
-        let settings = TransportSettings::control();
-        let endpoint = transport::bind_client(&settings, &identity.reset_secret())?;
-        let (membership, bootstrap) = match stored {
+        let dialer = Dialer {
+            endpoint: transport::bind_client(&options.transport, &identity.reset_secret())?,
+            transport: transport::transport(&options.transport),
+            connect_timeout: options.connect_timeout,
+        };
+        let answer_timeout = options.answer_timeout;
+        let entrance = Entrance { ticket, identity, data: options.data, dialer, answer_timeout };
+        let (membership, (place, address)) = match stored {
             Some(membership) => {
-                let (_, address) = resolve(ticket.bootstraps()).await?;
-                (membership, address)
+                let place = entrance.look_up().await?;
+                (membership, place)
             }
             None => {
-                let (issued, address) = enter(&ticket, &identity, &endpoint, &settings).await?;
-                let membership = Membership::new(identity, issued, network);
-                if let Some(directory) = &data {
-                    membership.store(directory)?;
-                }
-                (membership, address)
+                let (membership, (place, connection)) = entrance.join(0).await?;
+                (membership, (place, connection.remote_address()))
             }
         };
-        let mut client = tls::bootstrap_client(&membership)?;
-        client.transport_config(transport::transport(&settings));
-        Ok(Self(Arc::new(Inner {
-            ticket,
-            endpoint,
-            membership,
-            client,
-            connection: tokio::sync::Mutex::new(None),
-            turn: Mutex::new(0),
-            bootstrap: Mutex::new(bootstrap),
-        })))
+        Ok(Self::start(entrance, membership, place, address))
     }
 
-    /// The node's certificate and all that goes with it.
+    fn start(entrance: Entrance, membership: Membership, place: usize, address: SocketAddr) -> Self {
+        let shared = Shared::new(entrance, membership, place, address);
+        let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
+        Self { shared, _renewal: Arc::new(AbortOnDropHandle::new(renewal)) }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.shared.entrance.identity.node_id()
+    }
+
+    /// The node's present membership.
     #[must_use]
     pub fn membership(&self) -> Membership {
-        self.0.membership.clone()
+        self.shared.membership.borrow().clone()
     }
 
-    /// The address of the bootstrap that answered last.
+    /// The node's membership and every later one: after each renewal its TLS configurations have to be made anew.
+    #[must_use]
+    pub fn memberships(&self) -> watch::Receiver<Membership> {
+        self.shared.membership.subscribe()
+    }
+
+    /// The address of the bootstrap that answered last, or else of the first whose name could be resolved.
     #[must_use]
     pub fn bootstrap(&self) -> SocketAddr {
-        *self.0.bootstrap.lock().unwrap_or_else(PoisonError::into_inner)
+        let address = self.shared.state().address;
+        SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 
-    /// Asks the bootstrap that answered last.
+    /// How many bootstraps there are to choose from.
+    #[must_use]
+    pub fn bootstraps(&self) -> usize {
+        self.shared.entrance.ticket.bootstraps().len()
+    }
+
+    /// Asks a bootstrap, and waits for its answer for at most `limit`.
     ///
     /// # Errors
-    /// [`AskFailure`] if there is no answer in time.
-    pub async fn ask(&self, request: Request, timeout: Duration) -> Result<Response, AskFailure> {
-        tokio::time::timeout(timeout, self.exchange(request, false)).await.unwrap_or(Err(AskFailure::Timeout))
+    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    pub async fn ask(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
+        self.question(request, limit, false).await
     }
 
-    /// Asks the next bootstrap, over a new connection.
+    /// As [`Coordinator::ask`], over a new connection to the next bootstrap in the ticket, whose name is resolved anew.
     ///
     /// # Errors
-    /// [`AskFailure`] if there is no answer in time.
-    pub async fn ask_fresh(&self, request: Request, timeout: Duration) -> Result<Response, AskFailure> {
-        tokio::time::timeout(timeout, self.exchange(request, true)).await.unwrap_or(Err(AskFailure::Timeout))
+    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    pub async fn ask_fresh(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
+        self.question(request, limit, true).await
     }
 
-    async fn exchange(&self, request: Request, fresh: bool) -> Result<Response, AskFailure> {
-        let connection = self.connection(fresh).await?;
-        let exchange = async {
-            let (mut sender, mut receiver) = connection.open_bi().await?;
-            frames::write_frame(&mut sender, &BootstrapRequest::Ask(request)).await?;
-            let _ = sender.finish();
-            let response = frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES).await?;
-            Ok::<BootstrapResponse, Box<dyn std::error::Error + Send + Sync>>(response)
-        };
-        match exchange.await {
-            Ok(BootstrapResponse::Answer(response)) => Ok(response),
-            Ok(_) => Err(AskFailure::Unreachable),
-            Err(error) => {
-                tracing::debug!(%error, "the bootstrap did not answer");
+    /// Why a question failed last, for people; `None` as long as all went well.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<JoinError>> {
+        self.shared.state().failure.clone()
+    }
+
+    /// Asks for the next certificate now, rather than when two thirds of this one's time are over.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn renew(&self) -> Result<Membership, Arc<JoinError>> {
+        renewal::renew(&self.shared).await
+    }
+
+    /// Says goodbye to the bootstrap. Questions that are still under way fail, and later ones find no way out.
+    pub async fn close(&self) {
+        let endpoint = &self.shared.entrance.dialer.endpoint;
+        endpoint.close(BootstrapClose::Done.number().into(), BootstrapClose::Done.as_str().as_bytes());
+        let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
+    }
+
+    async fn question(&self, request: Request, limit: Duration, fresh: bool) -> Result<Response, AskFailure> {
+        let (mut used, request) = (None, BootstrapRequest::Ask(request));
+        match timeout(limit, self.shared.request(&request, fresh, &mut used)).await {
+            Ok(Ok(BootstrapResponse::Answer(response))) => Ok(response),
+            Ok(Ok(BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_))) => {
+                self.shared.failed(used, Cause::WrongAnswer);
                 Err(AskFailure::Unreachable)
+            }
+            Ok(Err(_)) => Err(AskFailure::Unreachable),
+            Err(_) => {
+                self.shared.failed(used, Cause::NoAnswer { within: limit });
+                Err(AskFailure::Timeout)
             }
         }
     }
-
-    async fn connection(&self, fresh: bool) -> Result<quinn::Connection, AskFailure> {
-        let mut current = self.0.connection.lock().await;
-        if let Some(connection) = current.as_ref().filter(|c| !fresh && c.close_reason().is_none()) {
-            return Ok(connection.clone());
-        }
-        let bootstraps = self.0.ticket.bootstraps();
-        let turn = {
-            let mut turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            *turn += usize::from(fresh);
-            *turn
-        };
-        let name = bootstraps.get(turn % bootstraps.len().max(1)).ok_or(AskFailure::Unreachable)?;
-        let (_, address) = resolve(std::slice::from_ref(name)).await.map_err(|_| AskFailure::Unreachable)?;
-        let connecting = self.0.endpoint.connect_with(self.0.client.clone(), address, BOOTSTRAP_NAME);
-        let connecting = connecting.map_err(|_| AskFailure::Unreachable)?;
-        let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(_)) => return Err(AskFailure::Unreachable),
-            Err(_) => return Err(AskFailure::Timeout),
-        };
-        *self.0.bootstrap.lock().unwrap_or_else(PoisonError::into_inner) = address;
-        *current = Some(connection.clone());
-        Ok(connection)
-    }
-}
-
-async fn resolve(bootstraps: &[String]) -> Result<(String, SocketAddr), JoinError> {
-    let mut attempts = Vec::new();
-    for name in bootstraps {
-        match tokio::net::lookup_host(name).await.map(|mut found| found.next()) {
-            Ok(Some(address)) => return Ok((name.clone(), address)),
-            Ok(None) => attempts.push((name.clone(), "no address".to_owned())),
-            Err(error) => attempts.push((name.clone(), error.to_string())),
-        }
-    }
-    Err(JoinError::NoBootstrap { attempts })
-}
-
-async fn enter(
-    ticket: &Ticket,
-    identity: &Identity,
-    endpoint: &quinn::Endpoint,
-    settings: &TransportSettings,
-) -> Result<(Issued, SocketAddr), JoinError> {
-    let mut attempts = Vec::new();
-    let mut client = tls::join_client(ticket.network());
-    client.transport_config(transport::transport(settings));
-    for name in ticket.bootstraps() {
-        let attempt = async {
-            let (_, address) = resolve(std::slice::from_ref(name)).await?;
-            let connecting = endpoint.connect_with(client.clone(), address, BOOTSTRAP_NAME)?;
-            let connection = connecting.await?;
-            let request = JoinRequest::new(ticket, identity, &ChannelBinding::of(&connection));
-            let (mut sender, mut receiver) = connection.open_bi().await?;
-            frames::write_frame(&mut sender, &BootstrapRequest::Join(request)).await?;
-            let _ = sender.finish();
-            let response = frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES).await?;
-            Ok::<(BootstrapResponse, SocketAddr), Box<dyn std::error::Error + Send + Sync>>((
-                response, address,
-            ))
-        };
-        let cause = match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
-            Ok(Ok((BootstrapResponse::Issued(issued), address))) => return Ok((issued, address)),
-            Ok(Ok((BootstrapResponse::JoinRefused(refusal), _))) => return Err(JoinError::Refused(refusal)),
-            Ok(Ok(_)) => "nonsense answered".to_owned(),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-        };
-        tracing::warn!(bootstrap = name, %cause, "could not join");
-        attempts.push((name.clone(), cause));
-    }
-    Err(JoinError::NoBootstrap { attempts })
 }

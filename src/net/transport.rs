@@ -41,6 +41,9 @@ pub struct TransportSettings {
     /// What a peer may send on one stream ahead of our reading, in bytes. 2 MiB carry 160 Mbit/s over 100 ms; a lane
     /// that grows beyond only makes bytes queue in the middle of a chain.
     pub stream_window_bytes: u32,
+    /// What a peer may send on all streams together ahead of our reading, in bytes. `None` on links: there the streams'
+    /// windows must be what bounds, or one flow that isn't read would block all others and the control stream with them.
+    pub connection_window_bytes: Option<u32>,
     /// What may be sent on one connection ahead of the peer's acknowledgement, in bytes: its share of memory, and a
     /// bound on its throughput (8 MiB carry 640 Mbit/s over 100 ms).
     pub send_window_bytes: u64,
@@ -74,6 +77,7 @@ impl Default for TransportSettings {
     fn default() -> Self {
         Self {
             stream_window_bytes: 2 << 20,
+            connection_window_bytes: None,
             send_window_bytes: 8 << 20,
             streams: 4096,
             control_streams: 4,
@@ -89,12 +93,14 @@ impl Default for TransportSettings {
 }
 
 impl TransportSettings {
-    /// For connections between members and bootstraps, on either side: small frames, few at a time, and idle for long
-    /// between them, so that a relay's heartbeats need no new handshake each.
+    /// For connections between nodes and bootstraps, on either side: small frames, few at a time, and idle for long
+    /// between them, so that a relay's heartbeats need no new handshake each. A stranger can make a bootstrap hold no
+    /// more than the connection's window.
     #[must_use]
     pub fn control() -> Self {
         Self {
             stream_window_bytes: 128 << 10,
+            connection_window_bytes: Some(256 << 10),
             send_window_bytes: 1 << 20,
             streams: 64,
             control_streams: 1,
@@ -118,11 +124,9 @@ impl TransportSettings {
         self.mtu.clamp(MIN_MTU, MAX_MTU)
     }
 
-    /// What a connection may send us in all: never what bounds, or one flow that isn't read would block all others and
-    /// the control stream with them. The streams' windows bound.
     fn connection_window(&self) -> VarInt {
-        let bytes = u64::from(MAX_STREAMS) * 2 * u64::from(self.stream_window_bytes);
-        VarInt::from_u64(bytes).unwrap_or(VarInt::MAX)
+        let all_streams = u64::from(MAX_STREAMS) * 2 * u64::from(self.stream_window_bytes);
+        VarInt::from_u64(self.connection_window_bytes.map_or(all_streams, u64::from)).unwrap_or(VarInt::MAX)
     }
 }
 

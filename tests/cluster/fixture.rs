@@ -99,7 +99,12 @@ impl Process {
         drop(self.child.stdin.take());
         let stdout = self.lines.iter().collect();
         let status = self.child.wait().unwrap();
-        Ended { status, stdout, stderr: self.stderr.take().unwrap().join().unwrap() }
+        Ended { status, stdout, stderr: self.stderr() }
+    }
+
+    /// All of its stderr, once it has ended.
+    pub fn stderr(&mut self) -> String {
+        self.stderr.take().unwrap().join().unwrap()
     }
 
     fn end(mut self) -> Ended {
@@ -141,6 +146,12 @@ impl Cluster {
             cluster.add_relay(&format!("r{n}"));
         }
         cluster
+    }
+
+    /// Ends the bootstrap; what it had logged.
+    pub fn bootstrap_log(&mut self) -> String {
+        self.bootstrap.signal("-TERM");
+        self.bootstrap.stderr()
     }
 
     pub fn add_relay(&mut self, name: &str) {

@@ -1,9 +1,10 @@
 //! What goes wrong says so: exit codes, last lines, and peers that break the protocol.
 
 use crate::fixture::{Cluster, Ended, run};
+use hopline::net::authority::Authority;
 use hopline::net::clock::Clock;
 use hopline::net::coordinator::Coordinator;
-use hopline::net::ticket::Ticket;
+use hopline::net::ticket::{Grant, Ticket};
 use hopline::net::transport::{self, TransportSettings};
 use hopline::net::{entropy, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,7 +47,7 @@ fn no_bootstrap() {
     let mut cluster = Cluster::start(0);
     cluster.bootstrap.kill();
     let ended = cluster.run(&["status"], b"");
-    assert_ends(&ended, 3, &["no bootstrap reachable"]);
+    assert_ends(&ended, 3, &["no bootstrap", "no answer", "check that it is running"]);
 }
 
 #[test]
@@ -60,18 +61,22 @@ fn no_ticket_and_a_mistyped_one() {
 
 #[test]
 fn a_relay_with_a_wrong_or_used_up_secret_is_refused() {
-    let cluster = Cluster::start(1);
-    let other = Cluster::start(0);
+    let mut cluster = Cluster::start(0);
     let data = cluster.home.path().join("bootstrap");
     let ticket = cluster.run(&["ticket", "new", "--single-use", "--data", data.to_str().unwrap()], b"");
     let single = ticket.stdout[0].clone();
     let relay = crate::fixture::Process::serve(cluster.home.path(), &single, &["relay", "--name", "first"]);
     let second = run(cluster.home.path(), &single, &["relay", "--name", "second"], b"");
-    assert_ends(&second, 4, &["refused", "ticket"]);
+    assert_ends(&second, 4, &["another has used it", "hopline ticket new"]);
     drop(relay);
-    // A ticket of this network's bootstrap under another network's key is another network's ticket.
-    let (here, there): (Ticket, Ticket) = (cluster.ticket.parse().unwrap(), other.ticket.parse().unwrap());
-    assert_ne!(here.network(), there.network());
+    // Another network's relay that is led here by its ticket: neither side takes the other for one of its own.
+    let here: Ticket = cluster.ticket.parse().unwrap();
+    let elsewhere =
+        Ticket::issue(&Authority::generate(), here.bootstraps().to_vec(), Grant::DEFAULT).unwrap();
+    let stray = run(cluster.home.path(), &elsewhere.to_string(), &["relay", "--name", "stray"], b"");
+    assert_ends(&stray, 4, &["belongs to another network than the ticket"]);
+    let log = cluster.bootstrap_log();
+    assert!(log.contains("another has used it"), "the bootstrap tells whom it refused: {log}");
 }
 
 /// A member that connects to a relay and speaks as it likes.

@@ -82,7 +82,8 @@ impl Chain {
 
     /// The first hop without a primary and a backup that run.
     fn unprotected(&self, runs: impl Fn(&str) -> bool) -> Option<usize> {
-        let protected = |hop: &Hop| runs(&hop.primary) && hop.backup.as_ref().is_some_and(|backup| runs(backup));
+        let protected =
+            |hop: &Hop| runs(&hop.primary) && hop.backup.as_ref().is_some_and(|backup| runs(backup));
         self.hops.iter().position(|hop| !protected(hop)).map(|place| place + 1)
     }
 }
@@ -220,7 +221,10 @@ impl<'a> Killer<'a> {
                 Err(_) => return Ok(None),
                 Ok(Ok(event)) => event,
                 Ok(Err(RecvError::Lagged(missed))) => {
-                    return Err(Failure::new(Exit::Failed, format!("{missed} events of the flow were missed")));
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!("{missed} events of the flow were missed"),
+                    ));
                 }
                 Ok(Err(RecvError::Closed)) => {
                     return Err(Failure::new(Exit::Failed, "the demo's own node ended"));

@@ -176,7 +176,14 @@ pub(super) struct Verifier {
 
 impl Verifier {
     pub(super) const fn new(pattern: Pattern, total: u64) -> Self {
-        Self { pattern, total, next: 0, tally: Tally { top: 0, missing: Vec::new(), faults: NO_FAULTS }, odd: Vec::new(), expected: Vec::new() }
+        Self {
+            pattern,
+            total,
+            next: 0,
+            tally: Tally { top: 0, missing: Vec::new(), faults: NO_FAULTS },
+            odd: Vec::new(),
+            expected: Vec::new(),
+        }
     }
 
     /// Takes in what came next.

@@ -78,7 +78,8 @@ impl Stage {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| at(&self.binary, error))?;
-        let stdout = child.stdout.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        let stdout =
+            child.stdout.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         Ok(Process { name: name.to_owned(), child, lines: BufReader::new(stdout).lines(), log })
     }
 }
@@ -87,7 +88,9 @@ impl Drop for Stage {
     fn drop(&mut self) {
         for _ in 0..REMOVAL_ATTEMPTS {
             match std::fs::remove_dir_all(&self.directory) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => std::thread::sleep(REMOVAL_PAUSE),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(REMOVAL_PAUSE)
+                }
                 _ => return,
             }
         }
@@ -209,7 +212,11 @@ pub(in crate::cli) struct Relays<'a> {
 
 impl<'a> Relays<'a> {
     /// Starts `count` of them and waits until they are all in the pool.
-    pub(in crate::cli) async fn start(stage: &'a Stage, ticket: &'a str, count: u32) -> Result<Self, Failure> {
+    pub(in crate::cli) async fn start(
+        stage: &'a Stage,
+        ticket: &'a str,
+        count: u32,
+    ) -> Result<Self, Failure> {
         let mut relays = Self { stage, ticket, running: Vec::new(), started: 0 };
         for _ in 0..count {
             relays.spawn()?;

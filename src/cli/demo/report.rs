@@ -20,8 +20,10 @@ pub(super) struct Screen(Option<ProgressBar>);
 
 impl Screen {
     pub(super) fn new(size: Size) -> Self {
-        let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} echoed, {bytes_per_sec}, {elapsed}");
-        let bar = || ProgressBar::new(size.0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style =
+            ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} echoed, {bytes_per_sec}, {elapsed}");
+        let bar =
+            || ProgressBar::new(size.0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         Self(std::io::stderr().is_terminal().then(bar))
     }
 
@@ -147,11 +149,16 @@ impl Outcome {
         row(out, "data echoed", Size(self.bytes_received).to_string())?;
         row(out, "SHA-256 of both", format!("{same}, {}", self.sha256_received))?;
         row(out, "messages delivered, both ways", format!("{messages_delivered} of {messages_sent}"))?;
-        row(out, "bytes and messages", format!(
-            "lost {}, duplicated {}, reordered {}",
-            faults.lost, faults.duplicated, faults.reordered
-        ))?;
-        row(out, "relays killed carrying the flow", format!("{} of {}", self.kills.len(), self.kills_wanted))?;
+        row(
+            out,
+            "bytes and messages",
+            format!("lost {}, duplicated {}, reordered {}", faults.lost, faults.duplicated, faults.reordered),
+        )?;
+        row(
+            out,
+            "relays killed carrying the flow",
+            format!("{} of {}", self.kills.len(), self.kills_wanted),
+        )?;
         row(out, "hops hit", if hops.is_empty() { "none".to_owned() } else { hops.join(", ") })?;
         row(out, "failovers of the flow", failovers.to_string())?;
         if let Some(Gaps { p50, p99, max }) = self.gaps() {

@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn sizes_are_shown_in_the_greatest_unit_that_fits() {
-        for (bytes, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (64 << 20, "64 MiB"), (1_500_000, "1.4 MiB")] {
+        for (bytes, text) in
+            [(0, "0 bytes"), (1023, "1023 bytes"), (64 << 20, "64 MiB"), (1_500_000, "1.4 MiB")]
+        {
             assert_eq!(Size(bytes).to_string(), text);
         }
     }

@@ -1,0 +1,130 @@
+//! A readable timeline: what the nodes told, what they asked the bootstrap, and what was done to them.
+
+use hopline::proto::machine::{AskFailure, NeighbourChange, Notice};
+use hopline::proto::record::Candidate;
+use hopline::proto::rpc::{Offer, Request, Response};
+use hopline::proto::{NodeId, Time};
+use std::collections::HashMap;
+
+/// Writes lines to standard output if it is on.
+#[derive(Debug, Default)]
+pub struct Trace {
+    on: bool,
+    since: Option<Time>,
+    names: HashMap<NodeId, String>,
+}
+
+impl Trace {
+    /// Lines are written from now on, timed from the first.
+    pub const fn start(&mut self) {
+        self.on = true;
+    }
+
+    /// What a node shall be called.
+    pub fn name(&mut self, node: NodeId, name: &str) {
+        self.names.insert(node, name.to_owned());
+    }
+
+    /// Something happened at a node.
+    #[expect(clippy::print_stdout, reason = "that is what it is for")]
+    pub fn say(&mut self, now: Time, node: NodeId, what: impl FnOnce(&Self) -> String) {
+        if self.on {
+            let since = *self.since.get_or_insert(now);
+            let ms = now.since(since).as_secs_f64() * 1000.0;
+            println!("{ms:>10.1} ms  {:<8} {}", self.called(node), what(self));
+        }
+    }
+
+    /// A node told its driver something.
+    pub fn notice(&mut self, now: Time, node: NodeId, notice: &Notice) {
+        self.say(now, node, |trace| trace.describe(notice));
+    }
+
+    /// A node asked the bootstrap something and will get this answer.
+    pub fn ask(&mut self, now: Time, node: NodeId, request: &Request, result: &Result<Response, AskFailure>) {
+        if !matches!(request, Request::Heartbeat { .. }) {
+            self.say(now, node, |trace| format!("? {} -> {}", trace.request(request), answer(result)));
+        }
+    }
+
+    fn called(&self, node: NodeId) -> String {
+        self.names.get(&node).cloned().unwrap_or_else(|| format!("{node:?}"))
+    }
+
+    fn list(&self, nodes: impl IntoIterator<Item = NodeId>) -> String {
+        let names: Vec<String> = nodes.into_iter().map(|node| self.called(node)).collect();
+        names.join(" ")
+    }
+
+    fn candidate(&self, candidate: Option<&Candidate>) -> String {
+        candidate.map_or_else(|| "?".to_owned(), |candidate| self.called(candidate.node))
+    }
+
+    fn request(&self, request: &Request) -> String {
+        match request {
+            Request::Register { offer: Offer::Target { attachments, .. }, .. } => {
+                format!("register at [{}]", self.list(attachments.iter().copied()))
+            }
+            Request::Register { .. } => "register".to_owned(),
+            Request::Heartbeat { .. } => "heartbeat".to_owned(),
+            Request::Deregister => "deregister".to_owned(),
+            Request::Drain => "drain".to_owned(),
+            Request::List => "list".to_owned(),
+            Request::ReportDown { node } => format!("report {} down", self.called(*node)),
+            Request::Attachments { count, exclude } => {
+                format!("{count} attachments but [{}]", self.list(exclude.iter().copied()))
+            }
+            Request::Plan { hops, exclude, .. } => {
+                format!("plan {hops} hops but [{}]", self.list(exclude.iter().copied()))
+            }
+            Request::Replace { hop, active, exclude, .. } => {
+                let (active, but) = (self.list(*active), self.list(exclude.iter().copied()));
+                format!("replace hop {hop}, active [{active}] but [{but}]")
+            }
+        }
+    }
+
+    fn describe(&self, notice: &Notice) -> String {
+        match notice {
+            Notice::Neighbour { node, change: NeighbourChange::Up, .. } => {
+                format!("{} up", self.called(*node))
+            }
+            Notice::Neighbour { node, change, silence } => {
+                format!("{} {change:?} after {:.1} ms", self.called(*node), silence.as_secs_f64() * 1e3)
+            }
+            Notice::Attachments { relays } => format!("attached to [{}]", self.list(relays.iter().copied())),
+            Notice::Rerouted { flow, reroute, from, to } => format!(
+                "at hop {}: REROUTED hop {} v{} {} -> {} for {:?}, gap {:.1} ms",
+                flow.hop,
+                reroute.hop,
+                reroute.version,
+                self.candidate(from.as_ref()),
+                self.candidate(to.as_ref()),
+                reroute.cause,
+                f64::from(reroute.gap_us) / 1e3
+            ),
+            Notice::Chain { hops, change, .. } => {
+                let hop = |hop: &Vec<Candidate>| self.list(hop.iter().map(|candidate| candidate.node));
+                format!("CHAIN {change:?}: {}", hops.iter().map(hop).collect::<Vec<_>>().join(" | "))
+            }
+            Notice::Ended { flow, code } => format!("at hop {}: ENDED {code:?}", flow.hop),
+            Notice::Accepted { flow } => format!("at hop {}: accepted", flow.hop),
+            Notice::Opened { unprotected, .. } => format!("OPENED, unprotected {unprotected:?}"),
+            Notice::Enrolled
+            | Notice::EnrolmentRefused { .. }
+            | Notice::NotEnrolled { .. }
+            | Notice::OpenFailed { .. }
+            | Notice::Violation { .. } => format!("{notice:?}"),
+        }
+    }
+}
+
+fn answer(result: &Result<Response, AskFailure>) -> String {
+    match result {
+        Ok(Response::Refused(refusal)) => format!("refused: {refusal}"),
+        Ok(Response::Replaced(record)) => format!("v{}", record.scope.version),
+        Ok(Response::Relays(relays)) => format!("{} relays", relays.len()),
+        Ok(_) => "ok".to_owned(),
+        Err(failure) => format!("{failure:?}"),
+    }
+}
