@@ -322,14 +322,12 @@ const fn is_transient(refusal: &Refusal) -> bool {
 
 impl Machine for Endpoint {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
-        match event {
-            Event::Asked { ask, result } => {
-                if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions)
-                {
-                    self.asked(asked, result, now, actions);
-                }
+        if let Event::Asked { ask, result } = event {
+            if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions) {
+                self.asked(asked, result, now, actions);
             }
-            event => self.flows.handle(event, now, actions),
+        } else {
+            self.flows.handle(event, now, actions);
         }
         self.catch_up(now, actions);
     }
