@@ -240,7 +240,9 @@ impl<'a> Killer<'a> {
             if let FlowEvent::Rerouted { hop, from, to, cause, .. } = &event
                 && self.relays.runs(from)
             {
-                self.screen.say(&format!("hop {hop} went from {from} to {to} ({cause}), though nobody had killed {from}"));
+                self.screen.say(&format!(
+                    "hop {hop} went from {from} to {to} ({cause}), though nobody had killed {from}"
+                ));
             }
             self.chain.apply(&event);
             return Ok(Some(event));
