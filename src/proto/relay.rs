@@ -36,7 +36,7 @@ impl Relay {
 
     fn catch_up(&mut self, actions: &mut Vec<Action>) {
         for news in self.flows.take_news() {
-            if let News::PeerSuspect(node) = news {
+            if let News::PeerSuspect(node) | News::PeerUnreachable { node, first: true } = news {
                 self.clerk.report(node, actions);
             }
         }
