@@ -172,7 +172,7 @@ async fn perform(args: &Args, seed: u64, stage: &Stage, screen: &Screen) -> Resu
         seed,
         screen,
         endpoint: &endpoint,
-        progress: Arc::new(Progress::new(args.kills, Instant::now())),
+        progress: Arc::new(Progress::new(args.size.0, args.kills, Instant::now())),
     };
     let outcome = tokio::select! {
         outcome = play.run(relays, cast, listener) => outcome,
@@ -281,6 +281,7 @@ impl Play<'_> {
             kills,
             failovers,
             longest_other_pause: self.progress.now().longest_other_pause(),
+            longest_message_pause: away.longest_pause().max(home.longest_pause()),
             duration,
         }
     }

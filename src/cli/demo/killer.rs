@@ -139,7 +139,7 @@ impl<'a> Killer<'a> {
             if number < kills {
                 self.protected().await?;
             }
-            self.progress.killed(start.elapsed());
+            self.progress.killed(Instant::now());
         }
         Ok(done)
     }

@@ -25,8 +25,10 @@ pub(super) struct Transfer {
     pub(super) sent: u64,
     pub(super) received: u64,
     last_read: Instant,
+    size: u64,
     kills_left: u32,
     round: Duration,
+    round_start: Instant,
     in_gap: bool,
     gap: Duration,
     longest_other: Duration,
@@ -37,13 +39,15 @@ pub(super) struct Transfer {
 pub(super) struct Progress(watch::Sender<Transfer>);
 
 impl Progress {
-    pub(super) fn new(kills: u32, now: Instant) -> Self {
+    pub(super) fn new(size: u64, kills: u32, now: Instant) -> Self {
         Self(watch::Sender::new(Transfer {
             sent: 0,
             received: 0,
             last_read: now,
+            size,
             kills_left: kills,
             round: FIRST_ROUND,
+            round_start: now,
             in_gap: false,
             gap: Duration::ZERO,
             longest_other: Duration::ZERO,
@@ -62,13 +66,15 @@ impl Progress {
         });
     }
 
-    /// Waits until what has been sent up to now is back: the longest pause between two reads until then is the gap.
+    /// Waits until something is back that was sent after now: the longest pause between two reads until then is the gap.
     pub(super) async fn flows_again(&self) -> Result<Duration, Failure> {
-        let sent = self.now().sent;
+        let Transfer { sent, size, .. } = self.now();
+        // The last byte is held back until all kills are done.
+        let enough = (sent + 1).min(size - 1);
         let mut transfers = self.0.subscribe();
-        let flows = transfers.wait_for(|transfer| transfer.received >= sent);
+        let flows = transfers.wait_for(|transfer| transfer.received >= enough);
         if timeout(STALL, flows).await.is_err() {
-            return Err(stalled(sent - self.now().received));
+            return Err(stalled(&self.now()));
         }
         let mut gap = Duration::ZERO;
         self.0.send_modify(|transfer| {
@@ -78,21 +84,23 @@ impl Progress {
         Ok(gap)
     }
 
-    /// A kill and all that came with it took so long.
-    pub(super) fn killed(&self, took: Duration) {
+    /// A kill and all that comes with it is over.
+    pub(super) fn killed(&self, now: Instant) {
         self.0.send_modify(|transfer| {
             transfer.kills_left = transfer.kills_left.saturating_sub(1);
-            transfer.round = took;
+            transfer.round = now - transfer.round_start;
+            transfer.round_start = now;
         });
     }
 
-    /// Resolves when no data has come for far too long.
+    /// Resolves when no data has come for far too long, though there is some to come.
     pub(super) async fn stall(&self) -> Failure {
         let mut transfers = self.0.subscribe();
         loop {
             let received = transfers.borrow_and_update().received;
-            if timeout(STALL, transfers.wait_for(|transfer| transfer.received > received)).await.is_err() {
-                return stalled(self.now().sent - received);
+            let moved = timeout(STALL, transfers.wait_for(|transfer| transfer.received > received)).await;
+            if moved.is_err() && received < self.now().size {
+                return stalled(&self.now());
             }
         }
     }
@@ -121,10 +129,11 @@ impl Transfer {
         self.longest_other
     }
 
-    /// How much to send after `elapsed` without sending: so much that what is left lasts for the kills that are left, and
-    /// never nothing. Falls with what is left, so that a kill that takes longer finds data under way all the same.
-    fn allowance(&self, left: u64, elapsed: Duration) -> usize {
-        let horizon = self.round.as_secs_f64() * (f64::from(self.kills_left) + 0.5);
+    /// How much to send `elapsed` after the last: so much that what is left lasts for the kills that are left, and never
+    /// nothing. The longer a kill takes, the less, so that it finds data under way however long that is.
+    fn allowance(&self, left: u64, elapsed: Duration, now: Instant) -> usize {
+        let round = self.round.max((now - self.round_start) * 2);
+        let horizon = round.as_secs_f64() * (f64::from(self.kills_left) + 0.5);
         let share = (elapsed.as_secs_f64() / horizon).min(0.1);
         #[expect(
             clippy::cast_possible_truncation,
@@ -136,11 +145,13 @@ impl Transfer {
     }
 }
 
-fn stalled(missing: u64) -> Failure {
+fn stalled(transfer: &Transfer) -> Failure {
+    let Transfer { sent, received, size, .. } = transfer;
     Failure::new(
         Exit::FlowLost,
         format!(
-            "no data for {} s, with {missing} bytes under way; this is a bug: run it again with --logs DIR, and report it",
+            "no data for {} s: of {size} bytes {sent} were sent and {received} are back; this is a bug: run it again \
+             with --logs DIR, and report it",
             STALL.as_secs()
         ),
     )
@@ -171,7 +182,7 @@ pub(super) async fn send(
         let mut bytes = BLOCK_BYTES;
         if transfer.kills_left > 0 {
             let tick = ticks.tick().await;
-            bytes = transfer.allowance(left, tick - last);
+            bytes = transfer.allowance(left, tick - last, tick);
             last = tick;
             if left == 1 {
                 continue;
@@ -221,18 +232,20 @@ mod tests {
 
     #[test]
     fn data_lasts_until_the_last_kill_however_long_the_kills_take() {
-        for (kills, seconds) in [(1, 1), (6, 1), (6, 20), (40, 3)] {
-            let progress = Progress::new(kills, Instant::now());
+        for (kills, seconds) in [(1, 1), (1, 60), (6, 1), (6, 40), (40, 3)] {
+            let mut now = Instant::now();
+            let progress = Progress::new(64 << 20, kills, now);
             let mut left = 64 << 20;
             for _ in 0..kills {
                 for _ in 0..seconds * 500 {
-                    let bytes = progress.now().allowance(left, TICK) as u64;
+                    now += TICK;
+                    let bytes = progress.now().allowance(left, TICK, now) as u64;
                     assert!(bytes > 0, "data moves all the time");
                     left -= bytes;
                 }
-                progress.killed(Duration::from_secs(seconds));
+                progress.killed(now);
             }
-            assert!(left > 10_000, "{kills} kills of {seconds} s leave {left}");
+            assert!(left > 100_000, "{kills} kills of {seconds} s leave {left}");
         }
     }
 
@@ -240,13 +253,18 @@ mod tests {
     async fn the_gap_is_the_longest_pause_around_a_kill() {
         let ms = Duration::from_millis;
         let start = Instant::now();
-        let progress = Progress::new(1, start);
-        progress.wrote(3000);
+        let progress = Progress::new(4000, 1, start);
+        progress.wrote(2500);
         progress.read(1000, start + ms(500));
         progress.read(1000, start + ms(507));
         progress.killing();
-        progress.read(1000, start + ms(602));
-        assert_eq!(progress.flows_again().await.unwrap(), ms(95));
+        let after = async {
+            progress.read(500, start + ms(602));
+            progress.wrote(500);
+            progress.read(500, start + ms(605));
+        };
+        let (gap, ()) = tokio::join!(progress.flows_again(), after);
+        assert_eq!(gap.unwrap(), ms(95));
         assert_eq!(progress.now().longest_other_pause(), ms(7), "before the first byte there is no pause");
     }
 }

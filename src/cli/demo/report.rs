@@ -92,6 +92,7 @@ pub(super) struct Outcome {
     pub(super) kills: Vec<Kill>,
     pub(super) failovers: u32,
     pub(super) longest_other_pause: Duration,
+    pub(super) longest_message_pause: Duration,
     pub(super) duration: Duration,
 }
 
@@ -132,6 +133,7 @@ impl Outcome {
             "failovers": self.failovers,
             "gap_ms": self.gaps().map(|gaps| json!({"p50": gaps.p50, "p99": gaps.p99, "max": gaps.max})),
             "longest_other_pause_ms": ms(self.longest_other_pause),
+            "longest_message_pause_ms": ms(self.longest_message_pause),
             "kills": self.kills.iter().map(kill_json).collect::<Vec<_>>(),
             "seconds": self.duration.as_secs_f64(),
             "seed": self.seed,
@@ -165,6 +167,7 @@ impl Outcome {
             row(out, "no data around a kill, ms", format!("p50 {p50:.1}, p99 {p99:.1}, max {max:.1}"))?;
         }
         row(out, "longest other pause, ms", format!("{:.1}", ms(self.longest_other_pause)))?;
+        row(out, "longest pause of messages, ms", format!("{:.1}", ms(self.longest_message_pause)))?;
         row(out, "seconds", format!("{:.1}", self.duration.as_secs_f64()))?;
         row(out, "seed", self.seed.to_string())
     }
