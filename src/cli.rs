@@ -1,5 +1,6 @@
 //! The command line: one file per command. Data and `ready` lines go to stdout, logs and events to stderr.
 
+mod bench;
 mod bootstrap;
 mod demo;
 mod failure;
@@ -42,6 +43,8 @@ struct Cli {
 enum Command {
     /// See it work: relays are killed mid-stream, nothing is lost
     Demo(demo::Args),
+    /// Measure what it costs on this machine
+    Bench(bench::Args),
     /// Start a network's coordinator
     Bootstrap(bootstrap::Args),
     /// Join a network's pool and carry flows
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(args).await,
+        Command::Bench(args) => bench::run(args).await,
         Command::Bootstrap(args) => bootstrap::run(args).await,
         Command::Relay(args) => relay::run(args).await,
         Command::Listen(args) => listen::run(args).await,

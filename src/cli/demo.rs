@@ -8,9 +8,9 @@ mod killer;
 mod load;
 mod messages;
 mod pattern;
-mod processes;
+pub(super) mod processes;
 mod report;
-mod size;
+pub(super) mod size;
 
 use super::{Exit, Failure};
 use crate::endpoint::{Endpoint, Flow, Listener, Options};

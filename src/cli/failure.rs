@@ -1,5 +1,7 @@
 //! How a command ends when it does not end well: an exit code, and a line that says cause, where, and what to do next.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "what has no exit code of its own has failed")]
+
 use crate::endpoint::{FlowError, ListenError, OpenError, SendError, StartError};
 use crate::net::coordinator::JoinError;
 use crate::net::error::ErrorKind;

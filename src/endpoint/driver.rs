@@ -97,10 +97,8 @@ fn parts(
 
 /// What there is, as the bootstrap sees it.
 pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailure> {
-    match coordinator.ask(Request::List, Duration::from_secs(5)).await? {
-        Response::Listing(listing) => Ok(*listing),
-        _ => Err(AskFailure::Unreachable),
-    }
+    let answer = coordinator.ask(Request::List, Duration::from_secs(5)).await?;
+    if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
 }
 
 /// The node's side of the handles: who waits for what.

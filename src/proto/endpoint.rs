@@ -4,6 +4,8 @@
 //! for another one. As a target it keeps links to a few *attachment relays*, which it dials itself (so it may sit behind
 //! NAT), and tells the bootstrap which: the last hop's primary and backup are among them.
 
+mod backups;
+
 use super::clerk::{Clerk, ClerkConfig};
 use super::flows::{FlowKey, Flows, FlowsConfig, News};
 use super::id::{FlowId, NodeId};
@@ -12,6 +14,7 @@ use super::machine::{Action, AskFailure, ChainChange, Event, Machine, Notice, Op
 use super::record::Candidate;
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
+use backups::Backups;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -20,6 +23,8 @@ use std::time::Duration;
 pub const ATTACHMENTS: usize = 3;
 /// How long a target waits for the last of its attachment relays before it registers with what it has.
 const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
+/// The same when nobody can reach it through those that it registered with.
+const UNREACHABLE_PATIENCE: Duration = Duration::from_millis(20);
 /// The pause before more attachment relays are asked for again.
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 /// How many relays a target tries at once, while it has too few links.
@@ -56,8 +61,9 @@ pub struct Endpoint {
     opening: HashMap<FlowId, Destination>,
     /// Where the open flows of this origin lead.
     open: HashMap<FlowKey, Destination>,
-    /// Hops for which a backup is being asked for.
-    asking_backup: HashSet<(FlowKey, u8)>,
+    /// Flows for which another route is being asked for.
+    asking_route: HashSet<FlowKey>,
+    backups: Backups,
     target: Option<Target>,
 }
 
@@ -81,7 +87,8 @@ impl Endpoint {
             clerk: Clerk::new(clerk),
             opening: HashMap::new(),
             open: HashMap::new(),
-            asking_backup: HashSet::new(),
+            asking_route: HashSet::new(),
+            backups: Backups::default(),
             target: None,
         }
     }
@@ -129,22 +136,68 @@ impl Endpoint {
     }
 
     /// A flow reaches nobody on its chain: asks for another one, at first without those that look dead from here.
-    fn ask_new_route(&mut self, flow: FlowKey, excluding: bool, actions: &mut Vec<Action>) {
+    fn ask_new_route(&mut self, flow: FlowKey, excluding: bool, now: Time, actions: &mut Vec<Action>) {
         let Some(to) = self.open.get(&flow) else { return };
-        let exclude =
-            self.flows.chain(&flow).filter(|_| excluding).map(|(_, failed)| failed).unwrap_or_default();
+        if !self.asking_route.insert(flow) {
+            return;
+        }
+        let failed = self.flows.chain(&flow, now).filter(|_| excluding).map(|(_, failed)| failed);
+        let exclude = failed.unwrap_or_default();
         let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude };
         self.clerk.ask(Asked::NewRoute { flow, excluding }, request, false, actions);
     }
 
-    /// A hop of a flow's chain needs another candidate.
-    fn ask_backup(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>, actions: &mut Vec<Action>) {
-        if !self.asking_backup.insert((flow, hop)) {
-            return;
+    fn new_route_answered(
+        &mut self,
+        flow: FlowKey,
+        excluding: bool,
+        result: Result<Response, AskFailure>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        self.asking_route.remove(&flow);
+        match result {
+            Ok(Response::Planned(plan)) => {
+                self.backups.forget(flow);
+                self.flows.reroute(flow, plan.route, now, actions);
+            }
+            Ok(Response::Refused(Refusal::PoolTooSmall { .. } | Refusal::NotAttached { .. }))
+                if excluding =>
+            {
+                self.ask_new_route(flow, false, now, actions);
+            }
+            _ => self.flows.route_not_found(flow, now),
         }
-        let Some((records, exclude)) = self.flows.chain(&flow) else { return };
+    }
+
+    fn ask_backup(
+        &mut self,
+        flow: FlowKey,
+        hop: u8,
+        active: Option<NodeId>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some((records, exclude)) = self.flows.chain(&flow, now) else { return };
         let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
         self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
+    }
+
+    fn backup_answered(
+        &mut self,
+        flow: FlowKey,
+        hop: u8,
+        result: Result<Response, AskFailure>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Ok(Response::Replaced(record)) = result {
+            self.backups.found(flow, hop);
+            self.flows.backup_found(flow, &record, now, actions);
+        } else if self.backups.refused(flow, hop, now) {
+            // Somebody on the chain reaches nobody, and there is nobody else for that hop.
+            self.ask_new_route(flow, true, now, actions);
+        }
     }
 
     // ---- as a target ----
@@ -229,7 +282,8 @@ impl Endpoint {
             target.dead.remove(0);
         }
         target.ask_due = None;
-        target.offer_due = Some(now + ATTACH_PATIENCE);
+        let reachable = target.chosen.iter().any(|c| target.offered.contains(&c.node));
+        target.offer_due = Some(now + if reachable { ATTACH_PATIENCE } else { UNREACHABLE_PATIENCE });
         self.flows.links_mut().unwant(node, actions);
         self.attach(now, actions);
     }
@@ -245,18 +299,27 @@ impl Endpoint {
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.flows.take_news() {
             match news {
-                News::WantsRoute(flow) => self.ask_new_route(flow, true, actions),
-                News::WantsBackup { flow, hop, active } => self.ask_backup(flow, hop, active, actions),
+                News::WantsRoute(flow) => self.ask_new_route(flow, true, now, actions),
+                News::WantsBackup { flow, hop, active } => {
+                    if self.backups.want(flow, hop, active) {
+                        self.ask_backup(flow, hop, active, now, actions);
+                    }
+                }
                 News::PeerSuspect(node) => {
                     self.clerk.report(node, actions);
                     self.attachment_lost(node, now, actions);
                 }
-                News::PeerGone(node) | News::PeerUnreachable(node) => {
+                News::PeerUnreachable { node, first } => {
+                    if first {
+                        self.clerk.report(node, actions);
+                    }
                     self.attachment_lost(node, now, actions);
                 }
+                News::PeerGone(node) => self.attachment_lost(node, now, actions),
                 News::PeerUp(_) => self.attach(now, actions),
                 News::Ended(flow) => {
                     self.open.remove(&flow);
+                    self.backups.forget(flow);
                 }
             }
         }
@@ -281,22 +344,10 @@ impl Endpoint {
                 };
                 self.not_planned(flow, attempt, cause, actions);
             }
-            (Asked::NewRoute { flow, .. }, Ok(Response::Planned(plan))) => {
-                self.flows.reroute(flow, plan.route, now, actions);
+            (Asked::NewRoute { flow, excluding }, result) => {
+                self.new_route_answered(flow, excluding, result, now, actions);
             }
-            (
-                Asked::NewRoute { flow, excluding: true },
-                Ok(Response::Refused(Refusal::PoolTooSmall { .. })),
-            ) => {
-                self.ask_new_route(flow, false, actions);
-            }
-            (Asked::NewRoute { flow, .. }, _) => self.flows.route_not_found(flow),
-            (Asked::Backup { flow, hop }, result) => {
-                self.asking_backup.remove(&(flow, hop));
-                if let Ok(Response::Replaced(record)) = result {
-                    self.flows.backup_found(flow, &record, now, actions);
-                }
-            }
+            (Asked::Backup { flow, hop }, result) => self.backup_answered(flow, hop, result, now, actions),
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
             (Asked::Attachments, _) => self.no_attachments(now, actions),
         }
@@ -322,14 +373,12 @@ const fn is_transient(refusal: &Refusal) -> bool {
 
 impl Machine for Endpoint {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
-        match event {
-            Event::Asked { ask, result } => {
-                if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions)
-                {
-                    self.asked(asked, result, now, actions);
-                }
+        if let Event::Asked { ask, result } = event {
+            if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions) {
+                self.asked(asked, result, now, actions);
             }
-            event => self.flows.handle(event, now, actions),
+        } else {
+            self.flows.handle(event, now, actions);
         }
         self.catch_up(now, actions);
     }
@@ -337,6 +386,9 @@ impl Machine for Endpoint {
     fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.flows.handle_timeout(now, actions);
         self.clerk.handle_timeout(&mut self.flows, now, actions);
+        for (flow, hop, active) in self.backups.take_due(now) {
+            self.ask_backup(flow, hop, active, now, actions);
+        }
         self.catch_up(now, actions);
         self.attach(now, actions);
     }
@@ -345,7 +397,8 @@ impl Machine for Endpoint {
         let target = self.target.as_ref();
         let ask = target.filter(|target| target.chosen.len() < MAX_TRIED).and_then(|target| target.ask_due);
         let offer = target.and_then(|target| target.offer_due);
-        [self.flows.poll_timeout(), self.clerk.poll_timeout(), ask, offer].into_iter().flatten().min()
+        let backup = self.backups.poll_timeout();
+        [self.flows.poll_timeout(), self.clerk.poll_timeout(), backup, ask, offer].into_iter().flatten().min()
     }
 
     fn flows(&mut self) -> &mut Flows {

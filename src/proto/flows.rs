@@ -20,7 +20,7 @@ use super::id::{FlowId, NodeId, Pseudonym};
 use super::lane::Violation;
 use super::links::{LinkNews, Links, LinksConfig};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
-use super::record::Route;
+use super::record::{Route, Scope};
 use super::splice::{Direction, LegId, Limits, Position, Splice};
 use super::time::Time;
 use super::timers::Timers;
@@ -61,6 +61,9 @@ pub struct FlowsConfig {
     pub head_start: Duration,
     /// How long a flow waits for a link to its next hop.
     pub connect_timeout: Duration,
+    /// How long a node that knows nobody good for a flow's next hop hopes for other candidates before it gives up on
+    /// these.
+    pub stuck_timeout: Duration,
     /// How long a relay keeps a flow that lost its prev.
     pub orphan_timeout: Duration,
     /// How long an origin tries to reach anybody before it gives a flow up. A target waits twice as long for it.
@@ -86,6 +89,7 @@ impl Default for FlowsConfig {
             attach_timeout: Duration::from_secs(1),
             head_start: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
+            stuck_timeout: Duration::from_millis(250),
             orphan_timeout: Duration::from_secs(30),
             give_up: Duration::from_secs(30),
             linger: Duration::from_secs(5),
@@ -104,8 +108,13 @@ pub enum News {
     PeerGone(NodeId),
     /// A link to a neighbour is up.
     PeerUp(NodeId),
-    /// A neighbour that is wanted could not be dialled.
-    PeerUnreachable(NodeId),
+    /// A neighbour that is wanted could not be dialled; each time, and whether it was the first.
+    PeerUnreachable {
+        /// Which.
+        node: NodeId,
+        /// Whether it seemed fine before.
+        first: bool,
+    },
     /// A flow is over.
     Ended(FlowKey),
     /// A neighbour has been silent for too long.
@@ -134,6 +143,12 @@ struct Flow {
     waits: bool,
     /// When next has to have answered, a link be up, or a candidate be dialled again.
     dial_due: Option<Time>,
+    /// Since when no candidate could be had.
+    stuck_since: Option<Time>,
+    /// When a suspect next is left although there is nobody better.
+    doubt_due: Option<Time>,
+    /// Hops whose new records next is told once it has answered.
+    late_update: BTreeSet<u8>,
     /// Since when an endpoint or relay has had no prev, or an origin no answer from next.
     alone_since: Option<Time>,
     /// When a sink's ack is due.
@@ -143,14 +158,19 @@ struct Flow {
     /// When another candidate may be asked for again, and after how many attempts.
     backup_due: Time,
     backup_attempts: u32,
+    /// Who served when it was last asked for.
+    backup_active: Option<NodeId>,
     /// When an origin that has everything leaves.
     leave_due: Option<Time>,
     /// Terminal codes that an origin was told and has not believed yet.
     doubted: u32,
     /// Whether the origin's owner knows that it reaches nobody.
     route_wanted: bool,
-    /// Relays that failed this origin's flow, the latest last: no plan shall name them again soon.
-    failed: VecDeque<NodeId>,
+    /// When another route may be asked for again, and after how many attempts.
+    route_due: Option<Time>,
+    route_attempts: u32,
+    /// Relays that failed this origin's flow, and when, the latest last: no plan shall name them again soon.
+    failed: VecDeque<(Time, NodeId)>,
 }
 
 /// See the module's documentation.
@@ -168,7 +188,7 @@ pub struct Flows {
     timers: Timers<FlowKey>,
     tombstones: HashMap<FlowKey, CloseCode>,
     tombstone_ends: VecDeque<(Time, FlowKey)>,
-    prepared: HashMap<(NodeId, super::record::Scope), Time>,
+    prepared: HashMap<(NodeId, Scope, u32), Time>,
     news: Vec<News>,
 }
 
@@ -243,13 +263,16 @@ impl Flows {
                 }
                 self.news.push(News::PeerUp(peer));
                 self.dial_waiting(peer, now, actions);
-                self.prepare_peer(peer, now, actions);
+                for key in self.flows_with(peer) {
+                    self.keep_warm(key, now, actions);
+                }
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::ConnectFailed { peer } => {
-                self.links.connect_failed(peer, now);
-                self.news.push(News::PeerUnreachable(peer));
-                self.waiting_failed(peer, now, actions);
+                let first = self.links.connect_failed(peer, now);
+                self.news.push(News::PeerUnreachable { node: peer, first });
+                self.dial_waiting(peer, now, actions);
+                self.want_backups(peer, now, actions);
             }
             Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
             Event::Control { link, control } => {
@@ -281,8 +304,10 @@ impl Flows {
             Control::Update { leg, records, tags } => {
                 self.update(LegId::new(link, leg), &records, &tags, now, actions);
             }
-            Control::Rerouted { leg, reroute } => self.rerouted(LegId::new(link, leg), reroute, actions),
-            Control::BackupWanted { leg, wish } => self.backup_wanted(LegId::new(link, leg), wish, actions),
+            Control::Rerouted { leg, reroute } => self.rerouted(LegId::new(link, leg), reroute, now, actions),
+            Control::BackupWanted { leg, wish } => {
+                self.backup_wanted(LegId::new(link, leg), wish, now, actions)
+            }
             Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
         }
     }
@@ -354,8 +379,11 @@ impl Flows {
     fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.links.take_news() {
             let LinkNews::Suspect(link) = news;
-            self.news.extend(self.links.peer(link).map(News::PeerSuspect));
             self.leave_link(link, now, actions);
+            if let Some(peer) = self.links.peer(link) {
+                self.news.push(News::PeerSuspect(peer));
+                self.want_backups(peer, now, actions);
+            }
         }
     }
 
@@ -364,6 +392,19 @@ impl Flows {
     pub fn poll_timeout(&self) -> Option<Time> {
         let tombstone = self.tombstone_ends.front().map(|(time, _)| *time);
         [self.links.poll_timeout(), self.timers.next(), tombstone].into_iter().flatten().min()
+    }
+
+    /// The flows whose next hop `peer` may serve. Looks at all: neighbours come and go rarely.
+    fn flows_with(&self, peer: NodeId) -> Vec<FlowKey> {
+        let names = |flow: &Flow| flow.next_hop.place(peer).is_some();
+        self.flows.iter().filter(|(_, flow)| names(flow)).map(|(key, _)| *key).collect()
+    }
+
+    /// `peer` looks bad: flows that counted on it need somebody else.
+    fn want_backups(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.flows_with(peer) {
+            self.want_backup(key, now, actions);
+        }
     }
 
     // ---- an endpoint's flows ----
@@ -510,14 +551,20 @@ impl Flow {
             repair: None,
             waits: false,
             dial_due: None,
+            stuck_since: None,
+            doubt_due: None,
+            late_update: BTreeSet::new(),
             alone_since: None,
             ack_due: None,
             upkeep_due: None,
             backup_due: now,
             backup_attempts: 0,
+            backup_active: None,
             leave_due: None,
             doubted: 0,
             route_wanted: false,
+            route_due: None,
+            route_attempts: 0,
             failed: VecDeque::new(),
         }
     }

@@ -213,7 +213,8 @@ impl Links {
         self.judged.set(id, None);
         if self.active.get(&link.peer) == Some(&id) {
             self.active.remove(&link.peer);
-            if self.wishes.contains_key(&link.peer) {
+            if let Some(wish) = self.wishes.get_mut(&link.peer) {
+                wish.failures = wish.failures.max(link.suspect.into());
                 self.wished.set(link.peer, Some(now));
             }
         }
@@ -309,14 +310,15 @@ impl Links {
         }
     }
 
-    /// Dialling `peer` came to nothing.
-    pub fn connect_failed(&mut self, peer: NodeId, now: Time) {
-        let Some(wish) = self.wishes.get_mut(&peer) else { return };
+    /// Dialling `peer` came to nothing. Returns whether it looked good until now.
+    pub fn connect_failed(&mut self, peer: NodeId, now: Time) -> bool {
+        let Some(wish) = self.wishes.get_mut(&peer) else { return false };
         wish.connecting = false;
         let (first, longest) = self.config.redial;
         let pause = first.saturating_mul(1 << wish.failures.min(16)).min(longest);
         wish.failures += 1;
         self.wished.set(peer, Some(now + pause));
+        wish.failures == 1
     }
 
     // ---- liveness ----

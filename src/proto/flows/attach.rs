@@ -69,7 +69,7 @@ impl Flows {
             Attached::Accepted { answer, replaced, forgotten } => {
                 flow.alone_since = None;
                 flow.rights = rights;
-                flow.next_hop.replace(next_hop.candidates().cloned().collect());
+                self.new_candidates(key, next_hop.candidates().cloned().collect(), now);
                 self.legs.insert(leg, key);
                 self.links.leg_added(leg.link(), now);
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
@@ -84,7 +84,9 @@ impl Flows {
                     self.drop_leg(old, CloseCode::Lost, now, actions);
                 }
                 self.keep_warm(key, now, actions);
+                self.reconsider(key, now, actions);
                 self.settle(key, now, actions);
+                self.want_backup(key, now, actions);
                 Ok(())
             }
         }
@@ -126,7 +128,9 @@ impl Flows {
             Ok(()) => {
                 flow.dial_due = None;
                 flow.alone_since = None;
-                flow.route_wanted = false;
+                flow.stuck_since = None;
+                let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
+                self.send_down(key, &late, actions);
                 self.repaired(key, now, actions);
                 self.settle(key, now, actions);
             }

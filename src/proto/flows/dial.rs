@@ -1,6 +1,6 @@
 //! How a node gets, keeps and repairs a flow's next hop.
 
-use super::{Flow, FlowKey, Flows, News};
+use super::{Flow, FlowKey, Flows, FlowsConfig};
 use crate::proto::frame::{Cause, CloseCode, Control, Reroute};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
@@ -19,29 +19,28 @@ pub(super) struct Repair {
     since: Time,
 }
 
-/// The first pause between dials once every candidate has failed; doubled each time.
+/// The first pause before a candidate that failed is dialled again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Failures of every candidate after which a relay says `NoPath`, even if they answer their attaches.
-const FAILURES_BEFORE_NO_PATH: u32 = 3;
-/// Failed dials in a row after which an origin asks for another route.
-const DIALS_BEFORE_NEW_ROUTE: u32 = 2;
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Failures of every candidate after which a relay says `NoPath`.
+const FAILURES_BEFORE_NO_PATH: u32 = 2;
 
 /// What to do about a flow without next.
 enum Plan {
     Open(LinkId, usize),
-    Wait(usize),
+    Wait,
     GiveUp,
 }
 
 impl Flows {
     /// Dials the most promising candidate of a flow's next hop.
     pub(super) fn dial(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        self.stop_waiting(key);
         let Some(flow) = self.flows.get(&key).filter(|flow| flow.splice.wants_dial()) else { return };
         match self.plan(flow) {
             Plan::Open(link, place) => self.open_leg(key, link, place, now, actions),
-            Plan::Wait(place) => self.wait_for_link(key, place, now, actions),
+            Plan::Wait => self.wait_for_link(key, now, actions),
             Plan::GiveUp if flow.is_origin() => self.try_later(key, now),
             Plan::GiveUp => self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions),
         }
@@ -53,52 +52,94 @@ impl Flows {
             return Plan::GiveUp;
         };
         match self.links.active(candidate.node) {
-            _ if flow.splice.is_exhausted() || self.is_hopeless(flow) => Plan::GiveUp,
+            _ if self.is_hopeless(flow) => Plan::GiveUp,
             Some(link) => Plan::Open(link, place),
-            None if candidate.address.is_some() => Plan::Wait(place),
+            None if candidate.address.is_some() => Plan::Wait,
             None => Plan::GiveUp,
         }
     }
 
     /// Whether each candidate has failed this flow so often that it is time to say so upward.
     fn is_hopeless(&self, flow: &Flow) -> bool {
-        !flow.is_origin() && flow.next_hop.least_failures() >= FAILURES_BEFORE_NO_PATH
+        let failed = flow.next_hop.least_failures() >= FAILURES_BEFORE_NO_PATH;
+        !flow.is_origin() && (failed || flow.splice.is_exhausted())
     }
 
-    fn standing(&self, node: NodeId) -> Standing {
+    pub(super) fn standing(&self, node: NodeId) -> Standing {
         if node == self.me { Standing::Failed } else { self.links.standing(node) }
     }
 
     fn open_leg(&mut self, key: FlowKey, link: LinkId, place: usize, now: Time, actions: &mut Vec<Action>) {
         let Some(leg) = self.links.open_leg(link, now) else { return };
-        let due = now + self.config.attach_timeout;
+        let FlowsConfig { attach_timeout, stuck_timeout, .. } = self.config;
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let opening = flow.splice.dial(leg);
         flow.next_hop.set_current(place);
-        flow.dial_due = Some(due);
+        let node = flow.next_hop.current().map_or(self.me, |candidate| candidate.node);
+        let doubtful = self.links.standing(node) >= Standing::Suspect;
+        flow.dial_due = Some(now + if doubtful { stuck_timeout } else { attach_timeout });
+        flow.late_update.clear();
         self.legs.insert(leg, key);
         match flow.rights.attach(leg.number(), key.flow, opening, place) {
             Some(attach) => actions.push(Action::OpenLeg { leg, flow: key, attach: Box::new(attach) }),
             None => self.leg_over(leg, CloseCode::Forbidden, None, now, actions),
         }
+        if doubtful {
+            self.cry(key, now, actions);
+        }
         self.schedule(key);
     }
 
-    /// No link to any candidate yet: the first that comes up is taken.
-    fn wait_for_link(&mut self, key: FlowKey, place: usize, now: Time, actions: &mut Vec<Action>) {
-        self.stop_waiting(key);
-        let until = now + self.config.upkeep * 3;
+    /// No link to any candidate: the first that comes up is taken. Meanwhile the origin is asked for others, at once if
+    /// one of these is known to be bad, else when a new link should have come up.
+    fn wait_for_link(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let FlowsConfig { connect_timeout, stuck_timeout, upkeep, .. } = self.config;
+        let Some(flow) = self.flows.get(&key) else { return };
+        let since = flow.stuck_since.unwrap_or(now);
+        let standings: Vec<Standing> =
+            flow.next_hop.candidates().map(|candidate| self.standing(candidate.node)).collect();
+        let new = standings.contains(&Standing::Absent);
+        let bad = standings.iter().any(|standing| *standing >= Standing::Suspect);
+        let end = since + if new { connect_timeout } else { stuck_timeout };
+        if end <= now {
+            return self.wait_is_over(key, now, actions);
+        }
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.next_hop.set_current(place);
-        flow.dial_due = Some(now + self.config.connect_timeout);
+        flow.stuck_since = Some(since);
+        let cry_at = since + stuck_timeout;
+        flow.dial_due = Some(if now < cry_at { cry_at } else { end });
         flow.waits = true;
         for candidate in flow.next_hop.candidates() {
             if let Some(address) = candidate.address {
                 self.waiting.entry(candidate.node).or_default().insert(key);
-                self.links.want(candidate.node, address, until, now, actions);
+                self.links.want(candidate.node, address, now + upkeep * 3, now, actions);
             }
         }
+        if bad || now >= cry_at {
+            self.cry(key, now, actions);
+        }
         self.schedule(key);
+    }
+
+    /// Nobody could be reached in time.
+    fn wait_is_over(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if !flow.is_origin() {
+            return self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions);
+        }
+        flow.stuck_since = None;
+        self.want_route(key, now);
+        self.wait_for_link(key, now, actions);
+    }
+
+    /// None of the candidates can be reached: an origin needs another route, a relay other candidates.
+    fn cry(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if flow.is_origin() {
+            self.want_route(key, now);
+        } else {
+            self.want_backup(key, now, actions);
+        }
     }
 
     pub(super) fn stop_waiting(&mut self, key: FlowKey) {
@@ -118,79 +159,52 @@ impl Flows {
         flow.dial_due = None;
         if flow.splice.next().is_some() {
             self.leave_next(key, Cause::Unreachable, now, actions);
-        } else if flow.waits {
-            self.stop_waiting(key);
-            if self.has_link(key) {
-                self.dial(key, now, actions);
-            } else {
-                self.wait_failed(key, now, actions);
-            }
         } else {
             self.dial(key, now, actions);
         }
     }
 
-    /// A link that flows wait for is up. A flow that is only being opened gives the candidate that was planned for it a
-    /// head start (as in RFC 8305); in a repair the first that can be had is taken.
+    /// next has been suspect for long enough, unless it was heard again.
+    pub(super) fn doubt_is_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        flow.doubt_due = None;
+        let current = flow.next_hop.current().map(|candidate| candidate.node);
+        let is_linked = flow.splice.next().is_some();
+        if is_linked && current.is_some_and(|node| self.standing(node) >= Standing::Suspect) {
+            self.leave_next(key, Cause::Silence, now, actions);
+        }
+    }
+
+    /// A link that flows wait for is up, or could not be had. A flow that is only being opened gives the relay that was
+    /// planned for it a head start (as in RFC 8305); in a repair the first that can be had is taken.
     pub(super) fn dial_waiting(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
             let Some(flow) = self.flows.get_mut(&key) else { continue };
-            let is_planned = flow.next_hop.place(peer) == Some(0);
-            if flow.is_opening() && !is_planned {
+            if flow.is_opening() && flow.next_hop.place(peer) != Some(0) {
                 let patience = now + self.config.head_start;
                 flow.dial_due = flow.dial_due.map(|due| due.min(patience));
-                flow.repair =
-                    flow.repair.or(Some(Repair { cause: Cause::Unreachable, from: Some(0), since: now }));
                 self.schedule(key);
                 continue;
             }
-            if is_planned {
-                flow.repair = flow.repair.filter(|_| flow.splice.dials() > 0);
-            }
-            self.stop_waiting(key);
             self.dial(key, now, actions);
             self.settle(key, now, actions);
         }
-    }
-
-    /// A link that flows wait for could not be had.
-    pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
-        for key in self.waiting.remove(&peer).unwrap_or_default() {
-            if let Some(flow) = self.flows.get_mut(&key)
-                && let Some(place) = flow.next_hop.place(peer)
-            {
-                flow.next_hop.set_current(place);
-            }
-            self.stop_waiting(key);
-            self.wait_failed(key, now, actions);
-        }
-    }
-
-    fn has_link(&self, key: FlowKey) -> bool {
-        let candidates = self.flows.get(&key).into_iter().flat_map(|flow| flow.next_hop.candidates());
-        candidates.into_iter().any(|candidate| self.links.active(candidate.node).is_some())
-    }
-
-    fn wait_failed(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.splice.dial_failed();
-        }
-        self.next_lost(key, Cause::Unreachable, now, actions);
     }
 
     /// next is no more, or could not be had: tries again, elsewhere if there is an elsewhere.
     pub(super) fn next_lost(&mut self, key: FlowKey, cause: Cause, now: Time, actions: &mut Vec<Action>) {
         self.begin_repair(key, cause, now, now);
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.next_hop.penalise_current();
+        // A relay that says `NoPath` has tried for long enough itself.
+        flow.next_hop.penalise_current(if cause == Cause::NoPath { FAILURES_BEFORE_NO_PATH } else { 1 });
+        flow.doubt_due = None;
         flow.alone_since = flow.alone_since.or(flow.is_origin().then_some(now));
-        let failed = flow.splice.failed_dials();
-        let hopeless = failed >= DIALS_BEFORE_NEW_ROUTE || flow.next_hop.least_failures() > 0;
-        if flow.is_origin() && hopeless && !flow.route_wanted {
-            flow.route_wanted = true;
-            self.news.push(News::WantsRoute(key));
+        let all_failed = flow.next_hop.least_failures() > 0;
+        if all_failed {
+            self.cry(key, now, actions);
         }
-        if failed as usize > flow.next_hop.len() {
+        let hopeless = self.flows.get(&key).is_some_and(|flow| self.is_hopeless(flow));
+        if all_failed && !hopeless {
             self.try_later(key, now);
         } else {
             self.dial(key, now, actions);
@@ -209,24 +223,45 @@ impl Flows {
 
     fn try_later(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let pause = FIRST_PAUSE.saturating_mul(1 << flow.splice.failed_dials().min(16)).min(LONGEST_PAUSE);
+        let failures = flow.next_hop.least_failures().saturating_sub(1);
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
         flow.dial_due = Some(now + pause);
         self.schedule(key);
     }
 
     /// The peer at the end of `link` is suspect: every flow that has somebody better goes there at once.
     pub(super) fn leave_link(&mut self, link: LinkId, now: Time, actions: &mut Vec<Action>) {
-        let since = self.links.last_heard(link).unwrap_or(now);
         let range = LegId::new(link, 0)..=LegId::new(link, u32::MAX);
         let legs: Vec<(LegId, FlowKey)> = self.legs.range(range).map(|(leg, key)| (*leg, *key)).collect();
         for (leg, key) in legs {
-            let Some(flow) = self.flows.get(&key).filter(|flow| flow.splice.next() == Some(leg)) else {
-                continue;
-            };
-            if flow.next_hop.choose(|node| self.standing(node)) != flow.next_hop.current_place() {
-                self.begin_repair(key, Cause::Silence, since, now);
-                self.leave_next(key, Cause::Silence, now, actions);
+            if self.flows.get(&key).is_some_and(|flow| flow.splice.next() == Some(leg)) {
+                self.reconsider(key, now, actions);
             }
+        }
+    }
+
+    /// What is known of a flow's candidates changed: leaves a suspect next if there is somebody better; else stays a
+    /// while, as it may be heard again, and asks for others.
+    pub(super) fn reconsider(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get(&key) else { return };
+        let Some(next) = flow.splice.next() else {
+            return if flow.splice.dials() > 0 || flow.waits {
+                self.dial(key, now, actions)
+            };
+        };
+        let current = flow.next_hop.current_place();
+        let node = flow.next_hop.current().map(|candidate| candidate.node);
+        if node.is_some_and(|node| self.standing(node) < Standing::Suspect) {
+            return;
+        }
+        if flow.next_hop.choose(|node| self.standing(node)) != current {
+            let since = self.links.last_heard(next.link()).unwrap_or(now);
+            self.begin_repair(key, Cause::Silence, since, now);
+            self.leave_next(key, Cause::Silence, now, actions);
+        } else if let Some(flow) = self.flows.get_mut(&key) {
+            flow.doubt_due = flow.doubt_due.or(Some(now + self.config.stuck_timeout));
+            self.cry(key, now, actions);
+            self.schedule(key);
         }
     }
 
@@ -257,7 +292,7 @@ impl Flows {
         let candidate = |n: u8| flow.next_hop.get(usize::from(n)).cloned();
         let (from, to) = (candidate(reroute.from), candidate(reroute.to));
         if let Some(from) = &from {
-            flow.note_failed(from.node);
+            flow.note_failed(from.node, now);
         }
         if let Some(prev) = flow.splice.prev() {
             let control = Control::Rerouted { leg: prev.number(), reroute };

@@ -64,9 +64,9 @@ impl NextHop {
     }
 
     /// The current candidate failed this flow: the others come first now.
-    pub(super) fn penalise_current(&mut self) {
+    pub(super) fn penalise_current(&mut self, failures: u32) {
         if let Some(seen) = self.current.and_then(|place| self.candidates.get_mut(place)) {
-            seen.failures += 1;
+            seen.failures += failures;
         }
     }
 
@@ -117,7 +117,7 @@ mod tests {
         let first_is_suspect = |n| if n == node(1) { Standing::Suspect } else { Standing::Absent };
         assert_eq!(hop.choose(first_is_suspect), Some(1), "an absent one before a suspect");
         hop.set_current(1);
-        hop.penalise_current();
+        hop.penalise_current(1);
         assert_eq!(hop.choose(first_is_suspect), Some(2));
     }
 
@@ -125,7 +125,7 @@ mod tests {
     fn what_was_seen_survives_a_new_record() {
         let mut hop = hop(&[1, 2]);
         hop.set_current(0);
-        hop.penalise_current();
+        hop.penalise_current(1);
         hop.set_current(1);
         let next = |n: u8| Candidate { node: node(n), name: String::new(), address: None };
         hop.replace(vec![next(2), next(1), next(3)]);

@@ -13,14 +13,20 @@ use crate::proto::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
 use crate::proto::record::{Candidate, MAX_RECORDS, Record, Route, Tag};
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Candidates that a hop should have: one that serves and one that stands by.
 const PROTECTED: usize = 2;
 /// The first pause before another backup is asked for again; doubled each time.
 const FIRST_BACKUP_PAUSE: Duration = Duration::from_millis(100);
-/// Failed relays that an origin remembers for a flow.
+/// The same for another route.
+const FIRST_ROUTE_PAUSE: Duration = Duration::from_millis(25);
+/// The pause doubles so often at most.
+const MAX_PAUSE_DOUBLINGS: u32 = 6;
+/// Failed relays that an origin remembers for a flow, and for how long: by then the bootstrap has heard of it too.
 const MAX_FAILED: usize = 32;
+const FAILED_LIFETIME: Duration = Duration::from_secs(5);
 /// Backups that a node remembers having prepared.
 const MAX_PREPARED: usize = 4096;
 
@@ -38,16 +44,20 @@ impl Flows {
         if flow.splice.is_next_answered() && flow.repair.is_none() {
             flow.next_hop.forgive_current();
         }
-        let prepare = flow.rights.prepare().zip(flow.rights.records().first().map(|record| record.scope));
+        let scopes = match flow.rights.records() {
+            [next, after, ..] => Some((next.scope, after.scope.version)),
+            _ => None,
+        };
+        let prepare = flow.rights.prepare().zip(scopes);
         let current = flow.next_hop.current().map(|candidate| candidate.node);
         let candidates: Vec<Candidate> = flow.next_hop.candidates().cloned().collect();
         for candidate in candidates {
             if let Some(address) = candidate.address {
                 self.links.want(candidate.node, address, now + upkeep * 3, now, actions);
             }
-            let Some((control, scope)) = prepare.clone() else { continue };
+            let Some((control, (scope, after))) = prepare.clone() else { continue };
             let Some(link) = self.links.active(candidate.node) else { continue };
-            let known = (candidate.node, scope);
+            let known = (candidate.node, scope, after);
             let is_due = self.prepared.get(&known).is_none_or(|at| now.since(*at) >= upkeep);
             if Some(candidate.node) != current && is_due {
                 self.prepared.insert(known, now);
@@ -56,15 +66,6 @@ impl Flows {
         }
         if self.prepared.len() > MAX_PREPARED {
             self.prepared.retain(|_, at| now.since(*at) < upkeep);
-        }
-    }
-
-    /// A link to `peer` is up: if it stands by for a flow, it is told what it has to know for that.
-    pub(super) fn prepare_peer(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
-        let concerned = self.flows.iter().filter(|(_, flow)| flow.next_hop.place(peer).is_some());
-        let keys: Vec<FlowKey> = concerned.map(|(key, _)| *key).collect();
-        for key in keys {
-            self.keep_warm(key, now, actions);
         }
     }
 
@@ -95,34 +96,49 @@ impl Flows {
     /// Asks for another candidate if the next hop has none standing by: the origin its owner, a relay the origin.
     pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
-        let is_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let leads_to_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
         let usable = self.usable(flow);
-        if is_target || flow.backup_due > now || usable.len() >= PROTECTED {
+        let is_up = |node: &NodeId| self.standing(*node) == Standing::Up;
+        let serves = |candidate: &&Candidate| flow.splice.is_next_answered() && is_up(&candidate.node);
+        let active = flow.next_hop.current().filter(serves).map(|candidate| candidate.node);
+        let is_new_need = active.is_none() && flow.backup_active.is_some();
+        let is_due = flow.backup_due <= now || is_new_need;
+        if leads_to_target || !is_due || (usable.len() >= PROTECTED && active.is_some()) {
             return;
         }
         let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
-        let active = flow.next_hop.current_place().filter(|_| flow.splice.is_next_answered());
         if flow.is_origin() {
-            let active = active.and_then(|place| flow.next_hop.get(place)).map(|candidate| candidate.node);
             self.news.push(News::WantsBackup { flow: key, hop: scope.hop, active });
         } else if let Some(prev) = flow.splice.prev() {
-            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
+            let serves = |node: &NodeId| usable.contains(node) && (active.is_some() || is_up(node));
+            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !serves(&c.node));
             let wish = BackupWish {
                 hop: scope.hop,
                 version: scope.version,
-                active: active.and_then(|place| u8::try_from(place).ok()),
+                active: active.and_then(|node| flow.next_hop.place(node)).and_then(|n| u8::try_from(n).ok()),
                 unusable: unusable.fold(0, |bits, (_, place)| bits | 1 << place),
             };
             actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
         }
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.backup_due = now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(3));
+        if is_new_need {
+            flow.backup_attempts = 0;
+        }
+        flow.backup_active = active;
+        flow.backup_due =
+            now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(MAX_PAUSE_DOUBLINGS));
         flow.backup_attempts += 1;
         self.schedule(key);
     }
 
     /// A relay further down needs another candidate for the hop after it: passes that on to the origin.
-    pub(super) fn backup_wanted(&mut self, leg: LegId, wish: BackupWish, actions: &mut Vec<Action>) {
+    pub(super) fn backup_wanted(
+        &mut self,
+        leg: LegId,
+        wish: BackupWish,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
         };
@@ -140,7 +156,7 @@ impl Flows {
         let unusable: Vec<NodeId> = unusable.map(|(candidate, _)| candidate.node).collect();
         let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
         for node in unusable {
-            flow.note_failed(node);
+            flow.note_failed(node, now);
         }
         self.news.push(News::WantsBackup { flow: key, hop: wish.hop, active });
     }
@@ -158,12 +174,13 @@ impl Flows {
 
     /// The records of an origin's flow, and the relays that no plan for it should name.
     #[must_use]
-    pub fn chain(&self, key: &FlowKey) -> Option<(&[Record], Vec<NodeId>)> {
+    pub fn chain(&self, key: &FlowKey, now: Time) -> Option<(&[Record], Vec<NodeId>)> {
         let flow = self.flows.get(key).filter(|flow| flow.is_origin())?;
         let usable = self.usable(flow);
         let next = flow.next_hop.candidates().map(|candidate| candidate.node);
         let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
-        exclude.extend(flow.failed.iter().filter(|node| !usable.contains(node)));
+        let lately = flow.failed.iter().filter(|(at, _)| now.since(*at) < FAILED_LIFETIME);
+        exclude.extend(lately.map(|(_, node)| node).filter(|node| !usable.contains(node)));
         Some((flow.rights.records(), exclude))
     }
 
@@ -179,6 +196,7 @@ impl Flows {
             self.candidates_changed(key, now, actions);
             self.tell_chain(key, ChainChange::BackupReplaced { hop }, actions);
             self.send_down(key, &[hop], actions);
+            self.keep_warm(key, now, actions);
         }
     }
 
@@ -206,6 +224,7 @@ impl Flows {
             records.iter().map(|record| record.scope.hop).filter(|hop| *hop > nearest).collect();
         self.candidates_changed(key, now, actions);
         self.send_down(key, &beyond, actions);
+        self.keep_warm(key, now, actions);
     }
 
     /// The record of the next hop may be another: looks at its candidates anew.
@@ -215,18 +234,33 @@ impl Flows {
         if flow.next_hop.candidates().eq(&candidates) {
             return;
         }
-        flow.next_hop.replace(candidates);
-        flow.backup_attempts = 0;
-        flow.backup_due = now;
+        self.new_candidates(key, candidates, now);
         self.keep_warm(key, now, actions);
+        self.reconsider(key, now, actions);
+        self.want_backup(key, now, actions);
         self.settle(key, now, actions);
     }
 
-    /// Sends this node's records of `hops` to next, with their tags. Those of the next hop itself stay here.
-    fn send_down(&self, key: FlowKey, hops: &[u8], actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key) else { return };
+    /// The next hop may be served by these from now on. Whoever waits for others has to dial again.
+    pub(super) fn new_candidates(&mut self, key: FlowKey, candidates: Vec<Candidate>, now: Time) {
+        self.stop_waiting(key);
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.next_hop.replace(candidates);
+            flow.backup_attempts = 0;
+            flow.backup_due = now;
+        }
+    }
+
+    /// Sends this node's records of `hops` to next, with their tags, as soon as it knows the leg. Those of the next hop
+    /// itself stay here.
+    pub(super) fn send_down(&mut self, key: FlowKey, hops: &[u8], actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
         let nearest = flow.rights.records().first().map_or(u8::MAX, |record| record.scope.hop);
-        let hops: Vec<u8> = hops.iter().copied().filter(|hop| *hop > nearest).collect();
+        let hops: BTreeSet<u8> = hops.iter().copied().filter(|hop| *hop > nearest).collect();
+        if !flow.splice.is_next_answered() {
+            flow.late_update.extend(hops);
+            return;
+        }
         let Some(next) = flow.splice.next().filter(|_| !hops.is_empty()) else { return };
         let Some(all) = flow.rights.tags(key.flow, flow.splice.dials()) else { return };
         let named =
@@ -236,7 +270,7 @@ impl Flows {
     }
 
     /// A relay further down repaired its next hop: passes that on to the origin.
-    pub(super) fn rerouted(&mut self, leg: LegId, reroute: Reroute, actions: &mut Vec<Action>) {
+    pub(super) fn rerouted(&mut self, leg: LegId, reroute: Reroute, now: Time, actions: &mut Vec<Action>) {
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
         };
@@ -250,39 +284,65 @@ impl Flows {
         let at = |place: u8| candidates.get(usize::from(place)).cloned();
         let (from, to) = (at(reroute.from), at(reroute.to));
         if let Some(from) = &from {
-            flow.note_failed(from.node);
+            flow.note_failed(from.node, now);
         }
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
     }
 
     // ---- the origin's routes ----
 
+    /// An origin reaches nobody on its flow's chain, or somebody there nobody: asks its owner for another one.
+    pub(super) fn want_route(&mut self, key: FlowKey, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if !flow.route_wanted && flow.route_due.is_none_or(|due| due <= now) {
+            flow.route_wanted = true;
+            flow.route_due = None;
+            self.news.push(News::WantsRoute(key));
+        }
+    }
+
+    /// There was no other route when it was asked for last.
+    pub(super) fn want_route_again(&mut self, key: FlowKey, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if flow.splice.is_next_answered() {
+            flow.route_due = None;
+        } else {
+            self.want_route(key, now);
+        }
+    }
+
     /// The origin has another route for a flow: it goes on over that one.
     pub fn reroute(&mut self, key: FlowKey, route: Route, now: Time, actions: &mut Vec<Action>) {
         let same_origin = route.scope().is_some_and(|scope| scope.origin == key.origin);
-        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin() && same_origin) else {
+        if !same_origin || !self.flows.get(&key).is_some_and(Flow::is_origin) {
             return;
-        };
+        }
         let rights = Rights::Origin { route };
         let Some(candidates) = rights.next_candidates() else { return };
+        self.stop_waiting(key);
+        let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.rights = rights;
         flow.next_hop.replace(candidates);
-        flow.route_wanted = false;
+        (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
+        flow.late_update.clear();
+        let left = flow.splice.leave_next();
         self.tell_chain(key, ChainChange::Rebuilt, actions);
-        self.keep_warm(key, now, actions);
-        if let Some(leg) = self.flows.get_mut(&key).and_then(|flow| flow.splice.leave_next()) {
+        if let Some(leg) = left {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
-        self.stop_waiting(key);
+        self.keep_warm(key, now, actions);
         self.dial(key, now, actions);
         self.settle(key, now, actions);
     }
 
-    /// No other route was to be had: the origin's flow may ask again later.
-    pub fn route_not_found(&mut self, key: FlowKey) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.route_wanted = false;
-        }
+    /// No other route was to be had: it will be asked for again, if it is still needed then.
+    pub fn route_not_found(&mut self, key: FlowKey, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        flow.route_wanted = false;
+        let pause = FIRST_ROUTE_PAUSE.saturating_mul(1 << flow.route_attempts.min(MAX_PAUSE_DOUBLINGS));
+        flow.route_due = Some(now + pause);
+        flow.route_attempts += 1;
+        self.schedule(key);
     }
 
     /// Tells the application what the chain of its flow looks like.
@@ -302,9 +362,9 @@ fn control(leg: LegId, message: impl FnOnce(u32) -> Control) -> Action {
 
 impl Flow {
     /// A relay failed this origin's flow.
-    pub(super) fn note_failed(&mut self, node: NodeId) {
-        self.failed.retain(|failed| *failed != node);
-        self.failed.push_back(node);
+    pub(super) fn note_failed(&mut self, node: NodeId, now: Time) {
+        self.failed.retain(|(_, failed)| *failed != node);
+        self.failed.push_back((now, node));
         if self.failed.len() > MAX_FAILED {
             self.failed.pop_front();
         }

@@ -87,7 +87,16 @@ impl Flows {
         let Some(flow) = self.flows.get(&key) else { return };
         let alone = flow.alone_since.map(|since| since + self.patience(flow));
         let backup = (flow.backup_attempts > 0).then_some(flow.backup_due);
-        let due = [flow.dial_due, flow.ack_due, flow.upkeep_due, flow.leave_due, alone, backup];
+        let due = [
+            flow.dial_due,
+            flow.doubt_due,
+            flow.ack_due,
+            flow.upkeep_due,
+            flow.leave_due,
+            flow.route_due,
+            alone,
+            backup,
+        ];
         self.timers.set(key, due.into_iter().flatten().min());
     }
 
@@ -104,6 +113,12 @@ impl Flows {
         }
         if is_due(flow.dial_due) {
             self.dial_is_due(key, now, actions);
+        }
+        if self.flows.get(&key).is_some_and(|flow| is_due(flow.doubt_due)) {
+            self.doubt_is_due(key, now, actions);
+        }
+        if self.flows.get(&key).is_some_and(|flow| is_due(flow.route_due)) {
+            self.want_route_again(key, now);
         }
         if self.flows.get(&key).is_some_and(|flow| is_due(flow.upkeep_due)) {
             self.keep_warm(key, now, actions);

@@ -31,7 +31,7 @@
 //! | 3 | acks are told before the `AttachOk` | a control message came before its leg was known, 14 | not delivered, 112 |
 //! | 4 | epochs are flat: the origin's counter alone | an epoch is not a path, 1 | nodes dial for ever, 5 |
 //! | 5 | no relay ever says `NoPath` | nodes dial for ever, 7 | nodes dial for ever, 7 |
-//! | completion | relays free when they think that all is done | the target never learns that all was acked, 5 | the same, 5 |
+//! | completion | nobody says `Done`, all judge for themselves | the origin never learns that the flow is done, 3 | the same, 3 |
 
 mod actions;
 mod applications;

@@ -148,7 +148,7 @@ impl World {
     fn on_attach(&mut self, at: usize, leg: usize, opening: &Opening) {
         if self.nodes[at].tombstone {
             self.count(Event::Tombstone);
-            return self.close(leg, at, CloseCode::Done, None);
+            return self.close(leg, at, done(), None);
         }
         if self.nodes[at].splice.is_none() && self.now < self.nodes[at].full_until {
             self.count(Event::Overloaded);
@@ -382,8 +382,7 @@ impl World {
 
     fn complete(&mut self) {
         let target = self.target();
-        let code = if planted::broken(Law::FreeOnDone) { CloseCode::Lost } else { CloseCode::Done };
-        self.free(target, code, code);
+        self.free(target, done(), done());
         self.nodes[target].tombstone = true;
     }
 
@@ -393,11 +392,16 @@ impl World {
         self.free(ORIGIN, CloseCode::Done, CloseCode::Done);
     }
 
-    /// What relays, and the origin, would do without being told `Done`.
+    /// What relays, and the origin, do where nobody says `Done`.
     fn free_early(&mut self, node: usize) {
         let code = if node == ORIGIN { CloseCode::Done } else { CloseCode::Lost };
         self.free(node, code, CloseCode::Lost);
     }
+}
+
+/// What the target says when everything is done: with the law broken nobody says `Done`, and all judge for themselves.
+fn done() -> CloseCode {
+    if planted::broken(Law::FreeOnDone) { CloseCode::Lost } else { CloseCode::Done }
 }
 
 /// Whether a close with this code says which epoch won.

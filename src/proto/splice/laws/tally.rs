@@ -39,7 +39,7 @@ impl Event {
         (Self::Doubt, "relays that freed the flow in doubt"),
         (Self::StreamEnded, "streams that ended without a code"),
         (Self::LinkLost, "legs lost with their link"),
-        (Self::AckAhead, "acks of bytes that the relay has not received"),
+        (Self::AckAhead, "steps of relays that know acks beyond what they received"),
         (Self::Tombstone, "attaches answered by the tombstone"),
         (Self::Replay, "attaches replayed by somebody"),
         (Self::Left, "origins that lingered in vain"),

@@ -1,0 +1,77 @@
+//! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
+
+mod flow;
+#[path = "../../benches/splice.rs"]
+#[allow(dead_code, reason = "its report says more than is printed here; its tests look")]
+mod splice;
+mod throughput;
+
+use super::{Exit, Failure};
+use std::net::SocketAddr;
+
+/// Measure on real processes on this machine.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Bytes a second and CPU a byte through a chain, beside the plainest chain that could work
+    Throughput(throughput::Args),
+    /// A process of the measurement: counts what comes
+    #[command(hide = true)]
+    FlowSink(flow::SinkArgs),
+    /// A process of the measurement: sends
+    #[command(hide = true)]
+    FlowSource(flow::SourceArgs),
+    /// A process of the baseline: counts what comes
+    #[command(hide = true)]
+    SpliceSink,
+    /// A process of the baseline: copies to the next
+    #[command(hide = true)]
+    SpliceRelay {
+        /// Where to
+        next: SocketAddr,
+    },
+    /// A process of the baseline: sends
+    #[command(hide = true)]
+    SpliceSource {
+        /// Where to
+        next: SocketAddr,
+        /// How much
+        bytes: u64,
+    },
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    match args.what {
+        What::Throughput(args) => throughput::run(args).await,
+        What::FlowSink(args) => flow::sink(args).await,
+        What::FlowSource(args) => flow::source(args).await,
+        What::SpliceSink => on_one_thread(async || splice::sink(ANYWHERE, splice::Options::default()).await),
+        What::SpliceRelay { next } => {
+            on_one_thread(async move || splice::relay(ANYWHERE, next, splice::Options::default()).await)
+        }
+        What::SpliceSource { next, bytes } => on_one_thread(async move || {
+            let report = splice::client(next, bytes, splice::Options::default()).await?;
+            let cpu = report.cpu.seconds - report.cpu.setup_seconds;
+            flow::print_line(&format!(r#"done {{"seconds":{},"cpu_seconds":{cpu}}}"#, report.seconds))?;
+            Ok(())
+        }),
+    }
+}
+
+/// Loopback, any port.
+const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// The baseline gets what a relay of Hopline has: a single-threaded runtime of its own.
+fn on_one_thread(main: impl AsyncFnOnce() -> splice::Result<()> + Send + 'static) -> Result<(), Failure> {
+    let run = move || -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| error.to_string())?.block_on(main()).map_err(|error| error.to_string())
+    };
+    let ended = std::thread::spawn(run).join().unwrap_or_else(|_| Err("the thread panicked".to_owned()));
+    ended.map_err(|error| Failure::new(Exit::Failed, error))
+}
