@@ -1,6 +1,7 @@
 //! The command line: one file per command. Data and `ready` lines go to stdout, logs and events to stderr.
 
 mod bootstrap;
+mod demo;
 mod failure;
 mod join;
 mod listen;
@@ -39,6 +40,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work: relays are killed mid-stream, nothing is lost
+    Demo(demo::Args),
     /// Start a network's coordinator
     Bootstrap(bootstrap::Args),
     /// Join a network's pool and carry flows
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Demo(args) => demo::run(args).await,
         Command::Bootstrap(args) => bootstrap::run(args).await,
         Command::Relay(args) => relay::run(args).await,
         Command::Listen(args) => listen::run(args).await,
@@ -100,4 +104,15 @@ fn start_logging(filter: &str) -> Result<(), String> {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_command_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }

@@ -5,5 +5,13 @@
 //! runs it over QUIC.
 
 #[cfg(feature = "net")]
+pub mod bootstrap;
+#[cfg(feature = "net")]
+pub mod cli;
+#[cfg(feature = "net")]
+pub mod endpoint;
+#[cfg(feature = "net")]
 pub mod net;
 pub mod proto;
+#[cfg(feature = "net")]
+pub mod relay;

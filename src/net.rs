@@ -4,12 +4,23 @@
 //! certificates say, [`tls`] turns both into TLS configurations, [`ticket`] is the string that invites a newcomer, and
 //! [`join`] the proof by which the newcomer uses it. [`clock`] and [`entropy`] are the only sources of time and
 //! randomness.
+//!
+//! Then comes talk. [`transport`] is the QUIC endpoint, [`frames`] puts one message on a stream, [`bootstrap_rpc`] is what
+//! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that.
 
 pub mod authority;
+pub mod bootstrap_rpc;
 pub mod clock;
+pub mod coordinator;
 pub mod entropy;
+pub mod error;
+pub mod frames;
 pub mod identity;
 pub mod join;
 pub mod keyfile;
+pub(crate) mod node;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod ticket;
 pub mod tls;
+pub mod transport;

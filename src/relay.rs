@@ -2,11 +2,11 @@
 
 use crate::net::clock::Clock;
 use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::node::{self, Parts};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
-use crate::net::entropy;
 use crate::proto::clerk::ClerkConfig;
 use crate::proto::flows::FlowsConfig;
 use crate::proto::id::{BootId, NodeId};
@@ -135,7 +135,10 @@ impl Relay {
 
     /// Resolves once the bootstrap has it in its pool; `false` if the relay ended before.
     pub async fn enrolled(&mut self) -> bool {
-        self.state.wait_for(|state| *state != State::Starting).await.is_ok_and(|state| *state == State::Enrolled)
+        self.state
+            .wait_for(|state| *state != State::Starting)
+            .await
+            .is_ok_and(|state| *state == State::Enrolled)
     }
 
     /// Leaves the pool and ends; the flows that it carries go on over their backups.
@@ -146,7 +149,11 @@ impl Relay {
 }
 
 fn parts(
-    options: &Options, name: String, coordinator: Coordinator, membership: &Membership, told: watch::Sender<State>,
+    options: &Options,
+    name: String,
+    coordinator: Coordinator,
+    membership: &Membership,
+    told: watch::Sender<State>,
 ) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
     let endpoint = node::open_socket(membership, options.listen, &options.transport)?;
     let address = match options.advertise {
@@ -187,7 +194,9 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         }
         Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not in the pool; trying on"),
         Notice::EnrolmentRefused { refusal } => tracing::error!(%refusal, "the bootstrap refuses this relay"),
-        Notice::Ended { flow, code } => tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over"),
+        Notice::Ended { flow, code } => {
+            tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over")
+        }
         Notice::Rerouted { flow, reroute, from, to } => {
             let name = |c: &Option<crate::proto::record::Candidate>| c.as_ref().map(|c| c.name.clone());
             tracing::info!(

@@ -1,7 +1,10 @@
 //! How a command ends when it does not end well: an exit code, and a line that says cause, where, and what to do next.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "what has no exit code of its own has failed")]
+
 use crate::endpoint::{FlowError, ListenError, OpenError, SendError, StartError};
 use crate::net::coordinator::JoinError;
+use crate::net::error::ErrorKind;
 use crate::proto::machine::OpenFailure;
 use crate::proto::rpc::Refusal;
 use std::fmt::Display;
@@ -64,7 +67,9 @@ impl From<std::io::Error> for Failure {
 impl From<FlowError> for Failure {
     fn from(error: FlowError) -> Self {
         let next = match error {
-            FlowError::Aborted | FlowError::Unknown | FlowError::Lost => "see whether the process that serves it runs",
+            FlowError::Aborted | FlowError::Unknown | FlowError::Lost => {
+                "see whether the process that serves it runs"
+            }
             _ => "see `hopline status` for the relays that are up, and try again",
         };
         Self::new(Exit::FlowLost, format!("the flow is lost: {error}; {next}"))
@@ -77,7 +82,9 @@ impl From<Refusal> for Failure {
             Refusal::UnknownName { .. } => {
                 (Exit::Refused, "`hopline status` lists the names; serve it with `hopline listen NAME`")
             }
-            Refusal::NameTaken { .. } => (Exit::Refused, "choose another name, or end the process that serves it"),
+            Refusal::NameTaken { .. } => {
+                (Exit::Refused, "choose another name, or end the process that serves it")
+            }
             Refusal::PoolTooSmall { .. } => {
                 (Exit::PoolTooSmall, "start more relays with `hopline relay TICKET`, or ask for fewer --hops")
             }
@@ -90,13 +97,12 @@ impl From<Refusal> for Failure {
 
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
-        let exit = if error.is_refusal() { Exit::Refused } else { Exit::NoBootstrap };
-        let next = if error.is_refusal() {
-            "ask for a new ticket (`hopline ticket new` where the bootstrap runs)"
-        } else {
-            "see whether the bootstrap runs and the ticket names its address"
+        let exit = match error.kind() {
+            ErrorKind::Refused => Exit::Refused,
+            ErrorKind::Unreachable | ErrorKind::Overloaded => Exit::NoBootstrap,
+            ErrorKind::Closed | ErrorKind::Local | ErrorKind::Bug => Exit::Failed,
         };
-        Self::new(exit, format!("{error}; {next}"))
+        Self::new(exit, error.to_string())
     }
 }
 

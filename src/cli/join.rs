@@ -16,8 +16,8 @@ pub(super) struct JoinArgs {
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// What listings call this node
-    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME")]
-    name: Option<String>,
+    #[arg(long = "name", env = "HOPLINE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
 }
 
 impl JoinArgs {
@@ -30,7 +30,7 @@ impl JoinArgs {
     pub(super) async fn endpoint(&self, hops: u8) -> Result<Endpoint, Failure> {
         let ticket = self.ticket()?;
         let data = self.data.clone();
-        let options = Options { data, name: self.name.clone(), hops, ..Options::default() };
+        let options = Options { data, name: self.node_name.clone(), hops, ..Options::default() };
         let endpoint = Endpoint::join(ticket.clone(), options).await?;
         remember(&ticket);
         Ok(endpoint)
@@ -57,7 +57,7 @@ pub(super) fn remember(ticket: &Ticket) {
     if std::fs::read_to_string(&path).is_ok_and(|before| before == text) {
         return;
     }
-    if let Err(error) = crate::net::keyfile::write(&path, &text) {
+    if let Err(error) = crate::net::keyfile::write_private(&path, &text) {
         tracing::debug!(%error, "did not keep the ticket for next time");
     }
 }

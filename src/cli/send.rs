@@ -48,7 +48,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn send_all(
-    endpoint: &Endpoint, args: &Args, sent: mpsc::Sender<(Instant, Receipt)>,
+    endpoint: &Endpoint,
+    args: &Args,
+    sent: mpsc::Sender<(Instant, Receipt)>,
 ) -> Result<(), Failure> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut texts = args.text.iter();
@@ -67,7 +69,10 @@ async fn send_all(
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the time that a receipt took is for people, not for the protocol")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the time that a receipt took is for people, not for the protocol"
+)]
 fn now() -> Instant {
     Instant::now()
 }

@@ -74,7 +74,11 @@ fn to_json(network: &str, listing: &Listing) -> Value {
 
 fn print_table(out: &mut impl Write, network: &str, listing: &Listing) -> std::io::Result<()> {
     writeln!(out, "network {network}, bootstrap up {} s", listing.uptime.as_secs())?;
-    writeln!(out, "{} relays may be assigned, {} registered\n", listing.counts.online, listing.counts.registered)?;
+    writeln!(
+        out,
+        "{} relays may be assigned, {} registered\n",
+        listing.counts.online, listing.counts.registered
+    )?;
     writeln!(
         out,
         "{:<16} {:<11} {:<40} {:<10} {:>11} {:>8} {:>7}",

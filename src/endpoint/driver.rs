@@ -28,8 +28,6 @@ use tokio::task::spawn_local;
 const QUEUED_CHUNKS: usize = 16;
 /// Commands that may wait for the node.
 const QUEUED_COMMANDS: usize = 64;
-/// Flows that may wait for their target's attention.
-const QUEUED_FLOWS: usize = 256;
 /// Events that a slow subscriber may lag behind.
 const QUEUED_EVENTS: usize = 1024;
 /// How long an endpoint that shuts down waits for its last words to leave.
@@ -78,7 +76,10 @@ pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, S
 }
 
 fn parts(
-    options: &Options, coordinator: Coordinator, membership: &Membership, desk: Rc<Desk>,
+    options: &Options,
+    coordinator: Coordinator,
+    membership: &Membership,
+    desk: Rc<Desk>,
 ) -> Result<Parts<Machine>, node::StartFailure> {
     let me = membership.node_id();
     let mut rng = entropy::seeded_rng();
@@ -96,10 +97,8 @@ fn parts(
 
 /// What there is, as the bootstrap sees it.
 pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailure> {
-    match coordinator.ask(Request::List, Duration::from_secs(5)).await? {
-        Response::Listing(listing) => Ok(*listing),
-        _ => Err(AskFailure::Unreachable),
-    }
+    let answer = coordinator.ask(Request::List, Duration::from_secs(5)).await?;
+    if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
 }
 
 /// The node's side of the handles: who waits for what.
@@ -147,7 +146,9 @@ impl Desk {
         }
         node.with(|machine, now, actions| machine.leave(now, actions));
         tokio::time::sleep(LAST_WORDS).await;
-        drop(last.map(|done| done.send(())));
+        if let Some(done) = last {
+            let _ = done.send(());
+        }
     }
 
     fn hear(&self, node: &Driven, notice: Notice) {
@@ -185,7 +186,9 @@ impl Desk {
             Notice::Enrolled => self.registered(&Ok(())),
             Notice::EnrolmentRefused { refusal } => self.registered(&Err(refusal)),
             Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not registered with the bootstrap"),
-            Notice::Violation { link, what } => tracing::warn!(link = link.0, %what, "a peer broke the protocol"),
+            Notice::Violation { link, what } => {
+                tracing::warn!(link = link.0, %what, "a peer broke the protocol")
+            }
             Notice::Neighbour { node, change, silence } => {
                 tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
             }

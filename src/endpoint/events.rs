@@ -90,6 +90,7 @@ impl FlowEvent {
     }
 
     /// The event in what an origin's machine says, if there is one.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few notices are about an origin's flow")]
     pub(super) fn of(notice: &Notice) -> Option<Self> {
         let event = match notice {
             Notice::Chain { flow, hops, change } => {
@@ -121,7 +122,10 @@ impl FlowEvent {
 
 impl Hop {
     fn of(candidates: &[Candidate]) -> Self {
-        Self { primary: name(candidates.first()), backup: candidates.get(1).map(|backup| backup.name.clone()) }
+        Self {
+            primary: name(candidates.first()),
+            backup: candidates.get(1).map(|backup| backup.name.clone()),
+        }
     }
 }
 

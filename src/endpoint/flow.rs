@@ -8,7 +8,6 @@ use crate::proto::epoch::MAX_HOPS;
 use crate::proto::frame::CloseCode;
 use crate::proto::id::{FlowId, NodeId};
 use bytes::Bytes;
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::pin::Pin;
@@ -52,7 +51,9 @@ impl FlowError {
     /// What the end of a flow with `code` means here.
     const fn of(code: CloseCode) -> Self {
         match code {
-            CloseCode::NoPath | CloseCode::Overloaded | CloseCode::Forbidden | CloseCode::Malformed => Self::NoPath,
+            CloseCode::NoPath | CloseCode::Overloaded | CloseCode::Forbidden | CloseCode::Malformed => {
+                Self::NoPath
+            }
             CloseCode::Aborted => Self::Aborted,
             CloseCode::Unknown => Self::Unknown,
             CloseCode::Lost | CloseCode::Moved | CloseCode::Stale | CloseCode::Replaced | CloseCode::Done => {
@@ -130,7 +131,11 @@ impl Flow {
 }
 
 impl AsyncRead for Flow {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -154,7 +159,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     if !(1..=MAX_HOPS).contains(&usize::from(hops)) {
         return Err(OpenError::Hops { hops });
     }
-    let flow = FlowId::random(&mut crate::net::entropy::seeded_rng() as &mut dyn Rng);
+    let flow = FlowId::random(&mut crate::net::entropy::seeded_rng());
     let (reply, opened) = oneshot::channel();
     let to = Endpoint::destination(name, hops);
     endpoint.command(Command::Open { flow, to, reply }).await?;
@@ -163,7 +168,8 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     let (ending, server) = (raw.ending.clone(), tls::node_name(target));
     let handshake = async {
         let stream = TlsConnector::from(config).connect(server, FlowIo::new(raw)).await?;
-        let mut flow = Flow { stream: TlsStream::Client(stream), id: flow, peer: target, ending: ending.clone() };
+        let mut flow =
+            Flow { stream: TlsStream::Client(stream), id: flow, peer: target, ending: ending.clone() };
         let mut preface = Vec::new();
         codec::write_frame(&Preface { name: name.to_owned(), kind }, &mut preface);
         flow.write_all(&preface).await?;
@@ -194,7 +200,8 @@ pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Pre
 
 /// Runs a handshake; if it fails because the flow did, says how the flow ended.
 async fn secured<T>(
-    handshake: impl Future<Output = io::Result<T>>, ending: &watch::Receiver<Option<CloseCode>>,
+    handshake: impl Future<Output = io::Result<T>>,
+    ending: &watch::Receiver<Option<CloseCode>>,
 ) -> Result<T, FlowError> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(done)) => Ok(done),
@@ -238,7 +245,11 @@ impl FlowIo {
 }
 
 impl AsyncRead for FlowIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         while self.current.is_empty() {
             // An empty chunk is the end that the peer declared; a closed channel without it is a broken flow.
             match ready!(self.incoming.poll_recv(cx)) {

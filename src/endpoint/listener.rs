@@ -21,6 +21,7 @@ const QUEUED_FLOWS: usize = 256;
 
 /// Something came for a name.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and moved out at once")]
 pub enum Incoming {
     /// Somebody opened a flow.
     Flow(Flow),

@@ -7,17 +7,19 @@ use super::flow::{self, Flow, FlowError, Kind};
 use super::listener::{Incoming, Message};
 use super::{Endpoint, OpenError};
 use bytes::{Buf, Bytes};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 /// Longest message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Messages to one name that may be on their way without a receipt; more wait in [`Endpoint::send`].
 const MAX_UNTAKEN: usize = 1024;
+/// Bytes that are gathered before they are handed to the flow.
+const BUFFER_BYTES: usize = 64 << 10;
 /// How long a flow without messages is kept for the next.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -46,7 +48,10 @@ pub struct Receipt(oneshot::Receiver<()>);
 impl Future for Receipt {
     type Output = Result<(), SendError>;
 
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(cx).map_err(|_| SendError::Broken(FlowError::Lost))
     }
 }
@@ -98,19 +103,19 @@ async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) -> std::io::Res
     let (reader, writer) = tokio::io::split(flow);
     let (waiting, untaken) = mpsc::channel(MAX_UNTAKEN);
     let write = async {
-        let mut frames = FramedWrite::new(writer, codec());
+        let mut writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
         while let Ok(Some(message)) = tokio::time::timeout(IDLE, outgoing.recv()).await {
             let Ok(permit) = waiting.reserve().await else { break };
-            frames.feed(message.payload).await?;
+            write_message(&mut writer, &message.payload).await?;
             permit.send(message.receipt);
             if outgoing.is_empty() {
-                frames.flush().await?;
+                writer.flush().await?;
             }
         }
         outgoing.close();
-        drain(outgoing, &waiting, &mut frames).await?;
+        drain(outgoing, &waiting, &mut writer).await?;
         drop(waiting);
-        frames.close().await
+        writer.shutdown().await
     };
     let read = read_receipts(reader, untaken);
     tokio::try_join!(write, read).map(|_| ())
@@ -118,20 +123,27 @@ async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) -> std::io::Res
 
 /// What had been queued before the flow closed is sent all the same.
 async fn drain(
-    mut outgoing: mpsc::Receiver<Outgoing>, waiting: &mpsc::Sender<oneshot::Sender<()>>,
-    frames: &mut FramedWrite<WriteHalf<Flow>, LengthDelimitedCodec>,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    waiting: &mpsc::Sender<oneshot::Sender<()>>,
+    writer: &mut BufWriter<WriteHalf<Flow>>,
 ) -> std::io::Result<()> {
     while let Some(message) = outgoing.recv().await {
-        frames.feed(message.payload).await?;
+        write_message(writer, &message.payload).await?;
         if waiting.send(message.receipt).await.is_err() {
             break;
         }
     }
-    frames.flush().await
+    writer.flush().await
+}
+
+async fn write_message(writer: &mut BufWriter<WriteHalf<Flow>>, payload: &Bytes) -> std::io::Result<()> {
+    writer.write_u32(u32::try_from(payload.len()).map_err(std::io::Error::other)?).await?;
+    writer.write_all(payload).await
 }
 
 async fn read_receipts(
-    mut reader: ReadHalf<Flow>, mut untaken: mpsc::Receiver<oneshot::Sender<()>>,
+    mut reader: ReadHalf<Flow>,
+    mut untaken: mpsc::Receiver<oneshot::Sender<()>>,
 ) -> std::io::Result<()> {
     let mut taken = 0;
     let mut counter = [0; 8];
@@ -149,7 +161,11 @@ async fn read_receipts(
             taken += 1;
         }
     }
-    if untaken.is_closed() && untaken.is_empty() { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+    if untaken.is_closed() && untaken.is_empty() {
+        Ok(())
+    } else {
+        Err(std::io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 /// The target's side: hands messages to the listener one by one and counts those that were taken.

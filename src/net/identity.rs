@@ -5,6 +5,7 @@
 
 use super::authority::{Issued, NetworkKey, public_key_of};
 use super::keyfile::{self, Existing, KeyFileError};
+use crate::proto::crypto::{self, Key};
 use crate::proto::{NodeId, Time};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use pem::{EncodeConfig, LineEnding, Pem};
@@ -75,6 +76,12 @@ impl Identity {
         let bytes = self.key.sign(&for_purpose(purpose, message)).expect("an Ed25519 key signs");
         let (r, s) = bytes.split_first_chunk().expect("an Ed25519 signature has 64 bytes");
         Signature { r: *r, s: s.try_into().expect("an Ed25519 signature has 64 bytes") }
+    }
+
+    /// A secret from which the node's endpoints derive what must be the same after a restart and no one else's.
+    #[must_use]
+    pub fn reset_secret(&self) -> Key {
+        Key::from_bytes(crypto::hash(&[&self.key.serialize_der()])).derive("transport", &[])
     }
 
     /// The private key, for TLS.
@@ -198,7 +205,9 @@ mod tests {
         let first = Identity::load_or_create(directory.path()).unwrap();
         let again = Identity::load_or_create(directory.path()).unwrap();
         assert_eq!(first.node_id(), again.node_id());
+        assert_eq!(first.reset_secret(), again.reset_secret());
         assert_ne!(first.node_id(), Identity::generate().node_id());
+        assert_ne!(first.reset_secret(), Identity::generate().reset_secret());
         let shown = format!("{first:?}");
         assert_eq!(shown, format!("Identity({})", first.node_id().short()), "nothing secret is shown");
     }

@@ -90,6 +90,14 @@ pub(super) fn store(path: &Path, text: &str, existing: Existing) -> Result<(), K
     write(path, text, existing).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
 }
 
+/// Writes a private file, replacing what was there: readable by its owner alone, and never seen half-written.
+///
+/// # Errors
+/// [`KeyFileError::Io`] if it can't be written.
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), KeyFileError> {
+    store(path, text, Existing::Replace)
+}
+
 /// The value of the line `name = value` before the PEM block.
 pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = text.lines().take_while(|line| !line.starts_with("-----BEGIN"));

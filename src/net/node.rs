@@ -20,7 +20,7 @@ use crate::proto::frame::CloseCode;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{Action, AskId, DisconnectReason, Event, LinkId, Machine, Notice};
 use crate::proto::rpc::Request;
-use crate::proto::splice::{Direction, LegId};
+use crate::proto::splice::LegId;
 use crate::proto::time::Time;
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
@@ -84,7 +84,8 @@ pub(crate) type StartFailure = Box<dyn std::error::Error + Send + Sync>;
 /// # Errors
 /// Whatever `build` could not get, or the thread.
 pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFnOnce(Rc<Node<M>>)>(
-    name: &str, build: impl FnOnce() -> Result<(Parts<M>, T, Main), StartFailure> + Send + 'static,
+    name: &str,
+    build: impl FnOnce() -> Result<(Parts<M>, T, Main), StartFailure> + Send + 'static,
 ) -> Result<T, StartFailure> {
     let (ready, started) = oneshot::channel();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -110,7 +111,9 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
 /// # Errors
 /// If the socket can't be bound, or the certificate is not usable.
 pub(crate) fn open_socket(
-    membership: &Membership, bind: SocketAddr, settings: &TransportSettings,
+    membership: &Membership,
+    bind: SocketAddr,
+    settings: &TransportSettings,
 ) -> Result<quinn::Endpoint, StartFailure> {
     let mut server = tls::link_server(membership)?;
     server.transport_config(transport::transport(settings));
@@ -304,13 +307,4 @@ type LinkResult = Result<(), Box<dyn std::error::Error>>;
 
 async fn within(handshake: impl Future<Output = LinkResult>) -> LinkResult {
     tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?
-}
-
-impl Direction {
-    const fn index(self) -> usize {
-        match self {
-            Self::Forward => 0,
-            Self::Backward => 1,
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! The endpoint's machine: it opens flows to targets, and is a target itself once it serves a name.
 //!
 //! As an origin it asks the bootstrap for a route to each target and, when a flow reaches nobody on its chain any more,
-//! for another one. As a target it keeps links to two *attachment relays*, which it dials itself (so it may sit behind
-//! NAT), and tells the bootstrap which: they are the last hop's primary and backup.
+//! for another one. As a target it keeps links to a few *attachment relays*, which it dials itself (so it may sit behind
+//! NAT), and tells the bootstrap which: the last hop's primary and backup are among them.
 
 mod backups;
 
@@ -18,16 +18,19 @@ use backups::Backups;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// How many attachment relays a target keeps.
-pub const ATTACHMENTS: usize = 2;
-/// How long a target waits for its second attachment relay before it registers with one.
+/// How many attachment relays a target keeps: two for the last hop of each flow that leads to it, and one that may take the
+/// place of either at once.
+pub const ATTACHMENTS: usize = 3;
+/// How long a target waits for the last of its attachment relays before it registers with what it has.
 const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
 /// The same when nobody can reach it through those that it registered with.
 const UNREACHABLE_PATIENCE: Duration = Duration::from_millis(20);
 /// The pause before more attachment relays are asked for again.
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 /// How many relays a target tries at once, while it has too few links.
-const MAX_TRIED: usize = 4;
+const MAX_TRIED: usize = 5;
+/// The pause after there were no more.
+const NO_MORE_PAUSE: Duration = Duration::from_secs(2);
 /// How often a plan is asked for before a flow counts as not to be opened.
 const PLAN_ATTEMPTS: u32 = 3;
 
@@ -254,9 +257,15 @@ impl Endpoint {
     }
 
     /// There is no further relay for this target: those that failed may be tried again.
-    fn no_attachments(&mut self) {
+    fn no_attachments(&mut self, now: Time, actions: &mut Vec<Action>) {
         if let Some(target) = &mut self.target {
             target.dead.clear();
+            target.ask_due = Some(now + NO_MORE_PAUSE);
+            let links = self.flows.links();
+            if target.chosen.iter().all(|relay| links.standing(relay.node) == Standing::Up) {
+                target.offer_due = None;
+            }
+            self.attach(now, actions);
         }
     }
 
@@ -340,7 +349,7 @@ impl Endpoint {
             }
             (Asked::Backup { flow, hop }, result) => self.backup_answered(flow, hop, result, now, actions),
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
-            (Asked::Attachments, _) => self.no_attachments(),
+            (Asked::Attachments, _) => self.no_attachments(now, actions),
         }
     }
 }
@@ -364,14 +373,12 @@ const fn is_transient(refusal: &Refusal) -> bool {
 
 impl Machine for Endpoint {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
-        match event {
-            Event::Asked { ask, result } => {
-                if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions)
-                {
-                    self.asked(asked, result, now, actions);
-                }
+        if let Event::Asked { ask, result } = event {
+            if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions) {
+                self.asked(asked, result, now, actions);
             }
-            event => self.flows.handle(event, now, actions),
+        } else {
+            self.flows.handle(event, now, actions);
         }
         self.catch_up(now, actions);
     }

@@ -57,6 +57,8 @@ pub struct FlowsConfig {
     pub max_flows: usize,
     /// How long a leg may go without its answer.
     pub attach_timeout: Duration,
+    /// How long a flow that is being opened waits for the relay that was planned when it could have the backup.
+    pub head_start: Duration,
     /// How long a flow waits for a link to its next hop.
     pub connect_timeout: Duration,
     /// How long a node that knows nobody good for a flow's next hop hopes for other candidates before it gives up on
@@ -85,6 +87,7 @@ impl Default for FlowsConfig {
             limits: Limits::default(),
             max_flows: 10_000,
             attach_timeout: Duration::from_secs(1),
+            head_start: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
             stuck_timeout: Duration::from_millis(250),
             orphan_timeout: Duration::from_secs(30),
@@ -260,15 +263,13 @@ impl Flows {
                 }
                 self.news.push(News::PeerUp(peer));
                 self.dial_waiting(peer, now, actions);
-                for key in self.flows_with(peer) {
-                    self.keep_warm(key, now, actions);
-                }
+                self.prepare_peer(peer, now, actions);
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::ConnectFailed { peer } => {
                 let first = self.links.connect_failed(peer, now);
                 self.news.push(News::PeerUnreachable { node: peer, first });
-                self.dial_waiting(peer, now, actions);
+                self.waiting_failed(peer, now, actions);
                 self.want_backups(peer, now, actions);
             }
             Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
@@ -564,6 +565,11 @@ impl Flow {
             route_attempts: 0,
             failed: VecDeque::new(),
         }
+    }
+
+    /// Whether nobody has carried the flow beyond this node yet, and nothing was ever repaired before it.
+    fn is_opening(&self) -> bool {
+        self.splice.dials() == 0 && self.splice.epoch().counters().iter().all(|counter| *counter == 1)
     }
 
     fn is_origin(&self) -> bool {

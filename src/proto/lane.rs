@@ -333,6 +333,7 @@ impl Cursor {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -45,11 +45,10 @@ impl Relay {
 
 impl Machine for Relay {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
-        match event {
-            Event::Asked { ask, result } => {
-                let _ = self.clerk.answered(ask, result, &mut self.flows, now, actions);
-            }
-            event => self.flows.handle(event, now, actions),
+        if let Event::Asked { ask, result } = event {
+            let _ = self.clerk.answered(ask, result, &mut self.flows, now, actions);
+        } else {
+            self.flows.handle(event, now, actions);
         }
         self.catch_up(actions);
     }

@@ -16,6 +16,9 @@ use super::machine::LinkId;
 use super::planted::{self, Law};
 use bytes::Bytes;
 
+#[cfg(test)]
+mod laws;
+
 /// A leg at this node, unique in the node's life: its link, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u64);
@@ -391,7 +394,6 @@ impl Splice {
             self.backward.set_fin(fin)?;
         }
         self.next_answered = true;
-        self.failed_dials = 0;
         self.backward.attach_in(answer.backward_start);
         self.forward.ack(answer.forward_ack);
         Ok(())
@@ -400,13 +402,16 @@ impl Splice {
     /// This node gives up on next (it is suspect, or has to be left); the leg to close as moved.
     pub fn leave_next(&mut self) -> Option<LegId> {
         let leg = self.next;
-        self.detach_next();
+        self.detach_next(false);
         leg
     }
 
-    fn detach_next(&mut self) {
+    /// A dial failed if nobody answered, and also if whoever answered then found no path: else a relay whose only
+    /// reachable next is a dead end would go on dialling it for ever.
+    fn detach_next(&mut self, no_path: bool) {
         if self.next.take().is_some() {
-            self.failed_dials += u32::from(!self.next_answered);
+            let failed = no_path || !self.next_answered;
+            self.failed_dials = if failed { self.failed_dials.saturating_add(1) } else { 0 };
             self.next_answered = false;
             self.forward.detach_out();
             self.backward.detach_in();
@@ -537,13 +542,12 @@ impl Splice {
     }
 
     fn next_closed(&mut self, code: CloseCode, winner: Option<&Epoch>) -> Ending {
-        self.detach_next();
+        self.detach_next(code == CloseCode::NoPath);
         match code {
             CloseCode::Done | CloseCode::Unknown | CloseCode::Aborted => {
                 Ending::Free(self.free(code, CloseCode::Lost))
             }
-            CloseCode::Stale | CloseCode::Replaced => match winner.filter(|won| self.epoch.outranked_by(won))
-            {
+            CloseCode::Stale | CloseCode::Replaced => match winner.filter(|won| self.is_outranked(won)) {
                 Some(won) => {
                     let freed = self.free(CloseCode::Replaced, CloseCode::Lost);
                     Ending::Free(Freed { winner: Some(won.clone()), ..freed })
@@ -557,6 +561,14 @@ impl Splice {
             | CloseCode::Malformed
             | CloseCode::Overloaded => Ending::Dial,
         }
+    }
+
+    /// Whether `winner` outranks this node's last dial. The origin never yields.
+    ///
+    /// A counter of its own that it has not reached yet is another's, too: one that was attached with the same epoch
+    /// (an attach that was accepted, forgotten and accepted again). Both would go on outbidding each other.
+    fn is_outranked(&self, winner: &Epoch) -> bool {
+        self.position == Position::Relay && self.epoch.child(self.dials).outranked_by(winner)
     }
 
     /// The flow is over at this node: the legs to close, and with what.
@@ -660,5 +672,78 @@ impl Splice {
             let end = lane.received();
             lane.set_fin(end).expect("a source's own end contradicts nothing");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PREV: LegId = LegId(0);
+
+    /// A relay that was attached with `epoch`, with nothing received yet.
+    fn relay(epoch: &Epoch) -> Splice {
+        let opening = Opening { epoch: epoch.clone(), forward_start: 0, forward_fin: None, backward_ack: 0 };
+        let mut splice = Splice::relay(&opening);
+        assert!(matches!(splice.attach(PREV, &opening), Attached::Accepted { .. }));
+        splice
+    }
+
+    fn answered(splice: &mut Splice, leg: LegId) {
+        let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+        splice.answered(leg, &answer).unwrap();
+    }
+
+    /// Found by [`laws`]: the answers of a next that reaches nobody counted as success, so this never ended.
+    #[test]
+    fn a_next_that_answers_and_finds_no_path_is_a_failed_dial() {
+        let mut splice = relay(&Epoch::ORIGIN.child(1));
+        for leg in (1..).map(LegId).take(MAX_FAILED_DIALS as usize) {
+            assert!(!splice.is_exhausted());
+            splice.dial(leg);
+            answered(&mut splice, leg);
+            assert_eq!(splice.closed(leg, CloseCode::NoPath, None), Ending::Dial);
+        }
+        assert!(splice.is_exhausted());
+    }
+
+    #[test]
+    fn a_next_that_was_of_use_makes_up_for_failed_dials() {
+        let mut splice = relay(&Epoch::ORIGIN.child(1));
+        for leg in (1..).map(LegId).take(3 * MAX_FAILED_DIALS as usize) {
+            splice.dial(leg);
+            if leg.0 % 2 == 0 {
+                answered(&mut splice, leg);
+            }
+            assert_eq!(splice.closed(leg, CloseCode::Lost, None), Ending::Dial);
+            assert!(!splice.is_exhausted());
+        }
+    }
+
+    /// Found by [`laws`]: of two relays with the same epoch each took the other's dials for its own earlier ones, and
+    /// they outbid each other for ever.
+    #[test]
+    fn a_relay_yields_to_a_twin_that_has_dialled_more_often() {
+        let mut splice = relay(&Epoch::ORIGIN.child(1));
+        let own = |counter| Epoch::ORIGIN.child(1).child(counter);
+        for (leg, winner) in [(1, 1), (2, 1)] {
+            splice.dial(LegId(leg));
+            let ending = splice.closed(LegId(leg), CloseCode::Stale, Some(&own(winner)));
+            assert_eq!(ending, Ending::Dial, "{winner} is a dial of its own");
+        }
+        splice.dial(LegId(3));
+        let Ending::Free(freed) = splice.closed(LegId(3), CloseCode::Replaced, Some(&own(4))) else {
+            panic!("it has dialled only three times")
+        };
+        assert_eq!((freed.code, freed.prev), (CloseCode::Replaced, Some(PREV)));
+        assert_eq!(freed.winner, Some(own(4)));
+    }
+
+    #[test]
+    fn the_origin_never_yields() {
+        let mut splice = Splice::origin();
+        splice.dial(LegId(1));
+        let ending = splice.closed(LegId(1), CloseCode::Stale, Some(&Epoch::ORIGIN.child(9)));
+        assert_eq!(ending, Ending::Dial);
     }
 }

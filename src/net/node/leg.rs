@@ -125,7 +125,11 @@ impl<M: Machine + 'static> Node<M> {
 
     /// The peer opened a leg: the machine answers or closes it.
     pub(super) fn offer_leg(
-        self: &Rc<Self>, link: LinkId, attach: Attach, sender: SendStream, receiver: RecvStream,
+        self: &Rc<Self>,
+        link: LinkId,
+        attach: Attach,
+        sender: SendStream,
+        receiver: RecvStream,
     ) {
         let leg = LegId::new(link, attach.leg);
         if self.legs.borrow().contains_key(&leg) {
@@ -146,7 +150,11 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     async fn read_answer(
-        self: Rc<Self>, leg: LegId, mut receiver: RecvStream, port: Rc<LegPort>, signal: Rc<FlowSignal>,
+        self: Rc<Self>,
+        leg: LegId,
+        mut receiver: RecvStream,
+        port: Rc<LegPort>,
+        signal: Rc<FlowSignal>,
     ) {
         let answer = tokio::select! {
             answer = frames::read_frame::<AttachOk>(&mut receiver, MAX_HEADER_BYTES) => answer,
@@ -165,7 +173,11 @@ impl<M: Machine + 'static> Node<M> {
 
     /// Moves bytes from the stream into the lane, as long as there is room.
     async fn read(
-        self: Rc<Self>, leg: LegId, mut receiver: RecvStream, port: Rc<LegPort>, signal: Rc<FlowSignal>,
+        self: Rc<Self>,
+        leg: LegId,
+        mut receiver: RecvStream,
+        port: Rc<LegPort>,
+        signal: Rc<FlowSignal>,
         brings: Direction,
     ) {
         let mut chunks: [Bytes; CHUNKS] = Default::default();
@@ -202,8 +214,13 @@ impl<M: Machine + 'static> Node<M> {
 
     /// Moves bytes from the lane to the stream.
     async fn write(
-        self: Rc<Self>, leg: LegId, mut sender: SendStream, port: Rc<LegPort>, signal: Rc<FlowSignal>,
-        header: Vec<u8>, takes: Direction,
+        self: Rc<Self>,
+        leg: LegId,
+        mut sender: SendStream,
+        port: Rc<LegPort>,
+        signal: Rc<FlowSignal>,
+        header: Vec<u8>,
+        takes: Direction,
     ) {
         let mut chunks: [Bytes; CHUNKS] = Default::default();
         let mut header = Bytes::from(header);

@@ -64,7 +64,9 @@ impl LinkPort {
 impl<M: Machine + 'static> Node<M> {
     /// Makes a link of a connection: both ends say hello, and both NodeIds are known.
     pub(super) async fn establish(
-        self: &Rc<Self>, connection: quinn::Connection, dialed: Option<NodeId>,
+        self: &Rc<Self>,
+        connection: quinn::Connection,
+        dialed: Option<NodeId>,
     ) -> LinkResult {
         let peer = tls::peer(&connection).ok_or("the peer showed no membership certificate")?;
         if dialed.is_some_and(|wanted| wanted != peer) {
@@ -89,7 +91,10 @@ impl<M: Machine + 'static> Node<M> {
 
     /// Lives as long as the connection.
     async fn serve(
-        self: Rc<Self>, link: LinkId, port: Rc<LinkPort>, sender: quinn::SendStream,
+        self: Rc<Self>,
+        link: LinkId,
+        port: Rc<LinkPort>,
+        sender: quinn::SendStream,
         receiver: quinn::RecvStream,
     ) {
         let misdeed = tokio::select! {
@@ -146,7 +151,10 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     async fn accept_leg(
-        self: Rc<Self>, link: LinkId, sender: quinn::SendStream, mut receiver: quinn::RecvStream,
+        self: Rc<Self>,
+        link: LinkId,
+        sender: quinn::SendStream,
+        mut receiver: quinn::RecvStream,
     ) {
         let header = frames::read_frame::<Attach>(&mut receiver, MAX_HEADER_BYTES);
         match tokio::time::timeout(HEADER_TIMEOUT, header).await {

@@ -122,7 +122,7 @@ mod tests {
             plan("a", 1, 65),
             Request::Attachments { count: 0, exclude: Vec::new() },
             Request::Attachments { count: 65, exclude: Vec::new() },
-            Request::Replace { own: None, records: Vec::new(), active: None, exclude: Vec::new() },
+            Request::Replace { hop: 1, records: Vec::new(), active: None, exclude: Vec::new() },
         ];
         for request in bad {
             assert_eq!(check(&request), Err(DenyReason::OutOfBounds), "{request:?}");

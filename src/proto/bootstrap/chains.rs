@@ -158,8 +158,13 @@ impl Bootstrap {
             chosen.push(opened.old(active).or(attached).ok_or(DenyReason::OutOfBounds)?);
         }
         let mut exclude = request.exclude.clone();
-        exclude.extend(opened.others().chain(request.active));
-        chosen.extend(attached(&self.pool, attachments, &exclude).into_iter().map(candidate));
+        exclude.extend(request.active);
+        let mut others = attached(&self.pool, attachments, &exclude);
+        // Better a backup that also serves another hop than none, but never the relay that would have to dial itself.
+        let dialer = opened.before.last().and_then(|hop| hop.first()).map(|candidate| candidate.node);
+        others.retain(|relay| Some(relay.node) != dialer);
+        others.sort_by_key(|relay| opened.others().any(|node| node == relay.node));
+        chosen.extend(others.into_iter().map(candidate));
         chosen.truncate(CANDIDATES);
         Ok(chosen)
     }

@@ -175,8 +175,30 @@ impl Flows {
         }
     }
 
-    /// A link that flows wait for is up, or could not be had.
+    /// A link that flows wait for is up. A flow that is only being opened gives the candidate that was planned for it a
+    /// head start (as in RFC 8305); in a repair the first that can be had is taken.
     pub(super) fn dial_waiting(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.waiting.remove(&peer).unwrap_or_default() {
+            let Some(flow) = self.flows.get_mut(&key) else { continue };
+            let is_planned = flow.next_hop.place(peer) == Some(0);
+            if flow.is_opening() && !is_planned {
+                let patience = now + self.config.head_start;
+                flow.dial_due = flow.dial_due.map(|due| due.min(patience));
+                flow.repair =
+                    flow.repair.or(Some(Repair { cause: Cause::Unreachable, from: Some(0), since: now }));
+                self.schedule(key);
+                continue;
+            }
+            if is_planned {
+                flow.repair = flow.repair.filter(|_| flow.splice.dials() > 0);
+            }
+            self.dial(key, now, actions);
+            self.settle(key, now, actions);
+        }
+    }
+
+    /// A link that flows wait for could not be had: they take another, if there is one.
+    pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
             self.dial(key, now, actions);
             self.settle(key, now, actions);
@@ -268,7 +290,9 @@ impl Flows {
     /// The next hop answered: if that ends a repair, the origin is told, and another backup is looked for.
     pub(super) fn repaired(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let Some(repair) = flow.repair.take() else { return };
+        let elsewhere = flow.next_hop.current_place() != Some(0) && flow.splice.dials() == 1;
+        let unplanned = Repair { cause: Cause::Unreachable, from: Some(0), since: now };
+        let Some(repair) = flow.repair.take().or(elsewhere.then_some(unplanned)) else { return };
         let Some(record) = flow.rights.records().first() else { return };
         let place = |n: Option<usize>| n.and_then(|n| u8::try_from(n).ok()).unwrap_or(u8::MAX);
         let reroute = Reroute {

@@ -69,6 +69,13 @@ impl Flows {
         }
     }
 
+    /// A link to `peer` is up: if it stands by for a flow, it is told what it has to know for that.
+    pub(super) fn prepare_peer(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.flows_with(peer) {
+            self.keep_warm(key, now, actions);
+        }
+    }
+
     /// This node may be needed as a backup: it wishes for links to the hop after its own.
     pub(super) fn prepare(
         &mut self,

@@ -1,0 +1,340 @@
+//! The bootstrap process: the network's coordinator as newcomers and members meet it on the wire.
+//!
+//! What to answer is decided elsewhere: the pure [machine](crate::proto::bootstrap) knows the pool and plans chains,
+//! [`authority`](crate::net::authority) issues certificates, and [`join`](crate::net::join) judges a newcomer's proofs.
+//! Here they are given a socket, a clock and a disk.
+//!
+//! Flows need none of this: a bootstrap may be stopped and started at any time, and members come back by themselves. Of
+//! its data directory only `network.key` can't be replaced, as it *is* the network:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `network.key` | the key that signs certificates, and the network secret; several bootstraps share a copy |
+//! | `node.key` | this node's own key |
+//! | `grants.redb` | who used which single-use ticket, and who was removed |
+//! | `ticket` | the default ticket, for people to pass on |
+
+mod counters;
+mod keeper;
+mod server;
+mod store;
+
+pub use counters::Counters;
+pub use store::{NotStored, StoreError};
+
+use crate::net::authority::{Authority, DEFAULT_VALIDITY, NetworkKey};
+use crate::net::bootstrap_rpc::BootstrapClose;
+use crate::net::clock::Clock;
+use crate::net::error::ErrorKind;
+use crate::net::identity::{Identity, Membership};
+use crate::net::keyfile::{self, KeyFileError};
+use crate::net::ticket::{Grant, Ticket, TicketError};
+use crate::net::tls::{self, TlsError};
+use crate::net::transport::{self, BindError, TransportSettings};
+use crate::proto::NodeId;
+use crate::proto::bootstrap::{Bootstrap, Config};
+use keeper::Keeper;
+use server::{Shared, accept, keep_certified};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use store::Store;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long [`Server::shutdown`] waits for the members to hear of it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How a bootstrap runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The local UDP address; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Where to keep keys and what must not be forgotten; `None` for a network that ends with the process.
+    pub data: Option<PathBuf>,
+    /// What tickets name as the network's bootstraps, each as `host:port`; empty for this one's own address.
+    pub advertise: Vec<String>,
+    /// How long the certificates are good for that it issues.
+    pub validity: Duration,
+    /// The policies of the pool and of chains.
+    pub policies: Config,
+    /// How much it takes from strangers and members.
+    pub limits: Limits,
+    /// How connections behave.
+    pub transport: TransportSettings,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 4433)),
+            data: None,
+            advertise: Vec::new(),
+            validity: DEFAULT_VALIDITY,
+            policies: Config::default(),
+            limits: Limits::default(),
+            transport: TransportSettings::control(),
+        }
+    }
+}
+
+/// How much a bootstrap takes. How many streams a connection may have, and how much may wait on them, is in its
+/// [`TransportSettings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that are not a member's (yet): handshakes under way, and newcomers. Above half of it, whoever comes has
+    /// to prove its address first (RFC 9000, 8.1.2); above all of it, nobody is let in.
+    pub strangers: usize,
+    /// Members' connections. Each takes some 40 KiB.
+    pub members: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a request may take to arrive whole, and an answer to be taken. A newcomer has twice this in all.
+    pub stream_timeout: Duration,
+    /// After this long a member's connection is closed: it comes back by itself, if its certificate is still good.
+    pub connection_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            strangers: 256,
+            members: 10_000,
+            handshake_timeout: Duration::from_secs(5),
+            stream_timeout: Duration::from_secs(10),
+            connection_age: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why a bootstrap did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its data directory is in use, or of no use.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its keys can't be read or written.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// Its socket can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The advertised addresses don't make a ticket.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// Its own certificate is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The process is ending.
+    #[error("the process is ending")]
+    Ended,
+}
+
+impl StartError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(_) | Self::KeyFile(_) | Self::Bind(_) | Self::Ticket(_) => ErrorKind::Local,
+            Self::Tls(_) => ErrorKind::Bug,
+            Self::Ended => ErrorKind::Closed,
+        }
+    }
+}
+
+/// A bootstrap that runs, on the tokio runtime it was started on. Dropping it stops it too, without goodbye.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    endpoint: quinn::Endpoint,
+    address: SocketAddr,
+    bootstraps: Vec<String>,
+    ticket: Ticket,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts a bootstrap: of the network in its data directory, or of a new one.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let data = options.data.clone();
+        let (store, authority, identity) =
+            spawn_blocking(move || open(data.as_deref())).await.map_err(|_| StartError::Ended)??;
+        let membership = certify(&authority, &identity, options.validity);
+        let endpoint = transport::bind(
+            options.listen,
+            Some(tls::bootstrap_server(&membership)?),
+            &options.transport,
+            &identity.reset_secret(),
+        )?;
+        let address =
+            endpoint.local_addr().map_err(|source| BindError { address: options.listen, source })?;
+        let bootstraps = advertised(&options.advertise, address);
+        let ticket = Ticket::issue(&authority, bootstraps.clone(), Grant::DEFAULT)?;
+        if let Some(data) = options.data.clone() {
+            let text = format!("{ticket}\n");
+            spawn_blocking(move || keyfile::write_private(&data.join("ticket"), &text))
+                .await
+                .map_err(|_| StartError::Ended)??;
+        }
+        let keeper = Keeper::new(options.policies, authority.secret().clone());
+        let shared = Arc::new(Shared::new(authority, identity, store, keeper, &options));
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let server = Self { shared, endpoint, address, bootstraps, ticket, stop, tasks };
+        server.spawn_tasks(membership, options.transport);
+        tracing::info!(%address, node = %server.id(), network = %server.network(), "bootstrap started");
+        Ok(server)
+    }
+
+    fn spawn_tasks(&self, membership: Membership, transport: TransportSettings) {
+        let (shared, endpoint) = (Arc::clone(&self.shared), self.endpoint.clone());
+        self.spawn(accept(shared, endpoint, self.tasks.clone()));
+        let (shared, endpoint) = (Arc::clone(&self.shared), self.endpoint.clone());
+        self.spawn(keep_certified(shared, endpoint, membership, transport));
+        let shared = Arc::clone(&self.shared);
+        self.spawn(async move { shared.keeper.keep_time().await });
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
+    }
+
+    /// The default ticket: for any number of nodes, for ever.
+    #[must_use]
+    pub const fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// A ticket for something else. Nothing has to be remembered of it: the grant is in the ticket.
+    ///
+    /// # Panics
+    /// Never: the default ticket was made in the same way.
+    #[must_use]
+    pub fn invite(&self, grant: Grant) -> Ticket {
+        Ticket::issue(&self.shared.authority, self.bootstraps.clone(), grant)
+            .expect("the addresses made a ticket before")
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared.identity.node_id()
+    }
+
+    /// The network whose bootstrap it is.
+    #[must_use]
+    pub fn network(&self) -> NetworkKey {
+        self.shared.authority.public_key()
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.shared.tally.read()
+    }
+
+    /// Lets `f` look at the pool, which answers nobody in the meantime.
+    pub fn inspect<T>(&self, f: impl FnOnce(&Bootstrap) -> T) -> T {
+        self.shared.keeper.with(|machine, _| f(machine))
+    }
+
+    /// Removes a node from the network, durably: its lease is gone, and from its next request on it is refused. Other
+    /// members don't hear of it from here: until its certificate ends they still take its links.
+    ///
+    /// # Errors
+    /// [`NotStored`] if it could not be made durable; then nothing has changed.
+    pub async fn remove(&self, node: NodeId) -> Result<(), NotStored> {
+        self.shared.store.deny(node).await?;
+        self.shared.keeper.with(|machine, now| machine.revoke(node, now));
+        tracing::info!(%node, "removed a node from the network");
+        Ok(())
+    }
+
+    /// Ends all connections, and stops. When this is done, another process may use the data directory.
+    pub async fn shutdown(self) {
+        let code = BootstrapClose::ShuttingDown;
+        self.endpoint.close(code.number().into(), code.as_str().as_bytes());
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = timeout(LAST_WORDS, async {
+            self.tasks.wait().await;
+            self.endpoint.wait_idle().await;
+        })
+        .await;
+        self.shared.store.close().await;
+        tracing::info!("bootstrap stopped");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        let code = BootstrapClose::ShuttingDown;
+        self.endpoint.close(code.number().into(), code.as_str().as_bytes());
+    }
+}
+
+/// What is on disk, or new. The store comes first: it tells whether another process is at work there. Blocks.
+fn open(data: Option<&Path>) -> Result<(Store, Authority, Arc<Identity>), StartError> {
+    let store = Store::open(data)?;
+    let (authority, identity) = match data {
+        Some(data) => (Authority::load_or_create(data)?, Identity::load_or_create(data)?),
+        None => (Authority::generate(), Identity::generate()),
+    };
+    Ok((store, authority, Arc::new(identity)))
+}
+
+/// The bootstrap's own certificate, good from now on.
+fn certify(authority: &Authority, identity: &Arc<Identity>, validity: Duration) -> Membership {
+    let issued = authority.issue_bootstrap(identity.public_key(), validity, Clock::wall());
+    Membership::new(Arc::clone(identity), issued, authority.public_key())
+}
+
+/// What tickets name: what was asked for, or the address that the socket is bound to, or else the one of the interface
+/// that leads out of this machine.
+fn advertised(asked: &[String], bound: SocketAddr) -> Vec<String> {
+    if !asked.is_empty() {
+        return asked.to_vec();
+    }
+    if !bound.ip().is_unspecified() {
+        return vec![bound.to_string()];
+    }
+    let out = [outward(Ipv4Addr::UNSPECIFIED.into()), outward(Ipv6Addr::UNSPECIFIED.into())];
+    let usable = out.into_iter().flatten().find(|ip| bound.is_ipv6() || ip.is_ipv4());
+    let address = SocketAddr::new(usable.unwrap_or(Ipv4Addr::LOCALHOST.into()), bound.port());
+    tracing::warn!(
+        %address,
+        "the ticket names this address, the likeliest of this machine; if nodes reach it under another one, name that with \
+         --advertise"
+    );
+    vec![address.to_string()]
+}
+
+/// The address of the interface over which packets to other networks would leave. None are sent: connecting a UDP socket
+/// only looks the route up, here to addresses reserved for documentation (RFC 5737, RFC 3849).
+fn outward(from: IpAddr) -> Option<IpAddr> {
+    let to: IpAddr = match from {
+        IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    };
+    let socket = UdpSocket::bind((from, 0)).ok()?;
+    socket.connect((to, 9)).ok()?;
+    socket.local_addr().ok().map(|local| local.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Drives the bootstrap's machine: gives it the time and questions, logs what it tells, and wakes when something is due.
+
+use crate::net::clock::Clock;
+use crate::net::entropy;
+use crate::proto::bootstrap::{Bootstrap, Config};
+use crate::proto::crypto::Key;
+use crate::proto::pool::PoolEvent;
+use crate::proto::{NodeId, Time};
+use std::sync::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+
+/// The machine and its driver. See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// Held for the length of one question, never while anything waits.
+    machine: Mutex<Bootstrap>,
+    config: Config,
+    network_secret: Key,
+    clock: Clock,
+    rearm: Notify,
+}
+
+impl Keeper {
+    /// A machine that knows nobody yet.
+    pub(super) fn new(config: Config, network_secret: Key) -> Self {
+        let clock = Clock::start();
+        let machine = Mutex::new(new_machine(config, &network_secret, clock.now()));
+        Self { machine, config, network_secret, clock, rearm: Notify::new() }
+    }
+
+    /// Lets `f` use the machine at the present time.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Bootstrap, Time) -> T) -> T {
+        let mut machine = self.machine();
+        let due = machine.poll_timeout();
+        let result = f(&mut machine, self.clock.now());
+        let events = machine.take_events();
+        let events: Vec<_> = events.into_iter().map(|event| (name_of(&machine, &event), event)).collect();
+        let due_changed = machine.poll_timeout() != due;
+        drop(machine);
+        for (name, event) in events {
+            log(&event, name.as_deref());
+        }
+        if due_changed {
+            self.rearm.notify_one();
+        }
+        result
+    }
+
+    /// Has the machine do what is due. Never ends.
+    pub(super) async fn keep_time(&self) {
+        loop {
+            let due = self.machine().poll_timeout().unwrap_or(Time::MAX);
+            tokio::select! {
+                () = sleep_until(self.clock.instant(due)) => self.with(|machine, now| {
+                    // The clock is finer than tokio's timers, and a far deadline is slept for in parts.
+                    if due <= now {
+                        machine.handle_timeout(now);
+                    }
+                }),
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+
+    /// The machine; a new one if a fault of ours left it in the middle of something. That is what a restart of the process
+    /// would give, which all nodes are prepared for.
+    fn machine(&self) -> MutexGuard<'_, Bootstrap> {
+        self.machine.lock().unwrap_or_else(|poisoned| {
+            tracing::error!("the bootstrap failed over a question and starts afresh; please report this");
+            let mut machine = poisoned.into_inner();
+            *machine = new_machine(self.config, &self.network_secret, self.clock.now());
+            self.machine.clear_poison();
+            machine
+        })
+    }
+}
+
+fn new_machine(config: Config, network_secret: &Key, now: Time) -> Bootstrap {
+    Bootstrap::new(config, network_secret.clone(), entropy::seeded_rng(), now)
+}
+
+/// What people call the relay that an event is about.
+fn name_of(machine: &Bootstrap, event: &PoolEvent) -> Option<String> {
+    let node = node_of(event)?;
+    machine.pool().get(node).map(|relay| relay.name.clone())
+}
+
+const fn node_of(event: &PoolEvent) -> Option<&NodeId> {
+    match event {
+        PoolEvent::Joined(node)
+        | PoolEvent::Online(node)
+        | PoolEvent::Suspect(node)
+        | PoolEvent::Draining(node)
+        | PoolEvent::Offline(node)
+        | PoolEvent::Back(node)
+        | PoolEvent::Left(node)
+        | PoolEvent::Forgotten(node)
+        | PoolEvent::TargetJoined(node)
+        | PoolEvent::TargetLeft(node) => Some(node),
+        PoolEvent::Preserving { .. } | PoolEvent::Resumed => None,
+    }
+}
+
+fn log(event: &PoolEvent, name: Option<&str>) {
+    let what = match event {
+        PoolEvent::Joined(_) => "relay registered",
+        PoolEvent::Online(_) => "relay online",
+        PoolEvent::Suspect(_) => "relay suspect: reported down, or late with its heartbeats",
+        PoolEvent::Draining(_) => "relay draining",
+        PoolEvent::Offline(_) => "relay offline",
+        PoolEvent::Back(_) => "relay back",
+        PoolEvent::Left(_) => "relay left",
+        PoolEvent::Forgotten(_) => "relay forgotten",
+        PoolEvent::TargetJoined(_) => "target announced",
+        PoolEvent::TargetLeft(_) => "target left",
+        PoolEvent::Resumed => "the relays are heard again; leases end as usual",
+        PoolEvent::Preserving { overdue } => {
+            tracing::warn!(
+                overdue,
+                "so many relays fell silent at once that this bootstrap doubts its own network; no leases end until \
+                 they are heard again"
+            );
+            return;
+        }
+    };
+    match node_of(event) {
+        Some(node) => tracing::info!(node = %node.short(), name, "{what}"),
+        None => tracing::info!("{what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::rpc::{Offer, Request, Response, Status};
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    const NODE: NodeId = NodeId::from_bytes([1; 32]);
+
+    fn keeper() -> Arc<Keeper> {
+        let mut config = Config::default();
+        config.pool.lease = Duration::from_millis(100);
+        Arc::new(Keeper::new(config, Key::from_bytes([1; 32])))
+    }
+
+    fn register(keeper: &Keeper, node: NodeId) -> Response {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let offer = Offer::Relay { address, zone: String::new(), capacity: 1 };
+        let request = Request::Register { name: "r1".to_owned(), offer };
+        keeper.with(|machine, now| machine.answer(node, request, now))
+    }
+
+    fn status(keeper: &Keeper) -> Option<Status> {
+        keeper.with(|machine, _| machine.pool().get(&NODE).map(|relay| relay.status))
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_done_in_time() {
+        let keeper = keeper();
+        let timekeeper = tokio::spawn({
+            let keeper = Arc::clone(&keeper);
+            async move { keeper.keep_time().await }
+        });
+        tokio::task::yield_now().await; // the timekeeper is asleep before there is anything to wait for
+        assert!(matches!(register(&keeper, NODE), Response::Lease(_)));
+        assert_eq!(status(&keeper), Some(Status::Registered));
+        let ended = async {
+            while status(&keeper) != Some(Status::Offline) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), ended).await.unwrap();
+        timekeeper.abort();
+    }
+
+    #[test]
+    fn after_a_fault_it_starts_afresh() {
+        let keeper = keeper();
+        register(&keeper, NODE);
+        let fault =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.with(|_, _| panic!("fault"))));
+        fault.unwrap_err();
+        assert_eq!(status(&keeper), None);
+        assert!(matches!(register(&keeper, NODE), Response::Lease(_)));
+    }
+}

@@ -1,0 +1,339 @@
+//! Connections to a bootstrap: who may come in, what they may ask, and what happens to those who ask badly.
+//!
+//! A connection without a certificate is a newcomer's: one request, to join. One with a certificate is a member's: any
+//! number of questions, a stream each, until it is too old. Whatever a peer does ends at most its own connection, after a
+//! bounded time, and leaves a line in the log and a number in the [`Counters`](super::Counters).
+//!
+//! The accept loop waits for nothing but the next attempt. Handshakes, newcomers and members each have their task, and
+//! their number is bounded by two semaphores: strangers can't take the members' places.
+
+use super::counters::Tally;
+use super::keeper::Keeper;
+use super::store::{Holder, NotStored, Store};
+use super::{Limits, Options, certify};
+use crate::net::authority::{Authority, Issued, public_key_of};
+use crate::net::bootstrap_rpc::{
+    BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_REQUEST_BYTES,
+};
+use crate::net::clock::Clock;
+use crate::net::frames::{self, FrameError, Unfinished};
+use crate::net::identity::{Identity, Membership};
+use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
+use crate::net::tls;
+use crate::net::transport::{self, TransportSettings};
+use crate::proto::NodeId;
+use data_encoding::HEXLOWER;
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+
+/// The wall clock, by which certificates end, is looked at this often: it may jump, and a timer would not notice.
+const LOOK: Duration = Duration::from_secs(3600);
+
+/// What all connections of a bootstrap share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) authority: Authority,
+    pub(super) identity: Arc<Identity>,
+    pub(super) store: Store,
+    pub(super) keeper: Keeper,
+    pub(super) tally: Tally,
+    validity: Duration,
+    limits: Limits,
+    strangers: Arc<Semaphore>,
+    members: Arc<Semaphore>,
+}
+
+/// A member, as its certificate says.
+#[derive(Clone, Copy)]
+struct Member {
+    node: NodeId,
+    public_key: [u8; 32],
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Asker {
+    Newcomer(ChannelBinding),
+    Member(Member),
+}
+
+impl Shared {
+    pub(super) fn new(
+        authority: Authority,
+        identity: Arc<Identity>,
+        store: Store,
+        keeper: Keeper,
+        options: &Options,
+    ) -> Self {
+        let seats = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
+        Self {
+            authority,
+            identity,
+            store,
+            keeper,
+            tally: Tally::default(),
+            validity: options.validity,
+            limits: options.limits,
+            strangers: seats(options.limits.strangers),
+            members: seats(options.limits.members),
+        }
+    }
+}
+
+/// Takes connections until the endpoint is closed.
+pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTracker) {
+    while let Some(incoming) = endpoint.accept().await {
+        let busy = shared.strangers.available_permits() * 2 < shared.limits.strangers;
+        if busy && !incoming.remote_address_validated() {
+            shared.tally.retries.count();
+            let _ = incoming.retry(); // fails only for addresses that are validated
+            continue;
+        }
+        let Ok(place) = Arc::clone(&shared.strangers).try_acquire_owned() else {
+            shared.tally.connections_refused.count();
+            incoming.refuse();
+            continue;
+        };
+        tasks.spawn(serve(Arc::clone(&shared), incoming, place, tasks.clone()));
+    }
+}
+
+/// Has a valid certificate on the endpoint at all times.
+pub(super) async fn keep_certified(
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    mut membership: Membership,
+    settings: TransportSettings,
+) {
+    loop {
+        let left = membership.renew.since(Clock::wall());
+        if !left.is_zero() {
+            sleep(left.min(LOOK)).await;
+            continue;
+        }
+        membership = certify(&shared.authority, &shared.identity, shared.validity);
+        match tls::bootstrap_server(&membership) {
+            Ok(config) => endpoint.set_server_config(Some(transport::server_config(config, &settings))),
+            Err(error) => tracing::error!(%error, "can't use the certificate just made"),
+        }
+        sleep(Duration::from_secs(1)).await; // with a validity of nothing, not all the time
+    }
+}
+
+/// One connection, from its handshake to its end.
+async fn serve(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphorePermit, tasks: TaskTracker) {
+    let from = canonical(incoming.remote_address());
+    let connection = match timeout(shared.limits.handshake_timeout, incoming).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return shared.turned_away(from, &error),
+        Err(elapsed) => return shared.turned_away(from, &elapsed),
+    };
+    shared.tally.connections.count();
+    let certificates = tls::peer_certificates(&connection);
+    let Some(certificate) = certificates.first() else {
+        return shared.serve_newcomer(&connection).await;
+    };
+    // Who passed the verification has a certificate of ours, and those are all in their nodes' names.
+    let member = tls::peer_node_id(&certificates).zip(public_key_of(certificate));
+    let Some((node, public_key)) = member else {
+        return shared.violation(&connection, "certificate of no node", BootstrapClose::NotAllowed);
+    };
+    let Ok(_seat) = Arc::clone(&shared.members).try_acquire_owned() else {
+        shared.tally.connections_refused.count();
+        tracing::warn!(%from, %node, "too many members' connections; closed one");
+        return BootstrapClose::Overloaded.close(&connection);
+    };
+    drop(place);
+    if !shared.is_removed(&connection, &node) {
+        shared.serve_member(connection, Member { node, public_key }, &tasks).await;
+    }
+}
+
+impl Shared {
+    /// One request, and then the newcomer has to go: what it wants next it asks as a member.
+    async fn serve_newcomer(&self, connection: &Connection) {
+        let asker = Asker::Newcomer(ChannelBinding::of(connection));
+        let visit = async {
+            if let Ok((sender, receiver)) = connection.accept_bi().await {
+                self.serve_stream(connection, asker, sender, receiver).await;
+            }
+            connection.closed().await
+        };
+        if timeout(self.limits.stream_timeout * 2, visit).await.is_err() {
+            self.tally.timed_out.count();
+            BootstrapClose::TimedOut.close(connection);
+        }
+    }
+
+    /// Any number of requests, as many at once as the connection may have streams.
+    async fn serve_member(self: &Arc<Self>, connection: Connection, member: Member, tasks: &TaskTracker) {
+        let visit = async {
+            while let Ok((sender, receiver)) = connection.accept_bi().await {
+                let (shared, connection) = (Arc::clone(self), connection.clone());
+                tasks.spawn(async move {
+                    shared.serve_stream(&connection, Asker::Member(member), sender, receiver).await;
+                });
+            }
+        };
+        if timeout(self.limits.connection_age, visit).await.is_err() {
+            BootstrapClose::Aged.close(&connection);
+        }
+    }
+
+    /// One request and its response.
+    async fn serve_stream(
+        &self,
+        connection: &Connection,
+        asker: Asker,
+        sender: SendStream,
+        mut receiver: RecvStream,
+    ) {
+        let mut sender = Unfinished::new(sender, BootstrapClose::Internal.number());
+        let reading = frames::read_frame(&mut receiver, MAX_BOOTSTRAP_REQUEST_BYTES);
+        let request = match timeout(self.limits.stream_timeout, reading).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(error)) => return self.no_request(connection, &error),
+            Err(_) => {
+                self.tally.timed_out.count();
+                let code = BootstrapClose::TimedOut.number();
+                let _ = receiver.stop(code.into()); // fails only if the stream is over
+                return sender.reset(code);
+            }
+        };
+        let Some(response) = self.answer(connection, asker, request).await else { return };
+        let writing = frames::write_frame(&mut sender, &response);
+        match timeout(self.limits.stream_timeout, writing).await {
+            Ok(Ok(())) => sender.finish(),
+            Ok(Err(_)) => {} // whoever asked has gone
+            Err(_) => {
+                self.tally.timed_out.count();
+                sender.reset(BootstrapClose::TimedOut.number());
+            }
+        }
+    }
+
+    /// The response to a request; `None` if there is none, and the reason is dealt with.
+    async fn answer(
+        &self,
+        connection: &Connection,
+        asker: Asker,
+        request: BootstrapRequest,
+    ) -> Option<BootstrapResponse> {
+        match (asker, request) {
+            (Asker::Newcomer(binding), BootstrapRequest::Join(request)) => {
+                self.join(connection, &binding, &request).await
+            }
+            (Asker::Member(member), BootstrapRequest::Renew) => {
+                let issued =
+                    (!self.is_removed(connection, &member.node)).then(|| self.issue(&member.public_key))?;
+                self.tally.renewed.count();
+                tracing::debug!(node = %member.node, "renewed a certificate");
+                Some(BootstrapResponse::Issued(issued))
+            }
+            (Asker::Member(Member { node, .. }), BootstrapRequest::Ask(request)) => {
+                if self.is_removed(connection, &node) {
+                    return None;
+                }
+                let response = self.keeper.with(|machine, now| machine.answer(node, request, now));
+                self.tally.answered.count();
+                Some(BootstrapResponse::Answer(response))
+            }
+            (Asker::Newcomer(_), BootstrapRequest::Renew | BootstrapRequest::Ask(_))
+            | (Asker::Member(_), BootstrapRequest::Join(_)) => {
+                self.violation(connection, "request not allowed", BootstrapClose::NotAllowed);
+                None
+            }
+        }
+    }
+
+    async fn join(
+        &self,
+        connection: &Connection,
+        binding: &ChannelBinding,
+        request: &JoinRequest,
+    ) -> Option<BootstrapResponse> {
+        let from = canonical(connection.remote_address());
+        let claimed = NodeId::of_public_key(request.public_key());
+        let ticket = HEXLOWER.encode(&request.grant().id);
+        match self.admit(binding, request).await {
+            Ok(Ok(node)) => {
+                self.tally.joined.count();
+                tracing::info!(%from, %node, ticket, "admitted a newcomer");
+                Some(BootstrapResponse::Issued(self.issue(request.public_key())))
+            }
+            Ok(Err(refusal)) => {
+                self.tally.joins_refused.count();
+                tracing::warn!(%from, node = %claimed, ticket, %refusal, "refused a newcomer");
+                Some(BootstrapResponse::JoinRefused(refusal))
+            }
+            Err(NotStored) => None,
+        }
+    }
+
+    /// Whether the newcomer is to be a member. What must be remembered for that is on disk afterwards.
+    async fn admit(
+        &self,
+        binding: &ChannelBinding,
+        request: &JoinRequest,
+    ) -> Result<Result<NodeId, Refusal>, NotStored> {
+        let node = match request.verify(binding, self.authority.secret(), Clock::wall()) {
+            Ok(node) => node,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if self.store.is_denied(&node) {
+            return Ok(Err(Refusal::Removed));
+        }
+        let grant = request.grant();
+        if grant.single_use && self.store.bind(grant.id, node).await? == Holder::Another {
+            return Ok(Err(Refusal::Used));
+        }
+        Ok(Ok(node))
+    }
+
+    fn issue(&self, public_key: &[u8; 32]) -> Issued {
+        self.authority.issue(public_key, self.validity, Clock::wall())
+    }
+
+    /// Whether the node was removed from the network; then its connection is closed.
+    fn is_removed(&self, connection: &Connection, node: &NodeId) -> bool {
+        let removed = self.store.is_denied(node);
+        if removed {
+            self.tally.removed_refused.count();
+            let from = canonical(connection.remote_address());
+            tracing::warn!(%from, %node, "closed a connection of a node that was removed");
+            BootstrapClose::Removed.close(connection);
+        }
+        removed
+    }
+
+    fn turned_away(&self, from: SocketAddr, cause: &dyn fmt::Display) {
+        self.tally.handshakes_failed.count();
+        tracing::info!(%from, %cause, "turned a peer away in its handshake");
+    }
+
+    /// A stream that brought no request: a peer that gave up, or one that sends garbage.
+    fn no_request(&self, connection: &Connection, error: &FrameError) {
+        if error.is_violation() {
+            self.violation(connection, &error.to_string(), BootstrapClose::Malformed);
+        }
+    }
+
+    fn violation(&self, connection: &Connection, what: &str, code: BootstrapClose) {
+        self.tally.violations.count();
+        let from = canonical(connection.remote_address());
+        let node = tls::peer(connection).map(|node| node.to_string());
+        tracing::warn!(%from, node, what, "closed a connection whose peer broke the protocol");
+        code.close(connection);
+    }
+}
+
+/// As the peer would write its address: a dual-stack socket shows IPv4 ones in IPv6 form.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

@@ -1,0 +1,272 @@
+//! Real processes of this same binary, and the place where they live.
+//!
+//! Nothing of them stays: a [`Process`] that is dropped is killed, and a [`Stage`] that is dropped takes the directory
+//! with it in which they kept their state. (Only if this process itself is killed with SIGKILL do they live on.)
+
+use crate::cli::{Exit, Failure};
+use serde_json::Value;
+use std::fs::{DirBuilder, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// How long a process may take until it serves.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a process's log a failure cites.
+const LAST_WORDS_BYTES: i64 = 2000;
+const LAST_WORDS_LINES: usize = 8;
+/// How long to try to remove the directory: a process that is being killed may still create a file.
+const REMOVAL_ATTEMPTS: u32 = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
+
+/// Where processes live: a directory of their own, which is also their home.
+#[derive(Debug)]
+pub(in crate::cli) struct Stage {
+    directory: PathBuf,
+    logs: PathBuf,
+    log_filter: &'static str,
+    binary: PathBuf,
+}
+
+impl Stage {
+    /// Makes the directory. With `logs`, the processes' logs are more detailed, and kept there.
+    pub(in crate::cli) fn new(logs: Option<&Path>) -> Result<Self, Failure> {
+        let binary = std::env::current_exe()?;
+        let directory = std::env::temp_dir().join(format!("hopline-{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&directory).map_err(|error| at(&directory, error))?;
+        let kept = logs.map_or_else(|| directory.clone(), Path::to_owned);
+        let log_filter = if logs.is_some() { "hopline=debug" } else { "hopline=info" };
+        let stage = Self { directory, logs: kept, log_filter, binary };
+        std::fs::create_dir_all(&stage.logs).map_err(|error| at(&stage.logs, error))?;
+        Ok(stage)
+    }
+
+    /// Starts `hopline ARGUMENTS`, with the network's ticket if it has one. Its log goes to NAME.log.
+    pub(in crate::cli) fn start(
+        &self,
+        name: &str,
+        ticket: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Process, Failure> {
+        let log = self.logs.join(format!("{name}.log"));
+        let file = File::create(&log).map_err(|error| at(&log, error))?;
+        let mut command = Command::new(&self.binary);
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("HOPLINE_") {
+                command.env_remove(variable);
+            }
+        }
+        if let Some(ticket) = ticket {
+            command.env("HOPLINE_TICKET", ticket);
+        }
+        let mut child = command
+            .args(["--log", self.log_filter])
+            .args(arguments)
+            .current_dir(&self.directory)
+            .env("HOME", &self.directory)
+            .env("XDG_STATE_HOME", self.directory.join(name))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            // Ctrl-C is for this process alone, which ends the others itself.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| at(&self.binary, error))?;
+        let stdout =
+            child.stdout.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        Ok(Process { name: name.to_owned(), child, lines: BufReader::new(stdout).lines(), log })
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        for _ in 0..REMOVAL_ATTEMPTS {
+            match std::fs::remove_dir_all(&self.directory) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(REMOVAL_PAUSE)
+                }
+                _ => return,
+            }
+        }
+        tracing::warn!(directory = %self.directory.display(), "could not remove the temporary directory");
+    }
+}
+
+/// A process that runs; it is killed when this is dropped.
+#[derive(Debug)]
+pub(in crate::cli) struct Process {
+    name: String,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    log: PathBuf,
+}
+
+impl Process {
+    pub(in crate::cli) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process id, as long as nobody has waited for its end.
+    pub(in crate::cli) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Takes its standard input, which closes when that is dropped.
+    pub(in crate::cli) fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Waits until it says that it serves, and gives what it says.
+    pub(in crate::cli) async fn ready(&mut self) -> Result<Value, Failure> {
+        match timeout(READY_TIMEOUT, self.line()).await {
+            Ok(Ok(Some(line))) => line
+                .strip_prefix("ready ")
+                .inspect(|fields| tracing::debug!(process = self.name, fields, "ready"))
+                .and_then(|fields| serde_json::from_str(fields).ok())
+                .ok_or_else(|| self.failure(&format!("said {line:?} instead of that it is ready"))),
+            Ok(Ok(None)) => Err(self.died("before it was ready").await),
+            Ok(Err(error)) => Err(self.failure(&format!("can't be heard: {error}"))),
+            Err(_) => Err(self.failure(&format!("was not ready within {} s", READY_TIMEOUT.as_secs()))),
+        }
+    }
+
+    /// The next line of its standard output; `None` when it has ended. May be cancelled.
+    pub(in crate::cli) async fn line(&mut self) -> std::io::Result<Option<String>> {
+        self.lines.next_line().await
+    }
+
+    /// Resolves when it ends, which it should not.
+    pub(in crate::cli) async fn death(&mut self) -> Failure {
+        while let Ok(Some(_)) = self.line().await {}
+        self.died("in the middle of it").await
+    }
+
+    /// Whether it has ended by itself.
+    pub(in crate::cli) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end, which should be a good one.
+    pub(in crate::cli) async fn success(&mut self, within: Duration) -> Result<(), Failure> {
+        match timeout(within, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(_) => Err(self.died("with an error").await),
+            Err(_) => Err(self.failure(&format!("did not end within {} s", within.as_secs()))),
+        }
+    }
+
+    /// Kills it, as `kill -9` does, and does not wait.
+    pub(in crate::cli) fn kill(&mut self) -> std::io::Result<()> {
+        self.child.start_kill()
+    }
+
+    /// The failure that it ended when it should not have.
+    pub(in crate::cli) async fn died(&mut self, when: &str) -> Failure {
+        match timeout(Duration::from_secs(1), self.child.wait()).await {
+            Ok(Ok(status)) => self.failure(&format!("ended {when} ({status})")),
+            _ => self.failure(&format!("closed its output {when}")),
+        }
+    }
+
+    /// A failure of this process, with the end of its log.
+    pub(in crate::cli) fn failure(&self, what: &str) -> Failure {
+        let said = match last_words(&self.log) {
+            Ok(words) if !words.is_empty() => format!("; the last it said:\n{words}"),
+            _ => String::new(),
+        };
+        Failure::new(Exit::Failed, format!("the process {} {what}{said}", self.name))
+    }
+}
+
+fn at(path: &Path, error: std::io::Error) -> Failure {
+    Failure::from(error).at(path.display())
+}
+
+/// The last lines of a log.
+fn last_words(log: &Path) -> std::io::Result<String> {
+    let mut file = File::open(log)?;
+    let length = i64::try_from(file.metadata()?.len()).unwrap_or(i64::MAX);
+    file.seek(SeekFrom::End(-length.min(LAST_WORDS_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    let (_, last) = lines.split_at(lines.len().saturating_sub(LAST_WORDS_LINES));
+    Ok(last.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"))
+}
+
+/// Relays, by name.
+#[derive(Debug)]
+pub(in crate::cli) struct Relays<'a> {
+    stage: &'a Stage,
+    ticket: &'a str,
+    running: Vec<Process>,
+    started: u32,
+}
+
+impl<'a> Relays<'a> {
+    /// Starts `count` of them and waits until they are all in the pool.
+    pub(in crate::cli) async fn start(
+        stage: &'a Stage,
+        ticket: &'a str,
+        count: u32,
+    ) -> Result<Self, Failure> {
+        let mut relays = Self { stage, ticket, running: Vec::new(), started: 0 };
+        for _ in 0..count {
+            relays.spawn()?;
+        }
+        for relay in &mut relays.running {
+            relay.ready().await?;
+        }
+        Ok(relays)
+    }
+
+    /// Starts another one, waits until it is in the pool, and gives its name.
+    pub(in crate::cli) async fn add(&mut self) -> Result<String, Failure> {
+        let relay = self.spawn()?;
+        relay.ready().await?;
+        Ok(relay.name().to_owned())
+    }
+
+    /// Kills one with SIGKILL. `false` if there is none of that name.
+    pub(in crate::cli) fn kill(&mut self, name: &str) -> Result<bool, Failure> {
+        let Some(place) = self.running.iter().position(|relay| relay.name() == name) else {
+            return Ok(false);
+        };
+        let mut relay = self.running.swap_remove(place);
+        relay.kill()?;
+        Ok(true)
+    }
+
+    /// Whether it runs, as far as anybody here knows.
+    pub(in crate::cli) fn runs(&self, name: &str) -> bool {
+        self.running.iter().any(|relay| relay.name() == name)
+    }
+
+    /// Fails if one ended that nobody had killed.
+    pub(in crate::cli) async fn check(&mut self) -> Result<(), Failure> {
+        match self.running.iter_mut().find_map(|relay| relay.has_ended().then_some(relay)) {
+            Some(relay) => Err(relay.died("though nobody had killed it").await),
+            None => Ok(()),
+        }
+    }
+
+    pub(in crate::cli) fn processes(&self) -> &[Process] {
+        &self.running
+    }
+
+    fn spawn(&mut self) -> Result<&mut Process, Failure> {
+        self.started += 1;
+        let name = format!("r{}", self.started);
+        let arguments = ["relay", "--name", &name, "--listen", "127.0.0.1:0"];
+        let relay = self.stage.start(&name, Some(self.ticket), &arguments)?;
+        self.running.push(relay);
+        self.running.last_mut().ok_or_else(|| Failure::new(Exit::Failed, "no relay"))
+    }
+}

@@ -1,0 +1,59 @@
+//! `hopline ticket`
+
+use super::Failure;
+use crate::net::authority::Authority;
+use crate::net::clock::Clock;
+use crate::net::entropy;
+use crate::net::ticket::{Grant, Ticket};
+use crate::proto::Time;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Invite newcomers.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a ticket, where the bootstrap keeps its data
+    New(New),
+}
+
+/// Make a ticket. Nothing has to be running: the bootstrap recognises its network's tickets by themselves.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hopline ticket new --data ./boot --single-use
+  hopline ticket new --data ./boot --valid-hours 24")]
+struct New {
+    /// The bootstrap's data directory
+    #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Good for one node only: the first that uses it
+    #[arg(long)]
+    single_use: bool,
+    /// No longer good after so many hours
+    #[arg(long, value_name = "HOURS")]
+    valid_hours: Option<u64>,
+}
+
+pub(super) fn run(args: Args) -> Result<(), Failure> {
+    let Command::New(new) = args.command;
+    let failed = |error: &dyn std::error::Error| {
+        Failure::new(super::Exit::Failed, format!("{error}; is it a bootstrap's data directory?"))
+            .at(new.data.display())
+    };
+    let kept = std::fs::read_to_string(new.data.join("ticket")).map_err(|error| failed(&error))?;
+    let network: Ticket = kept.trim().parse().map_err(|error| failed(&error))?;
+    let authority = Authority::load_or_create(&new.data).map_err(|error| failed(&error))?;
+    let valid = new.valid_hours.map(|hours| Clock::wall() + Duration::from_secs(hours.saturating_mul(3600)));
+    let grant =
+        Grant { id: entropy::bytes(), single_use: new.single_use, expires: valid.unwrap_or(Time::MAX) };
+    let ticket =
+        Ticket::issue(&authority, network.bootstraps().to_vec(), grant).map_err(|error| failed(&error))?;
+    writeln!(std::io::stdout(), "{ticket}")?;
+    Ok(())
+}

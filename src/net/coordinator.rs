@@ -1,0 +1,223 @@
+//! A node's side of its talk with the network's bootstraps: joining, staying a member, and asking.
+//!
+//! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps, made when it is needed and made again when
+//! it broke. Whoever asks while it is being made waits for the same one, and if that fails has one dial of its own. A
+//! question that met a connection of which it only then showed that it was dead (a bootstrap restarted) is asked once more
+//! over a new one; all other failures are the asker's to judge, who in a node is its enrolment machine.
+//!
+//! Everything is bounded in time: dials one by one, questions by what the asker says. Everything may be dropped at any
+//! point: a dial goes on for whoever asks next, a question is cancelled at the bootstrap. The tasks run on the tokio
+//! runtime on which the node joined, whichever kind that is; handles may be used from any other.
+//!
+//! What the answers mean is not known here.
+
+mod dial;
+mod entrance;
+mod error;
+mod line;
+mod renewal;
+
+pub use error::{Attempt, Cause, JoinError};
+
+use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
+use super::identity::{Identity, Membership};
+use super::ticket::Ticket;
+use super::transport::{self, TransportSettings};
+use crate::proto::NodeId;
+use crate::proto::machine::AskFailure;
+use crate::proto::rpc::{Request, Response};
+use dial::Dialer;
+use entrance::Entrance;
+use line::Shared;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long [`Coordinator::close`] waits for the bootstrap to hear of it.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// How a node joins.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process.
+    pub data: Option<PathBuf>,
+    /// How long each dial may take, and each look-up of a name.
+    pub connect_timeout: Duration,
+    /// How long a bootstrap may take to decide on a newcomer, or to renew a certificate.
+    pub answer_timeout: Duration,
+    /// How connections to bootstraps behave.
+    pub transport: TransportSettings,
+}
+
+impl Default for JoinOptions {
+    fn default() -> Self {
+        let buffers = 0; // one question at a time needs none of its own
+        Self {
+            data: None,
+            connect_timeout: Duration::from_secs(3),
+            answer_timeout: Duration::from_secs(10),
+            transport: TransportSettings { socket_buffer_bytes: buffers, ..TransportSettings::control() },
+        }
+    }
+}
+
+/// A member's line to its network's bootstraps. Clones share it; the last one dropped gives it up.
+#[derive(Clone)]
+pub struct Coordinator {
+    shared: Arc<Shared>,
+    /// Ends with the last handle.
+    _renewal: Arc<AbortOnDropHandle<()>>,
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("node", &self.shared.entrance.identity.node_id())
+            .field("bootstrap", &self.bootstrap())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Coordinator {
+    /// Makes the node a member of the network that `ticket` invites to, or finds that it is one: its key and certificate
+    /// are kept in `data`, if that is given.
+    ///
+    /// A member needs no bootstrap to begin with: with a stored certificate this succeeds also while none answers, as
+    /// long as one's name can be resolved.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join(ticket: Ticket, data: Option<PathBuf>) -> Result<Self, JoinError> {
+        Self::join_with(ticket, JoinOptions { data, ..JoinOptions::default() }).await
+    }
+
+    /// As [`Coordinator::join`], with other limits.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join_with(ticket: Ticket, options: JoinOptions) -> Result<Self, JoinError> {
+        let (identity, stored) = match options.data.clone() {
+            None => (Arc::new(Identity::generate()), None),
+            Some(data) => {
+                let ticket = ticket.clone();
+                spawn_blocking(move || entrance::load(&data, &ticket))
+                    .await
+                    .map_err(|_| JoinError::Ended)??
+            }
+        };
+        let dialer = Dialer {
+            endpoint: transport::bind_client(&options.transport, &identity.reset_secret())?,
+            transport: transport::transport(&options.transport),
+            connect_timeout: options.connect_timeout,
+        };
+        let answer_timeout = options.answer_timeout;
+        let entrance = Entrance { ticket, identity, data: options.data, dialer, answer_timeout };
+        let (membership, (place, address)) = match stored {
+            Some(membership) => {
+                let place = entrance.look_up().await?;
+                (membership, place)
+            }
+            None => {
+                let (membership, (place, connection)) = entrance.join(0).await?;
+                (membership, (place, connection.remote_address()))
+            }
+        };
+        Ok(Self::start(entrance, membership, place, address))
+    }
+
+    fn start(entrance: Entrance, membership: Membership, place: usize, address: SocketAddr) -> Self {
+        let shared = Shared::new(entrance, membership, place, address);
+        let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
+        Self { shared, _renewal: Arc::new(AbortOnDropHandle::new(renewal)) }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.shared.entrance.identity.node_id()
+    }
+
+    /// The node's present membership.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        self.shared.membership.borrow().clone()
+    }
+
+    /// The node's membership and every later one: after each renewal its TLS configurations have to be made anew.
+    #[must_use]
+    pub fn memberships(&self) -> watch::Receiver<Membership> {
+        self.shared.membership.subscribe()
+    }
+
+    /// The address of the bootstrap that answered last, or else of the first whose name could be resolved.
+    #[must_use]
+    pub fn bootstrap(&self) -> SocketAddr {
+        let address = self.shared.state().address;
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
+
+    /// How many bootstraps there are to choose from.
+    #[must_use]
+    pub fn bootstraps(&self) -> usize {
+        self.shared.entrance.ticket.bootstraps().len()
+    }
+
+    /// Asks a bootstrap, and waits for its answer for at most `limit`.
+    ///
+    /// # Errors
+    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    pub async fn ask(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
+        self.question(request, limit, false).await
+    }
+
+    /// As [`Coordinator::ask`], over a new connection to the next bootstrap in the ticket, whose name is resolved anew.
+    ///
+    /// # Errors
+    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    pub async fn ask_fresh(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
+        self.question(request, limit, true).await
+    }
+
+    /// Why a question failed last, for people; `None` as long as all went well.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<JoinError>> {
+        self.shared.state().failure.clone()
+    }
+
+    /// Asks for the next certificate now, rather than when two thirds of this one's time are over.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn renew(&self) -> Result<Membership, Arc<JoinError>> {
+        renewal::renew(&self.shared).await
+    }
+
+    /// Says goodbye to the bootstrap. Questions that are still under way fail, and later ones find no way out.
+    pub async fn close(&self) {
+        let endpoint = &self.shared.entrance.dialer.endpoint;
+        endpoint.close(BootstrapClose::Done.number().into(), BootstrapClose::Done.as_str().as_bytes());
+        let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
+    }
+
+    async fn question(&self, request: Request, limit: Duration, fresh: bool) -> Result<Response, AskFailure> {
+        let (mut used, request) = (None, BootstrapRequest::Ask(request));
+        match timeout(limit, self.shared.request(&request, fresh, &mut used)).await {
+            Ok(Ok(BootstrapResponse::Answer(response))) => Ok(response),
+            Ok(Ok(BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_))) => {
+                self.shared.failed(used, Cause::WrongAnswer);
+                Err(AskFailure::Unreachable)
+            }
+            Ok(Err(_)) => Err(AskFailure::Unreachable),
+            Err(_) => {
+                self.shared.failed(used, Cause::NoAnswer { within: limit });
+                Err(AskFailure::Timeout)
+            }
+        }
+    }
+}

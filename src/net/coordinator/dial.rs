@@ -1,0 +1,143 @@
+//! Finding a bootstrap: names, addresses, handshakes, each with its time limit and each failure with its cause.
+
+use super::{Attempt, Cause};
+use crate::net::bootstrap_rpc::{
+    BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES,
+};
+use crate::net::frames::{self, FrameError, Unfinished};
+use crate::net::tls::{self, BOOTSTRAP_NAME};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
+use rustls::AlertDescription;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Of a name with more addresses than this only the first are tried.
+const MAX_ADDRESSES: usize = 4;
+/// By how much the dial to a name's next address trails the one before (RFC 8305, 5): one broken IP family must not cost
+/// a whole time limit.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Dials bootstraps.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    pub(super) endpoint: Endpoint,
+    pub(super) transport: Arc<TransportConfig>,
+    /// How long each dial may take, and each look-up of a name.
+    pub(super) connect_timeout: Duration,
+}
+
+impl Dialer {
+    /// A connection to the bootstrap at `host` (`host:port`), whose name is looked up anew; to the first of its addresses
+    /// that answers. What failed is added to `attempts` and logged.
+    pub(super) async fn connect(
+        &self,
+        host: &str,
+        mut config: ClientConfig,
+        attempts: &mut Vec<Attempt>,
+    ) -> Option<Connection> {
+        config.transport_config(Arc::clone(&self.transport));
+        let mut failed = |address: String, cause: Cause| {
+            tracing::warn!(bootstrap = address, %cause, "no connection to a bootstrap");
+            attempts.push(Attempt { address, cause });
+        };
+        let addresses = match self.resolve(host).await {
+            Ok(addresses) => addresses,
+            Err(cause) => {
+                failed(host.to_owned(), cause);
+                return None;
+            }
+        };
+        let mut dials = JoinSet::new();
+        for (address, place) in addresses.into_iter().zip(0u32..) {
+            let dial = dial(self.endpoint.clone(), config.clone(), address, self.connect_timeout);
+            dials.spawn(async move {
+                sleep(STAGGER * place).await;
+                (address, dial.await)
+            });
+        }
+        while let Some(Ok((address, outcome))) = dials.join_next().await {
+            match outcome {
+                Ok(connection) => return Some(connection),
+                Err(cause) => failed(shown(host, address), cause),
+            }
+        }
+        None
+    }
+
+    /// The addresses of `host` that this machine can dial.
+    pub(super) async fn resolve(&self, host: &str) -> Result<Vec<SocketAddr>, Cause> {
+        let both_families = self.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
+        let found = timeout(self.connect_timeout, lookup_host(host))
+            .await
+            .map_err(|_| Cause::NoAnswer { within: self.connect_timeout })?
+            .map_err(Cause::Name)?;
+        let found: Vec<SocketAddr> =
+            found.filter(|address| both_families || address.is_ipv4()).take(MAX_ADDRESSES).collect();
+        if found.is_empty() { Err(Cause::NoAddress) } else { Ok(found) }
+    }
+}
+
+async fn dial(
+    endpoint: Endpoint,
+    config: ClientConfig,
+    address: SocketAddr,
+    limit: Duration,
+) -> Result<Connection, Cause> {
+    let connecting = endpoint.connect_with(config, address, BOOTSTRAP_NAME).map_err(Cause::Dial)?;
+    Ok(timeout(limit, connecting).await.map_err(|_| Cause::NoAnswer { within: limit })??)
+}
+
+/// An address as its ticket names it, and what became of it where that is not the same.
+fn shown(host: &str, address: SocketAddr) -> String {
+    if host.parse() == Ok(address) { host.to_owned() } else { format!("{host} ({address})") }
+}
+
+impl From<ConnectionError> for Cause {
+    fn from(error: ConnectionError) -> Self {
+        match BootstrapClose::of(&error) {
+            Some(BootstrapClose::Overloaded) => return Self::Overloaded,
+            Some(close) => return Self::Closed(close),
+            None => {}
+        }
+        let code =
+            if let ConnectionError::ConnectionClosed(close) = &error { Some(close.error_code) } else { None };
+        if code == Some(TransportErrorCode::CONNECTION_REFUSED) {
+            return Self::Overloaded;
+        }
+        let by_peer = code.is_some();
+        match (tls::alert(&error), by_peer) {
+            (Some(AlertDescription::DecryptError), _) => Self::OtherNetwork,
+            (Some(AlertDescription::CertificateExpired), true) => Self::OwnCertificateExpired,
+            _ => Self::Connection(error),
+        }
+    }
+}
+
+impl From<FrameError> for Cause {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::ConnectionLost(error) => error.into(),
+            FrameError::Reset(code) => Self::Closed(BootstrapClose::from_number(code.into())),
+            FrameError::Finished | FrameError::Truncated | FrameError::Codec(_) | FrameError::Misused => {
+                Self::Answer(error)
+            }
+        }
+    }
+}
+
+/// One question and its answer, on a stream of their own. If this is dropped half-way, the bootstrap learns that nobody
+/// waits any more.
+pub(super) async fn exchange(
+    connection: &Connection,
+    request: &BootstrapRequest,
+) -> Result<BootstrapResponse, Cause> {
+    let (sender, mut receiver) = connection.open_bi().await?;
+    let mut sender = Unfinished::new(sender, BootstrapClose::Cancelled.number());
+    frames::write_frame(&mut sender, request).await?;
+    sender.finish();
+    Ok(frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES).await?)
+}

@@ -1,0 +1,154 @@
+//! Becoming a member, with a ticket, and staying one.
+
+use super::dial::{Dialer, exchange};
+use super::{Attempt, Cause, JoinError};
+use crate::net::authority::{Issued, public_key_of};
+use crate::net::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
+use crate::net::entropy;
+use crate::net::error::ErrorKind;
+use crate::net::identity::{Identity, Membership};
+use crate::net::join::{ChannelBinding, JoinRequest};
+use crate::net::keyfile::KeyFileError;
+use crate::net::ticket::Ticket;
+use crate::net::tls;
+use quinn::Connection;
+use rand::RngExt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+/// The first wait of a newcomer that finds its bootstraps overloaded; each further one is twice as long,
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// up to this. Then it gives up.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
+/// What it takes to join.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) ticket: Ticket,
+    pub(super) identity: Arc<Identity>,
+    pub(super) data: Option<PathBuf>,
+    pub(super) dialer: Dialer,
+    pub(super) answer_timeout: Duration,
+}
+
+/// Where a bootstrap was found: its place in the ticket, and a connection to it.
+pub(super) type Found = (usize, Connection);
+
+impl Entrance {
+    /// The ticket's bootstraps, each once, from the one at `first` on.
+    pub(super) fn bootstraps(&self, first: usize) -> impl Iterator<Item = (usize, &str)> {
+        let hosts = self.ticket.bootstraps();
+        let places = (first..).map(move |place| place % hosts.len().max(1)).take(hosts.len());
+        places.filter_map(move |place| Some((place, hosts.get(place)?.as_str())))
+    }
+
+    /// Where a member will find a bootstrap: the first whose name can be resolved.
+    pub(super) async fn look_up(&self) -> Result<(usize, SocketAddr), JoinError> {
+        let mut attempts = Vec::new();
+        for (place, host) in self.bootstraps(0) {
+            match self.dialer.resolve(host).await.map(|found| found.first().copied()) {
+                Ok(Some(address)) => return Ok((place, address)),
+                Ok(None) => {}
+                Err(cause) => attempts.push(Attempt { address: host.to_owned(), cause }),
+            }
+        }
+        Err(JoinError::of_attempts(attempts))
+    }
+
+    /// Joins at the first bootstrap that answers, and stores the membership. Where a whole fleet starts at once, patience
+    /// spares each of its nodes a restart.
+    pub(super) async fn join(&self, first: usize) -> Result<(Membership, Found), JoinError> {
+        let mut rng = entropy::seeded_rng();
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.join_once(first).await {
+                Err(error) if error.kind() == ErrorKind::Overloaded && wait <= LAST_WAIT => {
+                    tokio::time::sleep(wait.mul_f64(rng.random_range(0.5..1.5))).await;
+                    wait *= 2;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn join_once(&self, first: usize) -> Result<(Membership, Found), JoinError> {
+        let mut attempts = Vec::new();
+        for (place, host) in self.bootstraps(first) {
+            let config = tls::join_client(self.ticket.network());
+            let Some(connection) = self.dialer.connect(host, config, &mut attempts).await else { continue };
+            match self.join_over(&connection).await {
+                Ok(membership) => {
+                    BootstrapClose::Done.close(&connection);
+                    tracing::info!(node = %membership.node_id(), bootstrap = host, "joined the network");
+                    return Ok((self.keep(membership).await, (place, connection)));
+                }
+                Err(Refused::Finally(refusal)) => return Err(refusal.into()),
+                Err(Refused::Here(cause)) => {
+                    tracing::warn!(bootstrap = host, %cause, "could not join at a bootstrap");
+                    attempts.push(Attempt { address: host.to_owned(), cause });
+                }
+            }
+        }
+        Err(JoinError::of_attempts(attempts))
+    }
+
+    async fn join_over(&self, connection: &Connection) -> Result<Membership, Refused> {
+        let binding = ChannelBinding::of(connection);
+        let request = BootstrapRequest::Join(JoinRequest::new(&self.ticket, &self.identity, &binding));
+        let answer = timeout(self.answer_timeout, exchange(connection, &request)).await;
+        match answer.map_err(|_| Cause::NoAnswer { within: self.answer_timeout })?? {
+            BootstrapResponse::Issued(issued) => Ok(self.membership(issued)?),
+            BootstrapResponse::JoinRefused(refusal) => Err(Refused::Finally(refusal)),
+            BootstrapResponse::Answer(_) => Err(Cause::WrongAnswer.into()),
+        }
+    }
+
+    /// The membership that a certificate makes.
+    pub(super) fn membership(&self, issued: Issued) -> Result<Membership, Cause> {
+        let membership = Membership::new(Arc::clone(&self.identity), issued, self.ticket.network());
+        let ours = public_key_of(&membership.certificate).as_ref() == Some(self.identity.public_key());
+        if ours { Ok(membership) } else { Err(Cause::WrongAnswer) }
+    }
+
+    /// Stores it, if there is where. One that can't be stored is still good until the process ends.
+    pub(super) async fn keep(&self, membership: Membership) -> Membership {
+        if let Some(data) = self.data.clone() {
+            let stored = membership.clone();
+            match spawn_blocking(move || stored.store(&data)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the certificate is not stored"),
+                Err(error) => tracing::warn!(%error, "the certificate is not stored"),
+            }
+        }
+        membership
+    }
+}
+
+/// Why one bootstrap did not let this node in.
+enum Refused {
+    /// The network doesn't want it.
+    Finally(crate::net::join::Refusal),
+    /// Another bootstrap may do better.
+    Here(Cause),
+}
+
+impl From<Cause> for Refused {
+    fn from(cause: Cause) -> Self {
+        Self::Here(cause)
+    }
+}
+
+/// The identity and, if there is one that is still good, the membership in `data`.
+pub(super) fn load(
+    data: &Path,
+    ticket: &Ticket,
+) -> Result<(Arc<Identity>, Option<Membership>), KeyFileError> {
+    let identity = Arc::new(Identity::load_or_create(data)?);
+    let now = crate::net::clock::Clock::wall();
+    let membership = Membership::load(data, &identity, ticket.network(), now)?;
+    Ok((identity, membership))
+}

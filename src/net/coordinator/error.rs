@@ -1,0 +1,161 @@
+//! Why there is no bootstrap to talk to.
+
+use crate::net::bootstrap_rpc::BootstrapClose;
+use crate::net::error::ErrorKind;
+use crate::net::frames::FrameError;
+use crate::net::join::Refusal;
+use crate::net::keyfile::KeyFileError;
+use crate::net::tls::TlsError;
+use crate::net::transport::BindError;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a node is not, or no more, in touch with its network's bootstraps.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// None of the ticket's bootstraps could be reached.
+    #[error(
+        "no bootstrap answers: {}; check that it is running, and that the ticket names an address that leads to it",
+        Listed(attempts)
+    )]
+    NoBootstrap {
+        /// What was tried, in this order.
+        attempts: Vec<Attempt>,
+    },
+    /// A bootstrap of another network answers at the ticket's address, and none of ours.
+    #[error(
+        "the bootstrap at {address} belongs to another network than the ticket; if it was set up anew, ask for a new \
+         ticket (`hopline ticket new`)"
+    )]
+    OtherNetwork {
+        /// Where.
+        address: String,
+    },
+    /// A bootstrap doesn't admit this node.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The node's key or certificate can't be read or written.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// The node's certificate is of no use.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The node can't have a socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The tokio runtime on which the node joined has ended.
+    #[error("this node is shutting down")]
+    Ended,
+}
+
+impl JoinError {
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoBootstrap { attempts } if attempts.iter().any(Attempt::met_overload) => {
+                ErrorKind::Overloaded
+            }
+            Self::NoBootstrap { .. } => ErrorKind::Unreachable,
+            Self::OtherNetwork { .. } | Self::Refused(_) => ErrorKind::Refused,
+            Self::KeyFile(_) | Self::Tls(_) | Self::Bind(_) => ErrorKind::Local,
+            Self::Ended => ErrorKind::Closed,
+        }
+    }
+
+    /// Whether somebody said no: trying again does not help, another ticket may.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.kind() == ErrorKind::Refused
+    }
+
+    /// What to make of attempts of which none succeeded.
+    pub(super) fn of_attempts(attempts: Vec<Attempt>) -> Self {
+        if attempts.iter().any(|attempt| matches!(attempt.cause, Cause::Closed(BootstrapClose::Removed))) {
+            return Self::Refused(Refusal::Removed);
+        }
+        match attempts.iter().find(|attempt| matches!(attempt.cause, Cause::OtherNetwork)) {
+            Some(attempt) => Self::OtherNetwork { address: attempt.address.clone() },
+            None => Self::NoBootstrap { attempts },
+        }
+    }
+}
+
+/// One bootstrap that was tried in vain.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Its address as the ticket names it, and what a name was resolved to.
+    pub address: String,
+    /// What went wrong.
+    pub cause: Cause,
+}
+
+impl Attempt {
+    /// Whether the same may succeed soon.
+    pub(super) const fn met_overload(&self) -> bool {
+        matches!(self.cause, Cause::Overloaded)
+    }
+}
+
+/// What went wrong with one bootstrap.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The name could not be resolved.
+    #[error("name not resolved: {0}")]
+    Name(#[source] std::io::Error),
+    /// The name leads to no address, or only to ones of an IP family that this machine doesn't have.
+    #[error("no address that this machine can dial")]
+    NoAddress,
+    /// Nothing came back.
+    #[error("no answer within {} s", within.as_secs_f32())]
+    NoAnswer {
+        /// How long that was.
+        within: Duration,
+    },
+    /// The address can't be dialled at all.
+    #[error(transparent)]
+    Dial(quinn::ConnectError),
+    /// The connection failed, or broke.
+    #[error("{0}")]
+    Connection(#[source] quinn::ConnectionError),
+    /// It has more connections than it can take.
+    #[error("it is overloaded")]
+    Overloaded,
+    /// It has another network's key.
+    #[error("it belongs to another network")]
+    OtherNetwork,
+    /// It says that this node's certificate has ended.
+    #[error("this node's certificate has expired there")]
+    OwnCertificateExpired,
+    /// It closed the connection, or the question's stream.
+    #[error("it closed the connection: {0}")]
+    Closed(BootstrapClose),
+    /// What it answered is no answer.
+    #[error("bad answer: {0}")]
+    Answer(#[source] FrameError),
+    /// It answered something else than was asked.
+    #[error("an answer to another question")]
+    WrongAnswer,
+}
+
+impl Cause {
+    /// Whether the connection is over, so that another one may do better.
+    pub(super) const fn is_lost(&self) -> bool {
+        matches!(self, Self::Connection(_) | Self::Closed(_) | Self::Overloaded | Self::OwnCertificateExpired)
+    }
+}
+
+/// Attempts in one line.
+struct Listed<'a>(&'a [Attempt]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, Attempt { address, cause }) in self.0.iter().enumerate() {
+            let comma = if place == 0 { "" } else { ", " };
+            write!(f, "{comma}{address} ({cause})")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! The connection that is kept: how it comes about, what goes over it, and what happens when it breaks.
+
+use super::dial::exchange;
+use super::entrance::{Entrance, Found};
+use super::{Attempt, Cause, JoinError};
+use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
+use crate::net::clock::Clock;
+use crate::net::identity::Membership;
+use crate::net::tls;
+use quinn::Connection;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// What the handles of a node share.
+pub(super) struct Shared {
+    pub(super) entrance: Entrance,
+    pub(super) membership: watch::Sender<Membership>,
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+/// Of the connection.
+pub(super) struct State {
+    kept: Option<Connection>,
+    dialing: Option<watch::Receiver<Dialled>>,
+    /// Place in the ticket of the bootstrap to dial first: the one that answered last.
+    place: usize,
+    pub(super) address: SocketAddr,
+    /// Whether a bootstrap holds the certificate to have ended, whatever this machine's clock says.
+    rejoin: bool,
+    pub(super) failure: Option<Arc<JoinError>>,
+}
+
+/// What became of a dial, once it is over.
+type Dialled = Option<Result<Connection, Arc<JoinError>>>;
+
+/// How to come by a connection.
+enum Way {
+    /// There is one.
+    Kept(Connection),
+    /// Somebody is dialling already.
+    Joined(watch::Receiver<Dialled>),
+    /// A dial has just begun.
+    Begun(watch::Receiver<Dialled>),
+}
+
+async fn outcome(mut dial: watch::Receiver<Dialled>) -> Result<Connection, Arc<JoinError>> {
+    let outcome = dial.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+    outcome.unwrap_or_else(|| Err(Arc::new(JoinError::Ended)))
+}
+
+impl Shared {
+    /// For a member that will dial the bootstrap at `place`, `address`, first; on the present runtime.
+    pub(super) fn new(
+        entrance: Entrance,
+        membership: Membership,
+        place: usize,
+        address: SocketAddr,
+    ) -> Arc<Self> {
+        let state = State { kept: None, dialing: None, place, address, rejoin: false, failure: None };
+        let (membership, runtime) = (watch::Sender::new(membership), Handle::current());
+        Arc::new(Self { entrance, membership, runtime, state: Mutex::new(state) })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // No statement under this lock can leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request and its answer; `used` is the connection that it went over last, also if this is dropped.
+    pub(super) async fn request(
+        self: &Arc<Self>,
+        request: &BootstrapRequest,
+        fresh: bool,
+        used: &mut Option<Connection>,
+    ) -> Result<BootstrapResponse, Arc<JoinError>> {
+        let (connection, was_kept) = self.connection(fresh).await?;
+        let connection = used.insert(connection);
+        let cause = match exchange(connection, request).await {
+            Ok(response) => return Ok(response),
+            Err(cause) => cause,
+        };
+        let again = matches!(cause, Cause::OwnCertificateExpired) || (was_kept && cause.is_lost());
+        let failure = self.failed(Some(connection.clone()), cause);
+        if !again {
+            return Err(failure);
+        }
+        let connection = used.insert(self.connection(false).await?.0);
+        let answer = exchange(connection, request).await;
+        answer.map_err(|cause| self.failed(Some(connection.clone()), cause))
+    }
+
+    /// A connection to a bootstrap, and whether it is one that was kept. With `fresh` one made from now on, if possible to
+    /// another bootstrap than the last.
+    async fn connection(self: &Arc<Self>, fresh: bool) -> Result<(Connection, bool), Arc<JoinError>> {
+        match self.kept_or_dialled(fresh) {
+            Way::Kept(connection) => return Ok((connection, true)),
+            Way::Begun(dial) => return Ok((outcome(dial).await?, false)),
+            Way::Joined(dial) => {
+                if let Ok(connection) = outcome(dial).await {
+                    return Ok((connection, false));
+                }
+            }
+        }
+        // What failed was begun earlier, when things may have been worse.
+        match self.kept_or_dialled(false) {
+            Way::Kept(connection) => Ok((connection, true)),
+            Way::Begun(dial) | Way::Joined(dial) => Ok((outcome(dial).await?, false)),
+        }
+    }
+
+    fn kept_or_dialled(self: &Arc<Self>, fresh: bool) -> Way {
+        let mut state = self.state();
+        let alive = |kept: &&Connection| kept.close_reason().is_none();
+        if let Some(kept) = state.kept.as_ref().filter(alive).filter(|_| !fresh) {
+            return Way::Kept(kept.clone());
+        }
+        state.kept = None;
+        if let Some(dial) = state.dialing.as_ref().filter(|dial| dial.has_changed().is_ok()) {
+            return Way::Joined(dial.clone());
+        }
+        state.place += usize::from(fresh);
+        let dial = self.spawn_dial(state.place);
+        Way::Begun(state.dialing.insert(dial).clone())
+    }
+
+    /// Dials in a task of its own, so that it goes on if whoever needed it stops waiting.
+    fn spawn_dial(self: &Arc<Self>, first: usize) -> watch::Receiver<Dialled> {
+        let (done, outcome) = watch::channel(None);
+        let shared = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let result = shared.dial(first).await.map_err(Arc::new);
+            let mut state = shared.state();
+            state.dialing = None;
+            let result = match result {
+                Ok((place, connection)) => {
+                    state.place = place;
+                    state.address = connection.remote_address();
+                    state.kept = Some(connection.clone());
+                    Ok(connection)
+                }
+                Err(failure) => {
+                    state.failure = Some(Arc::clone(&failure));
+                    Err(failure)
+                }
+            };
+            drop(state);
+            done.send_replace(Some(result));
+        });
+        outcome
+    }
+
+    /// A connection to the first bootstrap that answers a member, the one at `first` and those after it in the ticket.
+    async fn dial(&self, first: usize) -> Result<Found, JoinError> {
+        let mut membership = self.membership.borrow().clone();
+        if self.state().rejoin || membership.expires <= Clock::wall() {
+            tracing::warn!("this node's certificate has ended; joining anew");
+            membership = self.entrance.join(first).await?.0;
+            self.state().rejoin = false;
+            self.membership.send_replace(membership.clone());
+        }
+        let config = tls::bootstrap_client(&membership)?;
+        let mut attempts = Vec::new();
+        for (place, host) in self.entrance.bootstraps(first) {
+            let connecting = self.entrance.dialer.connect(host, config.clone(), &mut attempts);
+            if let Some(connection) = connecting.await {
+                return Ok((place, connection));
+            }
+        }
+        Err(JoinError::of_attempts(attempts))
+    }
+
+    /// Notes what went wrong over `used`, which is not kept for the next question.
+    pub(super) fn failed(&self, used: Option<Connection>, cause: Cause) -> Arc<JoinError> {
+        let address = used.as_ref().map_or_else(|| self.state().address, Connection::remote_address);
+        tracing::warn!(bootstrap = %address, %cause, "a question to a bootstrap failed");
+        let mut state = self.state();
+        let is_it =
+            |kept: &Connection| used.as_ref().is_some_and(|used| used.stable_id() == kept.stable_id());
+        state.kept.take_if(|kept| is_it(kept));
+        state.rejoin |= matches!(cause, Cause::OwnCertificateExpired);
+        let attempt = Attempt { address: address.to_string(), cause };
+        let failure = Arc::new(JoinError::of_attempts(vec![attempt]));
+        state.failure = Some(Arc::clone(&failure));
+        failure
+    }
+}

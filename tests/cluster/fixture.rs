@@ -1,0 +1,241 @@
+//! A network of real processes, ended with the test whatever becomes of it.
+
+use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// How long anything may take before a test counts as hung.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A process of the binary under test.
+pub struct Process {
+    child: Child,
+    /// The fields of its `ready` line.
+    pub ready: Value,
+    lines: mpsc::Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+/// What a process that ended left behind.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: Vec<String>,
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts `hopline` with these arguments and waits for its `ready` line.
+    pub fn serve(home: &Path, ticket: &str, args: &[&str]) -> Self {
+        let mut process = Self::start(home, ticket, args);
+        match process.lines.recv_timeout(PATIENCE) {
+            Ok(line) => {
+                let fields =
+                    line.strip_prefix("ready ").unwrap_or_else(|| panic!("{args:?} began with {line:?}"));
+                process.ready = serde_json::from_str(fields).unwrap();
+                process
+            }
+            Err(_) => panic!("{args:?} did not get ready: {}", process.end().stderr),
+        }
+    }
+
+    /// Starts `hopline` with these arguments.
+    pub fn start(home: &Path, ticket: &str, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hopline"))
+            .args(args)
+            .env("XDG_STATE_HOME", home)
+            .env("HOPLINE_TICKET", ticket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut pipe = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = pipe.read_to_string(&mut text);
+            text
+        });
+        Self { child, ready: Value::Null, lines, stderr: Some(stderr) }
+    }
+
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line that it prints.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line on stdout")
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its own end.
+    pub fn finish(mut self) -> Ended {
+        drop(self.child.stdin.take());
+        let stdout = self.lines.iter().collect();
+        let status = self.child.wait().unwrap();
+        Ended { status, stdout, stderr: self.stderr() }
+    }
+
+    /// All of its stderr, once it has ended.
+    pub fn stderr(&mut self) -> String {
+        self.stderr.take().unwrap().join().unwrap()
+    }
+
+    fn end(mut self) -> Ended {
+        self.kill();
+        self.finish()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `hopline` to its end, with `input` on stdin.
+pub fn run(home: &Path, ticket: &str, args: &[&str], input: &[u8]) -> Ended {
+    let mut process = Process::start(home, ticket, args);
+    process.stdin().write_all(input).unwrap();
+    process.finish()
+}
+
+/// A bootstrap and relays.
+pub struct Cluster {
+    pub home: tempfile::TempDir,
+    pub bootstrap: Process,
+    pub ticket: String,
+    pub relays: BTreeMap<String, Process>,
+}
+
+impl Cluster {
+    pub fn start(relays: usize) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("bootstrap");
+        let bootstrap = Process::serve(home.path(), "", &["bootstrap", "--data", data.to_str().unwrap()]);
+        let ticket = bootstrap.ready["ticket"].as_str().unwrap().to_owned();
+        let mut cluster = Self { home, bootstrap, ticket, relays: BTreeMap::new() };
+        for n in 1..=relays {
+            cluster.add_relay(&format!("r{n}"));
+        }
+        cluster
+    }
+
+    /// Ends the bootstrap; what it had logged.
+    pub fn bootstrap_log(&mut self) -> String {
+        self.bootstrap.signal("-TERM");
+        self.bootstrap.stderr()
+    }
+
+    pub fn add_relay(&mut self, name: &str) {
+        let relay = self.serve(&["relay", "--name", name]);
+        self.relays.insert(name.to_owned(), relay);
+    }
+
+    pub fn serve(&self, args: &[&str]) -> Process {
+        Process::serve(self.home.path(), &self.ticket, args)
+    }
+
+    pub fn start_process(&self, args: &[&str]) -> Process {
+        Process::start(self.home.path(), &self.ticket, args)
+    }
+
+    pub fn run(&self, args: &[&str], input: &[u8]) -> Ended {
+        run(self.home.path(), &self.ticket, args, input)
+    }
+
+    pub fn kill(&mut self, relay: &str) {
+        self.relays.remove(relay).unwrap_or_else(|| panic!("no relay {relay}")).kill();
+    }
+
+    /// Joins as an endpoint of this very process.
+    pub async fn join(&self) -> Endpoint {
+        Endpoint::join(self.ticket.parse().unwrap(), Options::default()).await.unwrap()
+    }
+}
+
+/// Follows one flow's chain by its events.
+pub struct Chain {
+    events: broadcast::Receiver<FlowEvent>,
+    pub hops: Vec<Hop>,
+    pub rerouted: usize,
+}
+
+impl Chain {
+    pub fn of(endpoint: &Endpoint) -> Self {
+        Self { events: endpoint.events(), hops: Vec::new(), rerouted: 0 }
+    }
+
+    /// Waits for an event of a kind, taking in all before it.
+    pub async fn until(&mut self, is_it: impl Fn(&FlowEvent) -> bool) -> FlowEvent {
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event").unwrap();
+            self.take_in(&event);
+            if is_it(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// Who serves a hop now, the nearest being 1.
+    pub fn primary(&mut self, hop: usize) -> String {
+        while let Ok(event) = self.events.try_recv() {
+            self.take_in(&event);
+        }
+        self.hops[hop - 1].primary.clone()
+    }
+
+    fn take_in(&mut self, event: &FlowEvent) {
+        match event {
+            FlowEvent::Chain { hops, .. }
+            | FlowEvent::BackupReplaced { hops, .. }
+            | FlowEvent::Rebuilt { hops, .. } => self.hops.clone_from(hops),
+            FlowEvent::Rerouted { hop, to, .. } => {
+                self.rerouted += 1;
+                self.hops[usize::from(*hop) - 1].primary.clone_from(to);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Bytes that no two offsets within reach of each other share a run of.
+pub fn pattern(length: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}

@@ -1,0 +1,16 @@
+//! Black-box tests: real processes of the `hopline` binary on loopback, real QUIC, real kills.
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test may fail any way it likes"
+)]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it waits for")]
+
+mod fixture;
+
+mod failover;
+mod messages;
+mod misuse;
+mod secrecy;
