@@ -158,8 +158,8 @@ struct Flow {
     /// When another candidate may be asked for again, and after how many attempts.
     backup_due: Time,
     backup_attempts: u32,
-    /// Who served when it was last asked for.
-    backup_active: Option<NodeId>,
+    /// Whether other candidates were asked for because these are of no use.
+    is_stuck: bool,
     /// When an origin that has everything leaves.
     leave_due: Option<Time>,
     /// Terminal codes that an origin was told and has not believed yet.
@@ -557,7 +557,7 @@ impl Flow {
             upkeep_due: None,
             backup_due: now,
             backup_attempts: 0,
-            backup_active: None,
+            is_stuck: false,
             leave_due: None,
             doubted: 0,
             route_wanted: false,

@@ -138,7 +138,7 @@ impl Flows {
         if flow.is_origin() {
             self.want_route(key, now);
         } else {
-            self.want_backup(key, now, actions);
+            self.want_candidates(key, now, actions);
         }
     }
 
@@ -313,6 +313,5 @@ impl Flows {
             actions.push(Action::Control { link: prev.link(), control });
         }
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
-        self.want_backup(key, now, actions);
     }
 }

@@ -100,25 +100,51 @@ impl Flows {
 
     // ---- another backup ----
 
-    /// Asks for another candidate if the next hop has none standing by: the origin its owner, a relay the origin.
+    /// Asks for another candidate if one serves the next hop and none stands by.
     pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key) else { return };
-        let leads_to_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup_due <= now) else { return };
+        let current = flow.next_hop.current().filter(|_| flow.splice.is_next_answered());
+        let Some(active) = current.map(|candidate| candidate.node) else { return };
         let usable = self.usable(flow);
-        let is_up = |node: &NodeId| self.standing(*node) == Standing::Up;
-        let serves = |candidate: &&Candidate| flow.splice.is_next_answered() && is_up(&candidate.node);
-        let active = flow.next_hop.current().filter(serves).map(|candidate| candidate.node);
-        let is_new_need = active.is_none() && flow.backup_active.is_some();
-        let is_due = flow.backup_due <= now || is_new_need;
-        if leads_to_target || !is_due || (usable.len() >= PROTECTED && active.is_some()) {
+        if usable.contains(&active) && usable.len() < PROTECTED {
+            self.ask_for_candidates(key, Some(active), &usable, now, actions);
+        }
+    }
+
+    /// Asks for other candidates as none of the present ones can be reached. The first time that can't wait.
+    pub(super) fn want_candidates(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if !flow.is_stuck {
+            (flow.is_stuck, flow.backup_due, flow.backup_attempts) = (true, now, 0);
+        }
+        let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup_due <= now) else { return };
+        let mut usable = self.usable(flow);
+        usable.retain(|node| self.standing(*node) == Standing::Up);
+        self.ask_for_candidates(key, None, &usable, now, actions);
+    }
+
+    /// The origin asks its owner, a relay the origin.
+    fn ask_for_candidates(
+        &mut self,
+        key: FlowKey,
+        active: Option<NodeId>,
+        usable: &[NodeId],
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let leads_to_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
+        if leads_to_target {
             return;
         }
-        let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
+        let pause = FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(MAX_PAUSE_DOUBLINGS));
+        flow.backup_due = now + pause;
+        flow.backup_attempts += 1;
         if flow.is_origin() {
             self.news.push(News::WantsBackup { flow: key, hop: scope.hop, active });
         } else if let Some(prev) = flow.splice.prev() {
-            let serves = |node: &NodeId| usable.contains(node) && (active.is_some() || is_up(node));
-            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !serves(&c.node));
+            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
             let wish = BackupWish {
                 hop: scope.hop,
                 version: scope.version,
@@ -127,14 +153,6 @@ impl Flows {
             };
             actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
         }
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        if is_new_need {
-            flow.backup_attempts = 0;
-        }
-        flow.backup_active = active;
-        flow.backup_due =
-            now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(MAX_PAUSE_DOUBLINGS));
-        flow.backup_attempts += 1;
         self.schedule(key);
     }
 
