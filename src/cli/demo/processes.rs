@@ -257,10 +257,6 @@ impl<'a> Relays<'a> {
         }
     }
 
-    pub(in crate::cli) fn processes(&self) -> &[Process] {
-        &self.running
-    }
-
     fn spawn(&mut self) -> Result<&mut Process, Failure> {
         self.started += 1;
         let name = format!("r{}", self.started);

@@ -138,7 +138,7 @@ impl Flows {
         if flow.is_origin() {
             self.want_route(key, now);
         } else {
-            self.want_backup(key, now, actions);
+            self.want_candidates(key, now, actions);
         }
     }
 
@@ -175,17 +175,31 @@ impl Flows {
         }
     }
 
-    /// A link that flows wait for is up, or could not be had. A flow that is only being opened gives the relay that was
-    /// planned for it a head start (as in RFC 8305); in a repair the first that can be had is taken.
+    /// A link that flows wait for is up. A flow that is only being opened gives the candidate that was planned for it a
+    /// head start (as in RFC 8305); in a repair the first that can be had is taken.
     pub(super) fn dial_waiting(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
             let Some(flow) = self.flows.get_mut(&key) else { continue };
-            if flow.is_opening() && flow.next_hop.place(peer) != Some(0) {
+            let is_planned = flow.next_hop.place(peer) == Some(0);
+            if flow.is_opening() && !is_planned {
                 let patience = now + self.config.head_start;
                 flow.dial_due = flow.dial_due.map(|due| due.min(patience));
+                flow.repair =
+                    flow.repair.or(Some(Repair { cause: Cause::Unreachable, from: Some(0), since: now }));
                 self.schedule(key);
                 continue;
             }
+            if is_planned {
+                flow.repair = flow.repair.filter(|_| flow.splice.dials() > 0);
+            }
+            self.dial(key, now, actions);
+            self.settle(key, now, actions);
+        }
+    }
+
+    /// A link that flows wait for could not be had: they take another, if there is one.
+    pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.waiting.remove(&peer).unwrap_or_default() {
             self.dial(key, now, actions);
             self.settle(key, now, actions);
         }
@@ -299,6 +313,5 @@ impl Flows {
             actions.push(Action::Control { link: prev.link(), control });
         }
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
-        self.want_backup(key, now, actions);
     }
 }
