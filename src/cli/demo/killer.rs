@@ -8,6 +8,7 @@ use crate::endpoint::{FlowEvent, Hop};
 use crate::proto::id::FlowId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::{Instant, timeout_at};
@@ -165,9 +166,21 @@ impl<'a> Killer<'a> {
             ));
         }
         let repair = self.repaired(&relay, hop).await?;
-        let gap = self.progress.flows_again().await?;
+        let gap = self.flows_again().await?;
         let replacement = self.relays.add().await?;
         Ok(Kill { relay, hop, repair, gap, replacement })
+    }
+
+    /// Waits until data flows again, minding what happens to the flow until then.
+    async fn flows_again(&mut self) -> Result<Duration, Failure> {
+        let mut flows = pin!(self.progress.flows_again());
+        let never = Instant::now() + REPAIR_TIMEOUT * 2;
+        loop {
+            tokio::select! {
+                gap = &mut flows => return gap,
+                event = self.event(never) => drop(event?),
+            }
+        }
     }
 
     async fn repaired(&mut self, dead: &str, at: u8) -> Result<Repair, Failure> {
