@@ -12,7 +12,6 @@
 //! Run each role on a current-thread runtime: for one link it moves more bytes at less CPU than a multi-threaded one.
 //! Tried and left out, for no gain on loopback: a read buffer below the end-to-end TLS, more chunks at once, windows of
 //! 4 MiB. Slower over three relays: windows below 1 MiB or of 8 MiB, packets of 1,452, 4,000 or 9,000 bytes.
-#![cfg_attr(test, allow(dead_code, reason = "as a bench target of its own it is only tested"))]
 
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};

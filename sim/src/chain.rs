@@ -15,7 +15,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// A relay or an endpoint.
-pub enum Role {
+pub(crate) enum Role {
     /// A relay.
     Relay(Box<Relay>),
     /// An endpoint.
@@ -111,6 +111,8 @@ impl fmt::Display for Outcome {
 }
 
 const CHUNK: u64 = 4096;
+/// How fast the origin's application sends.
+const BYTES_A_MICROSECOND: u64 = 4;
 const BETWEEN_KILLS: Duration = Duration::from_millis(100);
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
@@ -239,17 +241,21 @@ impl Run {
     }
 
     fn opened(&self) -> Option<FlowKey> {
-        self.world.nodes.get(self.origin)?.notices.iter().find_map(|notice| match notice {
-            Notice::Opened { flow, .. } => Some(*flow),
-            _ => None,
-        })
+        self.world
+            .nodes
+            .get(self.origin)?
+            .notices
+            .iter()
+            .find_map(|notice| if let Notice::Opened { flow, .. } = notice { Some(*flow) } else { None })
     }
 
     /// The origin's application sends at a steady rate, so that every kill hits a flow under way.
     fn feed(&mut self, key: FlowKey, total: u64, start: Time) {
         let Outcome { sent, .. } = &mut self.outcome;
         let (mut at, now) = (*sent, self.world.now);
-        let due = (now.since(start).as_secs_f64() * 4e6) as u64;
+        let due = u64::try_from(now.since(start).as_micros())
+            .unwrap_or(u64::MAX)
+            .saturating_mul(BYTES_A_MICROSECOND);
         self.world.with(self.origin, |role, now, actions| {
             while at < total.min(due) && role.flows().may_send(&key).is_some_and(|(room, _)| room) {
                 let end = (at + CHUNK).min(total);
@@ -319,10 +325,10 @@ impl Run {
             }
         });
         let notices = self.world.nodes.get(self.origin).map(|node| &node.notices);
-        self.outcome.ended = notices.into_iter().flatten().find_map(|notice| match notice {
-            Notice::Ended { code, .. } => Some(*code),
-            _ => None,
-        });
+        self.outcome.ended = notices
+            .into_iter()
+            .flatten()
+            .find_map(|notice| if let Notice::Ended { code, .. } = notice { Some(*code) } else { None });
     }
 
     /// Kills the relay that carries the flow at the next hop in turn.

@@ -192,7 +192,7 @@ impl Endpoint {
         actions: &mut Vec<Action>,
     ) {
         if let Ok(Response::Replaced(record)) = result {
-            self.backups.found(flow, hop);
+            self.backups.remove(flow, hop);
             self.flows.backup_found(flow, &record, now, actions);
         } else if self.backups.refused(flow, hop, now) {
             // Somebody on the chain reaches nobody, and there is nobody else for that hop.

@@ -158,8 +158,8 @@ struct Flow {
     /// When another candidate may be asked for again, and after how many attempts.
     backup_due: Time,
     backup_attempts: u32,
-    /// Who served when it was last asked for.
-    backup_active: Option<NodeId>,
+    /// Whether other candidates were asked for because these are of no use.
+    is_stuck: bool,
     /// When an origin that has everything leaves.
     leave_due: Option<Time>,
     /// Terminal codes that an origin was told and has not believed yet.
@@ -263,15 +263,13 @@ impl Flows {
                 }
                 self.news.push(News::PeerUp(peer));
                 self.dial_waiting(peer, now, actions);
-                for key in self.flows_with(peer) {
-                    self.keep_warm(key, now, actions);
-                }
+                self.prepare_peer(peer, now, actions);
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::ConnectFailed { peer } => {
                 let first = self.links.connect_failed(peer, now);
                 self.news.push(News::PeerUnreachable { node: peer, first });
-                self.dial_waiting(peer, now, actions);
+                self.waiting_failed(peer, now, actions);
                 self.want_backups(peer, now, actions);
             }
             Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
@@ -422,7 +420,7 @@ impl Flows {
             return None;
         }
         route.open()?;
-        let rights = Rights::Origin { route };
+        let rights = Rights::Origin { route, past: VecDeque::new() };
         let next_hop = NextHop::new(rights.next_candidates()?);
         let mut opened = Flow::new(Splice::origin(), rights, next_hop, now);
         opened.alone_since = Some(now);
@@ -559,7 +557,7 @@ impl Flow {
             upkeep_due: None,
             backup_due: now,
             backup_attempts: 0,
-            backup_active: None,
+            is_stuck: false,
             leave_due: None,
             doubted: 0,
             route_wanted: false,

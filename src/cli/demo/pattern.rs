@@ -237,6 +237,11 @@ impl Verifier {
 const NO_FAULTS: Faults = Faults { lost: 0, duplicated: 0, reordered: 0 };
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::single_range_in_vec_init,
+    reason = "small numbers, and lists of ranges"
+)]
 mod tests {
     use super::*;
 

@@ -72,8 +72,10 @@ impl Bootstrap {
             Some(target) => self.attachments_of(target, &opened, &request)?,
             None => self.relays_for(&opened, &request, now)?,
         };
-        // Whoever has a working relay needs a second; whoever has none is helped by one.
-        let needed = if request.active.is_some() { CANDIDATES } else { 1 };
+        // Whoever has a working relay needs a second, or at least to know that the other one is of no use; whoever has
+        // none is helped by one.
+        let shrinks = opened.old.iter().any(|old| request.exclude.contains(&old.node));
+        let needed = if request.active.is_some() && !shrinks { CANDIDATES } else { 1 };
         if candidates.len() < needed {
             return Err(Refusal::NoSpare);
         }

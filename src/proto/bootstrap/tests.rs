@@ -268,7 +268,12 @@ fn the_last_hop_follows_the_targets_attachments() {
         let exclude: Vec<NodeId> = exclude.iter().map(|n| relay(*n)).collect();
         bootstrap.answer(ORIGIN, replace(&route, 2, active.map(relay), &exclude), at(2))
     };
-    assert_eq!(refused(ask(&mut bootstrap, Some(8), &[7])), Refusal::NoSpare, "not yet attached anew");
+    let record = replaced(ask(&mut bootstrap, Some(8), &[7]));
+    assert_eq!(
+        open(&route, &record),
+        [relay(8)],
+        "not yet attached anew: at least nobody tries the dead one again"
+    );
     let third = (0..7).find(|n| relay(*n) != asker && !candidates(&route, 1).contains(&relay(*n))).unwrap();
     lease(bootstrap.answer(TARGET, target_offer(&[8, third]), at(2)));
     let record = replaced(ask(&mut bootstrap, Some(8), &[7]));
@@ -279,7 +284,7 @@ fn the_last_hop_follows_the_targets_attachments() {
     assert_eq!(open(&route, &record), [relay(third)], "one is better than none");
     assert_eq!(refused(ask(&mut bootstrap, None, &[8, third])), Refusal::NoSpare);
     bootstrap.answer(TARGET, Request::Deregister, at(3));
-    assert_eq!(refused(ask(&mut bootstrap, Some(8), &[7])), Refusal::NoSpare);
+    assert_eq!(refused(ask(&mut bootstrap, Some(8), &[])), Refusal::NoSpare);
 }
 
 #[test]
@@ -288,7 +293,12 @@ fn a_pool_without_a_spare_says_so() {
     let route = plan(&mut bootstrap, 2).route;
     let [a, b] = candidates(&route, 1)[..] else { panic!("two candidates") };
     let request = replace(&route, 1, Some(b), &[a]);
-    assert_eq!(refused(bootstrap.answer(ORIGIN, request.clone(), at(2))), Refusal::NoSpare);
+    let record = replaced(bootstrap.answer(ORIGIN, request.clone(), at(2)));
+    assert_eq!(open(&route, &record), [b], "nobody shall try the dead one again");
+    let mut shrunk = route.clone();
+    shrunk.records[0] = record;
+    let again = replace(&shrunk, 1, Some(b), &[a]);
+    assert_eq!(refused(bootstrap.answer(ORIGIN, again, at(2))), Refusal::NoSpare);
     lease(bootstrap.answer(relay(9), relay_offer(9), at(3)));
     let record = replaced(bootstrap.answer(ORIGIN, request, at(3)));
     assert_eq!(open(&route, &record), [b, relay(9)]);
@@ -300,8 +310,13 @@ fn any_bootstrap_of_the_network_replaces_also_one_that_has_just_started() {
     let route = plan(&mut bootstrap, 3).route;
     let [a, b] = candidates(&route, 1)[..] else { panic!("two candidates") };
     let mut restarted = empty();
+    let request = replace(&route, 1, Some(a), &[]);
+    assert_eq!(
+        refused(restarted.answer(ORIGIN, request, at(2))),
+        Refusal::NoSpare,
+        "it does not know b is alive"
+    );
     let request = replace(&route, 1, Some(a), &[b]);
-    assert_eq!(refused(restarted.answer(ORIGIN, request.clone(), at(2))), Refusal::NoSpare);
     lease(restarted.answer(relay(9), relay_offer(9), at(3)));
     let record = replaced(restarted.answer(ORIGIN, request, at(3)));
     assert_eq!(open(&route, &record), [a, relay(9)]);

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// The first pause between two questions for the same hop; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The same for a hop that nobody serves.
+const FIRST_URGENT_PAUSE: Duration = Duration::from_millis(10);
 /// After so many questions it is up to the relay to wish again.
 const MAX_ATTEMPTS: u32 = 7;
 
@@ -36,7 +38,9 @@ impl Backups {
         let fresh = Wanted { active, attempts: 0, asking: false };
         let wanted = self.wanted.entry((flow, hop)).or_insert(fresh);
         let is_news = wanted.attempts == 0 || wanted.active != active;
-        wanted.active = active;
+        if wanted.active != active {
+            (wanted.active, wanted.attempts) = (active, 0);
+        }
         if wanted.asking || !is_news {
             return false;
         }
@@ -45,22 +49,24 @@ impl Backups {
         true
     }
 
-    /// There is another candidate.
-    pub(super) fn found(&mut self, flow: FlowKey, hop: u8) {
+    /// No more is to be asked for a hop.
+    pub(super) fn remove(&mut self, flow: FlowKey, hop: u8) {
         self.wanted.remove(&(flow, hop));
         self.due.set((flow, hop), None);
     }
 
-    /// There is none yet. Returns whether the hop needs one to work at all; then this is not the place to wait for it.
+    /// There is none yet. Returns whether nobody serves the hop: then another route may help.
     pub(super) fn refused(&mut self, flow: FlowKey, hop: u8, now: Time) -> bool {
         let Some(wanted) = self.wanted.get_mut(&(flow, hop)) else { return false };
         let is_urgent = wanted.active.is_none();
+        let pause = if is_urgent { FIRST_URGENT_PAUSE } else { FIRST_PAUSE };
+        let again = now + pause * (1 << wanted.attempts);
         wanted.asking = false;
         wanted.attempts += 1;
-        if is_urgent || wanted.attempts >= MAX_ATTEMPTS {
-            self.found(flow, hop);
+        if wanted.attempts >= MAX_ATTEMPTS {
+            self.remove(flow, hop);
         } else {
-            self.due.set((flow, hop), Some(now + FIRST_PAUSE * (1 << wanted.attempts)));
+            self.due.set((flow, hop), Some(again));
         }
         is_urgent
     }
@@ -87,7 +93,7 @@ impl Backups {
         let hops =
             self.wanted.range((flow, 0)..=(flow, u8::MAX)).map(|((_, hop), _)| *hop).collect::<Vec<u8>>();
         for hop in hops {
-            self.found(flow, hop);
+            self.remove(flow, hop);
         }
     }
 }

@@ -86,7 +86,6 @@ impl Flows {
                 self.keep_warm(key, now, actions);
                 self.reconsider(key, now, actions);
                 self.settle(key, now, actions);
-                self.want_backup(key, now, actions);
                 Ok(())
             }
         }
@@ -128,10 +127,11 @@ impl Flows {
             Ok(()) => {
                 flow.dial_due = None;
                 flow.alone_since = None;
-                flow.stuck_since = None;
+                (flow.stuck_since, flow.is_stuck) = (None, false);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
                 self.send_down(key, &late, actions);
                 self.repaired(key, now, actions);
+                self.want_backup(key, now, actions);
                 self.settle(key, now, actions);
             }
             Err(violation) if flow.is_origin() => self.misbehaved(leg, violation, now, actions),

@@ -5,18 +5,26 @@ use crate::proto::frame::{Cause, CloseCode, Control, Reroute};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
 use crate::proto::machine::{Action, LinkId, Notice};
+use crate::proto::record::Candidate;
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
 use std::time::Duration;
 
 /// A next hop that failed and is being replaced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Repair {
     cause: Cause,
-    /// Place of the candidate that failed first.
-    from: Option<usize>,
+    /// The candidate that failed first; a newer record may not name it any more.
+    from: Option<Candidate>,
     /// The last sign of life from it.
     since: Time,
+}
+
+impl Repair {
+    /// A flow that is being opened goes over another candidate than the one that was planned.
+    fn unplanned(flow: &Flow, now: Time) -> Self {
+        Self { cause: Cause::Unreachable, from: flow.next_hop.get(0).cloned(), since: now }
+    }
 }
 
 /// The first pause before a candidate that failed is dialled again; doubled each time.
@@ -138,7 +146,7 @@ impl Flows {
         if flow.is_origin() {
             self.want_route(key, now);
         } else {
-            self.want_backup(key, now, actions);
+            self.want_candidates(key, now, actions);
         }
     }
 
@@ -168,24 +176,38 @@ impl Flows {
     pub(super) fn doubt_is_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.doubt_due = None;
-        let current = flow.next_hop.current().map(|candidate| candidate.node);
-        let is_linked = flow.splice.next().is_some();
-        if is_linked && current.is_some_and(|node| self.standing(node) >= Standing::Suspect) {
+        let peer = flow.splice.next().and_then(|next| self.links.peer(next.link()));
+        if peer.is_some_and(|node| self.standing(node) >= Standing::Suspect) {
             self.leave_next(key, Cause::Silence, now, actions);
         }
     }
 
-    /// A link that flows wait for is up, or could not be had. A flow that is only being opened gives the relay that was
-    /// planned for it a head start (as in RFC 8305); in a repair the first that can be had is taken.
+    /// A link that flows wait for is up. A flow that is only being opened gives the candidate that was planned for it a
+    /// head start (as in RFC 8305); in a repair the first that can be had is taken.
     pub(super) fn dial_waiting(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
             let Some(flow) = self.flows.get_mut(&key) else { continue };
-            if flow.is_opening() && flow.next_hop.place(peer) != Some(0) {
+            let is_planned = flow.next_hop.place(peer) == Some(0);
+            if flow.is_opening() && !is_planned {
                 let patience = now + self.config.head_start;
                 flow.dial_due = flow.dial_due.map(|due| due.min(patience));
+                if flow.repair.is_none() {
+                    flow.repair = Some(Repair::unplanned(flow, now));
+                }
                 self.schedule(key);
                 continue;
             }
+            if is_planned {
+                flow.repair = flow.repair.take().filter(|_| flow.splice.dials() > 0);
+            }
+            self.dial(key, now, actions);
+            self.settle(key, now, actions);
+        }
+    }
+
+    /// A link that flows wait for could not be had: they take another, if there is one.
+    pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.waiting.remove(&peer).unwrap_or_default() {
             self.dial(key, now, actions);
             self.settle(key, now, actions);
         }
@@ -217,7 +239,8 @@ impl Flows {
             && flow.repair.is_none()
             && flow.splice.dials() > 0
         {
-            flow.repair = Some(Repair { cause, from: flow.next_hop.current_place(), since: since.min(now) });
+            let from = flow.next_hop.current().cloned();
+            flow.repair = Some(Repair { cause, from, since: since.min(now) });
         }
     }
 
@@ -250,8 +273,8 @@ impl Flows {
             };
         };
         let current = flow.next_hop.current_place();
-        let node = flow.next_hop.current().map(|candidate| candidate.node);
-        if node.is_some_and(|node| self.standing(node) < Standing::Suspect) {
+        // Whoever serves goes on, also if a newer record does not name it.
+        if self.links.peer(next.link()).is_some_and(|node| self.standing(node) < Standing::Suspect) {
             return;
         }
         if flow.next_hop.choose(|node| self.standing(node)) != current {
@@ -277,20 +300,19 @@ impl Flows {
     pub(super) fn repaired(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let elsewhere = flow.next_hop.current_place() != Some(0) && flow.splice.dials() == 1;
-        let unplanned = Repair { cause: Cause::Unreachable, from: Some(0), since: now };
-        let Some(repair) = flow.repair.take().or(elsewhere.then_some(unplanned)) else { return };
+        let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
+        let Some(repair) = flow.repair.take().or(unplanned) else { return };
         let Some(record) = flow.rights.records().first() else { return };
         let place = |n: Option<usize>| n.and_then(|n| u8::try_from(n).ok()).unwrap_or(u8::MAX);
         let reroute = Reroute {
             hop: record.scope.hop,
             version: record.scope.version,
-            from: place(repair.from),
+            from: place(repair.from.as_ref().and_then(|from| flow.next_hop.place(from.node))),
             to: place(flow.next_hop.current_place()),
             cause: repair.cause,
             gap_us: u32::try_from(now.since(repair.since).as_micros()).unwrap_or(u32::MAX),
         };
-        let candidate = |n: u8| flow.next_hop.get(usize::from(n)).cloned();
-        let (from, to) = (candidate(reroute.from), candidate(reroute.to));
+        let (from, to) = (repair.from, flow.next_hop.current().cloned());
         if let Some(from) = &from {
             flow.note_failed(from.node, now);
         }
@@ -299,6 +321,5 @@ impl Flows {
             actions.push(Action::Control { link: prev.link(), control });
         }
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
-        self.want_backup(key, now, actions);
     }
 }

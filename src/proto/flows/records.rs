@@ -14,6 +14,7 @@ use crate::proto::record::{Candidate, MAX_RECORDS, Record, Route, Tag};
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
 use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Candidates that a hop should have: one that serves and one that stands by.
@@ -69,6 +70,13 @@ impl Flows {
         }
     }
 
+    /// A link to `peer` is up: if it stands by for a flow, it is told what it has to know for that.
+    pub(super) fn prepare_peer(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.flows_with(peer) {
+            self.keep_warm(key, now, actions);
+        }
+    }
+
     /// This node may be needed as a backup: it wishes for links to the hop after its own.
     pub(super) fn prepare(
         &mut self,
@@ -93,25 +101,51 @@ impl Flows {
 
     // ---- another backup ----
 
-    /// Asks for another candidate if the next hop has none standing by: the origin its owner, a relay the origin.
+    /// Asks for another candidate if one serves the next hop and none stands by.
     pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key) else { return };
-        let leads_to_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup_due <= now) else { return };
+        let current = flow.next_hop.current().filter(|_| flow.splice.is_next_answered());
+        let Some(active) = current.map(|candidate| candidate.node) else { return };
         let usable = self.usable(flow);
-        let is_up = |node: &NodeId| self.standing(*node) == Standing::Up;
-        let serves = |candidate: &&Candidate| flow.splice.is_next_answered() && is_up(&candidate.node);
-        let active = flow.next_hop.current().filter(serves).map(|candidate| candidate.node);
-        let is_new_need = active.is_none() && flow.backup_active.is_some();
-        let is_due = flow.backup_due <= now || is_new_need;
-        if leads_to_target || !is_due || (usable.len() >= PROTECTED && active.is_some()) {
+        if usable.contains(&active) && usable.len() < PROTECTED {
+            self.ask_for_candidates(key, Some(active), &usable, now, actions);
+        }
+    }
+
+    /// Asks for other candidates as none of the present ones can be reached. The first time that can't wait.
+    pub(super) fn want_candidates(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if !flow.is_stuck {
+            (flow.is_stuck, flow.backup_due, flow.backup_attempts) = (true, now, 0);
+        }
+        let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup_due <= now) else { return };
+        let mut usable = self.usable(flow);
+        usable.retain(|node| self.standing(*node) == Standing::Up);
+        self.ask_for_candidates(key, None, &usable, now, actions);
+    }
+
+    /// The origin asks its owner, a relay the origin.
+    fn ask_for_candidates(
+        &mut self,
+        key: FlowKey,
+        active: Option<NodeId>,
+        usable: &[NodeId],
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let leads_to_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
+        if leads_to_target {
             return;
         }
-        let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
+        let pause = FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(MAX_PAUSE_DOUBLINGS));
+        flow.backup_due = now + pause;
+        flow.backup_attempts += 1;
         if flow.is_origin() {
             self.news.push(News::WantsBackup { flow: key, hop: scope.hop, active });
         } else if let Some(prev) = flow.splice.prev() {
-            let serves = |node: &NodeId| usable.contains(node) && (active.is_some() || is_up(node));
-            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !serves(&c.node));
+            let unusable = flow.next_hop.candidates().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
             let wish = BackupWish {
                 hop: scope.hop,
                 version: scope.version,
@@ -120,14 +154,6 @@ impl Flows {
             };
             actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
         }
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        if is_new_need {
-            flow.backup_attempts = 0;
-        }
-        flow.backup_active = active;
-        flow.backup_due =
-            now + FIRST_BACKUP_PAUSE.saturating_mul(1 << flow.backup_attempts.min(MAX_PAUSE_DOUBLINGS));
-        flow.backup_attempts += 1;
         self.schedule(key);
     }
 
@@ -145,7 +171,7 @@ impl Flows {
         if let Some(prev) = flow.splice.prev() {
             actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
         }
-        let Rights::Origin { route } = &flow.rights else { return };
+        let Rights::Origin { route, .. } = &flow.rights else { return };
         let Some(record) = route.records.iter().find(|record| record.scope.hop == wish.hop) else { return };
         if record.scope.version > wish.version {
             // It was answered already, and the answer lost with a leg.
@@ -277,10 +303,10 @@ impl Flows {
         if let Some(prev) = flow.splice.prev() {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
         }
-        let Rights::Origin { route } = &flow.rights else { return };
-        let hop = route.records.iter().find(|record| record.scope.hop == reroute.hop);
-        let named = hop.filter(|record| record.scope.version == reroute.version);
-        let candidates = named.and_then(|record| route.secret.open(record)).unwrap_or_default();
+        if !flow.is_origin() {
+            return;
+        }
+        let candidates = flow.rights.named(reroute.hop, reroute.version);
         let at = |place: u8| candidates.get(usize::from(place)).cloned();
         let (from, to) = (at(reroute.from), at(reroute.to));
         if let Some(from) = &from {
@@ -317,7 +343,7 @@ impl Flows {
         if !same_origin || !self.flows.get(&key).is_some_and(Flow::is_origin) {
             return;
         }
-        let rights = Rights::Origin { route };
+        let rights = Rights::Origin { route, past: VecDeque::new() };
         let Some(candidates) = rights.next_candidates() else { return };
         self.stop_waiting(key);
         let Some(flow) = self.flows.get_mut(&key) else { return };
@@ -348,7 +374,7 @@ impl Flows {
     /// Tells the application what the chain of its flow looks like.
     pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
-        let Rights::Origin { route } = &flow.rights else { return };
+        let Rights::Origin { route, .. } = &flow.rights else { return };
         let mut hops = route.open().unwrap_or_default();
         hops.pop();
         actions.push(Action::Notify(Notice::Chain { flow: key, hops, change }));

@@ -6,12 +6,14 @@ use crate::proto::id::FlowId;
 use crate::proto::machine::Forbidden;
 use crate::proto::record::{Candidate, Entry, Record, Route, Tag};
 use crate::proto::splice::Opening;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// A node's own keys by key epoch; entries are sealed to them.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing(BTreeMap<u32, Key>);
 
+/// Replaced records that an origin keeps for a flow.
+const MAX_PAST_RECORDS: usize = 32;
 /// Key epochs that a ring keeps: entries sealed to older ones have expired.
 const KEPT_KEY_EPOCHS: usize = 64;
 
@@ -35,7 +37,8 @@ impl KeyRing {
 #[derive(Debug)]
 pub(super) enum Rights {
     /// The origin computes every tag itself.
-    Origin { route: Route },
+    /// `past` are the records that were replaced, the latest last: a relay may yet speak of them.
+    Origin { route: Route, past: VecDeque<Record> },
     /// A relay folds what it was given. `tags` has a list for each record to come.
     Relay { reach_next: Key, records: Vec<Record>, tags: Vec<Vec<Tag>> },
     /// Nothing comes after the target.
@@ -52,17 +55,25 @@ impl Rights {
 
     pub(super) fn records(&self) -> &[Record] {
         match self {
-            Self::Origin { route } => &route.records,
+            Self::Origin { route, .. } => &route.records,
             Self::Relay { records, .. } => records,
             Self::Target => &[],
         }
+    }
+
+    /// At the origin: who served `hop` by the record of that version; nobody if that is not known.
+    pub(super) fn named(&self, hop: u8, version: u32) -> Vec<Candidate> {
+        let Self::Origin { route, past } = self else { return Vec::new() };
+        let is_meant = |record: &&Record| (record.scope.hop, record.scope.version) == (hop, version);
+        let record = route.records.iter().chain(past).find(is_meant);
+        record.and_then(|record| route.secret.open(record)).unwrap_or_default()
     }
 
     /// The candidates of the next hop. `None` if its record is not for this node's eyes.
     pub(super) fn next_candidates(&self) -> Option<Vec<Candidate>> {
         let record = self.records().first()?;
         match self {
-            Self::Origin { route } => route.secret.open(record),
+            Self::Origin { route, .. } => route.secret.open(record),
             Self::Relay { reach_next, .. } => record.candidates(reach_next),
             Self::Target => None,
         }
@@ -93,7 +104,7 @@ impl Rights {
     /// A list of tags for each record to come, as they are after a dial with `counter`.
     pub(super) fn tags(&self, flow: FlowId, counter: u32) -> Option<Vec<Vec<Tag>>> {
         match self {
-            Self::Origin { route } => {
+            Self::Origin { route, .. } => {
                 route.records.iter().map(|record| origin_tags(route, record, flow, counter)).collect()
             }
             Self::Relay { tags, .. } => Some(fold(tags, counter)),
@@ -108,7 +119,7 @@ impl Rights {
             let known = self.records().iter().position(|known| known.scope.hop == record.scope.hop);
             let Some(place) = known else { continue };
             let accepted = match self {
-                Self::Origin { route } => adopt_at_origin(route, place, record),
+                Self::Origin { route, past } => adopt_at_origin(route, past, place, record),
                 Self::Relay { records, tags, .. } => {
                     newer_tags.get(n).is_some_and(|list| adopt_at_relay(records, tags, place, (record, list)))
                 }
@@ -139,11 +150,14 @@ fn fold(tags: &[Vec<Tag>], counter: u32) -> Vec<Vec<Tag>> {
     tags.iter().map(|list| list.iter().map(|tag| tag.fold(counter)).collect()).collect()
 }
 
-fn adopt_at_origin(route: &mut Route, place: usize, record: &Record) -> bool {
+fn adopt_at_origin(route: &mut Route, past: &mut VecDeque<Record>, place: usize, record: &Record) -> bool {
     let genuine = route.secret.open(record).is_some();
     match route.records.get_mut(place) {
         Some(known) if genuine && record.scope.version > known.scope.version => {
-            *known = record.clone();
+            past.push_back(std::mem::replace(known, record.clone()));
+            if past.len() > MAX_PAST_RECORDS {
+                past.pop_front();
+            }
             true
         }
         _ => false,

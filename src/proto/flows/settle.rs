@@ -138,16 +138,19 @@ impl Flows {
     }
 
     fn want_backup_again(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get(&key) else { return };
+        if flow.backup_attempts == 0 || flow.backup_due > now {
+            return;
+        }
+        if flow.is_stuck {
+            self.want_candidates(key, now, actions);
+        } else {
+            self.want_backup(key, now, actions);
+        }
         if let Some(flow) = self.flows.get_mut(&key)
-            && flow.backup_attempts > 0
             && flow.backup_due <= now
         {
-            self.want_backup(key, now, actions);
-            if let Some(flow) = self.flows.get_mut(&key)
-                && flow.backup_due <= now
-            {
-                flow.backup_attempts = 0;
-            }
+            flow.backup_attempts = 0;
         }
     }
 }
