@@ -169,6 +169,8 @@ struct Flow {
     /// When another route may be asked for again, and after how many attempts.
     route_due: Option<Time>,
     route_attempts: u32,
+    /// Who was last said to serve each hop of this origin's flow.
+    serving: BTreeMap<u8, NodeId>,
     /// Relays that failed this origin's flow, and when, the latest last: no plan shall name them again soon.
     failed: VecDeque<(Time, NodeId)>,
 }
@@ -563,6 +565,7 @@ impl Flow {
             route_wanted: false,
             route_due: None,
             route_attempts: 0,
+            serving: BTreeMap::new(),
             failed: VecDeque::new(),
         }
     }

@@ -316,6 +316,7 @@ impl Flows {
         if let Some(from) = &from {
             flow.note_failed(from.node, now);
         }
+        flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
         if let Some(prev) = flow.splice.prev() {
             let control = Control::Rerouted { leg: prev.number(), reroute };
             actions.push(Action::Control { link: prev.link(), control });

@@ -312,6 +312,7 @@ impl Flows {
         if let Some(from) = &from {
             flow.note_failed(from.node, now);
         }
+        flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
     }
 
@@ -351,6 +352,7 @@ impl Flows {
         flow.next_hop.replace(candidates);
         (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
         flow.late_update.clear();
+        flow.serving.clear();
         let left = flow.splice.leave_next();
         self.tell_chain(key, ChainChange::Rebuilt, actions);
         if let Some(leg) = left {
@@ -377,6 +379,12 @@ impl Flows {
         let Rights::Origin { route, .. } = &flow.rights else { return };
         let mut hops = route.open().unwrap_or_default();
         hops.pop();
+        for (hop, candidates) in (1u8..).zip(&mut hops) {
+            let serves = |candidate: &Candidate| flow.serving.get(&hop) == Some(&candidate.node);
+            if let Some(place) = candidates.iter().position(serves) {
+                candidates.get_mut(..=place).into_iter().for_each(|front| front.rotate_right(1));
+            }
+        }
         actions.push(Action::Notify(Notice::Chain { flow: key, hops, change }));
     }
 }
