@@ -14,26 +14,23 @@ mod next_hop;
 mod records;
 mod rights;
 mod settle;
+mod traffic;
 
 use super::frame::{CloseCode, Control};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::lane::Violation;
 use super::links::{LinkNews, Links, LinksConfig};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
-use super::record::{Route, Scope};
-use super::splice::{Direction, LegId, Limits, Position, Splice};
+use super::record::Scope;
+use super::splice::{LegId, Limits, Position, Splice};
 use super::time::Time;
 use super::timers::Timers;
-use bytes::Bytes;
 use next_hop::NextHop;
 use rights::Rights;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 pub use rights::KeyRing;
-
-/// Chunks that an application is given at once.
-const TAKEN_CHUNKS: usize = 32;
 
 /// A flow at a node: a small pool may put one relay on two hops of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -405,140 +402,6 @@ impl Flows {
         for key in self.flows_with(peer) {
             self.want_backup(key, now, actions);
         }
-    }
-
-    // ---- an endpoint's flows ----
-
-    /// Opens a flow over `route`. `None` if the route is not usable or there are too many flows.
-    pub fn open(
-        &mut self,
-        flow: FlowId,
-        route: Route,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) -> Option<FlowKey> {
-        let key = FlowKey { origin: route.scope()?.origin, flow, hop: 0 };
-        if self.flows.len() >= self.config.max_flows || self.flows.contains_key(&key) {
-            return None;
-        }
-        route.open()?;
-        let rights = Rights::Origin { route, past: VecDeque::new() };
-        let next_hop = NextHop::new(rights.next_candidates()?);
-        let mut opened = Flow::new(Splice::origin(), rights, next_hop, now);
-        opened.alone_since = Some(now);
-        self.flows.insert(key, opened);
-        self.keep_warm(key, now, actions);
-        self.settle(key, now, actions);
-        Some(key)
-    }
-
-    /// The application gives a flow up: everybody on its chain is told.
-    pub fn abort(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        self.end(key, CloseCode::Aborted, CloseCode::Aborted, now, actions);
-    }
-
-    /// Ends every flow at this node, for its shutdown: prevs go on over their other candidates.
-    pub fn leave_all(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
-        for key in keys {
-            self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions);
-        }
-    }
-
-    /// The application sends. To be asked only while [`Flows::may_send`].
-    ///
-    /// # Errors
-    /// [`Violation`] after its end; [`Violation::NotAttached`] if the flow is no more.
-    pub fn send(&mut self, key: FlowKey, bytes: Bytes, actions: &mut Vec<Action>) -> Result<(), Violation> {
-        let flow = self.flows.get_mut(&key).ok_or(Violation::NotAttached)?;
-        flow.splice.send(bytes)?;
-        actions.push(Action::Wake { flow: key });
-        Ok(())
-    }
-
-    /// Whether there is room for what the application sends, and in which direction that is; `None` if the flow is no
-    /// more.
-    #[must_use]
-    pub fn may_send(&self, key: &FlowKey) -> Option<(bool, Direction)> {
-        let splice = self.splice(key)?;
-        Some((splice.has_room(splice.source(), &self.config.limits), splice.source()))
-    }
-
-    /// The application has sent everything.
-    pub fn finish(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.splice.finish();
-            self.settle(key, now, actions);
-        }
-    }
-
-    /// Which direction the application takes, the next bytes of it, and whether it ends after what is left; `None` if the
-    /// flow is no more.
-    #[must_use]
-    pub fn to_take(&self, key: &FlowKey) -> Option<(Direction, Vec<Bytes>, bool)> {
-        let splice = self.splice(key)?;
-        let lane = splice.lane(splice.sink());
-        let chunks = lane.front().filter(|chunk| !chunk.is_empty()).take(TAKEN_CHUNKS).collect();
-        Some((splice.sink(), chunks, lane.is_received()))
-    }
-
-    /// The application took that many bytes, or, after the last, the end.
-    pub fn took(&mut self, key: FlowKey, count: usize, now: Time, actions: &mut Vec<Action>) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            let sink = flow.splice.sink();
-            flow.splice.wrote(sink, count);
-            self.settle(key, now, actions);
-        }
-    }
-
-    // ---- bytes over legs ----
-
-    /// Bytes came over `leg`; whoever writes what they feed is to be woken.
-    pub fn receive(
-        &mut self,
-        leg: LegId,
-        chunks: impl IntoIterator<Item = Bytes>,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        self.links.heard(leg.link(), now);
-        let Some((_, flow)) = self.by_leg(leg) else { return };
-        let taken = chunks.into_iter().try_for_each(|bytes| flow.splice.receive(leg, bytes));
-        if let Err(violation) = taken {
-            self.misbehaved(leg, violation, now, actions);
-        }
-    }
-
-    /// Whether to go on reading `leg`.
-    #[must_use]
-    pub fn may_receive(&self, leg: LegId) -> bool {
-        self.attached(leg, Splice::fed_by)
-            .is_some_and(|(splice, direction)| splice.has_room(direction, &self.config.limits))
-    }
-
-    /// Puts what is to be written to `leg` into `chunks`, as far as it fits; returns how many chunks that were.
-    pub fn to_write(&self, leg: LegId, chunks: &mut [Bytes]) -> usize {
-        let Some((splice, direction)) = self.attached(leg, Splice::feeding) else { return 0 };
-        let front = splice.lane(direction).front().filter(|chunk| !chunk.is_empty());
-        chunks.iter_mut().zip(front).map(|(slot, chunk)| *slot = chunk).count()
-    }
-
-    /// That many bytes were written to `leg`.
-    pub fn wrote(&mut self, leg: LegId, count: usize) {
-        if let Some((_, flow)) = self.by_leg(leg)
-            && let Some(direction) = flow.splice.feeding(leg)
-        {
-            flow.splice.wrote(direction, count);
-        }
-    }
-
-    fn attached(
-        &self,
-        leg: LegId,
-        side: impl Fn(&Splice, LegId) -> Option<Direction>,
-    ) -> Option<(&Splice, Direction)> {
-        let splice = self.splice(self.legs.get(&leg)?)?;
-        Some((splice, side(splice, leg)?))
     }
 }
 
