@@ -442,3 +442,7 @@ impl Flow {
         self.splice.position() == Position::Origin
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "tests look for what they look for")]
+mod tests;

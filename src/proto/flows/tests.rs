@@ -1,0 +1,239 @@
+//! What an attach has to prove, tried on real machines' flows: an origin, two relays that may serve hop 1, one for hop 2.
+
+use super::*;
+use crate::proto::crypto::Key;
+use crate::proto::epoch::Epoch;
+use crate::proto::frame::{Attach, Control};
+use crate::proto::id::{BootId, ChainId};
+use crate::proto::machine::Forbidden;
+use crate::proto::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_key};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+const NOW: Time = Time::from_micros(1_000_000_000);
+const FLOW: FlowId = FlowId::from_bytes([7; 16]);
+const ORIGIN: u8 = 1;
+const OTHER_ORIGIN: u8 = 2;
+const FIRST: u8 = 11;
+const BACKUP: u8 = 12;
+const SECOND: u8 = 21;
+const TARGET: u8 = 31;
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 32])
+}
+
+fn network() -> Key {
+    Key::from_bytes([9; 32])
+}
+
+/// A route over (first or backup) and second to the target.
+fn route(origin: u8, expires: Time) -> Route {
+    let (chain, origin) = (ChainId::from_bytes([origin; 16]), pseudonym(&network(), &node(origin)));
+    let secret = ChainSecret::derive(&network(), chain, origin);
+    let rng = &mut StdRng::seed_from_u64(1);
+    let hops: [&[u8]; 3] = [&[FIRST, BACKUP], &[SECOND], &[TARGET]];
+    let records = (1u8..).zip(hops).map(|(hop, nodes)| {
+        let scope = Scope { chain, origin, hop, version: 1, key_epoch: 0, expires };
+        let keyed: Vec<(Candidate, Key)> = nodes
+            .iter()
+            .map(|n| {
+                let address = (*n != TARGET).then(|| ([127, 0, 0, 1], u16::from(*n)).into());
+                let candidate = Candidate { node: node(*n), name: format!("r{n}"), address };
+                (candidate, relay_key(&network(), &node(*n), 0))
+            })
+            .collect();
+        secret.issue(scope, &keyed, hop == 3, rng)
+    });
+    Route { target: node(TARGET), records: records.collect(), secret }
+}
+
+/// One node's flows, and what they said.
+struct Node {
+    flows: Flows,
+    said: Vec<Action>,
+}
+
+impl Node {
+    fn new(n: u8) -> Self {
+        let mut flows = Flows::new(node(n), n < FIRST || n == TARGET, FlowsConfig::default());
+        flows.ring_mut().extend([(0, relay_key(&network(), &node(n), 0))]);
+        Self { flows, said: Vec::new() }
+    }
+
+    /// An origin with a flow over `route` and a link to each relay of the first hop.
+    fn origin(n: u8, route: Route) -> Self {
+        let mut origin = Self::new(n);
+        origin.flows.open(FLOW, route, NOW, &mut origin.said).expect("a usable route");
+        origin.link(1, FIRST, true);
+        origin.link(2, BACKUP, true);
+        origin
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.flows.handle(event, NOW, &mut self.said);
+    }
+
+    fn link(&mut self, link: u32, peer: u8, dialed: bool) {
+        let boot = BootId::from_bytes([peer; 16]);
+        self.tell(Event::LinkUp { link: LinkId(link), peer: node(peer), boot, dialed });
+    }
+
+    fn attach(&mut self, link: u32, attach: &Attach) {
+        self.said.clear();
+        self.tell(Event::Attach { link: LinkId(link), attach: Box::new(attach.clone()) });
+    }
+
+    /// The last leg that it opened.
+    fn opened(&self) -> (LegId, Attach) {
+        let open = |action: &Action| match action {
+            Action::OpenLeg { leg, attach, .. } => Some((*leg, (**attach).clone())),
+            _ => None,
+        };
+        self.said.iter().rev().find_map(open).expect("a leg was opened")
+    }
+
+    fn has_answered(&self) -> bool {
+        self.said.iter().any(|action| matches!(action, Action::AnswerLeg { .. }))
+    }
+
+    fn closed_with(&self) -> Option<CloseCode> {
+        self.said.iter().find_map(|a| if let Action::CloseLeg { code, .. } = a { Some(*code) } else { None })
+    }
+
+    fn forbidden(&self) -> Option<Forbidden> {
+        self.said.iter().find_map(|action| match action {
+            Action::Notify(Notice::Violation { what: Misdeed::Forbidden(what), .. }) => Some(*what),
+            _ => None,
+        })
+    }
+
+    fn assert_forbids(&mut self, attach: &Attach, lacking: Forbidden) {
+        self.attach(1, attach);
+        assert_eq!((self.closed_with(), self.forbidden()), (Some(CloseCode::Forbidden), Some(lacking)));
+        assert!(!self.has_answered() && self.flows.is_empty());
+    }
+}
+
+/// A relay that its prev has dialled a link to.
+fn relay(n: u8) -> Node {
+    let mut relay = Node::new(n);
+    relay.link(1, ORIGIN, false);
+    relay
+}
+
+#[test]
+fn an_attach_from_the_origin_is_accepted_and_passed_on() {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let mut first = relay(FIRST);
+    first.attach(1, &attach);
+    assert!(first.has_answered());
+    first.link(2, SECOND, true);
+    let (_, next) = first.opened();
+    assert_eq!(next.epoch.counters(), [1, 1]);
+    let mut second = relay(SECOND);
+    second.attach(1, &next);
+    assert!(second.has_answered(), "the folded tag proves the path");
+}
+
+#[test]
+fn a_copied_attach_is_stale() {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let mut first = relay(FIRST);
+    first.attach(1, &attach);
+    first.link(2, OTHER_ORIGIN, false);
+    first.attach(2, &attach);
+    assert_eq!((first.closed_with(), first.has_answered()), (Some(CloseCode::Stale), false));
+}
+
+#[test]
+fn a_copied_route_proves_nothing_without_its_tag() {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let raised = Attach { epoch: Epoch::ORIGIN.child(2), ..attach.clone() };
+    relay(FIRST).assert_forbids(&raised, Forbidden::WrongTag);
+    let guess = Tag::start(&Key::from_bytes([1; 32]), FLOW, 1, 1);
+    relay(FIRST).assert_forbids(&Attach { tag: guess, ..attach.clone() }, Forbidden::WrongTag);
+    let other_flow = Attach { flow: FlowId::from_bytes([8; 16]), ..attach.clone() };
+    relay(FIRST).assert_forbids(&other_flow, Forbidden::WrongTag);
+    // The backup's entry stands in the same record, but its tag is another.
+    relay(BACKUP).assert_forbids(&attach, Forbidden::WrongTag);
+    relay(SECOND).assert_forbids(&attach, Forbidden::NoEntry);
+}
+
+#[test]
+fn an_altered_or_expired_record_and_another_role_are_refused() {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let mut altered = attach.clone();
+    altered.records[0].scope.version += 1;
+    relay(FIRST).assert_forbids(&altered, Forbidden::NoEntry);
+    let (_, expired) = Node::origin(ORIGIN, route(ORIGIN, Time::from_micros(1))).opened();
+    relay(FIRST).assert_forbids(&expired, Forbidden::Expired);
+    let mut no_relay = relay(FIRST);
+    no_relay.flows.is_target = true;
+    no_relay.assert_forbids(&attach, Forbidden::WrongRole);
+}
+
+#[test]
+fn another_origins_flow_of_the_same_name_is_another_flow() {
+    let (_, mine) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let (_, theirs) = Node::origin(OTHER_ORIGIN, route(OTHER_ORIGIN, Time::MAX)).opened();
+    let mut first = relay(FIRST);
+    first.attach(1, &mine);
+    first.link(2, OTHER_ORIGIN, false);
+    first.attach(2, &theirs);
+    assert!(first.has_answered() && first.closed_with().is_none());
+    assert_eq!(first.flows.len(), 2);
+    // Records and tags of the one with the other's identity prove nothing.
+    let mixed = Attach { records: mine.records.clone(), ..theirs };
+    relay(FIRST).assert_forbids(&mixed, Forbidden::WrongTag);
+}
+
+#[test]
+fn a_former_hop_cannot_outrank_its_own_prefix() {
+    let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
+    let (leg, to_first) = origin.opened();
+    let (mut first, mut backup, mut second) = (relay(FIRST), relay(BACKUP), relay(SECOND));
+    first.attach(1, &to_first);
+    first.link(2, SECOND, true);
+    second.attach(1, &first.opened().1);
+    // The origin moves on to the backup, which attaches to the same second hop.
+    origin.tell(Event::LegEnded { leg });
+    let (_, to_backup) = origin.opened();
+    backup.attach(1, &to_backup);
+    backup.link(2, SECOND, true);
+    second.link(2, BACKUP, false);
+    second.attach(2, &backup.opened().1);
+    assert!(second.has_answered());
+    // The former first hop raises its own counter: its tag is right, its prefix is not.
+    let old = first.opened().0;
+    first.tell(Event::LegEnded { leg: old });
+    first.flows.handle_timeout(NOW + Duration::from_millis(500), &mut first.said);
+    let (_, again) = first.opened();
+    assert_eq!(again.epoch.counters(), [1, 2]);
+    second.attach(1, &again);
+    assert_eq!((second.closed_with(), second.has_answered()), (Some(CloseCode::Stale), false));
+    let winner = Epoch::ORIGIN.child(2).child(1);
+    let explained = |action: &Action| matches!(action, Action::Control { control: Control::Close { winner: Some(won), .. }, .. } if *won == winner);
+    assert!(second.said.iter().any(explained), "it is told who won");
+    // With the backup's epoch, which it may have overheard, its tag is wrong.
+    let forged = Attach { epoch: Epoch::ORIGIN.child(2).child(2), ..again };
+    second.attach(1, &Attach { leg: forged.leg + 2, ..forged });
+    assert_eq!(second.forbidden(), Some(Forbidden::WrongTag));
+}
+
+#[test]
+fn what_is_out_of_bounds_costs_the_link() {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let wrong_parity = Attach { leg: attach.leg + 1, ..attach.clone() };
+    let no_records = Attach { records: Vec::new(), ..attach.clone() };
+    let tags_missing = Attach { tags: Vec::new(), ..attach.clone() };
+    let too_far = Attach { forward_start: 1 << 63, ..attach };
+    for bad in [wrong_parity, no_records, tags_missing, too_far] {
+        let mut first = relay(FIRST);
+        first.attach(1, &bad);
+        assert_eq!(first.closed_with(), Some(CloseCode::Malformed));
+        let malformed = DisconnectReason::Malformed;
+        let cut = |a: &Action| matches!(a, Action::Disconnect { reason, .. } if *reason == malformed);
+        assert!(first.said.iter().any(cut));
+    }
+}
