@@ -193,6 +193,7 @@ fn a_former_hop_cannot_outrank_its_own_prefix() {
     let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
     let (leg, to_first) = origin.opened();
     let (mut first, mut backup, mut second) = (relay(FIRST), relay(BACKUP), relay(SECOND));
+    second.link(9, TARGET, false);
     first.attach(1, &to_first);
     first.link(2, SECOND, true);
     second.attach(1, &first.opened().1);
