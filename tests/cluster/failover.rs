@@ -40,7 +40,8 @@ async fn the_relay_of_each_hop_is_killed_in_turn() {
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
     let endpoint = cluster.join().await;
     let chain = echo_through_kills(&mut cluster, &endpoint, &[1, 2, 3], &pattern(8 << 20)).await;
-    assert!(chain.rerouted >= 3, "{} repairs", chain.rerouted);
+    // The next kill does not wait for the last repair, so a repair may be a whole new chain.
+    assert!(chain.rerouted >= 1, "nothing was repaired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
