@@ -24,8 +24,9 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
-/// Chunks that may wait between a flow's application and its node, each way.
-const QUEUED_CHUNKS: usize = 16;
+/// Handovers that may wait between a flow's application and its node, each way: each wakes the other's thread, so what
+/// there is goes in one, at most what the node gives at once one way and what TLS buffers (64 KiB) the other.
+const QUEUED_HANDOVERS: usize = 4;
 /// Commands that may wait for the node.
 const QUEUED_COMMANDS: usize = 64;
 /// Events that a slow subscriber may lag behind.
@@ -46,7 +47,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Raw {
     pub(super) flow: FlowKey,
-    pub(super) incoming: mpsc::Receiver<Bytes>,
+    pub(super) incoming: mpsc::Receiver<Vec<Bytes>>,
     pub(super) outgoing: mpsc::Sender<ToNode>,
     pub(super) ending: watch::Receiver<Option<CloseCode>>,
 }
@@ -205,8 +206,8 @@ impl Desk {
 
     /// Starts to move a flow's bytes between its lanes and its application.
     fn pump(&self, node: &Driven, flow: FlowKey) -> Raw {
-        let (to_app, incoming) = mpsc::channel(QUEUED_CHUNKS);
-        let (outgoing, from_app) = mpsc::channel(QUEUED_CHUNKS);
+        let (to_app, incoming) = mpsc::channel(QUEUED_HANDOVERS);
+        let (outgoing, from_app) = mpsc::channel(QUEUED_HANDOVERS);
         let (ended, ending) = watch::channel(None);
         self.endings.borrow_mut().insert(flow, ended);
         spawn_local(give(node.clone(), flow, to_app));
@@ -215,23 +216,17 @@ impl Desk {
     }
 }
 
-/// Gives the application what arrives; an empty chunk is the end.
-async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Bytes>) {
+/// Gives the application what arrives; no chunks are the end.
+async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
     let signal = node.signal(flow);
     loop {
         let Some((direction, chunks, ended)) = node.flows(|flows| flows.to_take(&flow)) else { return };
-        let mut taken = 0;
-        for chunk in chunks {
-            taken += chunk.len();
-            if to_app.send(chunk).await.is_err() {
-                return node.with(|machine, now, actions| machine.flows().abort(flow, now, actions));
-            }
-        }
+        let taken: usize = chunks.iter().map(Bytes::len).sum();
         if taken == 0 && !ended {
             signal.data(direction).notified().await;
             continue;
         }
-        if taken == 0 && to_app.send(Bytes::new()).await.is_err() {
+        if to_app.send(chunks).await.is_err() {
             return node.with(|machine, now, actions| machine.flows().abort(flow, now, actions));
         }
         node.with(|machine, now, actions| machine.flows().took(flow, taken, now, actions));

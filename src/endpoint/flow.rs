@@ -9,7 +9,8 @@ use crate::proto::frame::CloseCode;
 use crate::proto::id::{FlowId, NodeId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -224,8 +225,8 @@ pub(super) enum ToNode {
 /// The bytes of a flow between the application and the node's thread: two bounded channels.
 #[derive(Debug)]
 pub(super) struct FlowIo {
-    incoming: mpsc::Receiver<Bytes>,
-    current: Bytes,
+    incoming: mpsc::Receiver<Vec<Bytes>>,
+    arrived: VecDeque<Bytes>,
     outgoing: PollSender<ToNode>,
     finished: bool,
     ending: watch::Receiver<Option<CloseCode>>,
@@ -234,7 +235,13 @@ pub(super) struct FlowIo {
 impl FlowIo {
     fn new(raw: Raw) -> Self {
         let Raw { incoming, outgoing, ending, .. } = raw;
-        Self { incoming, current: Bytes::new(), outgoing: PollSender::new(outgoing), finished: false, ending }
+        Self {
+            incoming,
+            arrived: VecDeque::new(),
+            outgoing: PollSender::new(outgoing),
+            finished: false,
+            ending,
+        }
     }
 
     /// Why the node takes or gives nothing more.
@@ -250,30 +257,50 @@ impl AsyncRead for FlowIo {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.current.is_empty() {
-            // An empty chunk is the end that the peer declared; a closed channel without it is a broken flow.
+        while self.arrived.is_empty() {
+            // A handover of nothing is the end that the peer declared; a closed channel without it is a broken flow.
             match ready!(self.incoming.poll_recv(cx)) {
-                Some(chunk) if chunk.is_empty() => {
+                Some(chunks) if chunks.is_empty() => {
                     self.incoming.close();
                     return Poll::Ready(Ok(()));
                 }
-                Some(chunk) => self.current = chunk,
+                Some(chunks) => self.arrived = chunks.into(),
                 None => return Poll::Ready(Err(self.broken())),
             }
         }
-        let count = self.current.len().min(buf.remaining());
-        buf.put_slice(&self.current.split_to(count));
+        while let Some(mut chunk) = self.arrived.pop_front() {
+            let count = chunk.len().min(buf.remaining());
+            buf.put_slice(&chunk.split_to(count));
+            if !chunk.is_empty() {
+                self.arrived.push_front(chunk);
+                break;
+            }
+        }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for FlowIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if ready!(self.outgoing.poll_reserve(cx)).is_err() {
             return Poll::Ready(Err(self.broken()));
         }
-        let sent = self.outgoing.send_item(ToNode::Data(Bytes::copy_from_slice(buf)));
-        Poll::Ready(if sent.is_ok() { Ok(buf.len()) } else { Err(self.broken()) })
+        let bytes = bufs.iter().map(|buf| &**buf).collect::<Vec<_>>().concat();
+        let count = bytes.len();
+        let sent = self.outgoing.send_item(ToNode::Data(bytes.into()));
+        Poll::Ready(if sent.is_ok() { Ok(count) } else { Err(self.broken()) })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
