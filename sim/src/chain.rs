@@ -60,6 +60,8 @@ pub struct Scenario {
     kills: u8,
     bytes: u64,
     bootstrap_dies: bool,
+    /// The longest that a relay is stopped for; none is if zero.
+    freezes: Duration,
     traced: bool,
 }
 
@@ -127,6 +129,8 @@ struct Run {
     target: NodeIndex,
     outcome: Outcome,
     next_hop: u8,
+    /// The longest freeze.
+    frozen: Duration,
     /// When the origin's application last got something, or sent something while nothing was under way.
     heard: Time,
     seen: u64,
@@ -136,13 +140,27 @@ impl Scenario {
     /// The scenario as it is run by default.
     #[must_use]
     pub const fn with_seed(seed: u64) -> Self {
-        Self { seed, relays: 12, kills: 6, bytes: 4 << 20, bootstrap_dies: false, traced: false }
+        Self {
+            seed,
+            relays: 12,
+            kills: 6,
+            bytes: 4 << 20,
+            bootstrap_dies: false,
+            freezes: Duration::ZERO,
+            traced: false,
+        }
     }
 
     /// The bootstrap answers nothing once the flow is open; each hop loses one relay.
     #[must_use]
     pub const fn without_bootstrap(self) -> Self {
         Self { kills: 3, bootstrap_dies: true, ..self }
+    }
+
+    /// No relay dies; one after the other is stopped for a while, in a pool that has nobody to spare.
+    #[must_use]
+    pub const fn with_freezes(self, relays: u8, longest: Duration) -> Self {
+        Self { relays, kills: 10, bytes: 60 << 20, freezes: longest, ..self }
     }
 
     /// The same, with its timeline on standard output.
@@ -164,12 +182,25 @@ impl Scenario {
         let Some(key) = run.opened() else { return run.outcome };
         let start = run.world.now;
         let mut next_kill = start + BETWEEN_KILLS;
+        let mut freezes = 0;
         while run.world.now.since(start) < TIME_LIMIT && run.outcome.ended.is_none() {
+            if !self.freezes.is_zero() && run.world.now >= next_kill && freezes < self.kills {
+                let relay = run.world.rng.random_range(0..usize::from(self.relays));
+                let pause = self.freezes * run.world.rng.random_range(15..=100) / 100;
+                run.world.freeze(relay, pause);
+                run.frozen = run.frozen.max(pause);
+                freezes += 1;
+                next_kill = run.world.now + pause + Duration::from_secs(1);
+            }
             run.feed(key, self.bytes, start);
             run.echo();
             run.take(key);
             run.measure();
-            if run.world.now >= next_kill && run.outcome.killed < self.kills && run.kill(key) {
+            if self.freezes.is_zero()
+                && run.world.now >= next_kill
+                && run.outcome.killed < self.kills
+                && run.kill(key)
+            {
                 next_kill = run.world.now + BETWEEN_KILLS;
             }
             if !run.world.step() {
@@ -210,6 +241,7 @@ impl Scenario {
             target,
             outcome: Outcome::default(),
             next_hop: 1,
+            frozen: Duration::ZERO,
             heard: Time::ZERO,
             seen: 0,
         };

@@ -3,6 +3,7 @@
 
 use hopline_sim::Scenario;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[expect(clippy::print_stdout, reason = "the result of the runs")]
 fn main() -> ExitCode {
@@ -15,6 +16,13 @@ fn main() -> ExitCode {
         let mut scenario = Scenario::with_seed(seed);
         if has("--no-bootstrap") {
             scenario = scenario.without_bootstrap();
+        }
+        let freezes = std::env::args().find_map(|arg| {
+            let (relays, longest) = arg.strip_prefix("--freeze=")?.split_once(',')?;
+            Some((relays.parse().ok()?, longest.parse().ok()?))
+        });
+        if let Some((relays, longest)) = freezes {
+            scenario = scenario.with_freezes(relays, Duration::from_millis(longest));
         }
         let outcome = if has("--trace") { scenario.traced() } else { scenario }.run();
         if !outcome.is_good() || outcome.worst_gap().as_millis() > 100 || count == 1 {

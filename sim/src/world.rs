@@ -42,7 +42,7 @@ enum Packet {
 enum Happening {
     Packet(LinkId, Packet),
     Event(Event),
-    Timer,
+    Timer(Time),
 }
 
 struct Entry {
@@ -82,6 +82,7 @@ pub struct SimNode<M> {
     boot: BootId,
     life: u32,
     alive: bool,
+    frozen_until: Time,
     links: BTreeMap<LinkId, (NodeIndex, LinkId)>,
     /// Legs with a stream, and the bytes that wait for room.
     legs: BTreeMap<LegId, (FlowKey, VecDeque<Bytes>)>,
@@ -147,6 +148,7 @@ impl<M: Machine> World<M> {
             boot,
             life: 0,
             alive: true,
+            frozen_until: Time::ZERO,
             links,
             legs,
             armed: None,
@@ -178,6 +180,15 @@ impl<M: Machine> World<M> {
         }
     }
 
+    /// Stops a node's process for a while, as SIGSTOP does: what comes for it meanwhile waits, its timers fire late.
+    pub fn freeze(&mut self, node: NodeIndex, pause: Duration) {
+        let until = self.now + pause;
+        if let Some(node) = self.nodes.get_mut(node) {
+            self.trace.say(self.now, node.id, |_| format!("FROZEN for {} ms", pause.as_millis()));
+            node.frozen_until = node.frozen_until.max(until);
+        }
+    }
+
     /// Lets `f` use a node's machine, and does what it says.
     pub fn with<T>(
         &mut self,
@@ -200,13 +211,18 @@ impl<M: Machine> World<M> {
             self.wake(node, flow);
         }
         let Some(entry) = self.queue.pop() else { return false };
+        let thaw = self.nodes.get(entry.node).map_or(Time::ZERO, |node| node.frozen_until);
+        if thaw > entry.at {
+            self.queue.push(Entry { at: thaw, ..entry });
+            return true;
+        }
         self.now = self.now.max(entry.at);
         let is_current = self.nodes.get(entry.node).is_some_and(|node| node.alive && node.life == entry.life);
         if is_current {
             match entry.happening {
                 Happening::Event(event) => self.tell(entry.node, event),
                 Happening::Packet(link, packet) => self.deliver(entry.node, link, packet),
-                Happening::Timer => self.timer(entry.node, entry.at),
+                Happening::Timer(armed) => self.timer(entry.node, armed),
             }
         }
         true
@@ -221,8 +237,8 @@ impl<M: Machine> World<M> {
         self.with(node, |machine, now, actions| machine.handle(event, now, actions));
     }
 
-    fn timer(&mut self, node: NodeIndex, at: Time) {
-        if let Some(node) = self.nodes.get_mut(node).filter(|node| node.armed == Some(at)) {
+    fn timer(&mut self, node: NodeIndex, armed: Time) {
+        if let Some(node) = self.nodes.get_mut(node).filter(|node| node.armed == Some(armed)) {
             node.armed = None;
         }
         let is_due = |machine: &M, now| machine.poll_timeout().is_some_and(|due| due <= now);
@@ -238,7 +254,7 @@ impl<M: Machine> World<M> {
         let due = node.machine.poll_timeout().map(|due| due.max(self.now));
         if let Some(due) = due.filter(|due| node.armed.is_none_or(|armed| *due < armed)) {
             node.armed = Some(due);
-            self.schedule(index, due, Happening::Timer);
+            self.schedule(index, due, Happening::Timer(due));
         }
     }
 
@@ -290,10 +306,13 @@ impl<M: Machine> World<M> {
 
     fn connect(&mut self, from: NodeIndex, peer: NodeId) {
         let to = self.find(peer).filter(|to| self.is_alive(*to));
-        let Some(to) = to else {
+        let answered_at = |to: NodeIndex| self.nodes.get(to).map_or(Time::ZERO, |node| node.frozen_until);
+        let patience = self.now + DIAL_TIMEOUT;
+        let Some(to) = to.filter(|to| answered_at(*to) < patience) else {
             let failed = Happening::Event(Event::ConnectFailed { peer });
             return self.schedule(from, self.now + DIAL_TIMEOUT, failed);
         };
+        let up_at = answered_at(to).max(self.now) + DELAY * 2;
         let (here, there) = (LinkId(self.next_link), LinkId(self.next_link + 1));
         self.next_link += 2;
         for (at, link, other, other_link, dialed) in
@@ -303,11 +322,7 @@ impl<M: Machine> World<M> {
             if let Some(node) = self.nodes.get_mut(at) {
                 node.links.insert(link, (other, other_link));
             }
-            self.schedule(
-                at,
-                self.now + DELAY * 2,
-                Happening::Event(Event::LinkUp { link, peer, boot, dialed }),
-            );
+            self.schedule(at, up_at, Happening::Event(Event::LinkUp { link, peer, boot, dialed }));
         }
     }
 

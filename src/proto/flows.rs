@@ -116,6 +116,8 @@ pub enum News {
     Ended(FlowKey),
     /// A neighbour has been silent for too long.
     PeerSuspect(NodeId),
+    /// A neighbour that was suspect is heard again.
+    PeerRecovered(NodeId),
     /// A hop of an origin's flow has no backup left.
     WantsBackup {
         /// The flow.
@@ -375,11 +377,15 @@ impl Flows {
 
     fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.links.take_news() {
-            let LinkNews::Suspect(link) = news;
-            self.leave_link(link, now, actions);
-            if let Some(peer) = self.links.peer(link) {
+            let (LinkNews::Suspect(link) | LinkNews::Recovered(link)) = news;
+            let Some(peer) = self.links.peer(link) else { continue };
+            if news == LinkNews::Suspect(link) {
+                self.leave_link(link, now, actions);
                 self.news.push(News::PeerSuspect(peer));
                 self.want_backups(peer, now, actions);
+            } else {
+                self.news.push(News::PeerRecovered(peer));
+                self.dial_recovered(peer, now, actions);
             }
         }
     }

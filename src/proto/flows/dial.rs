@@ -205,6 +205,18 @@ impl Flows {
         }
     }
 
+    /// A candidate that was silent is heard again: flows that have nobody go on over it at once.
+    pub(super) fn dial_recovered(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.flows_with(peer) {
+            let Some(flow) = self.flows.get_mut(&key) else { continue };
+            flow.next_hop.forgive(peer);
+            if flow.splice.wants_dial() && (flow.splice.dials() > 0 || flow.waits) {
+                self.dial(key, now, actions);
+                self.settle(key, now, actions);
+            }
+        }
+    }
+
     /// A link that flows wait for could not be had: they take another, if there is one.
     pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
