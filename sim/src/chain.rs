@@ -384,7 +384,8 @@ impl Run {
 
     fn conclude(mut self, start: Time) -> Outcome {
         self.outcome.took = self.world.now.since(start);
-        let settled = self.world.now + Duration::from_secs(1);
+        // A relay that missed the end keeps its part for as long as an orphan.
+        let settled = self.world.now + FlowsConfig::default().orphan_timeout * 2;
         self.until(|run| run.world.now >= settled);
         let alive: Vec<NodeIndex> = (0..self.world.nodes.len()).filter(|n| self.world.is_alive(*n)).collect();
         for node in alive {
@@ -407,6 +408,19 @@ mod tests {
         for seed in 0..20 {
             let outcome = Scenario::with_seed(seed).run();
             assert!(outcome.is_good() && outcome.killed() == 6, "seed {seed}: {outcome}");
+        }
+    }
+
+    /// With nobody to spare a flow waits for the relay that was stopped, and not much longer than that.
+    #[test]
+    fn a_stop_costs_its_own_time_at_most() {
+        for seed in 0..5 {
+            for (relays, longest) in [(3, 700), (5, 2000), (8, 5000)] {
+                let longest = Duration::from_millis(longest);
+                let outcome = Scenario::with_seed(seed).with_freezes(relays, longest).run();
+                let in_time = outcome.worst_gap() < longest + Duration::from_millis(50);
+                assert!(outcome.is_good() && in_time, "seed {seed}, {relays} relays: {outcome}");
+            }
         }
     }
 
