@@ -27,6 +27,9 @@ const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
 const UNREACHABLE_PATIENCE: Duration = Duration::from_millis(20);
 /// The pause before more attachment relays are asked for again.
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
+/// How often an endpoint wants to hear a relay that carries none of its flows. It has only a few such, and all its flows
+/// depend on them: a dead one must not go unnoticed for as long as among relays.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How many relays a target tries at once, while it has too few links.
 const MAX_TRIED: usize = 5;
 /// The pause after there were no more.
@@ -81,7 +84,9 @@ struct Target {
 impl Endpoint {
     /// An endpoint that opens flows and serves no name yet.
     #[must_use]
-    pub fn new(me: NodeId, flows: FlowsConfig, clerk: ClerkConfig) -> Self {
+    pub fn new(me: NodeId, mut flows: FlowsConfig, clerk: ClerkConfig) -> Self {
+        let idle = &mut flows.links.detector.idle;
+        *idle = IDLE_INTERVAL.min(*idle);
         Self {
             flows: Flows::new(me, true, flows),
             clerk: Clerk::new(clerk),

@@ -157,6 +157,9 @@ struct Flow {
     /// When another candidate may be asked for again, and after how many attempts.
     backup_due: Time,
     backup_attempts: u32,
+    /// Whether the candidate that stood by has taken over, or failed, and the origin knows of no other yet. One that
+    /// recovers meanwhile stands by again, but only a new record tells the origin so.
+    unprotected: bool,
     /// Whether other candidates were asked for because these are of no use.
     is_stuck: bool,
     /// When an origin that has everything leaves.
@@ -428,6 +431,7 @@ impl Flow {
             upkeep_due: None,
             backup_due: now,
             backup_attempts: 0,
+            unprotected: false,
             is_stuck: false,
             leave_due: None,
             doubted: 0,

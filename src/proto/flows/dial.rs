@@ -314,6 +314,7 @@ impl Flows {
         let elsewhere = flow.next_hop.current_place() != Some(0) && flow.splice.dials() == 1;
         let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
         let Some(repair) = flow.repair.take().or(unplanned) else { return };
+        flow.unprotected = true;
         let Some(record) = flow.rights.records().first() else { return };
         let place = |n: Option<usize>| n.and_then(|n| u8::try_from(n).ok()).unwrap_or(u8::MAX);
         let reroute = Reroute {
