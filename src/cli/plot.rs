@@ -88,7 +88,13 @@ fn draw_chart(area: &Area<'_>, end: f64, chart: &Chart) -> Result<(), Box<dyn st
         .x_label_area_size(36)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..end, 0.0..top)?;
-    context.configure_mesh().disable_x_mesh().x_desc("seconds").y_desc(&chart.label).draw()?;
+    context
+        .configure_mesh()
+        .disable_x_mesh()
+        .max_light_lines(1)
+        .x_desc("seconds")
+        .y_desc(&chart.label)
+        .draw()?;
     for marks in &chart.marks {
         let style = marks.colour.mix(0.45);
         let lines = marks.at.iter().map(|at| PathElement::new(vec![(*at, 0.0), (*at, top)], style));

@@ -110,6 +110,7 @@ impl Pair {
         let mut flow = self.origin.open(&self.name).await?;
         flow.write_all(&number.0.to_be_bytes()).await?;
         flow.flush().await?;
+        tracing::debug!(number = number.0, flow = %flow.id(), "opened");
         match timeout(OPEN_TIMEOUT, came).await {
             Ok(Ok(at_target)) => Ok((flow, at_target)),
             _ => Err(Failure::new(

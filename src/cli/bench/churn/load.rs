@@ -57,6 +57,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct Direction {
     pub(super) flow: Number,
+    /// Which end it came to.
+    pub(super) to: &'static str,
     pub(super) paced: bool,
     pub(super) sent: u64,
     pub(super) received: u64,
@@ -149,6 +151,7 @@ impl Receiver {
     fn new(shared: &Arc<Shared>, flow: Number, kind: Kind, forward: bool) -> Result<Self, Failure> {
         let into = Direction {
             flow,
+            to: if forward { "target" } else { "origin" },
             paced: matches!(kind, Kind::Paced(_)),
             sent: 0,
             received: 0,
@@ -211,6 +214,7 @@ impl Receiver {
         if pause >= LONG_PAUSE && self.into.long_pauses.len() < MAX_LONG_PAUSES {
             let at = now.saturating_duration_since(self.shared.start);
             self.into.long_pauses.push((at, pause));
+            tracing::debug!(flow = self.into.flow.0, to = self.into.to, ?pause, "a pause");
         }
     }
 }

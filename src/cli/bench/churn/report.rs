@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
+/// How many of the longest pauses the JSON lists.
+const LONGEST_SHOWN: usize = 10;
+
 /// A phase: the same load with churn or without.
 #[derive(Debug)]
 pub(super) struct Phase {
@@ -111,6 +114,22 @@ impl Phase {
         sum(self.directions.iter().map(|direction| &direction.pauses))
     }
 
+    /// The longest of them, with place and time.
+    fn longest_pauses(&self) -> Vec<Value> {
+        let all = self.directions.iter().flat_map(|direction| {
+            direction.long_pauses.iter().map(move |(at, pause)| (*pause, *at, direction))
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(pause, ..)| std::cmp::Reverse(*pause));
+        let shown = all.iter().take(LONGEST_SHOWN).map(|(pause, at, direction)| {
+            json!({
+                "ms": pause.as_secs_f64() * 1000.0, "ended_at_seconds": at.as_secs_f64(),
+                "flow": direction.flow.0, "to": direction.to,
+            })
+        });
+        shown.collect()
+    }
+
     pub(super) fn latency(&self) -> Result<Histogram<u64>, Failure> {
         sum(self.messages.iter().map(|messages| &messages.latency))
     }
@@ -137,6 +156,7 @@ impl Phase {
             "pause_ms": quantiles(&pauses),
             "pauses_over_100_ms": over(&pauses, 100),
             "pauses_over_1_s": over(&pauses, 1000),
+            "longest_pauses": self.longest_pauses(),
             "failovers": self.counts.rerouted,
             "failover_causes": self.counts.causes,
             "failover_gap_ms": quantiles(&self.counts.gaps),
