@@ -294,7 +294,7 @@ impl Bench<'_> {
     ) -> Result<Phase, Failure> {
         let name = if number == 0 { "no churn" } else { "churn" };
         let kinds = self.args.kinds();
-        let mut counts = Counts::new()?;
+        let mut counts = Counts::new(pool.gauges.clone())?;
         let events = self.pairs.iter().map(|pair| pair.origin.events()).collect();
         let numbers = (0u32..).map(|flow| Number(number << 16 | flow));
         let flows = numbers.zip(&kinds).zip(self.pairs.iter().cycle());

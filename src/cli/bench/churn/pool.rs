@@ -12,8 +12,8 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -73,6 +73,21 @@ impl History {
 pub(super) struct Gauges {
     pub(super) ready: AtomicU64,
     pub(super) departures: AtomicU64,
+    /// When which relay died, by name.
+    dead: Mutex<HashMap<String, Instant>>,
+}
+
+impl Gauges {
+    /// For how long a relay has been dead; `None` if it lives.
+    pub(super) fn dead_for(&self, relay: &str) -> Option<Duration> {
+        let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        dead.get(relay).map(Instant::elapsed)
+    }
+
+    fn died(&self, relay: &Process) {
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        dead.insert(relay.name().to_owned(), Instant::now());
+    }
 }
 
 /// A process that is on its way: up or out.
@@ -206,6 +221,8 @@ impl<'a> Pool<'a> {
         let took = took?;
         let _ = self.starts.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         if self.doomed.remove(&member) {
+            tracing::debug!(relay = relay.name(), "leaves, as it should have before it was ready");
+            self.gauges.died(&relay);
             relay.kill()?;
         } else {
             self.ready.insert(member, relay);
@@ -233,6 +250,7 @@ impl<'a> Pool<'a> {
         tracing::debug!(relay = relay.name(), ?how, "leaves");
         match how {
             Leave::Crash | Leave::ZoneFailure => {
+                self.gauges.died(&relay);
                 relay.kill()?;
                 self.leaving.push(Box::pin(async move {
                     relay.ended().await;

@@ -162,6 +162,9 @@ impl Phase {
             "failover_gap_ms": quantiles(&self.counts.gaps),
             "rebuilds": self.counts.rebuilt,
             "backups_replaced": self.counts.backups_replaced,
+            "relays_assigned": self.counts.assigned,
+            "relays_assigned_dead": self.counts.assigned_dead,
+            "dead_when_assigned_ms": quantiles(&self.counts.dead_for),
             "flows_closed_incomplete": self.counts.broken,
             "events_missed": self.counts.missed,
         }))
@@ -278,6 +281,9 @@ impl Outcome {
             Ok(format!("{}, {}", phase.counts.rerouted, phase.counts.rebuilt))
         })?;
         row("gap of a failover, ms: p50 p99 max", &|phase| Ok(three(&phase.counts.gaps)))?;
+        row("relays assigned, dead by then", &|phase| {
+            Ok(format!("{}, {}", phase.counts.assigned, phase.counts.assigned_dead))
+        })?;
         for (name, phase) in [("without churn", &self.baseline), ("with churn", &self.churn)] {
             for LostFlow { what, cause } in phase.lost_flows() {
                 writeln!(out, "LOST {name}: {what}: {cause}")?;
