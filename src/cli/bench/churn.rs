@@ -274,7 +274,7 @@ async fn perform(
     for pair in &bench.pairs {
         pair.shutdown().await;
     }
-    Ok(Outcome { seed, median_session, baseline, churn, starts: pool.starts })
+    Ok(Outcome { seed, relays: first.len(), median_session, baseline, churn, starts: pool.starts })
 }
 
 /// What both phases share.

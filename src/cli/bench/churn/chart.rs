@@ -11,7 +11,7 @@ use std::path::Path;
 pub(super) fn draw(path: &Path, args: &Args, outcome: &Outcome) -> Result<(), Failure> {
     let caption = format!(
         "hopline bench churn: {}, {} times as fast, {} relays, {} hops, seed {}",
-        args.sessions, args.speedup, args.relays, args.hops, outcome.seed
+        args.sessions, args.speedup, outcome.relays, args.hops, outcome.seed
     );
     let mut goodput = Vec::new();
     for (kind, paced, colour) in [("paced", true, plot::BLUE), ("bulk", false, plot::GREEN)] {

@@ -172,7 +172,11 @@ impl Receiver {
             let count = reader.read(&mut block).await;
             let now = Instant::now();
             match count {
-                Ok(0) => return Ok(()),
+                Ok(0) => {
+                    // What comes after the end is no pause.
+                    self.last = None;
+                    return Ok(());
+                }
                 Ok(count) => self.came(block.split_at(count).0, now),
                 Err(error) => return Err(error),
             }
@@ -256,14 +260,16 @@ async fn end(
     let mut got = Receiver::new(&shared, number, kind, !is_origin)?;
     let (mut sent, data) = (0, pattern(shared.seed, number, is_origin));
     let (mut reader, mut writer) = split(flow);
+    let mut step = "data was under way";
     let work = async {
         let send = send(&mut writer, data, kind, is_origin, &shared, &mut sent);
         tokio::try_join!(send, got.run(&mut reader))?;
+        step = "all data was here, and the other end was not known to have all of its";
         Ok::<_, std::io::Error>(reader.unsplit(writer).finished().await?)
     };
     let error = tokio::select! {
         done = work => done.err().map(|error| error.to_string()),
-        () = shared.give_up.cancelled() => Some("it did not end in time".to_owned()),
+        () = shared.give_up.cancelled() => Some(format!("it did not end in time: {step}")),
     };
     if error.is_some() {
         got.pause(Instant::now());

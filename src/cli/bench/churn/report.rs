@@ -175,6 +175,8 @@ impl Phase {
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) seed: u64,
+    /// Relays at the start.
+    pub(super) relays: usize,
     pub(super) median_session: Option<Duration>,
     pub(super) baseline: Phase,
     pub(super) churn: Phase,
@@ -206,7 +208,7 @@ impl Outcome {
             "sessions": args.sessions.to_string(),
             "speedup": args.speedup,
             "median_session_seconds": self.median_session.map(|median| median.as_secs_f64()),
-            "relays": args.relays,
+            "relays": self.relays,
             "hops": args.hops,
             "flows": args.flows,
             "bulk": args.bulk,
@@ -236,8 +238,8 @@ impl Outcome {
             "sessions {}, {} times as fast; {} relays ({} to start, {} to join: p50 {} ms)",
             args.sessions,
             args.speedup,
-            args.relays,
-            args.relays,
+            self.relays,
+            self.relays,
             history.joins,
             self.starts.value_at_quantile(0.5) / 1000
         )?;
