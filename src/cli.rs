@@ -6,12 +6,16 @@ mod demo;
 mod failure;
 mod join;
 mod listen;
+mod pattern;
 mod pipe;
+mod plot;
 mod ready;
 mod receive;
 mod relay;
 mod send;
 mod signals;
+mod size;
+mod stage;
 mod status;
 mod ticket;
 

@@ -1,5 +1,6 @@
 //! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
 
+mod churn;
 mod flow;
 #[path = "../../benches/splice.rs"]
 #[allow(dead_code, reason = "its report says more than is printed here; its tests look")]
@@ -20,6 +21,8 @@ pub(super) struct Args {
 enum What {
     /// Bytes a second and CPU a byte through a chain, beside the plainest chain that could work
     Throughput(throughput::Args),
+    /// Loss, pauses and goodput while relays come and go
+    Churn(Box<churn::Args>),
     /// A process of the measurement: counts what comes
     #[command(hide = true)]
     FlowSink(flow::SinkArgs),
@@ -48,6 +51,7 @@ enum What {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.what {
         What::Throughput(args) => throughput::run(args).await,
+        What::Churn(args) => churn::run(*args).await,
         What::FlowSink(args) => flow::sink(args).await,
         What::FlowSource(args) => flow::source(args).await,
         What::SpliceSink => on_one_thread(async || splice::sink(ANYWHERE, splice::Options::default()).await),

@@ -7,28 +7,24 @@
 mod killer;
 mod load;
 mod messages;
-mod pattern;
-pub(super) mod processes;
 mod report;
-pub(super) mod size;
 
-use super::{Exit, Failure};
+use super::pattern::Pattern;
+use super::size::Size;
+use super::stage::{Process, Relays, Stage};
+use super::{Exit, Failure, signals};
 use crate::endpoint::{Endpoint, Flow, Listener, Options};
 use crate::net::entropy;
 use aws_lc_rs::digest::Digest;
 use killer::{Kill, Killer};
 use load::{Progress, Received};
 use messages::Inbox;
-use pattern::Pattern;
-use processes::{Process, Relays, Stage};
 use rand::Rng;
 use report::{Outcome, Screen};
-use size::Size;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -104,7 +100,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let screen = Screen::new(args.size);
     let performed = tokio::select! {
         performed = perform(&args, seed, &stage, &screen) => performed,
-        interrupted = interrupted() => Err(interrupted?),
+        interrupted = signals::interrupted() => Err(interrupted?),
     };
     screen.end();
     let outcome = performed.map_err(|failure| failure.at(format!("demo with --seed {seed}")))?;
@@ -121,19 +117,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Exit::Failed,
         "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
     ))
-}
-
-/// Resolves when somebody wants it to end. The processes are ended by whoever drops them.
-async fn interrupted() -> Result<Failure, Failure> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Ok(Failure::new(Exit::Failed, "interrupted; all processes were ended"))
 }
 
 /// The processes that must live to the end.

@@ -1,5 +1,6 @@
 //! SIGTERM and Ctrl-C: the first asks for a graceful end, a second one ends the process at once.
 
+use super::{Exit, Failure};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Resolves at the first SIGTERM or SIGINT.
@@ -14,6 +15,19 @@ pub(super) async fn shutdown() {
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(1);
     });
+}
+
+/// Resolves when somebody wants a command to end that has started processes; they are ended by whoever drops them.
+pub(super) async fn interrupted() -> Result<Failure, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(Failure::new(Exit::Failed, "interrupted; all processes were ended"))
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

@@ -10,6 +10,7 @@
 
 mod fixture;
 
+mod churn;
 mod failover;
 mod messages;
 mod misuse;

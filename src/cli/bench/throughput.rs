@@ -2,8 +2,8 @@
 //! the dumb splice (benches/splice.rs): the plainest chain of QUIC relays that could work, which keeps nothing, at the
 //! same MTU setting and with the same end-to-end TLS.
 
-use crate::cli::demo::processes::{Process, Stage};
-use crate::cli::demo::size::Size;
+use crate::cli::size::Size;
+use crate::cli::stage::{Process, Stage};
 use crate::cli::{Exit, Failure};
 use serde_json::{Value, json};
 use std::io::Write;

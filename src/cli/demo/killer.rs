@@ -1,8 +1,8 @@
 //! Kills the relays that carry the flow, hop by hop, and sees to it that the pool does not run dry.
 
 use super::load::Progress;
-use super::processes::Relays;
 use super::report::Screen;
+use crate::cli::stage::Relays;
 use crate::cli::{Exit, Failure};
 use crate::endpoint::{FlowEvent, Hop};
 use crate::proto::id::FlowId;

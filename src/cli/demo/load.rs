@@ -1,6 +1,6 @@
 //! The data: how fast it goes out, what comes back, and how long it pauses.
 
-use super::pattern::{Faults, Pattern, Verifier};
+use crate::cli::pattern::{Faults, Pattern, Verifier};
 use crate::cli::{Exit, Failure};
 use crate::endpoint::Flow;
 use aws_lc_rs::digest::{Context, Digest, SHA256};

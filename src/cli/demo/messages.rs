@@ -1,7 +1,7 @@
 //! Numbered messages both ways beside the data: exactly once and in order is checked where they arrive.
 
-use super::pattern::{Faults, Tally};
-use super::processes::Process;
+use crate::cli::pattern::{Faults, Tally};
+use crate::cli::stage::Process;
 use crate::cli::{Exit, Failure};
 use crate::endpoint::{Endpoint, Incoming, Listener, Receipt};
 use std::time::Duration;

@@ -2,8 +2,8 @@
 
 use super::killer::{Chain, Kill, Repair};
 use super::load::Progress;
-use super::pattern::Faults;
-use super::size::Size;
+use crate::cli::pattern::Faults;
+use crate::cli::size::Size;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};

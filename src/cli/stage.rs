@@ -3,7 +3,7 @@
 //! Nothing of them stays: a [`Process`] that is dropped is killed, and a [`Stage`] that is dropped takes the directory
 //! with it in which they kept their state. (Only if this process itself is killed with SIGKILL do they live on.)
 
-use crate::cli::{Exit, Failure};
+use super::{Exit, Failure};
 use serde_json::Value;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -26,7 +26,7 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Where processes live: a directory of their own, which is also their home.
 #[derive(Debug)]
-pub(in crate::cli) struct Stage {
+pub(super) struct Stage {
     directory: PathBuf,
     logs: PathBuf,
     log_filter: &'static str,
@@ -35,7 +35,7 @@ pub(in crate::cli) struct Stage {
 
 impl Stage {
     /// Makes the directory. With `logs`, the processes' logs are more detailed, and kept there.
-    pub(in crate::cli) fn new(logs: Option<&Path>) -> Result<Self, Failure> {
+    pub(super) fn new(logs: Option<&Path>) -> Result<Self, Failure> {
         let binary = std::env::current_exe()?;
         let directory = std::env::temp_dir().join(format!("hopline-{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&directory).map_err(|error| at(&directory, error))?;
@@ -47,7 +47,7 @@ impl Stage {
     }
 
     /// Starts `hopline ARGUMENTS`, with the network's ticket if it has one. Its log goes to NAME.log.
-    pub(in crate::cli) fn start(
+    pub(super) fn start(
         &self,
         name: &str,
         ticket: Option<&str>,
@@ -100,7 +100,7 @@ impl Drop for Stage {
 
 /// A process that runs; it is killed when this is dropped.
 #[derive(Debug)]
-pub(in crate::cli) struct Process {
+pub(super) struct Process {
     name: String,
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -108,22 +108,22 @@ pub(in crate::cli) struct Process {
 }
 
 impl Process {
-    pub(in crate::cli) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         &self.name
     }
 
     /// Its process id, as long as nobody has waited for its end.
-    pub(in crate::cli) fn id(&self) -> Option<u32> {
+    pub(super) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Takes its standard input, which closes when that is dropped.
-    pub(in crate::cli) fn stdin(&mut self) -> Option<ChildStdin> {
+    pub(super) fn stdin(&mut self) -> Option<ChildStdin> {
         self.child.stdin.take()
     }
 
     /// Waits until it says that it serves, and gives what it says.
-    pub(in crate::cli) async fn ready(&mut self) -> Result<Value, Failure> {
+    pub(super) async fn ready(&mut self) -> Result<Value, Failure> {
         match timeout(READY_TIMEOUT, self.line()).await {
             Ok(Ok(Some(line))) => line
                 .strip_prefix("ready ")
@@ -137,23 +137,23 @@ impl Process {
     }
 
     /// The next line of its standard output; `None` when it has ended. May be cancelled.
-    pub(in crate::cli) async fn line(&mut self) -> std::io::Result<Option<String>> {
+    pub(super) async fn line(&mut self) -> std::io::Result<Option<String>> {
         self.lines.next_line().await
     }
 
     /// Resolves when it ends, which it should not.
-    pub(in crate::cli) async fn death(&mut self) -> Failure {
+    pub(super) async fn death(&mut self) -> Failure {
         while let Ok(Some(_)) = self.line().await {}
         self.died("in the middle of it").await
     }
 
     /// Whether it has ended by itself.
-    pub(in crate::cli) fn has_ended(&mut self) -> bool {
+    pub(super) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Waits for its end, which should be a good one.
-    pub(in crate::cli) async fn success(&mut self, within: Duration) -> Result<(), Failure> {
+    pub(super) async fn success(&mut self, within: Duration) -> Result<(), Failure> {
         match timeout(within, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(_) => Err(self.died("with an error").await),
@@ -162,12 +162,24 @@ impl Process {
     }
 
     /// Kills it, as `kill -9` does, and does not wait.
-    pub(in crate::cli) fn kill(&mut self) -> std::io::Result<()> {
+    pub(super) fn kill(&mut self) -> std::io::Result<()> {
         self.child.start_kill()
     }
 
+    /// Asks it to end, as SIGTERM does, and does not wait.
+    pub(super) fn terminate(&mut self) -> std::io::Result<()> {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
+        Ok(rustix::process::kill_process(id, rustix::process::Signal::TERM)?)
+    }
+
+    /// Waits until it has ended, one way or the other; whether that was a good end.
+    pub(super) async fn ended(&mut self) -> bool {
+        self.child.wait().await.is_ok_and(|status| status.success())
+    }
+
     /// The failure that it ended when it should not have.
-    pub(in crate::cli) async fn died(&mut self, when: &str) -> Failure {
+    pub(super) async fn died(&mut self, when: &str) -> Failure {
         match timeout(Duration::from_secs(1), self.child.wait()).await {
             Ok(Ok(status)) => self.failure(&format!("ended {when} ({status})")),
             _ => self.failure(&format!("closed its output {when}")),
@@ -175,7 +187,7 @@ impl Process {
     }
 
     /// A failure of this process, with the end of its log.
-    pub(in crate::cli) fn failure(&self, what: &str) -> Failure {
+    pub(super) fn failure(&self, what: &str) -> Failure {
         let said = match last_words(&self.log) {
             Ok(words) if !words.is_empty() => format!("; the last it said:\n{words}"),
             _ => String::new(),
@@ -203,7 +215,7 @@ fn last_words(log: &Path) -> std::io::Result<String> {
 
 /// Relays, by name.
 #[derive(Debug)]
-pub(in crate::cli) struct Relays<'a> {
+pub(super) struct Relays<'a> {
     stage: &'a Stage,
     ticket: &'a str,
     running: Vec<Process>,
@@ -212,11 +224,7 @@ pub(in crate::cli) struct Relays<'a> {
 
 impl<'a> Relays<'a> {
     /// Starts `count` of them and waits until they are all in the pool.
-    pub(in crate::cli) async fn start(
-        stage: &'a Stage,
-        ticket: &'a str,
-        count: u32,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn start(stage: &'a Stage, ticket: &'a str, count: u32) -> Result<Self, Failure> {
         let mut relays = Self { stage, ticket, running: Vec::new(), started: 0 };
         for _ in 0..count {
             relays.spawn()?;
@@ -228,14 +236,14 @@ impl<'a> Relays<'a> {
     }
 
     /// Starts another one, waits until it is in the pool, and gives its name.
-    pub(in crate::cli) async fn add(&mut self) -> Result<String, Failure> {
+    pub(super) async fn add(&mut self) -> Result<String, Failure> {
         let relay = self.spawn()?;
         relay.ready().await?;
         Ok(relay.name().to_owned())
     }
 
     /// Kills one with SIGKILL. `false` if there is none of that name.
-    pub(in crate::cli) fn kill(&mut self, name: &str) -> Result<bool, Failure> {
+    pub(super) fn kill(&mut self, name: &str) -> Result<bool, Failure> {
         let Some(place) = self.running.iter().position(|relay| relay.name() == name) else {
             return Ok(false);
         };
@@ -245,12 +253,12 @@ impl<'a> Relays<'a> {
     }
 
     /// Whether it runs, as far as anybody here knows.
-    pub(in crate::cli) fn runs(&self, name: &str) -> bool {
+    pub(super) fn runs(&self, name: &str) -> bool {
         self.running.iter().any(|relay| relay.name() == name)
     }
 
     /// Fails if one ended that nobody had killed.
-    pub(in crate::cli) async fn check(&mut self) -> Result<(), Failure> {
+    pub(super) async fn check(&mut self) -> Result<(), Failure> {
         match self.running.iter_mut().find_map(|relay| relay.has_ended().then_some(relay)) {
             Some(relay) => Err(relay.died("though nobody had killed it").await),
             None => Ok(()),

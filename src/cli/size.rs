@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A number of bytes: reads `64MiB`, `500KB`, `1.5GiB` or `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::cli) struct Size(pub(in crate::cli) u64);
+pub(super) struct Size(pub(super) u64);
 
 /// What may follow the number, and how many bytes it stands for.
 const UNITS: [(&str, u64); 10] = [

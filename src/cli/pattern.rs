@@ -201,6 +201,11 @@ impl Verifier {
         self.tally.faults(self.total)
     }
 
+    /// What is wrong if nothing more comes, and `total` was all there is: for data whose end is not known before.
+    pub(super) fn faults_of(&self, total: u64) -> Faults {
+        self.tally.faults(total)
+    }
+
     fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let right = self.right(bytes);
