@@ -71,6 +71,7 @@ impl Trace {
             Request::Drain => "drain".to_owned(),
             Request::List => "list".to_owned(),
             Request::ReportDown { node } => format!("report {} down", self.called(*node)),
+            Request::ReportUp { node } => format!("report {} up", self.called(*node)),
             Request::Attachments { count, exclude } => {
                 format!("{count} attachments but [{}]", self.list(exclude.iter().copied()))
             }

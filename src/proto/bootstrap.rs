@@ -142,6 +142,10 @@ impl Bootstrap {
             Request::Deregister => self.deregister(from, now),
             Request::Drain => self.drain(from, now),
             Request::ReportDown { node } => Ok(self.report_down(from, node, now)),
+            Request::ReportUp { node } => {
+                self.pool.report_up(&node, from, now);
+                Ok(Response::Done)
+            }
             Request::Attachments { count, exclude } => {
                 self.attachments(from, count, exclude, now).map(Response::Relays)
             }

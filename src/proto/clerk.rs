@@ -95,6 +95,13 @@ impl<Own> Clerk<Own> {
         }
     }
 
+    /// A neighbour that was reported is heard again.
+    pub(super) fn take_back(&mut self, node: NodeId, actions: &mut Vec<Action>) {
+        if self.asks.len() < MAX_ASKS {
+            self.send(Purpose::Report, Request::ReportUp { node }, false, actions);
+        }
+    }
+
     // ---- the lease ----
 
     /// Offers this from now on; the first time, asks for a lease.

@@ -327,7 +327,10 @@ impl Endpoint {
                     self.clerk.report(node, actions);
                     self.attachment_doubtful(node, now, actions);
                 }
-                News::PeerRecovered(_) => self.attach(now, actions),
+                News::PeerRecovered(node) => {
+                    self.clerk.take_back(node, actions);
+                    self.attach(now, actions);
+                }
                 News::PeerUnreachable { node, first } => {
                     if first {
                         self.clerk.report(node, actions);

@@ -260,9 +260,14 @@ impl Links {
 
     /// Closes a link without legs that is retired, or that this node dialled and no longer wants.
     fn close_if_unneeded(&mut self, id: LinkId, actions: &mut Vec<Action>) {
-        let Some(link) = self.links.get(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else { return };
         let unwanted = link.dialed && !self.wishes.contains_key(&link.peer);
         if link.legs == 0 && (link.retired || unwanted) {
+            // It takes a moment to close, in which no new leg may use it.
+            link.retired = true;
+            if self.active.get(&link.peer) == Some(&id) {
+                self.active.remove(&link.peer);
+            }
             actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Idle });
         }
     }

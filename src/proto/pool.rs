@@ -2,7 +2,8 @@
 //!
 //! A relay takes its place by registering and keeps it by heartbeats: each renews its *lease*. A lease near its end makes
 //! it suspect, an ended one offline, and so does a neighbour's report that it is down (suspect) and a second one by
-//! another neighbour (offline). A later heartbeat brings it back; nothing but a heartbeat or a registration does.
+//! another neighbour (offline). A later heartbeat brings it back, and so does the reporter if it hears it again before
+//! anybody else reports it.
 //!
 //! Self-preservation, as in Netflix's Eureka: when a larger part of the pool than [`Config::preserve_percent`] would fall
 //! silent within one lease, the likelier cause is this bootstrap's own network. Then no lease is ended for silence alone
@@ -203,6 +204,16 @@ impl Pool {
         self.update(node, |relay| relay.report = Some(Report { reporter, at: now }));
         if assignable {
             self.set_status(node, Status::Suspect, now);
+        }
+    }
+
+    /// Takes note that `reporter` hears `node` again: if nobody else reported it, it is as good as before.
+    pub fn report_up(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
+        let was_wrong = |relay: &&Relay| relay.report.is_some_and(|report| report.reporter == reporter);
+        let Some(status) = self.get(node).filter(was_wrong).map(|relay| relay.status) else { return };
+        self.update(node, |relay| relay.report = None);
+        if status == Status::Suspect {
+            self.set_status(node, Status::Online, now);
         }
     }
 

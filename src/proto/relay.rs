@@ -51,7 +51,10 @@ impl Relay {
                 News::PeerSuspect(node) | News::PeerUnreachable { node, first: true } => {
                     self.clerk.report(node, actions);
                 }
-                News::PeerRecovered(_) => self.clerk.revive(now),
+                News::PeerRecovered(node) => {
+                    self.clerk.take_back(node, actions);
+                    self.clerk.revive(now);
+                }
                 News::PeerGone(_)
                 | News::PeerUp(_)
                 | News::PeerUnreachable { first: false, .. }

@@ -89,6 +89,11 @@ pub enum Request {
     List,
     /// Assign me no more: I move my flows away and shall leave. A relay keeps its lease meanwhile.
     Drain,
+    /// A neighbour that this node reported down is heard again.
+    ReportUp {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// A lease and what goes with it.
@@ -210,7 +215,7 @@ pub struct Planned {
 pub enum Response {
     /// To `Register` and `Heartbeat`.
     Lease(Lease),
-    /// To `Deregister`, `ReportDown` and `Drain`.
+    /// To `Deregister`, `ReportDown`, `ReportUp` and `Drain`.
     Done,
     /// To `Attachments`.
     Relays(Vec<Candidate>),

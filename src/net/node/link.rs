@@ -18,6 +18,8 @@ use tokio::task::spawn_local;
 const MAX_SMALL_BYTES: usize = 64;
 /// How long the header of a leg may take from the opening of its stream.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a link that is no longer needed waits until the peer has what was said last.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Control streams go before data.
 const CONTROL_PRIORITY: i32 = 1;
 
@@ -47,11 +49,12 @@ impl LinkPort {
         controls.len() <= MAX_QUEUED_CONTROLS
     }
 
+    /// Closes the connection: at once, or, if it is only not needed any more, when the peer has every control message.
     pub(super) fn close(&self, reason: DisconnectReason) {
         if !self.closing.replace(true) {
             let (code, text) = match reason {
-                DisconnectReason::Idle => (0u32, "idle"),
-                DisconnectReason::Superseded => (1, "superseded"),
+                DisconnectReason::Idle => return self.queued.notify_one(),
+                DisconnectReason::Superseded => (1u32, "superseded"),
                 DisconnectReason::Down => (2, "no sign of life"),
                 DisconnectReason::Malformed => (3, "protocol broken"),
                 DisconnectReason::Overloaded => (4, "overloaded"),
@@ -104,9 +107,14 @@ impl<M: Machine + 'static> Node<M> {
             error = self.read_heartbeats(link, &port) => Some(error),
             () = self.accept_legs(link, &port) => None,
         };
-        if let Some(error) = misdeed.filter(|error| !matches!(error, FrameError::ConnectionLost(_))) {
-            tracing::warn!(link = link.0, %error, "closing a link whose peer broke the protocol");
-            port.close(DisconnectReason::Malformed);
+        match misdeed {
+            // The peer needs the link no more, and closes it.
+            Some(FrameError::ConnectionLost(_) | FrameError::Finished) => {}
+            Some(error) => {
+                tracing::warn!(link = link.0, %error, "closing a link whose peer broke the protocol");
+                port.close(DisconnectReason::Malformed);
+            }
+            None => port.connection.close(0u32.into(), b"idle"),
         }
         port.connection.closed().await;
         self.links.borrow_mut().remove(&link);
@@ -165,7 +173,8 @@ impl<M: Machine + 'static> Node<M> {
     }
 }
 
-/// Writes control messages, as many at once as are waiting, until the connection is lost.
+/// Writes control messages, as many at once as are waiting, until the connection is lost, or, when it is to be closed,
+/// until the peer has them all.
 async fn write_controls(port: &LinkPort, mut sender: quinn::SendStream) {
     let mut bytes = Vec::new();
     loop {
@@ -173,7 +182,11 @@ async fn write_controls(port: &LinkPort, mut sender: quinn::SendStream) {
         for control in port.controls.borrow_mut().drain(..) {
             codec::write_frame(&control, &mut bytes);
         }
-        if bytes.is_empty() {
+        if bytes.is_empty() && port.closing.get() {
+            let _ = sender.finish();
+            let _ = tokio::time::timeout(LAST_WORDS, sender.stopped()).await;
+            return;
+        } else if bytes.is_empty() {
             port.queued.notified().await;
         } else if sender.write_all(&bytes).await.is_err() {
             return;

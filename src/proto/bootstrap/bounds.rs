@@ -13,6 +13,7 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
         | Request::Deregister
         | Request::Drain
         | Request::ReportDown { .. }
+        | Request::ReportUp { .. }
         | Request::List => true,
         Request::Attachments { count, exclude } => {
             (1..=MAX_LISTED_NODES).contains(&usize::from(*count)) && is_list(exclude)

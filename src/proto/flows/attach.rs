@@ -128,6 +128,7 @@ impl Flows {
                 flow.dial_due = None;
                 flow.alone_since = None;
                 (flow.stuck_since, flow.is_stuck) = (None, false);
+                (flow.route_due, flow.route_attempts) = (None, 0);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
                 self.send_down(key, &late, actions);
                 self.repaired(key, now, actions);

@@ -80,7 +80,7 @@ fn silence_makes_suspect_then_offline_and_a_heartbeat_brings_back() {
 
 #[test]
 fn two_reports_by_different_neighbours_take_a_relay_out() {
-    let mut pool = pool(3);
+    let mut pool = pool(4);
     pool.report_down(&node(0), node(0), at(1));
     assert_eq!(status(&pool, 0), Some(Status::Online), "of itself");
     pool.report_down(&node(0), node(8), at(1));
@@ -89,6 +89,11 @@ fn two_reports_by_different_neighbours_take_a_relay_out() {
     pool.report_down(&node(0), node(9), at(3));
     assert_eq!(status(&pool, 0), Some(Status::Offline));
 
+    pool.report_down(&node(3), node(8), at(1));
+    pool.report_up(&node(3), node(9), at(1));
+    assert_eq!(status(&pool, 3), Some(Status::Suspect), "only who reported may take it back");
+    pool.report_up(&node(3), node(8), at(1));
+    assert_eq!(status(&pool, 3), Some(Status::Online));
     pool.report_down(&node(1), node(8), at(1));
     assert!(pool.heartbeat(&node(1), 0, at(2)));
     assert_eq!(status(&pool, 1), Some(Status::Online), "it disproved the report");
