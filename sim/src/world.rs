@@ -322,7 +322,11 @@ impl<M: Machine> World<M> {
             if let Some(node) = self.nodes.get_mut(at) {
                 node.links.insert(link, (other, other_link));
             }
-            self.schedule(at, up_at, Happening::Event(Event::LinkUp { link, peer, boot, dialed }));
+            self.schedule(
+                at,
+                up_at,
+                Happening::Event(Event::LinkUp { link, peer, boot, dialed, rtt: DELAY * 2 }),
+            );
         }
     }
 

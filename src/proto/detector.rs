@@ -33,10 +33,6 @@ pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Nobody is content with less than this.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The automatic pace of a busy link whose round-trip time is not known yet.
-const UNMEASURED_INTERVAL: Duration = Duration::from_millis(100);
-/// A round trip not measured yet (RFC 6298, 2.1).
-const UNMEASURED_ROUND_TRIP: Duration = Duration::from_secs(1);
 /// Intervals without a sign of life that are never suspicious.
 const FLOOR_INTERVALS: u32 = 3;
 /// Heartbeats that must lack the echo before a peer counts as deaf.
@@ -103,6 +99,8 @@ pub struct Detector {
     busy: bool,
     belief: Belief,
     recovered: bool,
+    /// The round trip as the handshake has it, and as heartbeats do, once measured.
+    handshake: Smoothed,
     rtt: Option<Smoothed>,
     inbound: Inbound,
     outbound: Outbound,
@@ -132,14 +130,17 @@ struct Doubt {
 }
 
 impl Detector {
-    /// A detector for a link that has just come up and carries no flow yet. Its first heartbeat is due at once.
+    /// A detector for a link that has just come up and carries no flow yet. Its first heartbeat is due at once; until that
+    /// is echoed, the round trip is taken to be what the handshake took, so that a peer that dies now is found out as
+    /// soon as any other.
     #[must_use]
-    pub fn new(config: Config, now: Time) -> Self {
+    pub fn new(config: Config, handshake: Duration, now: Time) -> Self {
         Self {
             config,
             busy: false,
             belief: Belief::Alive,
             recovered: false,
+            handshake: Smoothed::first(handshake.max(Duration::from_micros(1))),
             rtt: None,
             inbound: Inbound::new(now),
             outbound: Outbound::new(config.idle, now),
@@ -227,10 +228,10 @@ impl Detector {
         let busy = match self.config.pace {
             Pace::Off => return None,
             Pace::Fixed(interval) => interval,
-            Pace::Auto => match self.rtt {
-                Some(rtt) => (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max),
-                None => UNMEASURED_INTERVAL.clamp(self.config.auto_min, self.config.auto_max),
-            },
+            Pace::Auto => {
+                let rtt = self.rtt.unwrap_or(self.handshake);
+                (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max)
+            }
         };
         let urgent = self.busy || self.inbound.hint_at.is_some();
         let interval = if urgent { busy } else { self.config.idle };
@@ -244,7 +245,7 @@ impl Detector {
 
     /// An upper estimate of the round trip (RFC 6298's retransmission timeout without its floor).
     fn round_trip(&self) -> Duration {
-        self.rtt.map_or(UNMEASURED_ROUND_TRIP, Smoothed::bound)
+        self.rtt.unwrap_or(self.handshake).bound()
     }
 
     /// How much silence is suspicious.

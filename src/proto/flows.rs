@@ -19,7 +19,7 @@ mod traffic;
 use super::frame::{CloseCode, Control};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::lane::Violation;
-use super::links::{LinkNews, Links, LinksConfig};
+use super::links::{Arrival, LinkNews, Links, LinksConfig};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
 use super::record::Scope;
 use super::splice::{LegId, Limits, Position, Splice};
@@ -261,8 +261,9 @@ impl Flows {
     /// Takes a fact about links and legs.
     pub fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
         match event {
-            Event::LinkUp { link, peer, boot, dialed } => {
-                if let Some(old) = self.links.up(link, peer, boot, dialed, now, actions) {
+            Event::LinkUp { link, peer, boot, dialed, rtt } => {
+                let arrival = Arrival { link, peer, boot, dialed, rtt };
+                if let Some(old) = self.links.up(arrival, now, actions) {
                     self.link_down(old, now, actions);
                 }
                 self.news.push(News::PeerUp(peer));

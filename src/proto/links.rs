@@ -62,6 +62,21 @@ pub enum LinkNews {
     Recovered(LinkId),
 }
 
+/// A connection that has just come up.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// It.
+    pub link: LinkId,
+    /// Who is at its other end.
+    pub peer: NodeId,
+    /// The life of the peer's process.
+    pub boot: BootId,
+    /// Whether this node dialled it.
+    pub dialed: bool,
+    /// The round trip that its handshake took.
+    pub rtt: Duration,
+}
+
 #[derive(Debug)]
 struct Link {
     peer: NodeId,
@@ -161,15 +176,8 @@ impl Links {
     // ---- links come and go ----
 
     /// A connection is up. Returns the link to the peer's former life, which is to be counted as down.
-    pub fn up(
-        &mut self,
-        id: LinkId,
-        peer: NodeId,
-        boot: BootId,
-        dialed: bool,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) -> Option<LinkId> {
+    pub fn up(&mut self, arrival: Arrival, now: Time, actions: &mut Vec<Action>) -> Option<LinkId> {
+        let Arrival { link: id, peer, boot, dialed, rtt } = arrival;
         if let Some(wish) = self.wishes.get_mut(&peer) {
             (wish.connecting, wish.failures) = (false, 0);
             self.wished.set(peer, Some(wish.until));
@@ -178,7 +186,7 @@ impl Links {
             actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Overloaded });
             return None;
         }
-        let detector = Detector::new(self.config.detector, now);
+        let detector = Detector::new(self.config.detector, rtt, now);
         let next_leg = u32::from(!dialed);
         let link = Link { peer, boot, dialed, detector, legs: 0, next_leg, retired: false, suspect: false };
         self.links.insert(id, link);

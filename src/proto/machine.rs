@@ -45,6 +45,8 @@ pub enum Event {
         boot: BootId,
         /// Whether this node dialled it.
         dialed: bool,
+        /// The round trip that its handshake took.
+        rtt: Duration,
     },
     /// A connection is no more, and every leg on it.
     LinkDown {

@@ -87,7 +87,8 @@ impl<M: Machine + 'static> Node<M> {
         self.next_link.set(link.0 + 1);
         let port = Rc::new(LinkPort::new(connection));
         self.links.borrow_mut().insert(link, port.clone());
-        self.tell(Event::LinkUp { link, peer, boot: hello.boot, dialed: dialed.is_some() });
+        let rtt = port.connection.rtt();
+        self.tell(Event::LinkUp { link, peer, boot: hello.boot, dialed: dialed.is_some(), rtt });
         spawn_local(self.clone().serve(link, port, sender, receiver));
         Ok(())
     }

@@ -7,6 +7,8 @@ use rand::{RngExt, SeedableRng};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// The round trip that a handshake took, where no other end is simulated.
+const HANDSHAKE: Duration = Duration::from_millis(50);
 
 fn at(ms: u32) -> Time {
     Time::ZERO + SECOND * 1000 + MS * ms
@@ -38,7 +40,7 @@ impl World {
         let config = Config { pace, ..Config::default() };
         Self {
             now: at(0),
-            ends: [(); 2].map(|()| Detector::new(config, at(0))),
+            ends: [(); 2].map(|()| Detector::new(config, latency * 2, at(0))),
             latency,
             carries: [true; 2],
             asleep_until: [Time::ZERO; 2],
@@ -293,7 +295,7 @@ fn loss_of_our_own_packets_shows_in_what_the_peer_echoes() {
 fn traffic_is_a_sign_of_life_but_does_not_hide_deafness() {
     let mut world = World::busy(Pace::Fixed(MS * 10), MS / 2);
     world.run(SECOND);
-    let mut lone = Detector::new(Config::default(), at(0));
+    let mut lone = Detector::new(Config::default(), HANDSHAKE, at(0));
     lone.set_busy(true, at(0));
     for ms in 0..5_000 {
         lone.on_traffic(at(ms));
@@ -312,7 +314,7 @@ fn traffic_is_a_sign_of_life_but_does_not_hide_deafness() {
 
 #[test]
 fn wishes_of_the_peer_are_served_within_bounds() {
-    let mut detector = Detector::new(Config::default(), at(0));
+    let mut detector = Detector::new(Config::default(), HANDSHAKE, at(0));
     let wish = |sequence, wanted_us| Heartbeat { sequence, heard: 0, heard_ago_us: 0, wanted_us };
     while detector.poll(at(0)).is_some() {}
     detector.on_heartbeat(&wish(1, 20_000), at(1));
@@ -326,7 +328,7 @@ fn wishes_of_the_peer_are_served_within_bounds() {
 
 #[test]
 fn switched_off_it_judges_nothing_and_serves_the_peer() {
-    let mut detector = Detector::new(Config { pace: Pace::Off, ..Config::default() }, at(0));
+    let mut detector = Detector::new(Config { pace: Pace::Off, ..Config::default() }, HANDSHAKE, at(0));
     assert_eq!((detector.poll(at(0)), detector.poll_timeout()), (None, None));
     detector.on_hint(at(0));
     assert_eq!(detector.poll(at(9_000_000)), None);
@@ -339,7 +341,7 @@ fn switched_off_it_judges_nothing_and_serves_the_peer() {
 
 #[test]
 fn an_echo_of_what_was_never_sent_is_no_evidence() {
-    let mut detector = Detector::new(Config::default(), at(0));
+    let mut detector = Detector::new(Config::default(), HANDSHAKE, at(0));
     detector.set_busy(true, at(0));
     for n in 1..400 {
         let now = at(n * 10);
@@ -397,7 +399,7 @@ proptest! {
         pace in prop_oneof![Just(Pace::Auto), Just(Pace::Fixed(Duration::ZERO)), Just(Pace::Off)],
     ) {
         let mut now = at(0);
-        let mut detector = Detector::new(Config { pace, ..Config::default() }, now);
+        let mut detector = Detector::new(Config { pace, ..Config::default() }, HANDSHAKE, now);
         for (input, micros) in script {
             now = now + Duration::from_micros(micros.into());
             match input {

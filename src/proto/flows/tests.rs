@@ -76,7 +76,8 @@ impl Node {
 
     fn link(&mut self, link: u32, peer: u8, dialed: bool) {
         let boot = BootId::from_bytes([peer; 16]);
-        self.tell(Event::LinkUp { link: LinkId(link), peer: node(peer), boot, dialed });
+        let rtt = Duration::from_millis(1);
+        self.tell(Event::LinkUp { link: LinkId(link), peer: node(peer), boot, dialed, rtt });
     }
 
     fn attach(&mut self, link: u32, attach: &Attach) {
