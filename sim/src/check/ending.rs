@@ -1,0 +1,64 @@
+//! At the end: every flow complete, and nothing left of any.
+
+use crate::traffic::App;
+use crate::world::World;
+use hopline::proto::frame::CloseCode;
+
+impl World {
+    /// Whether every flow came to the end that it should have; the first that did not fails the run.
+    pub(crate) fn check_complete(&mut self) {
+        let apps = self.apps.iter().enumerate().filter(|(_, app)| !app.was_aborted());
+        let wrong = apps.filter_map(|(number, app)| incomplete(number, app)).next();
+        if let Some(what) = wrong {
+            let now = self.now;
+            self.checks.fail("completion", now, what);
+        }
+    }
+
+    /// The same for flows that ended early, while others may go on.
+    pub(crate) fn check_lost(&mut self) {
+        let is_lost =
+            |app: &App| !app.was_aborted() && app.half(0).ended.is_some_and(|code| code != CloseCode::Done);
+        if self.apps.iter().any(is_lost) {
+            self.check_complete();
+        }
+    }
+
+    /// Whether anybody still holds anything of a flow, long after the last was over.
+    pub(crate) fn check_leaks(&mut self) {
+        for index in 0..self.nodes.len() {
+            let (flows, legs) = self.holdings(index);
+            if self.nodes.at(index).is_alive() && flows + legs > 0 {
+                let name = crate::world::name(index, self.nodes.at(index).blueprint);
+                let now = self.now;
+                let what = format!("{name} still holds {flows} flows and {legs} legs");
+                return self.checks.fail("leaks", now, what);
+            }
+        }
+    }
+
+    /// Whether relays still have links to each other that no flow needs.
+    pub(crate) fn check_links(&mut self) {
+        let endpoints = self.nodes.iter().filter(|(_, node)| !node.is_relay()).count();
+        let too_many = |index: &usize| self.nodes.at(*index).conns.len() > endpoints * 2;
+        if let Some(index) = self.nodes.living_relays().into_iter().find(too_many) {
+            let (links, now) = (self.nodes.at(index).conns.len(), self.now);
+            self.checks.fail("leaks", now, format!("r{index} still has {links} links"));
+        }
+    }
+}
+
+fn incomplete(number: usize, app: &App) -> Option<String> {
+    let ([origin, target], kind) = ([app.half(0), app.half(1)], app.plan.kind);
+    let progress = format!(
+        "flow {number} ({kind}): {} of {} bytes there, {} of {} back",
+        target.taken, origin.sent, origin.taken, target.sent
+    );
+    match origin.ended {
+        Some(CloseCode::Done) if app.is_complete() => None,
+        Some(CloseCode::Done) => Some(format!("done and yet not complete; {progress}")),
+        Some(code) => Some(format!("lost as {code:?}; {progress}")),
+        None if origin.key.is_none() => Some(format!("never opened; {progress}")),
+        None => Some(format!("stuck; {progress}")),
+    }
+}
