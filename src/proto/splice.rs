@@ -173,6 +173,8 @@ pub struct Splice {
     prev: Option<LegId>,
     next: Option<LegId>,
     next_answered: bool,
+    /// The epoch that prev had when next was dialled.
+    next_epoch: Epoch,
     forward: Lane,
     backward: Lane,
     /// The last acks that the in-legs' senders know: of forward (told to prev), of backward (told to next).
@@ -217,6 +219,7 @@ impl Splice {
             prev: None,
             next: None,
             next_answered: false,
+            next_epoch: Epoch::ORIGIN,
             forward: Lane::starting_at(forward),
             backward: Lane::starting_at(backward),
             told: (0, 0),
@@ -251,6 +254,13 @@ impl Splice {
     #[must_use]
     pub const fn is_next_answered(&self) -> bool {
         self.next_answered
+    }
+
+    /// Whether next has answered and is attached under the present path. If prev was replaced since, it is not: tags for
+    /// the present path prove nothing there.
+    #[must_use]
+    pub fn is_next_current(&self) -> bool {
+        self.next_answered && self.next_epoch == self.epoch
     }
 
     /// One direction's lane.
@@ -353,6 +363,7 @@ impl Splice {
         self.dials += 1;
         self.next = Some(leg);
         self.next_answered = false;
+        self.next_epoch = self.epoch.clone();
         self.told.1 = self.backward.acked();
         Opening {
             epoch: self.dial_epoch(),
