@@ -20,6 +20,8 @@ impl Flows {
         }
         let refused = match self.admit(attach, now) {
             Ok((key, entry)) => self.accept(leg, key, &entry, attach, now, actions).err(),
+            // This node has restarted and has no lease yet: the dialer can't know that.
+            Err(_) if self.ring.is_empty() => Some(CloseCode::Lost),
             Err(forbidden) => {
                 self.violation(link, Misdeed::Forbidden(forbidden), actions);
                 Some(CloseCode::Forbidden)

@@ -26,6 +26,12 @@ impl KeyRing {
         }
     }
 
+    /// Whether there are none: then nothing can be told of any entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The entry in `record` that is sealed to this node.
     #[must_use]
     pub fn entry(&self, record: &Record) -> Option<Entry> {
