@@ -4,6 +4,7 @@ mod hash;
 
 pub(crate) use hash::TraceHash;
 
+use hopline::proto::frame::Attach;
 use hopline::proto::machine::{AskFailure, NeighbourChange, Notice};
 use hopline::proto::record::Candidate;
 use hopline::proto::rpc::{Offer, Request, Response};
@@ -56,6 +57,23 @@ impl Trace {
     /// A node told its driver something.
     pub(crate) fn notice(&mut self, now: Time, node: NodeId, notice: &Notice) {
         self.say(now, node, |trace| trace.describe(notice));
+    }
+
+    /// Somebody offers a leg to a node.
+    pub(crate) fn attach(&mut self, now: Time, node: NodeId, dialer: NodeId, attach: &Attach) {
+        self.say(now, node, |trace| {
+            let versions: Vec<u32> = attach.records.iter().map(|record| record.scope.version).collect();
+            format!(
+                "< {} attaches, flow {:?} hop {}, epoch {:?}, from {} on, acked {}, records {versions:?} of {:?}",
+                trace.called(dialer),
+                attach.flow,
+                attach.epoch.hop(),
+                attach.epoch,
+                attach.forward_start,
+                attach.backward_ack,
+                attach.records.first().map(|record| record.scope.chain)
+            )
+        });
     }
 
     /// A node asked the bootstrap something and will get this answer.

@@ -11,7 +11,7 @@ impl World {
         let wrong = apps.filter_map(|(number, app)| incomplete(number, app)).next();
         if let Some(what) = wrong {
             let now = self.now;
-            self.checks.fail("completion", now, what);
+            self.checks.fail(what.0, now, what.1);
         }
     }
 
@@ -48,17 +48,17 @@ impl World {
     }
 }
 
-fn incomplete(number: usize, app: &App) -> Option<String> {
+/// The check that fails, and how.
+fn incomplete(number: usize, app: &App) -> Option<(&'static str, String)> {
     let ([origin, target], kind) = ([app.half(0), app.half(1)], app.plan.kind);
-    let progress = format!(
-        "flow {number} ({kind}): {} of {} bytes there, {} of {} back",
-        target.taken, origin.sent, origin.taken, target.sent
-    );
-    match origin.ended {
-        Some(CloseCode::Done) if app.is_complete() => None,
-        Some(CloseCode::Done) => Some(format!("done and yet not complete; {progress}")),
-        Some(code) => Some(format!("lost as {code:?}; {progress}")),
-        None if origin.key.is_none() => Some(format!("never opened; {progress}")),
-        None => Some(format!("stuck; {progress}")),
-    }
+    let (checker, what) = match origin.ended {
+        Some(CloseCode::Done) if app.is_complete() => return None,
+        Some(CloseCode::Done) => ("completion: short", "done and yet not complete".to_owned()),
+        Some(code) => ("completion: lost", format!("lost as {code:?}")),
+        None if origin.key.is_none() => ("completion: unopened", "never opened".to_owned()),
+        None => ("completion: stuck", "stuck".to_owned()),
+    };
+    let progress =
+        format!("{} of {} bytes there, {} of {} back", target.taken, origin.sent, origin.taken, target.sent);
+    Some((checker, format!("flow {number} ({kind}) {what}; {progress}")))
 }

@@ -44,7 +44,7 @@ pub(crate) fn shrink(seed: u64, checker: &str, patience: Duration, clock: impl F
         }
         let fair = Trim { fair_weather: true, ..trim.clone() };
         accept(&mut trim, fair);
-        while trim.relays < plan.relays {
+        while trim.relays + plan.longest_chain() + 2 < plan.relays {
             let fewer = Trim { relays: trim.relays + 1, ..trim.clone() };
             if !accept(&mut trim, fewer) {
                 break;

@@ -54,6 +54,11 @@ impl World {
         // The dialer may have closed it by now, and that have come first.
         let Some(end) = this.leg_end(attach.leg, side).filter(|end| !end.closed && !end.open) else { return };
         end.open = true;
+        let dialer = this.end(1 - side).node;
+        if self.trace.is_on() {
+            let (me, dialer) = (self.nodes.at(node).id, self.nodes.at(dialer).id);
+            self.trace.attach(self.now, me, dialer, &attach);
+        }
         self.checks.offered(LegId::new(link, attach.leg), &attach);
         self.tell(node, Event::Attach { link, attach });
     }
