@@ -57,7 +57,12 @@ impl Flows {
             return Err(CloseCode::Malformed);
         }
         let opening = attach.opening();
-        self.admit_flow(key, &opening, actions, now)?;
+        if let Err(code) = self.admit_flow(key, &opening, actions, now) {
+            if code.is_explained() {
+                actions.push(explain(leg, code, None));
+            }
+            return Err(code);
+        }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
         match flow.splice.attach(leg, &opening) {
             Attached::Stale { winner } => {
