@@ -42,7 +42,6 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) node: NodeIndex,
-    pub(crate) life: u32,
     pub(crate) stage: Stage,
     /// When anything last came to it.
     pub(crate) heard: Time,
@@ -89,10 +88,9 @@ pub(crate) struct Conn {
 }
 
 impl End {
-    const fn new(node: NodeIndex, life: u32, now: Time) -> Self {
+    const fn new(node: NodeIndex, now: Time) -> Self {
         Self {
             node,
-            life,
             stage: Stage::Pending,
             heard: now,
             control_at: Time::ZERO,
@@ -104,8 +102,8 @@ impl End {
 }
 
 impl Conn {
-    pub(crate) const fn new(dialer: (NodeIndex, u32), acceptor: (NodeIndex, u32), now: Time) -> Self {
-        let ends = [End::new(dialer.0, dialer.1, now), End::new(acceptor.0, acceptor.1, now)];
+    pub(crate) const fn new(dialer: NodeIndex, acceptor: NodeIndex, now: Time) -> Self {
+        let ends = [End::new(dialer, now), End::new(acceptor, now)];
         Self { ends, legs: Vec::new() }
     }
 

@@ -2,6 +2,7 @@
 //! sockets and clocks. A run depends on its seed alone.
 
 mod check;
+mod churn;
 pub mod cli;
 mod conn;
 mod detection;

@@ -3,7 +3,7 @@
 mod app;
 mod script;
 
-pub(crate) use app::{App, Delivery};
+pub(crate) use app::{App, Delivery, quantile};
 pub(crate) use script::{Abort, FlowPlan, Reader, Script, Step, When};
 
 use crate::network::NodeIndex;
@@ -46,10 +46,6 @@ impl Apps {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &App> {
         self.apps.iter()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.apps.len()
     }
 
     pub(crate) fn get(&self, app: usize) -> Option<&App> {

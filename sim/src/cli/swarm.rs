@@ -1,6 +1,7 @@
 //! `swarm` and `replay`.
 #![expect(clippy::print_stdout, reason = "the result of the runs")]
 
+use super::stopwatch;
 use crate::swarm::{Found, Hunt, Plan, Trim, hunt, run, shrink};
 use clap::Args;
 use std::process::ExitCode;
@@ -56,13 +57,6 @@ pub(super) struct Replay {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// How long this process has run.
-#[expect(clippy::disallowed_methods, reason = "how long a run took is no part of it")]
-fn stopwatch() -> impl Fn() -> Duration {
-    let begun = std::time::Instant::now();
-    move || begun.elapsed()
 }
 
 impl Swarm {

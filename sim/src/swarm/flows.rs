@@ -47,7 +47,7 @@ fn scripts(dice: &mut Dice, volume: u64, calm: Duration) -> (&'static str, [Scri
     let bytes = |dice: &mut Dice| volume >> dice.below(8);
     let now = When::After(Duration::ZERO);
     let once = |bytes| vec![Step { when: now, bytes }];
-    let forth = |steps, reader| Script { steps, reader };
+    let forth = Script::once;
     let readers = [reader(dice), reader(dice)];
     let [here, there] = readers;
     match dice.below(6) {
@@ -100,7 +100,7 @@ fn conversation(
         [after, Step { when: When::After(pause), bytes: ask }]
     });
     let answers = (1..=count).map(|n| Step { when: When::Taken(n * ask), bytes: answer });
-    [Script { steps: asks.collect(), reader: here }, Script { steps: answers.collect(), reader: there }]
+    [Script::once(asks.collect(), here), Script::once(answers.collect(), there)]
 }
 
 /// After steps were made smaller, nobody may wait for more than the other end sends: nobody waits.

@@ -60,7 +60,7 @@ pub(crate) struct Half {
     pub(crate) took_end: bool,
     pub(crate) ended: Option<CloseCode>,
     pub(super) wake_at: Option<Time>,
-    step: usize,
+    step: u64,
     step_sent: u64,
     step_began: Time,
     reads_again: Time,
@@ -240,7 +240,7 @@ impl App {
     ) -> Option<Time> {
         let salt = self.salt(end);
         loop {
-            let step = self.plan.scripts.get(end)?.steps.get(self.half(end).step).copied();
+            let step = self.plan.scripts.get(end)?.step(self.half(end).step);
             let half = self.half_mut(end);
             let Some(step) = step else {
                 if !std::mem::replace(&mut half.finished, true) {

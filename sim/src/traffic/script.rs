@@ -34,6 +34,8 @@ pub(crate) enum Reader {
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     pub(crate) steps: Vec<Step>,
+    /// How often the steps are gone through.
+    pub(crate) rounds: u64,
     pub(crate) reader: Reader,
 }
 
@@ -59,13 +61,26 @@ pub(crate) struct FlowPlan {
 }
 
 impl Script {
+    pub(crate) const fn once(steps: Vec<Step>, reader: Reader) -> Self {
+        Self { steps, rounds: 1, reader }
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
-        self.steps.iter().map(|step| step.bytes).sum()
+        self.steps.iter().map(|step| step.bytes).sum::<u64>() * self.rounds
+    }
+
+    /// The step after so many.
+    pub(super) fn step(&self, done: u64) -> Option<Step> {
+        let length = self.steps.len() as u64;
+        if length == 0 || done >= length * self.rounds {
+            return None;
+        }
+        self.steps.get(usize::try_from(done % length).ok()?).copied()
     }
 
     /// Sends nothing.
     pub(crate) const fn silent(reader: Reader) -> Self {
-        Self { steps: Vec::new(), reader }
+        Self::once(Vec::new(), reader)
     }
 }
 

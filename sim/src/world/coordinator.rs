@@ -171,14 +171,6 @@ impl World {
         self.arm_coordinator();
     }
 
-    /// What the bootstrap holds of its answers in one place, for the tally.
-    pub(crate) fn loads(&self) -> Vec<u32> {
-        let bootstrap = self.coordinator.bootstrap.as_ref();
-        bootstrap
-            .map(|b| b.pool().assignable().iter().map(|relay| relay.load()).collect())
-            .unwrap_or_default()
-    }
-
     fn check_answer(&mut self, request: &Request, result: &Result<Response, AskFailure>) {
         let Ok(response) = result else { return };
         let Some(bootstrap) = &self.coordinator.bootstrap else { return };

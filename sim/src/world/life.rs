@@ -165,11 +165,6 @@ impl World {
     pub(crate) fn since(&self, index: NodeIndex) -> Duration {
         self.now.since(self.nodes.at(index).since.max(START))
     }
-
-    /// Who a node is.
-    pub(crate) fn find(&self, id: NodeId) -> Option<NodeIndex> {
-        self.index.get(&id).copied()
-    }
 }
 
 /// What listings and timelines call a node.

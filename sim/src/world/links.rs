@@ -42,7 +42,7 @@ impl World {
     /// The first packet of a handshake would arrive now.
     pub(super) fn dial(&mut self, from: NodeIndex, life: u32, to: NodeIndex, deadline: Time) {
         let there = self.nodes.at(to);
-        let (peer, to_life) = (there.id, there.life);
+        let peer = there.id;
         let meets = there.is_alive() && !there.frozen;
         let open = self.network.way(from, to) == Way::Open && self.network.way(to, from) == Way::Open;
         if self.nodes.at(from).life != life {
@@ -58,7 +58,7 @@ impl World {
             return self.schedule(again.min(deadline), happening);
         }
         let conn = u32::try_from(self.conns.len()).expect("fewer than 2^31 connections");
-        self.conns.push(Some(Box::new(Conn::new((from, life), (to, to_life), self.now))));
+        self.conns.push(Some(Box::new(Conn::new(from, to, self.now))));
         self.nodes.at_mut(from).conns.push(conn);
         self.nodes.at_mut(to).conns.push(conn);
         self.tally.connections += 1;
