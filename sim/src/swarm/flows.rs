@@ -48,7 +48,7 @@ fn scripts(dice: &mut Dice, volume: u64, calm: Duration) -> (&'static str, [Scri
     let now = When::After(Duration::ZERO);
     let once = |bytes| vec![Step { when: now, bytes }];
     let forth = Script::once;
-    let readers = [reader(dice), reader(dice)];
+    let readers = [reader(dice, volume), reader(dice, volume)];
     let [here, there] = readers;
     match dice.below(6) {
         0 => ("bulk", [forth(once(bytes(dice)), here), Script::silent(there)]),
@@ -112,9 +112,12 @@ pub(super) fn mend(flow: &mut FlowPlan) {
     }
 }
 
-fn reader(dice: &mut Dice) -> Reader {
+/// A slow one still takes all there is within half a minute.
+fn reader(dice: &mut Dice, volume: u64) -> Reader {
     if dice.percent(75) {
         return Reader::Eager;
     }
-    Reader::Slow { bytes: as_usize(dice.within(1000, 100_000)), pause: dice.log_millis(1, 100) }
+    let pause = dice.log_millis(1, 100);
+    let least = volume * u64::try_from(pause.as_millis()).unwrap_or(1) / 30_000;
+    Reader::Slow { bytes: as_usize(dice.within(1000, 100_000).max(least)), pause }
 }

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 /// How long flows may take from the moment when all is healed.
 const LIVENESS_BOUND: Duration = Duration::from_secs(90);
-/// After so long without flows no relay may hold any (it waits for 30 s for a prev, a target for twice as long),
-const LEAK_BOUND: Duration = Duration::from_secs(75);
+/// After so long without flows nobody may hold any: a relay waits for 30 s for a prev, and a target behind it a minute more,
+const LEAK_BOUND: Duration = Duration::from_secs(110);
 /// and no link that no flow needs may be there.
-const LINK_BOUND: Duration = Duration::from_secs(60);
+const LINK_BOUND: Duration = Duration::from_secs(25);
 /// How often a run is looked at as a whole.
 const LOOK: Duration = Duration::from_secs(1);
 
