@@ -3,14 +3,10 @@
 use crate::conn::Packet;
 use crate::world::Fidelity;
 use hdrhistogram::Histogram;
-use hopline::proto::Time;
 use hopline::proto::codec;
 use hopline::proto::frame::{Cause, Control};
 use hopline::proto::machine::{ChainChange, Notice};
 use hopline::proto::rpc::{Request, Response};
-
-/// Bytes of a heartbeat to the bootstrap and of its answer, framed: not worth encoding each time.
-const BEAT_BYTES: (u64, u64) = (7, 96);
 
 /// See the module's documentation.
 pub(crate) struct Tally {
@@ -30,6 +26,9 @@ pub(crate) struct Tally {
     pub(crate) ask_bytes: u64,
     pub(crate) answer_bytes: u64,
     pub(crate) refused: u64,
+    sizes: [Sizes; 13],
+    asked: [Sizes; 3],
+    answered: [Sizes; 3],
 }
 
 impl Default for Tally {
@@ -51,11 +50,56 @@ impl Default for Tally {
             ask_bytes: 0,
             answer_bytes: 0,
             refused: 0,
+            sizes: Default::default(),
+            asked: Default::default(),
+            answered: Default::default(),
         }
     }
 }
 
+/// The sizes of frames of one kind, by encoding some of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
+    seen: u64,
+    encoded: u64,
+    bytes: u64,
+}
+
+/// So many are encoded at first, and one in so many after that.
+const ENCODED_AT_FIRST: u64 = 32;
+const ENCODED_ONE_IN: u64 = 32;
+
+impl Sizes {
+    fn size(&mut self, encode: impl FnOnce() -> Vec<u8>) -> u64 {
+        self.seen += 1;
+        if self.seen <= ENCODED_AT_FIRST || self.seen.is_multiple_of(ENCODED_ONE_IN) {
+            self.encoded += 1;
+            self.bytes += encode().len() as u64;
+        }
+        self.bytes / self.encoded.max(1)
+    }
+}
+
 impl Tally {
+    /// About how large a packet's frame is: some of each kind are encoded.
+    pub(crate) fn sampled_size(&mut self, packet: &Packet) -> usize {
+        let kind = match packet {
+            Packet::Control(Control::Acks(acks)) => return 3 + 6 * acks.len(),
+            Packet::Control(Control::Prepare { .. }) => 0,
+            Packet::Control(Control::Update { .. }) => 1,
+            Packet::Control(_) => 2,
+            Packet::Open(attach) => 3 + attach.records.len().min(9),
+            _ => return 8,
+        };
+        let encode = || match packet {
+            Packet::Control(control) => codec::to_bytes(control),
+            Packet::Open(attach) => codec::to_bytes(attach),
+            _ => Vec::new(),
+        };
+        let size = self.sizes.get_mut(kind).map_or(0, |sizes| sizes.size(encode));
+        usize::try_from(size).unwrap_or(0)
+    }
+
     pub(crate) const fn control(&mut self, by_relay: bool, bytes: usize, packet: &Packet) {
         if by_relay {
             let counter = match packet {
@@ -85,20 +129,34 @@ impl Tally {
         }
     }
 
-    pub(crate) fn ask(&mut self, _now: Time, request: &Request, fidelity: Fidelity) {
+    pub(crate) fn ask(&mut self, request: &Request, fidelity: Fidelity) {
         self.asks += 1;
-        self.ask_bytes += match (request, fidelity) {
-            (Request::Heartbeat { .. }, Fidelity::Lean) => BEAT_BYTES.0,
-            _ => codec::to_bytes(request).len() as u64,
+        let kind = match (request, fidelity) {
+            (_, Fidelity::Full) => {
+                self.ask_bytes += codec::to_bytes(request).len() as u64;
+                return;
+            }
+            (Request::Heartbeat { .. }, _) => 0,
+            (Request::Replace { .. }, _) => 1,
+            _ => 2,
         };
+        let size = self.asked.get_mut(kind).map_or(0, |sizes| sizes.size(|| codec::to_bytes(request)));
+        self.ask_bytes += size;
     }
 
     pub(crate) fn answer(&mut self, response: &Response, fidelity: Fidelity) {
         self.refused += u64::from(matches!(response, Response::Refused(_)));
-        self.answer_bytes += match (response, fidelity) {
-            (Response::Lease(_), Fidelity::Lean) => BEAT_BYTES.1,
-            _ => codec::to_bytes(response).len() as u64,
+        let kind = match (response, fidelity) {
+            (_, Fidelity::Full) => {
+                self.answer_bytes += codec::to_bytes(response).len() as u64;
+                return;
+            }
+            (Response::Lease(_), _) => 0,
+            (Response::Planned(_), _) => 1,
+            _ => 2,
         };
+        let size = self.answered.get_mut(kind).map_or(0, |sizes| sizes.size(|| codec::to_bytes(response)));
+        self.answer_bytes += size;
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) enum Happening {
     Timer {
         node: NodeIndex,
         life: u32,
+        due: Time,
     },
     Packet {
         conn: u32,
@@ -265,7 +266,7 @@ impl World {
     fn process(&mut self, happening: Happening) {
         self.hash_happening(&happening);
         match happening {
-            Happening::Timer { node, life } => self.timer(node, life),
+            Happening::Timer { node, life, due } => self.timer(node, life, due),
             Happening::Packet { conn, side, packet } => self.receive(conn, side, packet),
             Happening::Up { conn, side } => self.up(conn, side),
             Happening::Idle { conn, side } => self.idle(conn, side),
@@ -344,9 +345,9 @@ impl World {
         self.nodes.at(node).skew.local(self.now, START)
     }
 
-    fn timer(&mut self, index: NodeIndex, life: u32) {
+    fn timer(&mut self, index: NodeIndex, life: u32, due: Time) {
         let node = self.nodes.at_mut(index);
-        if node.life != life {
+        if node.life != life || node.armed != Some(due) {
             return;
         }
         node.armed = None;
@@ -357,7 +358,8 @@ impl World {
         });
     }
 
-    /// Sets a node's one timer, unless it is set for an earlier moment: then it is set anew when that has passed.
+    /// Sets a node's one timer, unless it is set for an earlier moment: then it is set anew when that has passed. One
+    /// that was set for a later moment counts no more.
     fn arm(&mut self, index: NodeIndex) {
         let (now, slack) = (self.now, self.settings.timer_slack);
         let node = self.nodes.at_mut(index);
@@ -369,7 +371,7 @@ impl World {
         node.armed = Some(due);
         let life = node.life;
         let late = if slack.is_zero() { slack } else { slack.mul_f64(self.dice.below(1000) as f64 / 1000.0) };
-        self.schedule(due + late, Happening::Timer { node: index, life });
+        self.schedule(due + late, Happening::Timer { node: index, life, due });
     }
 
     fn schedule(&mut self, at: Time, happening: Happening) {

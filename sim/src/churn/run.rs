@@ -46,6 +46,10 @@ pub(crate) struct Options {
     pub(crate) fidelity: Fidelity,
     pub(crate) message_bytes: u64,
     pub(crate) every: Duration,
+    /// How long a lease is; three heartbeats fit into it.
+    pub(crate) lease: Duration,
+    /// How often nodes see to their flows' links.
+    pub(crate) upkeep: Duration,
 }
 
 struct Run {
@@ -73,11 +77,12 @@ pub(crate) fn run(options: Options) -> Report {
 }
 
 fn settings(options: &Options) -> Settings {
-    let mut flows = FlowsConfig::default();
+    let mut flows = FlowsConfig { upkeep: options.upkeep, ..FlowsConfig::default() };
     if options.fidelity == Fidelity::Lean {
         flows.links.detector.pace = Pace::Off;
     }
-    let mut bootstrap = bootstrap::Config::default();
+    let mut bootstrap = bootstrap::Config { heartbeat: options.lease / 3, ..bootstrap::Config::default() };
+    bootstrap.pool.lease = options.lease;
     bootstrap.pool.max_relays = bootstrap.pool.max_relays.max(options.relays as usize * 2);
     Settings {
         seed: options.seed,

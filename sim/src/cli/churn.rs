@@ -44,6 +44,12 @@ pub(super) struct Churn {
     /// From one message of a flow to the next.
     #[arg(long, default_value = "1s", value_parser = duration)]
     every: Duration,
+    /// How long a lease lasts without a heartbeat; three fit into it.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    lease: Duration,
+    /// How often nodes see to the links that their flows may need.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    upkeep: Duration,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Every heartbeat of every link, however large the pool is.
@@ -95,6 +101,8 @@ impl Churn {
             fidelity: if lean { Fidelity::Lean } else { Fidelity::Full },
             message_bytes: self.message,
             every: self.every,
+            lease: self.lease,
+            upkeep: self.upkeep,
         };
         let clock = stopwatch();
         let report = run(options);

@@ -103,7 +103,7 @@ impl World {
                 way += self.network.retransmissions(node, BOOTSTRAP, &mut self.dice);
                 let handshake = if fresh { self.network.delay(node, BOOTSTRAP) * 2 } else { Duration::ZERO };
                 let at = self.now + way + handshake;
-                self.tally.ask(self.now, &request, self.settings.fidelity);
+                self.tally.ask(&request, self.settings.fidelity);
                 let request = Box::new(request);
                 return self.schedule(at, Happening::Request { node, life, ask, request });
             }

@@ -49,7 +49,8 @@ impl World {
             return;
         }
         if !meets || !open || self.network.is_lost(&mut self.dice) {
-            let again = self.now + DIAL_AGAIN;
+            // In large runs whoever is dead stays so for longer than a dial takes.
+            let again = if self.is_full() { self.now + DIAL_AGAIN } else { deadline };
             let happening = if again < deadline {
                 Happening::Dial { from, life, to, deadline }
             } else {
@@ -138,6 +139,9 @@ impl World {
             Packet::Bytes(_, bytes) => return bytes.len(),
             Packet::Heartbeat(_) | Packet::Credit(_) | Packet::Close(..) | Packet::End(_) | Packet::Shut => {
                 return SMALL_BYTES;
+            }
+            Packet::Control(_) | Packet::Open(_) | Packet::Answer(..) if !self.is_full() => {
+                self.tally.sampled_size(packet) + codec::PREFIX_BYTES
             }
             Packet::Control(control) => frame(codec::to_bytes(control)),
             Packet::Open(attach) => frame(codec::to_bytes(attach)),
