@@ -19,7 +19,7 @@ use hopline::proto::flows::FlowKey;
 use hopline::proto::frame::Attach;
 use hopline::proto::machine::{Machine, Misdeed, Notice};
 use hopline::proto::rpc::{Request, Response};
-use hopline::proto::splice::LegId;
+use hopline::proto::splice::{LegId, Limits};
 use rights::Issued;
 use std::fmt;
 use std::time::Duration;
@@ -47,6 +47,8 @@ pub(crate) struct Checks {
     /// Whether anything is checked: large runs only count.
     pub(crate) on: bool,
     pub(crate) failure: Option<Failure>,
+    /// How much of each direction of a flow a node may buffer.
+    pub(crate) limits: Limits,
     issued: Issued,
     epochs: Epochs,
 }
@@ -129,7 +131,7 @@ impl Checks {
         let Some(flows) = node.role.as_mut().map(Machine::flows) else { return };
         let Some(splice) = flows.splice(&key) else { return };
         let app = apps.of_flow(key.flow);
-        let found = lanes::check(splice, app).map_err(|what| ("lanes", what));
+        let found = lanes::check(splice, app, &self.limits).map_err(|what| ("lanes", what));
         let grown = self.epochs.check(index, key, splice.epoch()).map_err(|what| ("epochs", what));
         if let Err((checker, what)) = found.and(grown) {
             self.fail(checker, now, format!("flow {:?} at hop {} on {id:?}: {what}", key.flow, key.hop));

@@ -89,7 +89,7 @@ impl Apps {
                 let number = *self.by_flow.get(&flow.flow)?;
                 let end = usize::from(matches!(notice, Notice::Accepted { .. }));
                 self.by_key.insert((node, *flow), (number, end));
-                self.apps.get_mut(number)?.begin(end, *flow, now);
+                self.apps.get_mut(number)?.begin(end, *flow, now, &mut self.delivery);
                 None
             }
             Notice::OpenFailed { flow, .. } => {

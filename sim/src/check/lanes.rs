@@ -8,10 +8,10 @@ use hopline::proto::splice::{Direction, Limits, Splice};
 /// What a lane may hold above its window: the piece that filled it.
 const PIECE_BYTES: u64 = 64 << 10;
 
-pub(super) fn check(splice: &Splice, app: Option<&App>) -> Result<(), String> {
+pub(super) fn check(splice: &Splice, app: Option<&App>, limits: &Limits) -> Result<(), String> {
     for direction in Direction::BOTH {
         let lane = splice.lane(direction);
-        holds_what_it_must(lane).map_err(|what| format!("{direction:?} lane {what}"))?;
+        holds_what_it_must(lane, limits).map_err(|what| format!("{direction:?} lane {what}"))?;
         if let Some(app) = app {
             let (source, sink) = if direction == Direction::Forward { (0, 1) } else { (1, 0) };
             let (source, sink) = (app.half(source), app.half(sink));
@@ -31,7 +31,7 @@ pub(super) fn check(splice: &Splice, app: Option<&App>) -> Result<(), String> {
     Ok(())
 }
 
-fn holds_what_it_must(lane: &Lane) -> Result<(), String> {
+fn holds_what_it_must(lane: &Lane, limits: &Limits) -> Result<(), String> {
     let end = lane.fin().map_or(lane.received(), |fin| fin.min(lane.received()));
     let (acked, written) = (lane.acked(), lane.written());
     let base = written.map_or(acked, |written| acked.min(written)).min(end);
@@ -41,7 +41,7 @@ fn holds_what_it_must(lane: &Lane) -> Result<(), String> {
     if written.is_none() && lane.received() < acked {
         return Err(format!("has no out-leg, and received {} < acked {acked}", lane.received()));
     }
-    if lane.held() > Limits::default().window_bytes + PIECE_BYTES {
+    if lane.held() > limits.window_bytes + PIECE_BYTES {
         return Err(format!("holds {} bytes, more than its window", lane.held()));
     }
     Ok(())

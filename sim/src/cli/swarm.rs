@@ -25,6 +25,10 @@ pub(super) struct Swarm {
     /// On how many threads.
     #[arg(long, default_value_t = cores())]
     threads: usize,
+    /// Break this law of the protocol and see which check notices; `all` for one after the other.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    plant: Option<String>,
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
@@ -62,6 +66,10 @@ fn cores() -> usize {
 impl Swarm {
     pub(super) fn run(&self) -> ExitCode {
         std::panic::set_hook(Box::new(|_| ()));
+        #[cfg(feature = "planted")]
+        if let Some(name) = &self.plant {
+            return self.plant(name);
+        }
         let clock = stopwatch();
         let done = AtomicU64::new(0);
         let task =
@@ -85,6 +93,31 @@ impl Swarm {
             println!("seed {seed}: {failure}\n  repeat with: hopline-sim replay {seed}{trim}");
         }
         if found.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(feature = "planted")]
+impl Swarm {
+    /// Breaks laws, and tells for each which check noticed, at which seed and after how many.
+    fn plant(&self, name: &str) -> ExitCode {
+        use hopline::proto::planted::{Law, break_law};
+        let is_meant = |law: &Law| name == "all" || format!("{law:?}").eq_ignore_ascii_case(name);
+        let mut missed = 0;
+        println!("| planted bug | caught by | seed | after seeds |\n|---|---|---|---|");
+        for law in Law::PLANTED.into_iter().filter(is_meant) {
+            let task = Hunt { from: self.from, seeds: self.seeds, threads: self.threads, stops: true };
+            let found = hunt(task, || break_law(Some(law)), |_, _| ());
+            match found.failures.first() {
+                Some((seed, failure)) => {
+                    println!("| {law:?} | {} | {seed} | {} |", failure.checker, seed - self.from + 1);
+                }
+                None => {
+                    missed += 1;
+                    println!("| {law:?} | **nobody** | | {} |", found.runs);
+                }
+            }
+        }
+        if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

@@ -68,6 +68,7 @@ fn build(plan: &Plan, trim: &Trim, told: bool) -> World {
     let mut world = World::new(plan.settings.clone());
     let mut dice = Dice::new(plan.settings.seed, 103);
     world.checks.on = true;
+    world.checks.limits = plan.settings.flows.limits;
     if told {
         world.trace.start();
         world.trace.remark(START, &describe(plan));

@@ -149,8 +149,12 @@ impl App {
         self.opening = false;
     }
 
-    pub(super) fn begin(&mut self, end: usize, key: FlowKey, now: Time) {
+    /// The node has the flow now; a second time it must not be given to its application.
+    pub(super) fn begin(&mut self, end: usize, key: FlowKey, now: Time, delivery: &mut Delivery) {
         let half = self.half_mut(end);
+        if half.key == Some(key) {
+            delivery.corrupt.get_or_insert(format!("end {end} was given the same flow twice"));
+        }
         (half.key, half.began, half.step_began) = (Some(key), now, now);
     }
 
