@@ -113,6 +113,13 @@ impl<Own> Clerk<Own> {
         self.follow(steps, flows, actions);
     }
 
+    /// This node may have been taken for dead: the bootstrap hears of it soon.
+    pub(super) fn revive(&mut self, now: Time) {
+        if let Some(enrolment) = &mut self.enrolment {
+            enrolment.revive(now);
+        }
+    }
+
     /// Gives the lease up.
     pub(super) fn leave(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
         self.enrol(enrolment::Event::Shutdown, flows, now, actions);

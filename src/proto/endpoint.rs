@@ -27,6 +27,9 @@ const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
 const UNREACHABLE_PATIENCE: Duration = Duration::from_millis(20);
 /// The pause before more attachment relays are asked for again.
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
+/// How often an endpoint wants to hear a relay that carries none of its flows. It has only a few such, and all its flows
+/// depend on them: a dead one must not go unnoticed for as long as among relays.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How many relays a target tries at once, while it has too few links.
 const MAX_TRIED: usize = 5;
 /// The pause after there were no more.
@@ -81,7 +84,9 @@ struct Target {
 impl Endpoint {
     /// An endpoint that opens flows and serves no name yet.
     #[must_use]
-    pub fn new(me: NodeId, flows: FlowsConfig, clerk: ClerkConfig) -> Self {
+    pub fn new(me: NodeId, mut flows: FlowsConfig, clerk: ClerkConfig) -> Self {
+        let idle = &mut flows.links.detector.idle;
+        *idle = IDLE_INTERVAL.min(*idle);
         Self {
             flows: Flows::new(me, true, flows),
             clerk: Clerk::new(clerk),
@@ -269,6 +274,20 @@ impl Endpoint {
         }
     }
 
+    /// An attachment relay is silent. It stays chosen for as long as its link does, as it may be heard again; meanwhile
+    /// another one is looked for.
+    fn attachment_doubtful(&mut self, node: NodeId, now: Time, actions: &mut Vec<Action>) {
+        let links = self.flows.links();
+        let Some(target) = self.target.as_mut().filter(|t| t.chosen.iter().any(|c| c.node == node)) else {
+            return;
+        };
+        let is_good =
+            |c: &Candidate| links.standing(c.node) == Standing::Up && target.offered.contains(&c.node);
+        let reachable = target.chosen.iter().any(is_good);
+        target.look_again(reachable, now);
+        self.attach(now, actions);
+    }
+
     /// An attachment relay is lost: another one is looked for at once.
     fn attachment_lost(&mut self, node: NodeId, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = &mut self.target else { return };
@@ -281,9 +300,8 @@ impl Endpoint {
         if target.dead.len() > 16 {
             target.dead.remove(0);
         }
-        target.ask_due = None;
         let reachable = target.chosen.iter().any(|c| target.offered.contains(&c.node));
-        target.offer_due = Some(now + if reachable { ATTACH_PATIENCE } else { UNREACHABLE_PATIENCE });
+        target.look_again(reachable, now);
         self.flows.links_mut().unwant(node, actions);
         self.attach(now, actions);
     }
@@ -307,8 +325,9 @@ impl Endpoint {
                 }
                 News::PeerSuspect(node) => {
                     self.clerk.report(node, actions);
-                    self.attachment_lost(node, now, actions);
+                    self.attachment_doubtful(node, now, actions);
                 }
+                News::PeerRecovered(_) => self.attach(now, actions),
                 News::PeerUnreachable { node, first } => {
                     if first {
                         self.clerk.report(node, actions);
@@ -364,6 +383,12 @@ impl Target {
             ask_due: None,
             offer_due: Some(now + ATTACH_PATIENCE),
         }
+    }
+
+    /// Another attachment relay is needed, the more urgently if nobody can reach this target now.
+    fn look_again(&mut self, reachable: bool, now: Time) {
+        self.ask_due = None;
+        self.offer_due = Some(now + if reachable { ATTACH_PATIENCE } else { UNREACHABLE_PATIENCE });
     }
 }
 

@@ -94,6 +94,10 @@ pub struct Enrolment {
     /// When the bootstrap expects the next heartbeat, if it expects any.
     heartbeat_at: Option<Time>,
     attempts_made: u64,
+    /// When the last question was asked.
+    asked_at: Time,
+    /// Whether a heartbeat is to show soon that this node lives.
+    revived: bool,
     /// Whether the offer has changed since it was last sent.
     outdated: bool,
     draining: bool,
@@ -142,6 +146,8 @@ impl Enrolment {
             next: None,
             heartbeat_at: None,
             attempts_made: 0,
+            asked_at: Time::ZERO,
+            revived: false,
             outdated: false,
             draining: false,
             drained: false,
@@ -178,6 +184,23 @@ impl Enrolment {
         self.offer = offer;
         self.outdated = true;
         self.register_soon(now, actions);
+    }
+
+    /// This node may have been reported down though it lives (it was stopped, or cut off): its next heartbeat, which takes
+    /// it back into the pool, doesn't wait. Heartbeats for this reason keep the distance of failed registrations.
+    pub fn revive(&mut self, now: Time) {
+        self.revived = self.phase == Phase::Registered;
+        self.hurry(now);
+    }
+
+    /// Brings the next heartbeat forward if that is called for and none is on its way.
+    fn hurry(&mut self, now: Time) {
+        if self.revived && self.asking.is_none() {
+            self.revived = false;
+            let soon = now.max(self.asked_at + self.config.first_retry);
+            self.heartbeat_at = self.heartbeat_at.map(|at| at.min(soon));
+            self.wait_for_heartbeat();
+        }
     }
 
     /// Takes a fact.
@@ -294,6 +317,7 @@ impl Enrolment {
     fn on_renewed(&mut self, lease: Lease, now: Time, actions: &mut Vec<Action>) {
         self.failures = 0;
         self.expect_heartbeat(&lease, now);
+        self.hurry(now);
         notify(actions, Notice::Renewed(lease));
         if self.draining {
             self.drain(now, actions);
@@ -403,6 +427,7 @@ impl Enrolment {
     /// Asks the present bootstrap, whatever else was on its way or due.
     fn ask(&mut self, question: Question, now: Time, actions: &mut Vec<Action>) {
         self.attempts_made += 1;
+        self.asked_at = now;
         let attempt = Attempt(self.attempts_made);
         self.asking = Some((attempt, question));
         self.next = None;

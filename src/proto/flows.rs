@@ -116,6 +116,8 @@ pub enum News {
     Ended(FlowKey),
     /// A neighbour has been silent for too long.
     PeerSuspect(NodeId),
+    /// A neighbour that was suspect is heard again.
+    PeerRecovered(NodeId),
     /// A hop of an origin's flow has no backup left.
     WantsBackup {
         /// The flow.
@@ -155,6 +157,9 @@ struct Flow {
     /// When another candidate may be asked for again, and after how many attempts.
     backup_due: Time,
     backup_attempts: u32,
+    /// Whether the candidate that stood by has taken over, or failed, and the origin knows of no other yet. One that
+    /// recovers meanwhile stands by again, but only a new record tells the origin so.
+    unprotected: bool,
     /// Whether other candidates were asked for because these are of no use.
     is_stuck: bool,
     /// When an origin that has everything leaves.
@@ -375,11 +380,15 @@ impl Flows {
 
     fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.links.take_news() {
-            let LinkNews::Suspect(link) = news;
-            self.leave_link(link, now, actions);
-            if let Some(peer) = self.links.peer(link) {
+            let (LinkNews::Suspect(link) | LinkNews::Recovered(link)) = news;
+            let Some(peer) = self.links.peer(link) else { continue };
+            if news == LinkNews::Suspect(link) {
+                self.leave_link(link, now, actions);
                 self.news.push(News::PeerSuspect(peer));
                 self.want_backups(peer, now, actions);
+            } else {
+                self.news.push(News::PeerRecovered(peer));
+                self.dial_recovered(peer, now, actions);
             }
         }
     }
@@ -426,6 +435,7 @@ impl Flow {
             upkeep_due: None,
             backup_due: now,
             backup_attempts: 0,
+            unprotected: false,
             is_stuck: false,
             leave_due: None,
             doubted: 0,

@@ -58,6 +58,8 @@ pub enum Standing {
 pub enum LinkNews {
     /// Move what goes over this link.
     Suspect(LinkId),
+    /// It is as good as before.
+    Recovered(LinkId),
 }
 
 #[derive(Debug)]
@@ -390,6 +392,7 @@ impl Links {
                 }
                 Outcome::Recovered => {
                     link.suspect = false;
+                    self.news.push(LinkNews::Recovered(id));
                     NeighbourChange::Recovered
                 }
                 Outcome::Down => {

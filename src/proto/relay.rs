@@ -7,6 +7,10 @@ use super::machine::{Action, Event, Machine};
 use super::rpc::Offer;
 use super::time::Time;
 use std::convert::Infallible;
+use std::time::Duration;
+
+/// A process that was stopped for so long may have been found silent by a neighbour.
+const STOPPED: Duration = Duration::from_millis(25);
 
 /// A relay. Its part in each flow is [`Flows`]' business, its lease and its questions the clerk's.
 #[derive(Debug)]
@@ -34,10 +38,26 @@ impl Relay {
         self.flows.leave_all(now, actions);
     }
 
-    fn catch_up(&mut self, actions: &mut Vec<Action>) {
+    /// A neighbour may have reported this relay down while it was stopped or cut off: it shows that it lives.
+    fn note_stop(&mut self, now: Time) {
+        if self.poll_timeout().is_some_and(|due| now.since(due) >= STOPPED) {
+            self.clerk.revive(now);
+        }
+    }
+
+    fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.flows.take_news() {
-            if let News::PeerSuspect(node) | News::PeerUnreachable { node, first: true } = news {
-                self.clerk.report(node, actions);
+            match news {
+                News::PeerSuspect(node) | News::PeerUnreachable { node, first: true } => {
+                    self.clerk.report(node, actions);
+                }
+                News::PeerRecovered(_) => self.clerk.revive(now),
+                News::PeerGone(_)
+                | News::PeerUp(_)
+                | News::PeerUnreachable { first: false, .. }
+                | News::Ended(_)
+                | News::WantsBackup { .. }
+                | News::WantsRoute(_) => {}
             }
         }
     }
@@ -45,18 +65,20 @@ impl Relay {
 
 impl Machine for Relay {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        self.note_stop(now);
         if let Event::Asked { ask, result } = event {
             let _ = self.clerk.answered(ask, result, &mut self.flows, now, actions);
         } else {
             self.flows.handle(event, now, actions);
         }
-        self.catch_up(actions);
+        self.catch_up(now, actions);
     }
 
     fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.note_stop(now);
         self.flows.handle_timeout(now, actions);
         self.clerk.handle_timeout(&mut self.flows, now, actions);
-        self.catch_up(actions);
+        self.catch_up(now, actions);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

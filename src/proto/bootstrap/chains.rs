@@ -124,7 +124,10 @@ impl Bootstrap {
     ) -> Result<Vec<Candidate>, Refusal> {
         let mut chosen = Vec::new();
         if let Some(active) = &request.active {
-            chosen.push(opened.old(active).ok_or(DenyReason::OutOfBounds)?);
+            // The relay before the hop may have gone on to a candidate of an older record meanwhile.
+            let known = self.pool.get(active).filter(|_| opened.others().all(|node| node != *active));
+            let serves = opened.old(active).or_else(|| known.map(candidate));
+            chosen.push(serves.ok_or(DenyReason::OutOfBounds)?);
         }
         let others_serving = opened.old.iter().map(|candidate| candidate.node);
         let kept =

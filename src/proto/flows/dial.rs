@@ -206,6 +206,18 @@ impl Flows {
         }
     }
 
+    /// A candidate that was silent is heard again: flows that have nobody go on over it at once.
+    pub(super) fn dial_recovered(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.flows_with(peer) {
+            let Some(flow) = self.flows.get_mut(&key) else { continue };
+            flow.next_hop.forgive(peer);
+            if flow.splice.wants_dial() && (flow.splice.dials() > 0 || flow.waits) {
+                self.dial(key, now, actions);
+                self.settle(key, now, actions);
+            }
+        }
+    }
+
     /// A link that flows wait for could not be had: they take another, if there is one.
     pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
@@ -303,6 +315,7 @@ impl Flows {
         let elsewhere = flow.next_hop.current_place() != Some(0) && flow.splice.dials() == 1;
         let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
         let Some(repair) = flow.repair.take().or(unplanned) else { return };
+        flow.unprotected = true;
         let Some(record) = flow.rights.records().first() else { return };
         let place = |n: Option<usize>| n.and_then(|n| u8::try_from(n).ok()).unwrap_or(u8::MAX);
         let reroute = Reroute {

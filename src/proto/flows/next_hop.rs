@@ -77,6 +77,12 @@ impl NextHop {
         }
     }
 
+    /// What `node` did to this flow while it was stopped or cut off is forgiven.
+    pub(super) fn forgive(&mut self, node: NodeId) {
+        let seen = self.candidates.iter_mut().filter(|seen| seen.candidate.node == node);
+        seen.for_each(|seen| seen.failures = 0);
+    }
+
     /// How often the candidate that did best has failed this flow.
     pub(super) fn least_failures(&self) -> u32 {
         self.candidates.iter().map(|seen| seen.failures).min().unwrap_or(0)

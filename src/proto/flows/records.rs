@@ -107,7 +107,7 @@ impl Flows {
         let current = flow.next_hop.current().filter(|_| flow.splice.is_next_answered());
         let Some(active) = current.map(|candidate| candidate.node) else { return };
         let usable = self.usable(flow);
-        if usable.contains(&active) && usable.len() < PROTECTED {
+        if usable.contains(&active) && (flow.unprotected || usable.len() < PROTECTED) {
             self.ask_for_candidates(key, Some(active), &usable, now, actions);
         }
     }
@@ -214,6 +214,9 @@ impl Flows {
     pub fn backup_found(&mut self, key: FlowKey, record: &Record, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
         let hop = record.scope.hop;
+        if let Some(active) = flow.unnamed_in(record) {
+            return self.news.push(News::WantsBackup { flow: key, hop, active: Some(active) });
+        }
         let version =
             |flow: &Flow| flow.rights.records().iter().find(|r| r.scope.hop == hop).map(|r| r.scope.version);
         let before = version(flow);
@@ -272,6 +275,7 @@ impl Flows {
         self.stop_waiting(key);
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.next_hop.replace(candidates);
+            flow.unprotected = false;
             flow.backup_attempts = 0;
             flow.backup_due = now;
         }
@@ -314,6 +318,11 @@ impl Flows {
             flow.note_failed(from.node, now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
+        let record = flow.rights.records().iter().find(|record| record.scope.hop == reroute.hop);
+        if let Some(active) = record.and_then(|record| flow.unnamed_in(record)) {
+            let active = Some(active);
+            self.news.push(News::WantsBackup { flow: key, hop: reroute.hop, active });
+        }
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
     }
 
@@ -396,6 +405,15 @@ fn control(leg: LegId, message: impl FnOnce(u32) -> Control) -> Action {
 }
 
 impl Flow {
+    /// Who serves the hop of `record`, if that does not name it: a relay moved on to another candidate while the bootstrap
+    /// made this record around the last one. Then another record is needed.
+    fn unnamed_in(&self, record: &Record) -> Option<NodeId> {
+        let Rights::Origin { route, .. } = &self.rights else { return None };
+        let candidates = route.secret.open(record)?;
+        let serves = *self.serving.get(&record.scope.hop)?;
+        candidates.iter().all(|candidate| candidate.node != serves).then_some(serves)
+    }
+
     /// A relay failed this origin's flow.
     pub(super) fn note_failed(&mut self, node: NodeId, now: Time) {
         self.failed.retain(|(_, failed)| *failed != node);
