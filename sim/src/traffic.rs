@@ -100,7 +100,7 @@ impl Apps {
             Notice::Ended { flow, code } => {
                 let (number, end) = self.by_key.remove(&(node, *flow))?;
                 let app = self.apps.get_mut(number)?;
-                app.half_mut(end).ended = Some(*code);
+                (app.half_mut(end).ended, app.half_mut(end).ended_at) = (Some(*code), now);
                 if end == 0 {
                     self.delivery.flow_over(*code == CloseCode::Done || app.was_aborted());
                 }

@@ -2,7 +2,12 @@
 
 use crate::traffic::App;
 use crate::world::World;
+use hopline::proto::Time;
 use hopline::proto::frame::CloseCode;
+use std::time::Duration;
+
+/// How long an origin that has everything stays for its target.
+const LINGER: Duration = Duration::from_secs(5);
 
 impl World {
     /// Whether every flow came to the end that it should have; the first that did not fails the run.
@@ -21,6 +26,25 @@ impl World {
             |app: &App| !app.was_aborted() && app.half(0).ended.is_some_and(|code| code != CloseCode::Done);
         if self.apps.iter().any(is_lost) {
             self.check_complete();
+        }
+    }
+
+    /// Whether the targets know as well that all is done, where nothing was wrong while their origins waited for that.
+    pub(crate) fn check_targets(&mut self, healed: Time) {
+        let is_wrong = |app: &App| {
+            let [origin, target] = [app.half(0), app.half(1)];
+            let in_peace = origin.ended_at > healed + LINGER * 2;
+            let all_done = [origin, target].iter().all(|half| half.ended == Some(CloseCode::Done));
+            !app.was_aborted() && origin.ended.is_some() && in_peace && !all_done
+        };
+        if let Some(number) = self.apps.iter().position(is_wrong) {
+            let code = self.apps.get(number).and_then(|app| app.half(1).ended);
+            let now = self.now;
+            self.checks.fail(
+                "completion: target",
+                now,
+                format!("the target of flow {number} was told {code:?}"),
+            );
         }
     }
 

@@ -92,3 +92,24 @@ pub(crate) fn hunt(hunt: Hunt, prepare: impl Fn() + Sync, seen: impl Fn(u64, &Ou
     found.failures.sort_by_key(|(seed, _)| *seed);
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_hundred_seeds_keep_every_law() {
+        let task = Hunt { from: 1, seeds: 200, threads: 2, stops: false };
+        let found = hunt(task, || (), |_, _| ());
+        assert!(found.failures.is_empty(), "{:?}", found.failures);
+        assert!(found.faults > 1000 && found.reroutes > 1000, "{found:?}");
+    }
+
+    #[test]
+    fn a_seed_is_a_run() {
+        let hash = |seed| guarded(&Plan::draw(seed), &Trim::default()).hash;
+        let first: Vec<u64> = (1..6).map(hash).collect();
+        assert_eq!(first, (1..6).map(hash).collect::<Vec<u64>>());
+        assert!(first.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

@@ -191,6 +191,7 @@ fn aftermath(world: &mut World, healed: Time) {
     let now = world.now;
     world.run_until(now + LEAK_BOUND);
     world.check_leaks();
+    world.check_targets(healed);
     let now = world.now;
     world.run_until(now + LINK_BOUND);
     world.check_links();

@@ -59,6 +59,7 @@ pub(crate) struct Half {
     pub(crate) taken: u64,
     pub(crate) took_end: bool,
     pub(crate) ended: Option<CloseCode>,
+    pub(crate) ended_at: Time,
     pub(super) wake_at: Option<Time>,
     step: u64,
     step_sent: u64,
