@@ -1,6 +1,7 @@
 //! The command line.
 
 mod churn;
+mod scenario;
 mod swarm;
 
 use clap::{Parser, Subcommand};
@@ -21,6 +22,8 @@ enum Command {
     Swarm(swarm::Swarm),
     /// Run a pool whose relays come and go, with flows over it.
     Churn(churn::Churn),
+    /// Run a scripted one, or list them.
+    Scenario(scenario::Named),
     /// Run one of them again, with its timeline and the hash of its trace.
     Replay(swarm::Replay),
 }
@@ -31,6 +34,7 @@ pub fn run() -> ExitCode {
     match Arguments::parse().command {
         Command::Swarm(swarm) => swarm.run(),
         Command::Churn(churn) => churn.run(),
+        Command::Scenario(named) => named.run(),
         Command::Replay(replay) => replay.run(),
     }
 }

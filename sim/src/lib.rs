@@ -11,6 +11,7 @@ mod fault;
 mod network;
 mod node;
 mod queue;
+mod scenario;
 mod swarm;
 mod tally;
 mod trace;

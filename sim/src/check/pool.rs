@@ -17,9 +17,11 @@ impl World {
         let may_stay = self.settings.bootstrap.pool.lease * DEAD_BOUND_LEASES;
         let mut wrong = None;
         for (index, node) in self.nodes.iter().filter(|(_, node)| node.is_relay()) {
-            let known = pool.get(&node.id).is_some_and(Relay::is_assignable);
+            let relay = pool.get(&node.id);
+            let (known, gone) = (relay.is_some_and(Relay::is_assignable), relay.is_none_or(Relay::is_gone));
             let since = self.since(index).min(reachable_for);
-            if node.is_alive() && !node.frozen && !known && since > LIVING_BOUND {
+            // It may be suspect for the moment: somebody may have missed a few of its heartbeats.
+            if node.is_alive() && !node.frozen && gone && since > LIVING_BOUND {
                 wrong = Some(format!("r{index} has been alive for {since:?}, and is not in the pool"));
             }
             if !node.is_alive() && known && since > may_stay && pool.preserving_since().is_none() {

@@ -17,6 +17,11 @@ pub(super) fn draw(seed: u64, scene: &Scene, settings: &Settings) -> Vec<FlowPla
         0 => 4 << 20,
         bandwidth => (bandwidth * seconds / count).clamp(64 << 10, 4 << 20),
     };
+    // A window a round trip is all that a chain carries.
+    let round_trip = (settings.weather.delay.1 * 2 * 8).as_micros().max(1);
+    let carried = u128::from(settings.flows.limits.window_bytes.min(settings.stream_window as u64));
+    let carried = u64::try_from(carried * 20_000_000 / round_trip).unwrap_or(u64::MAX);
+    let volume = volume.min(carried).max(1000);
     let first = scene.relays + scene.crowd;
     (0..count)
         .map(|_| {

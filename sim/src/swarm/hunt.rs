@@ -62,6 +62,7 @@ pub(crate) fn guarded(plan: &Plan, trim: &Trim) -> Outcome {
             reroutes: 0,
             rebuilds: 0,
             bytes: 0,
+            longest: Duration::ZERO,
             settled: Duration::ZERO,
         }
     })

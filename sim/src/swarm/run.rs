@@ -32,6 +32,8 @@ pub(crate) struct Outcome {
     pub(crate) reroutes: u64,
     pub(crate) rebuilds: u64,
     pub(crate) bytes: u64,
+    /// From sending to taking, at most.
+    pub(crate) longest: Duration,
     /// How long after the healing the last flow was over.
     pub(crate) settled: Duration,
 }
@@ -60,6 +62,7 @@ pub(crate) fn run(plan: &Plan, trim: &Trim, told: bool) -> Outcome {
         reroutes: world.tally.reroutes,
         rebuilds: world.tally.rebuilds,
         bytes: world.apps.delivery.bytes,
+        longest: Duration::from_micros(world.apps.delivery.latency.max()),
         settled,
     }
 }
