@@ -96,21 +96,15 @@ impl Checks {
 
     /// A node told its driver something.
     pub(crate) fn notice(&mut self, now: Time, (index, node): (NodeIndex, &Node), notice: &Notice) {
-        match notice {
-            Notice::Violation { what, .. } if self.on => {
-                let kind = match what {
-                    Misdeed::Flow(_) => "conduct: flow",
-                    Misdeed::Forbidden(_) => "conduct: rights",
-                    _ => "conduct",
-                };
-                self.fail(
-                    kind,
-                    now,
-                    format!("{:?} says that an honest peer broke the protocol: {what}", node.id),
-                );
-            }
-            Notice::Ended { flow, .. } => self.epochs.forget(index, *flow),
-            _ => {}
+        if let Notice::Ended { flow, .. } = notice {
+            self.epochs.forget(index, *flow);
+        }
+        if let Notice::Violation { what, .. } = notice
+            && self.on
+        {
+            let checker = if matches!(what, Misdeed::Forbidden(_)) { "conduct: rights" } else { "conduct" };
+            let what = format!("{:?} says that an honest peer broke the protocol: {what}", node.id);
+            self.fail(checker, now, what);
         }
     }
 

@@ -21,10 +21,7 @@ impl Dice {
     /// A number below `end`, which is not 0.
     pub(crate) const fn below(&mut self, end: u64) -> u64 {
         let wide = (self.next() as u128) * (end as u128);
-        #[expect(clippy::cast_possible_truncation, reason = "the upper half of 128 bits")]
-        {
-            (wide >> 64) as u64
-        }
+        (wide >> 64) as u64
     }
 
     /// A number from `least` to `most`.

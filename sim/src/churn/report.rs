@@ -224,10 +224,11 @@ impl Report {
                 self.samples.iter().map(|s| s.most_loaded).max().unwrap_or(0)
             ),
         );
-        for lost in self.lost.iter().take(10) {
-            line("lost", lost.clone());
-        }
-        text
+        text + &self.text_of_losses()
+    }
+
+    fn text_of_losses(&self) -> String {
+        self.lost.iter().take(10).fold(String::new(), |text, lost| text + "lost: " + lost + "\n")
     }
 
     /// For machines.

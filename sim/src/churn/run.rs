@@ -167,7 +167,8 @@ impl Run {
             let rounds = u64::try_from(options.duration.as_micros()).unwrap_or(0) / period;
             let step = Step { when: When::After(options.every), bytes: options.message_bytes };
             let talks = Script { steps: vec![step], rounds, reader: Reader::Eager };
-            let opens = WARM_UP + Duration::from_micros(dice.below(period.max(OPENING.as_micros() as u64)));
+            let within = period.max(u64::try_from(OPENING.as_micros()).unwrap_or(0));
+            let opens = WARM_UP + Duration::from_micros(dice.below(within));
             let plan = FlowPlan {
                 origin,
                 target,
