@@ -134,7 +134,8 @@ impl Flows {
         match flow.splice.answered(leg, answer) {
             Ok(()) => {
                 flow.dial_due = None;
-                flow.alone_since = None;
+                // A relay is alone without prev, whoever comes after it.
+                flow.alone_since = flow.alone_since.filter(|_| !flow.is_origin());
                 (flow.stuck_since, flow.is_stuck) = (None, false);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
                 self.send_down(key, &late, actions);
