@@ -14,8 +14,9 @@ use std::time::Duration;
 
 /// How long flows may take from the moment when all is healed.
 const LIVENESS_BOUND: Duration = Duration::from_secs(90);
-/// After so long without flows nobody may hold any: a relay waits for 30 s for a prev, and a target behind it a minute more,
-const LEAK_BOUND: Duration = Duration::from_secs(110);
+/// After so long without flows nobody may hold any: each relay of a chain waits for 30 s for a prev, one after the other, the
+/// target at its end for a minute,
+const LEAK_BOUND: Duration = Duration::from_secs(240);
 /// and no link that no flow needs may be there.
 const LINK_BOUND: Duration = Duration::from_secs(25);
 /// How often a run is looked at as a whole.
