@@ -69,6 +69,8 @@ pub(crate) struct LegEnd {
     pub(crate) outstanding: usize,
     /// Whether more could have been sent.
     pub(crate) blocked: bool,
+    /// Whether it is to be looked at again once the connection is less busy.
+    pub(crate) paced: bool,
     /// What has arrived here and waits for room.
     pub(crate) waiting: VecDeque<Bytes>,
 }

@@ -8,11 +8,14 @@ use hopline::proto::flows::FlowKey;
 use hopline::proto::frame::{Attach, AttachOk, CloseCode};
 use hopline::proto::machine::{Event, Machine};
 use hopline::proto::splice::LegId;
+use std::time::Duration;
 
 /// Largest piece of a stream that travels as one.
 const MAX_PIECE_BYTES: usize = 16 << 10;
 /// Chunks that are written at once.
 const CHUNKS: usize = 16;
+/// How far a connection is written ahead of what it can carry.
+const SEND_BUFFER: Duration = Duration::from_millis(40);
 
 impl World {
     // ---- a node's actions ----
@@ -85,6 +88,8 @@ impl World {
 
     pub(super) fn credit_came(&mut self, conn: u32, side: Side, number: u32) {
         let Some(node) = self.leg_at(conn, side, number) else { return };
+        let end = self.conn_mut(conn).and_then(|this| this.leg_end(number, side));
+        end.into_iter().for_each(|end| end.paced = false);
         self.pump(node, LegId::new(link_id(conn, side), number));
     }
 
@@ -160,6 +165,9 @@ impl World {
     fn write(&mut self, index: NodeIndex, leg: LegId, mut chunk: Bytes, window: usize) -> bool {
         let (conn, side) = of_link(leg.link());
         while !chunk.is_empty() {
+            if !self.may_write(conn, side, leg.number()) {
+                return false;
+            }
             let Some(end) = self.conn_mut(conn).and_then(|this| this.leg_end(leg.number(), side)) else {
                 return false;
             };
@@ -178,6 +186,23 @@ impl World {
         true
     }
 
+    /// Whether the connection takes more bytes now: what it can't send soon stays in the lanes, where a leg that is reset
+    /// leaves nothing behind. If not, the leg is looked at again in time.
+    fn may_write(&mut self, conn: u32, side: Side, number: u32) -> bool {
+        let now = self.now;
+        let Some(this) = self.conn_mut(conn) else { return false };
+        let free_at = this.end(side).free_at;
+        if free_at <= now + SEND_BUFFER {
+            return true;
+        }
+        if let Some(end) = this.leg_end(number, side).filter(|end| !end.paced) {
+            end.paced = true;
+            let at = free_at - SEND_BUFFER / 2;
+            self.schedule(at, Happening::Packet { conn, side, packet: Packet::Credit(number) });
+        }
+        false
+    }
+
     // ---- faults ----
 
     /// Every stream of a node's legs ends without a code, as when its tasks are dropped.
@@ -188,7 +213,7 @@ impl World {
             let side = this.side_of(index);
             let numbers: Vec<u32> = this.legs.iter().map(|leg| leg.number).collect();
             for number in numbers {
-                self.transmit(conn, side, Packet::End(number), std::time::Duration::ZERO);
+                self.transmit(conn, side, Packet::End(number), Duration::ZERO);
                 let leg = LegId::new(link_id(conn, side), number);
                 self.schedule(self.now, Happening::Packet { conn, side, packet: Packet::End(leg.number()) });
             }

@@ -309,7 +309,8 @@ impl World {
     }
 }
 
-/// When a packet arrives that leaves now: streams keep their own order, and whatever fills the connection has to wait.
+/// When a packet arrives that leaves now: streams keep their own order, and bytes wait while the connection is busy with
+/// others. Headers do not: streams take turns.
 fn arrival(
     conn: &mut Conn,
     side: Side,
@@ -317,27 +318,22 @@ fn arrival(
     (now, busy, delay): (Time, Duration, Duration),
 ) -> Time {
     let at = now + delay;
-    let ordered = match packet {
+    let (number, at) = match packet {
         Packet::Heartbeat(_) | Packet::Shut | Packet::Close(..) => return at,
-        Packet::Control(_) => &mut conn.end_mut(side).control_at,
-        Packet::Open(_) | Packet::Answer(..) | Packet::Bytes(..) | Packet::Credit(_) | Packet::End(_) => {
+        Packet::Control(_) => {
+            let end = conn.end_mut(side);
+            end.control_at = end.control_at.max(at);
+            return end.control_at;
+        }
+        Packet::Open(attach) => (attach.leg, at),
+        Packet::Answer(number, _) | Packet::Credit(number) | Packet::End(number) => (*number, at),
+        Packet::Bytes(number, _) => {
             let end = conn.end_mut(side);
             end.free_at = end.free_at.max(now) + busy;
-            let at = end.free_at + delay;
-            let number = match packet {
-                Packet::Open(attach) => attach.leg,
-                Packet::Answer(number, _)
-                | Packet::Bytes(number, _)
-                | Packet::Credit(number)
-                | Packet::End(number)
-                | Packet::Close(number, _) => *number,
-                Packet::Heartbeat(_) | Packet::Control(_) | Packet::Shut => return at,
-            };
-            let Some(leg) = conn.leg_end(number, side) else { return at };
-            leg.sent_at = leg.sent_at.max(at);
-            return leg.sent_at;
+            (*number, end.free_at + delay)
         }
     };
-    *ordered = (*ordered).max(at);
-    *ordered
+    let Some(leg) = conn.leg_end(number, side) else { return at };
+    leg.sent_at = leg.sent_at.max(at);
+    leg.sent_at
 }
