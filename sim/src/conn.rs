@@ -60,6 +60,8 @@ pub(crate) struct End {
 pub(crate) struct LegEnd {
     /// Whether the node here has the stream.
     pub(crate) open: bool,
+    /// Whether the acceptor's answer has left, or come.
+    pub(crate) answered: bool,
     /// Whether the node here has reset it.
     pub(crate) closed: bool,
     pub(crate) flow: Option<FlowKey>,

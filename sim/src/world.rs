@@ -385,7 +385,12 @@ impl World {
             Action::Connect { peer, .. } => self.connect(node, peer),
             Action::Disconnect { link, .. } => self.disconnect(link),
             Action::Heartbeat { link, heartbeat } => self.send(link, Packet::Heartbeat(heartbeat)),
-            Action::Control { link, control } => self.send(link, Packet::Control(control)),
+            Action::Control { link, control } => {
+                if self.checks.on {
+                    self.check_acks(link, &control);
+                }
+                self.send(link, Packet::Control(control));
+            }
             Action::OpenLeg { leg, flow, attach } => self.open_leg(leg, flow, attach),
             Action::AnswerLeg { leg, flow, answer } => {
                 self.checks.answers(self.now, (node, self.nodes.at(node)), leg, flow);

@@ -1,12 +1,12 @@
 //! Legs: their streams, and the bytes between those and the lanes.
 
 use super::{Happening, World};
-use crate::conn::{Leg, LegEnd, Packet, Side, Stage, link_id, of_link};
+use crate::conn::{Conn, Leg, LegEnd, Packet, Side, Stage, link_id, of_link};
 use crate::network::NodeIndex;
 use bytes::Bytes;
 use hopline::proto::flows::FlowKey;
-use hopline::proto::frame::{Attach, AttachOk, CloseCode};
-use hopline::proto::machine::{Event, Machine};
+use hopline::proto::frame::{Attach, AttachOk, CloseCode, Control};
+use hopline::proto::machine::{Event, LinkId, Machine};
 use hopline::proto::splice::LegId;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ impl World {
         let (conn, side) = of_link(leg.link());
         let Some(this) = self.conn_mut(conn) else { return };
         if let Some(end) = this.leg_end(leg.number(), side).filter(|end| end.open) {
-            end.flow = Some(flow);
+            (end.flow, end.answered) = (Some(flow), true);
             self.send(leg.link(), Packet::Answer(leg.number(), answer));
         }
     }
@@ -46,6 +46,21 @@ impl World {
         let Some(end) = this.leg_end(leg.number(), side).filter(|end| !end.closed) else { return };
         *end = LegEnd { closed: true, ..Default::default() };
         self.send(leg.link(), Packet::Close(leg.number(), code));
+    }
+
+    /// Law 3: acks for a leg are sent only after its answer; before, they could come to somebody who does not know it.
+    pub(super) fn check_acks(&mut self, link: LinkId, control: &Control) {
+        let Control::Acks(acks) = control else { return };
+        let (conn, side) = of_link(link);
+        let is_early = |this: &mut Conn, number: u32| {
+            this.leg_end(number, side).is_some_and(|end| end.open && !end.answered)
+        };
+        let early = self.conn_mut(conn).and_then(|this| acks.iter().find(|(leg, _)| is_early(this, *leg)));
+        if let Some((leg, offset)) = early {
+            let (now, what) =
+                (self.now, format!("an ack of {offset} for leg {leg} of {link:?} before its answer"));
+            self.checks.fail("acks", now, what);
+        }
     }
 
     // ---- what arrives ----
@@ -68,6 +83,8 @@ impl World {
 
     pub(super) fn leg_answered(&mut self, conn: u32, side: Side, number: u32, answer: AttachOk) {
         let Some(node) = self.leg_at(conn, side, number) else { return };
+        let end = self.conn_mut(conn).and_then(|this| this.leg_end(number, side));
+        end.into_iter().for_each(|end| end.answered = true);
         let leg = LegId::new(link_id(conn, side), number);
         self.tell(node, Event::Answered { leg, answer });
     }
