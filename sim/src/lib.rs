@@ -1,10 +1,19 @@
 //! Hopline's machines in virtual time: the very code that runs in production, driven by an event queue instead of
 //! sockets and clocks. A run depends on its seed alone.
 
-mod chain;
+mod check;
+mod churn;
+pub mod cli;
+mod conn;
+mod detection;
+mod dice;
+mod fault;
+mod network;
+mod node;
+mod queue;
+mod scenario;
+mod swarm;
+mod tally;
 mod trace;
+mod traffic;
 mod world;
-
-pub use chain::{Outcome, Scenario};
-pub use trace::Trace;
-pub use world::{NodeIndex, World};

@@ -1,5 +1,10 @@
 //! A readable timeline: what the nodes told, what they asked the bootstrap, and what was done to them.
 
+mod hash;
+
+pub(crate) use hash::TraceHash;
+
+use hopline::proto::frame::Attach;
 use hopline::proto::machine::{AskFailure, NeighbourChange, Notice};
 use hopline::proto::record::Candidate;
 use hopline::proto::rpc::{Offer, Request, Response};
@@ -8,7 +13,7 @@ use std::collections::HashMap;
 
 /// Writes lines to standard output if it is on.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     on: bool,
     since: Option<Time>,
     names: HashMap<NodeId, String>,
@@ -16,18 +21,32 @@ pub struct Trace {
 
 impl Trace {
     /// Lines are written from now on, timed from the first.
-    pub const fn start(&mut self) {
+    pub(crate) const fn start(&mut self) {
         self.on = true;
     }
 
+    pub(crate) const fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// Something happened that is nobody's.
+    #[expect(clippy::print_stdout, reason = "that is what it is for")]
+    pub(crate) fn remark(&mut self, now: Time, what: &str) {
+        if self.on {
+            let since = *self.since.get_or_insert(now);
+            let ms = now.since(since).as_secs_f64() * 1000.0;
+            println!("{ms:>10.1} ms  {:<8} {what}", "*");
+        }
+    }
+
     /// What a node shall be called.
-    pub fn name(&mut self, node: NodeId, name: &str) {
+    pub(crate) fn name(&mut self, node: NodeId, name: &str) {
         self.names.insert(node, name.to_owned());
     }
 
     /// Something happened at a node.
     #[expect(clippy::print_stdout, reason = "that is what it is for")]
-    pub fn say(&mut self, now: Time, node: NodeId, what: impl FnOnce(&Self) -> String) {
+    pub(crate) fn say(&mut self, now: Time, node: NodeId, what: impl FnOnce(&Self) -> String) {
         if self.on {
             let since = *self.since.get_or_insert(now);
             let ms = now.since(since).as_secs_f64() * 1000.0;
@@ -36,12 +55,35 @@ impl Trace {
     }
 
     /// A node told its driver something.
-    pub fn notice(&mut self, now: Time, node: NodeId, notice: &Notice) {
+    pub(crate) fn notice(&mut self, now: Time, node: NodeId, notice: &Notice) {
         self.say(now, node, |trace| trace.describe(notice));
     }
 
+    /// Somebody offers a leg to a node.
+    pub(crate) fn attach(&mut self, now: Time, node: NodeId, dialer: NodeId, attach: &Attach) {
+        self.say(now, node, |trace| {
+            let versions: Vec<u32> = attach.records.iter().map(|record| record.scope.version).collect();
+            format!(
+                "< {} attaches, flow {:?} hop {}, epoch {:?}, from {} on, acked {}, records {versions:?} of {:?}",
+                trace.called(dialer),
+                attach.flow,
+                attach.epoch.hop(),
+                attach.epoch,
+                attach.forward_start,
+                attach.backward_ack,
+                attach.records.first().map(|record| record.scope.chain)
+            )
+        });
+    }
+
     /// A node asked the bootstrap something and will get this answer.
-    pub fn ask(&mut self, now: Time, node: NodeId, request: &Request, result: &Result<Response, AskFailure>) {
+    pub(crate) fn ask(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        request: &Request,
+        result: &Result<Response, AskFailure>,
+    ) {
         if !matches!(request, Request::Heartbeat { .. }) {
             self.say(now, node, |trace| format!("? {} -> {}", trace.request(request), answer(result)));
         }

@@ -1,267 +1,381 @@
-//! Nodes, the links between them, and the queue of what happens next.
+//! All nodes, what lies between them, and time.
 //!
-//! A link delivers in order after a fixed delay, as one stream: control messages, heartbeats and legs alike. A crashed
-//! node is silent: what was on its way to it is lost, and its neighbours find out by themselves.
+//! Drives the machines as the production shell does: facts become events, actions become what happens; bytes move between
+//! streams and lanes whenever a flow is woken. Everything that a run depends on is in its seed: nothing here reads a clock,
+//! and no order of a hash map reaches anybody.
 
-use crate::trace::Trace;
-use bytes::Bytes;
-use hopline::proto::bootstrap::{self, Bootstrap};
-use hopline::proto::codec;
+mod coordinator;
+mod legs;
+mod life;
+mod links;
+
+pub(crate) use life::name;
+
+use crate::check::Checks;
+use crate::conn::{Conn, Packet, Side};
+use crate::detection::Detection;
+use crate::dice::Dice;
+use crate::network::{Network, NodeIndex, Weather};
+use crate::node::{Nodes, Role};
+use crate::tally::Tally;
+use crate::trace::{Trace, TraceHash};
+use crate::traffic::Apps;
+use coordinator::Coordinator;
 use hopline::proto::crypto::Key;
-use hopline::proto::flows::FlowKey;
-use hopline::proto::frame::{Attach, AttachOk, CloseCode, Control, Heartbeat};
-use hopline::proto::machine::{Action, AskFailure, AskId, Event, LinkId, Machine, Notice};
-use hopline::proto::rpc::Request;
-use hopline::proto::splice::LegId;
-use hopline::proto::{BootId, NodeId, Time};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use hopline::proto::flows::{FlowKey, FlowsConfig};
+use hopline::proto::machine::{Action, AskFailure, AskId, Event, Machine, Notice};
+use hopline::proto::rpc::{Request, Response};
+use hopline::proto::{NodeId, Time, bootstrap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-/// A node's place in the world.
-pub type NodeIndex = usize;
+/// When the world begins: long enough after the Unix epoch that nothing underflows.
+pub(crate) const START: Time = Time::from_micros(1_000_000_000_000_000);
 
-/// One way between two nodes.
-const DELAY: Duration = Duration::from_micros(200);
-/// How long a dial to a dead node takes to fail, and a bootstrap's answer to come.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// How faithfully links are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fidelity {
+    /// Every heartbeat travels, every detector judges, every idle connection times out, every message is encoded.
+    Full,
+    /// No heartbeats: whoever loses a neighbour is told after a time that real detectors, run for a link of that delay,
+    /// would have taken.
+    Lean,
+}
 
-/// What travels over a link.
+/// What a world is like.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) seed: u64,
+    pub(crate) weather: Weather,
+    pub(crate) fidelity: Fidelity,
+    pub(crate) flows: FlowsConfig,
+    pub(crate) bootstrap: bootstrap::Config,
+    /// Bytes that may be on their way on one stream.
+    pub(crate) stream_window: usize,
+    /// After this long without a packet an end gives its connection up.
+    pub(crate) idle_timeout: Duration,
+    /// How much later than asked for timers fire, at most.
+    pub(crate) timer_slack: Duration,
+}
+
+/// What happens at one moment.
 #[derive(Debug)]
-enum Packet {
-    Heartbeat(Heartbeat),
-    Control(Control),
-    Open(Box<Attach>),
-    Answer(u32, AttachOk),
-    Bytes(u32, Bytes),
-    Close(u32, CloseCode),
-}
-
-#[derive(Debug)]
-enum Happening {
-    Packet(LinkId, Packet),
-    Event(Event),
-    Timer(Time),
-}
-
-struct Entry {
-    at: Time,
-    sequence: u64,
-    node: NodeIndex,
-    life: u32,
-    happening: Happening,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    /// The earliest is the greatest, as the heap gives that first.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
-    }
-}
-
-/// A node and what its driver would hold.
-pub struct SimNode<M> {
-    /// Its machine.
-    pub machine: M,
-    /// Who it is.
-    pub id: NodeId,
-    /// What its machine told, in order.
-    pub notices: Vec<Notice>,
-    boot: BootId,
-    life: u32,
-    alive: bool,
-    frozen_until: Time,
-    links: BTreeMap<LinkId, (NodeIndex, LinkId)>,
-    /// Legs with a stream, and the bytes that wait for room.
-    legs: BTreeMap<LegId, (FlowKey, VecDeque<Bytes>)>,
-    armed: Option<Time>,
-}
-
-/// All nodes, their bootstrap, and time.
-pub struct World<M> {
-    /// Now.
-    pub now: Time,
-    /// The nodes.
-    pub nodes: Vec<SimNode<M>>,
-    /// The bootstrap, which never fails here.
-    pub bootstrap: Bootstrap,
-    /// Whether the bootstrap answers.
-    pub bootstrap_answers: bool,
-    /// The timeline.
-    pub trace: Trace,
-    /// The world's randomness.
-    pub rng: StdRng,
-    queue: BinaryHeap<Entry>,
-    index: HashMap<NodeId, NodeIndex>,
-    sequence: u64,
-    next_link: u32,
-    /// Flows that may have bytes to write or room to read.
-    woken: VecDeque<(NodeIndex, FlowKey)>,
-}
-
-impl<M: Machine> World<M> {
-    /// An empty world.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let now = Time::from_micros(1_000_000_000_000_000);
-        let coordinator = StdRng::seed_from_u64(rng.random());
-        let secret = Key::from_bytes(rng.random());
-        Self {
-            now,
-            nodes: Vec::new(),
-            bootstrap: Bootstrap::new(bootstrap::Config::default(), secret, coordinator, now),
-            bootstrap_answers: true,
-            trace: Trace::default(),
-            rng,
-            queue: BinaryHeap::new(),
-            index: HashMap::new(),
-            sequence: 0,
-            next_link: 1,
-            woken: VecDeque::new(),
-        }
-    }
-
-    /// Adds a node.
-    pub fn add(&mut self, id: NodeId, name: &str, machine: M) -> NodeIndex {
-        self.trace.name(id, name);
-        let boot = BootId::random(&mut self.rng);
-        let index = self.nodes.len();
-        let (links, legs) = (BTreeMap::new(), BTreeMap::new());
-        let notices = Vec::new();
-        self.nodes.push(SimNode {
-            machine,
-            id,
-            notices,
-            boot,
-            life: 0,
-            alive: true,
-            frozen_until: Time::ZERO,
-            links,
-            legs,
-            armed: None,
-        });
-        self.index.insert(id, index);
-        index
-    }
-
-    /// The node with that identity.
-    #[must_use]
-    pub fn find(&self, id: NodeId) -> Option<NodeIndex> {
-        self.index.get(&id).copied()
-    }
-
-    /// Whether a node lives.
-    #[must_use]
-    pub fn is_alive(&self, node: NodeIndex) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.alive)
-    }
-
-    /// Kills a node; nobody is told.
-    pub fn crash(&mut self, node: NodeIndex) {
-        if let Some(node) = self.nodes.get_mut(node) {
-            self.trace.say(self.now, node.id, |_| "KILLED".to_owned());
-            node.alive = false;
-            node.life += 1;
-            node.links.clear();
-            node.legs.clear();
-        }
-    }
-
-    /// Stops a node's process for a while, as SIGSTOP does: what comes for it meanwhile waits, its timers fire late.
-    pub fn freeze(&mut self, node: NodeIndex, pause: Duration) {
-        let until = self.now + pause;
-        if let Some(node) = self.nodes.get_mut(node) {
-            self.trace.say(self.now, node.id, |_| format!("FROZEN for {} ms", pause.as_millis()));
-            node.frozen_until = node.frozen_until.max(until);
-        }
-    }
-
-    /// Lets `f` use a node's machine, and does what it says.
-    pub fn with<T>(
-        &mut self,
+pub(crate) enum Happening {
+    Timer {
         node: NodeIndex,
-        f: impl FnOnce(&mut M, Time, &mut Vec<Action>) -> T,
-    ) -> Option<T> {
-        let mut actions = Vec::new();
-        let now = self.now;
-        let result = f(&mut self.nodes.get_mut(node).filter(|node| node.alive)?.machine, now, &mut actions);
-        for action in actions {
-            self.act(node, action);
+        life: u32,
+        due: Time,
+    },
+    Packet {
+        conn: u32,
+        side: Side,
+        packet: Packet,
+    },
+    Up {
+        conn: u32,
+        side: Side,
+    },
+    Idle {
+        conn: u32,
+        side: Side,
+    },
+    Dial {
+        from: NodeIndex,
+        life: u32,
+        to: NodeIndex,
+        deadline: Time,
+    },
+    DialFailed {
+        node: NodeIndex,
+        life: u32,
+        peer: NodeId,
+    },
+    Request {
+        node: NodeIndex,
+        life: u32,
+        ask: AskId,
+        request: Box<Request>,
+    },
+    Answer {
+        node: NodeIndex,
+        life: u32,
+        ask: AskId,
+        result: Box<Result<Response, AskFailure>>,
+    },
+    App {
+        app: usize,
+        node: NodeIndex,
+    },
+    /// A node that was busy turns to what waits for it.
+    Work {
+        node: NodeIndex,
+        life: u32,
+    },
+    Coordinator,
+}
+
+/// See the module's documentation.
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) settings: Settings,
+    pub(crate) network: Network,
+    pub(crate) nodes: Nodes,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) apps: Apps,
+    pub(crate) checks: Checks,
+    pub(crate) tally: Tally,
+    pub(crate) trace: Trace,
+    pub(crate) hash: TraceHash,
+    /// Things that happened.
+    pub(crate) events: u64,
+    dice: Dice,
+    detection: Detection,
+    queue: crate::queue::Queue<Happening>,
+    /// Connections by number; numbers are not used again.
+    conns: Vec<Option<Box<Conn>>>,
+    /// Ends with packets that could not leave.
+    stalled: BTreeSet<(u32, Side)>,
+    index: HashMap<NodeId, NodeIndex>,
+    woken: VecDeque<(NodeIndex, FlowKey)>,
+    /// Events that follow at once from an action.
+    immediate: VecDeque<Event>,
+    scratch: Vec<Action>,
+}
+
+impl World {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let mut dice = Dice::new(settings.seed, 1);
+        let secret = Key::from_bytes(dice.bytes());
+        Self {
+            now: START,
+            network: Network::new(settings.weather, dice.next()),
+            nodes: Nodes::default(),
+            coordinator: Coordinator::new(settings.bootstrap, secret, dice.next()),
+            apps: Apps::default(),
+            checks: Checks::default(),
+            tally: Tally::default(),
+            trace: Trace::default(),
+            hash: TraceHash::default(),
+            events: 0,
+            detection: Detection::new(dice.next()),
+            dice,
+            settings,
+            queue: crate::queue::Queue::default(),
+            conns: Vec::new(),
+            stalled: BTreeSet::new(),
+            index: HashMap::new(),
+            woken: VecDeque::new(),
+            immediate: VecDeque::new(),
+            scratch: Vec::new(),
         }
-        self.arm(node);
-        Some(result)
     }
 
-    /// Lets the next thing happen. `false` if nothing ever will.
-    pub fn step(&mut self) -> bool {
-        while let Some((node, flow)) = self.woken.pop_front() {
-            self.wake(node, flow);
+    pub(crate) const fn is_full(&self) -> bool {
+        matches!(self.settings.fidelity, Fidelity::Full)
+    }
+
+    /// The world's time since its beginning.
+    pub(crate) const fn elapsed(&self) -> Duration {
+        self.now.since(START)
+    }
+
+    /// Lets everything happen up to `end`, or until a check fails.
+    pub(crate) fn run_until(&mut self, end: Time) {
+        while self.checks.failure.is_none() {
+            self.wake_all();
+            if self.queue.next_at().is_none_or(|at| at > end) {
+                break;
+            }
+            self.step();
         }
-        let Some(entry) = self.queue.pop() else { return false };
-        let thaw = self.nodes.get(entry.node).map_or(Time::ZERO, |node| node.frozen_until);
-        if thaw > entry.at {
-            self.queue.push(Entry { at: thaw, ..entry });
-            return true;
+        self.now = self.now.max(end);
+    }
+
+    /// Lets the next thing happen.
+    fn step(&mut self) {
+        let Some((at, happening)) = self.queue.pop() else { return };
+        self.now = self.now.max(at);
+        self.events += 1;
+        match self.receiver(&happening) {
+            Some(node) => self.deliver(node, happening),
+            None => self.process(happening),
         }
-        self.now = self.now.max(entry.at);
-        let is_current = self.nodes.get(entry.node).is_some_and(|node| node.alive && node.life == entry.life);
-        if is_current {
-            match entry.happening {
-                Happening::Event(event) => self.tell(entry.node, event),
-                Happening::Packet(link, packet) => self.deliver(entry.node, link, packet),
-                Happening::Timer(armed) => self.timer(entry.node, armed),
+    }
+
+    /// Whose business it is; nobody's, if the world deals with it.
+    fn receiver(&self, happening: &Happening) -> Option<NodeIndex> {
+        match happening {
+            Happening::Timer { node, .. }
+            | Happening::DialFailed { node, .. }
+            | Happening::Answer { node, .. }
+            | Happening::App { node, .. } => Some(*node),
+            Happening::Packet { conn, side, .. }
+            | Happening::Up { conn, side }
+            | Happening::Idle { conn, side } => self.conn(*conn).map(|conn| conn.end(*side).node),
+            Happening::Dial { .. }
+            | Happening::Request { .. }
+            | Happening::Work { .. }
+            | Happening::Coordinator => None,
+        }
+    }
+
+    fn deliver(&mut self, index: NodeIndex, happening: Happening) {
+        let now = self.now;
+        let node = self.nodes.at_mut(index);
+        if !node.is_alive() {
+            return;
+        }
+        if node.is_busy(now) {
+            let (idle, frozen, life) = (node.inbox.is_empty(), node.frozen, node.life);
+            let at = node.busy_until.max(now);
+            node.inbox.push_back(happening);
+            if idle && !frozen {
+                self.schedule(at, Happening::Work { node: index, life });
+            }
+            return;
+        }
+        self.process(happening);
+        let node = self.nodes.at_mut(index);
+        if !node.slow.is_zero() {
+            node.busy_until = now + node.slow;
+        }
+    }
+
+    /// A node deals with what waited: all of it, or one thing if it is slow.
+    fn work(&mut self, index: NodeIndex, life: u32) {
+        loop {
+            let now = self.now;
+            let node = self.nodes.at_mut(index);
+            if node.life != life || node.frozen {
+                return;
+            }
+            let Some(happening) = node.inbox.pop_front() else { return };
+            let (slow, more) = (node.slow, !node.inbox.is_empty());
+            self.process(happening);
+            if !slow.is_zero() {
+                self.nodes.at_mut(index).busy_until = now + slow;
+                if more {
+                    self.schedule(now + slow, Happening::Work { node: index, life });
+                }
+                return;
+            }
+            self.wake_all();
+        }
+    }
+
+    fn process(&mut self, happening: Happening) {
+        self.hash_happening(&happening);
+        match happening {
+            Happening::Timer { node, life, due } => self.timer(node, life, due),
+            Happening::Packet { conn, side, packet } => self.receive(conn, side, packet),
+            Happening::Up { conn, side } => self.up(conn, side),
+            Happening::Idle { conn, side } => self.idle(conn, side),
+            Happening::Dial { from, life, to, deadline } => self.dial(from, life, to, deadline),
+            Happening::DialFailed { node, life, peer } => {
+                if self.nodes.at(node).life == life {
+                    self.tell(node, Event::ConnectFailed { peer });
+                }
+            }
+            Happening::Request { node, life, ask, request } => self.request(node, life, ask, *request),
+            Happening::Answer { node, life, ask, result } => {
+                if self.nodes.at(node).life == life {
+                    self.tell(node, Event::Asked { ask, result: *result });
+                }
+            }
+            Happening::App { app, node } => self.app_due(app, node),
+            Happening::Work { node, life } => self.work(node, life),
+            Happening::Coordinator => self.coordinator_due(),
+        }
+    }
+
+    fn hash_happening(&mut self, happening: &Happening) {
+        let (kind, whom) = match happening {
+            Happening::Timer { node, .. } => (1, *node as u64),
+            Happening::Packet { conn, side, .. } => (2, u64::from(*conn) << 1 | *side as u64),
+            Happening::Up { conn, side } => (3, u64::from(*conn) << 1 | *side as u64),
+            Happening::Idle { conn, side } => (4, u64::from(*conn) << 1 | *side as u64),
+            Happening::Dial { from, to, .. } => (5, (*from as u64) << 32 | *to as u64),
+            Happening::DialFailed { node, .. } => (6, *node as u64),
+            Happening::Request { node, .. } => (7, *node as u64),
+            Happening::Answer { node, .. } => (8, *node as u64),
+            Happening::App { app, .. } => (9, *app as u64),
+            Happening::Work { node, .. } => (10, *node as u64),
+            Happening::Coordinator => (11, 0),
+        };
+        self.hash.word(self.now.as_micros());
+        self.hash.word(kind << 56 | whom);
+    }
+
+    // ---- machines ----
+
+    /// Lets `f` use a living node's machine, and does what it says.
+    pub(crate) fn with<T>(
+        &mut self,
+        index: NodeIndex,
+        f: impl FnOnce(&mut Role, Time, &mut Vec<Action>) -> T,
+    ) -> Option<T> {
+        let local = self.local(index);
+        let mut actions = std::mem::take(&mut self.scratch);
+        let result = self.nodes.at_mut(index).role.as_mut().map(|role| f(role, local, &mut actions));
+        self.perform(index, local, actions);
+        result
+    }
+
+    /// Does what a machine says, and tells it what follows at once from that.
+    fn perform(&mut self, index: NodeIndex, local: Time, mut actions: Vec<Action>) {
+        loop {
+            for action in actions.drain(..) {
+                self.act(index, action);
+            }
+            let Some(event) = self.immediate.pop_front() else { break };
+            if let Some(role) = &mut self.nodes.at_mut(index).role {
+                role.handle(event, local, &mut actions);
             }
         }
-        true
+        self.scratch = actions;
+        self.arm(index);
     }
 
     fn tell(&mut self, node: NodeIndex, event: Event) {
-        if let Event::LinkDown { link } = &event
-            && let Some(node) = self.nodes.get_mut(node)
-        {
-            node.links.remove(link);
-        }
         self.with(node, |machine, now, actions| machine.handle(event, now, actions));
     }
 
-    fn timer(&mut self, node: NodeIndex, armed: Time) {
-        if let Some(node) = self.nodes.get_mut(node).filter(|node| node.armed == Some(armed)) {
-            node.armed = None;
+    /// What a node's clock shows.
+    pub(crate) fn local(&self, node: NodeIndex) -> Time {
+        self.nodes.at(node).skew.local(self.now, START)
+    }
+
+    fn timer(&mut self, index: NodeIndex, life: u32, due: Time) {
+        let node = self.nodes.at_mut(index);
+        if node.life != life || node.armed != Some(due) {
+            return;
         }
-        let is_due = |machine: &M, now| machine.poll_timeout().is_some_and(|due| due <= now);
-        self.with(node, |machine, now, actions| {
-            if is_due(machine, now) {
+        node.armed = None;
+        self.with(index, |machine, now, actions| {
+            if machine.poll_timeout().is_some_and(|due| due <= now) {
                 machine.handle_timeout(now, actions);
             }
         });
     }
 
+    /// Sets a node's one timer, unless it is set for an earlier moment: then it is set anew when that has passed. One
+    /// that was set for a later moment counts no more.
     fn arm(&mut self, index: NodeIndex) {
-        let Some(node) = self.nodes.get_mut(index) else { return };
-        let due = node.machine.poll_timeout().map(|due| due.max(self.now));
-        if let Some(due) = due.filter(|due| node.armed.is_none_or(|armed| *due < armed)) {
-            node.armed = Some(due);
-            self.schedule(index, due, Happening::Timer(due));
+        let (now, slack) = (self.now, self.settings.timer_slack);
+        let node = self.nodes.at_mut(index);
+        let Some(due) = node.role.as_ref().and_then(Role::poll_timeout) else { return };
+        let due = node.skew.world(due, START).max(now);
+        if node.armed.is_some_and(|armed| armed <= due) {
+            return;
         }
+        node.armed = Some(due);
+        let life = node.life;
+        let late = if slack.is_zero() { slack } else { slack.mul_f64(self.dice.below(1000) as f64 / 1000.0) };
+        self.schedule(due + late, Happening::Timer { node: index, life, due });
     }
 
-    fn schedule(&mut self, node: NodeIndex, at: Time, happening: Happening) {
-        let Some(life) = self.nodes.get(node).map(|node| node.life) else { return };
-        self.sequence += 1;
-        self.queue.push(Entry { at: at.max(self.now), sequence: self.sequence, node, life, happening });
+    fn schedule(&mut self, at: Time, happening: Happening) {
+        self.queue.push(at.max(self.now), happening);
     }
 
     // ---- actions ----
@@ -269,168 +383,88 @@ impl<M: Machine> World<M> {
     fn act(&mut self, node: NodeIndex, action: Action) {
         match action {
             Action::Connect { peer, .. } => self.connect(node, peer),
-            Action::Disconnect { link, .. } => self.disconnect(node, link),
-            Action::Heartbeat { link, heartbeat } => self.send(node, link, Packet::Heartbeat(heartbeat)),
-            Action::Control { link, control } => self.send(node, link, Packet::Control(control)),
-            Action::OpenLeg { leg, flow, attach } => {
-                self.keep_leg(node, leg, flow);
-                self.send(node, leg.link(), Packet::Open(attach));
-                self.pump(node, leg);
+            Action::Disconnect { link, .. } => self.disconnect(link),
+            Action::Heartbeat { link, heartbeat } => self.send(link, Packet::Heartbeat(heartbeat)),
+            Action::Control { link, control } => {
+                if self.checks.on {
+                    self.check_acks(link, &control);
+                }
+                self.send(link, Packet::Control(control));
             }
+            Action::OpenLeg { leg, flow, attach } => self.open_leg(leg, flow, attach),
             Action::AnswerLeg { leg, flow, answer } => {
-                self.keep_leg(node, leg, flow);
-                self.send(node, leg.link(), Packet::Answer(leg.number(), answer));
-                self.pump(node, leg);
+                self.checks.answers(self.now, (node, self.nodes.at(node)), leg, flow);
+                self.answer_leg(leg, flow, answer);
             }
-            Action::CloseLeg { leg, code } => {
-                if let Some(node) = self.nodes.get_mut(node) {
-                    node.legs.remove(&leg);
-                }
-                self.send(node, leg.link(), Packet::Close(leg.number(), code));
-            }
+            Action::CloseLeg { leg, code } => self.close_leg(leg, code),
             Action::Wake { flow } => self.woken.push_back((node, flow)),
-            Action::Ask { ask, request, .. } => self.ask(node, ask, request),
-            Action::Notify(notice) => {
-                let Some(node) = self.nodes.get_mut(node) else { return };
-                self.trace.notice(self.now, node.id, &notice);
-                node.notices.push(notice);
+            Action::Ask { ask, request, fresh } => self.ask(node, ask, request, fresh),
+            Action::Notify(notice) => self.notice(node, &notice),
+        }
+    }
+
+    fn notice(&mut self, index: NodeIndex, notice: &Notice) {
+        self.trace.notice(self.now, self.nodes.at(index).id, notice);
+        self.tally.notice(notice);
+        self.checks.notice(self.now, (index, self.nodes.at(index)), notice);
+        if let Some((app, at)) = self.apps.notice(index, notice, self.now) {
+            self.schedule(at, Happening::App { app, node: index });
+        }
+        if let Notice::Opened { flow, .. } | Notice::Accepted { flow } = notice {
+            self.woken.push_back((index, *flow));
+        }
+    }
+
+    // ---- applications ----
+
+    /// An application is due at this node.
+    fn app_due(&mut self, app: usize, node: NodeIndex) {
+        match self.apps.due(app, node) {
+            crate::traffic::Due::Open(flow, to) => {
+                self.with(node, |role, _, actions| {
+                    if let Role::Endpoint(endpoint) = role {
+                        endpoint.open(flow, to, actions);
+                    }
+                });
             }
+            crate::traffic::Due::Run(key) => self.woken.push_back((node, key)),
+            crate::traffic::Due::Nothing => {}
         }
     }
 
-    fn keep_leg(&mut self, node: NodeIndex, leg: LegId, flow: FlowKey) {
-        if let Some(node) = self.nodes.get_mut(node) {
-            node.legs.insert(leg, (flow, VecDeque::new()));
+    /// A flow shall be opened, or served, at that moment.
+    pub(crate) fn plan_app(&mut self, app: usize, at: Time) {
+        let node = self.apps.origin(app);
+        self.schedule(at, Happening::App { app, node });
+    }
+
+    /// Moves the bytes of all flows that may have some to move.
+    fn wake_all(&mut self) {
+        while let Some((node, flow)) = self.woken.pop_front() {
+            self.wake(node, flow);
         }
     }
 
-    fn connect(&mut self, from: NodeIndex, peer: NodeId) {
-        let to = self.find(peer).filter(|to| self.is_alive(*to));
-        let answered_at = |to: NodeIndex| self.nodes.get(to).map_or(Time::ZERO, |node| node.frozen_until);
-        let patience = self.now + DIAL_TIMEOUT;
-        let Some(to) = to.filter(|to| answered_at(*to) < patience) else {
-            let failed = Happening::Event(Event::ConnectFailed { peer });
-            return self.schedule(from, self.now + DIAL_TIMEOUT, failed);
-        };
-        let up_at = answered_at(to).max(self.now) + DELAY * 2;
-        let (here, there) = (LinkId(self.next_link), LinkId(self.next_link + 1));
-        self.next_link += 2;
-        for (at, link, other, other_link, dialed) in
-            [(from, here, to, there, true), (to, there, from, here, false)]
-        {
-            let Some((peer, boot)) = self.nodes.get(other).map(|node| (node.id, node.boot)) else { continue };
-            if let Some(node) = self.nodes.get_mut(at) {
-                node.links.insert(link, (other, other_link));
-            }
-            self.schedule(
-                at,
-                up_at,
-                Happening::Event(Event::LinkUp { link, peer, boot, dialed, rtt: DELAY * 2 }),
-            );
+    fn wake(&mut self, index: NodeIndex, flow: FlowKey) {
+        let Some(role) = &mut self.nodes.at_mut(index).role else { return };
+        let Some(splice) = role.flows().splice(&flow) else { return };
+        let legs = [splice.prev(), splice.next()];
+        for leg in legs.into_iter().flatten() {
+            self.take_in(index, leg);
+            self.pump(index, leg);
         }
-    }
-
-    fn disconnect(&mut self, node: NodeIndex, link: LinkId) {
-        let Some((peer, there)) = self.nodes.get_mut(node).and_then(|node| node.links.remove(&link)) else {
-            return;
-        };
-        self.schedule(node, self.now, Happening::Event(Event::LinkDown { link }));
-        if self.nodes.get(peer).is_some_and(|node| node.links.contains_key(&there)) {
-            self.schedule(peer, self.now + DELAY, Happening::Event(Event::LinkDown { link: there }));
-        }
-    }
-
-    fn send(&mut self, node: NodeIndex, link: LinkId, packet: Packet) {
-        let way = self.nodes.get(node).and_then(|node| node.links.get(&link)).copied();
-        if let Some((peer, there)) = way {
-            self.schedule(peer, self.now + DELAY, Happening::Packet(there, packet));
-        }
-    }
-
-    fn ask(&mut self, node: NodeIndex, ask: AskId, request: Request) {
-        let Some(from) = self.nodes.get(node).map(|node| node.id) else { return };
-        let (result, after) = if self.bootstrap_answers {
-            self.bootstrap.handle_timeout(self.now);
-            (Ok(self.bootstrap.answer(from, request.clone(), self.now)), DELAY * 2)
-        } else {
-            (Err(AskFailure::Timeout), DIAL_TIMEOUT)
-        };
-        self.trace.ask(self.now, from, &request, &result);
-        self.schedule(node, self.now + after, Happening::Event(Event::Asked { ask, result }));
-    }
-
-    // ---- bytes ----
-
-    fn deliver(&mut self, node: NodeIndex, link: LinkId, packet: Packet) {
-        if self.nodes.get(node).is_none_or(|node| !node.links.contains_key(&link)) {
+        if self.nodes.at(index).is_relay() {
+            self.checks.flow(self.now, self.nodes.at_mut(index), index, flow, &self.apps);
             return;
         }
-        let leg = |number| LegId::new(link, number);
-        match packet {
-            Packet::Heartbeat(heartbeat) => self.tell(node, Event::Heartbeat { link, heartbeat }),
-            Packet::Control(control) => {
-                // What does not survive its own encoding must not pass here either.
-                let control = codec::from_bytes(&codec::to_bytes(&control)).expect("control messages decode");
-                self.tell(node, Event::Control { link, control });
-            }
-            Packet::Open(attach) => self.tell(node, Event::Attach { link, attach }),
-            Packet::Answer(number, answer) => self.tell(node, Event::Answered { leg: leg(number), answer }),
-            Packet::Close(number, code) => {
-                self.take_in(node, leg(number));
-                self.tell(node, Event::LegClosed { leg: leg(number), code });
-            }
-            Packet::Bytes(number, bytes) => {
-                if let Some((_, waiting)) =
-                    self.nodes.get_mut(node).and_then(|n| n.legs.get_mut(&leg(number)))
-                {
-                    waiting.push_back(bytes);
-                }
-                self.take_in(node, leg(number));
-            }
+        let (now, local) = (self.now, self.local(index));
+        let mut actions = std::mem::take(&mut self.scratch);
+        let role = self.nodes.at_mut(index).role.as_mut();
+        let next = role.and_then(|role| self.apps.run(index, flow, role.flows(), (now, local), &mut actions));
+        self.perform(index, local, actions);
+        if let Some((app, at)) = next {
+            self.schedule(at, Happening::App { app, node: index });
         }
-    }
-
-    /// Moves what has arrived on a leg into its lane, as far as there is room.
-    fn take_in(&mut self, node: NodeIndex, leg: LegId) {
-        loop {
-            let Some(sim) = self.nodes.get_mut(node) else { return };
-            let has_room = sim.machine.flows().may_receive(leg);
-            let Some((flow, waiting)) = sim.legs.get_mut(&leg).filter(|_| has_room) else { return };
-            let flow = *flow;
-            let Some(bytes) = waiting.pop_front() else { return };
-            self.with(node, |machine, now, actions| {
-                machine.flows().receive(leg, [bytes], now, actions);
-                actions.push(Action::Wake { flow });
-            });
-        }
-    }
-
-    fn wake(&mut self, node: NodeIndex, flow: FlowKey) {
-        let Some(sim) = self.nodes.get(node) else { return };
-        let legs: Vec<LegId> =
-            sim.legs.iter().filter(|(_, (of, _))| *of == flow).map(|(leg, _)| *leg).collect();
-        for leg in legs {
-            self.take_in(node, leg);
-            self.pump(node, leg);
-        }
-    }
-
-    /// Writes what is to be written to a leg.
-    fn pump(&mut self, node: NodeIndex, leg: LegId) {
-        let mut chunks: [Bytes; 16] = Default::default();
-        loop {
-            let Some(sim) = self.nodes.get_mut(node) else { return };
-            let count = sim.machine.flows().to_write(leg, &mut chunks);
-            if count == 0 {
-                return;
-            }
-            for chunk in chunks.iter_mut().take(count).map(std::mem::take) {
-                self.nodes
-                    .get_mut(node)
-                    .into_iter()
-                    .for_each(|sim| sim.machine.flows().wrote(leg, chunk.len()));
-                self.send(node, leg.link(), Packet::Bytes(leg.number(), chunk));
-            }
-        }
+        self.checks.flow(self.now, self.nodes.at_mut(index), index, flow, &self.apps);
     }
 }

@@ -401,10 +401,14 @@ impl Flows {
         [self.links.poll_timeout(), self.timers.next(), tombstone].into_iter().flatten().min()
     }
 
-    /// The flows whose next hop `peer` may serve. Looks at all: neighbours come and go rarely.
+    /// The flows whose next hop `peer` may serve, in the order of their keys, so that runs repeat. Looks at all: neighbours
+    /// come and go rarely.
     fn flows_with(&self, peer: NodeId) -> Vec<FlowKey> {
         let names = |flow: &Flow| flow.next_hop.place(peer).is_some();
-        self.flows.iter().filter(|(_, flow)| names(flow)).map(|(key, _)| *key).collect()
+        let mut keys: Vec<FlowKey> =
+            self.flows.iter().filter(|(_, flow)| names(flow)).map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// `peer` looks bad: flows that counted on it need somebody else.

@@ -163,6 +163,7 @@ impl Lane {
         self.incoming = Some(end);
         if end > self.received {
             let known = usize::try_from(self.received - start).unwrap_or(usize::MAX);
+            let known = if planted::broken(Law::Dedup) { 0 } else { known };
             self.hold(bytes.slice(known..));
             self.received = end;
             self.count_fin();
@@ -198,7 +199,7 @@ impl Lane {
     }
 
     fn count_fin(&mut self) {
-        if self.fin == Some(self.received) {
+        if self.fin == Some(self.received) && !planted::broken(Law::FinCounted) {
             self.received += 1;
         }
     }
@@ -211,7 +212,9 @@ impl Lane {
         let last = self.chunks.len().saturating_sub(1);
         match self.chunks.back_mut() {
             Some(short) if short.len() < SMALL_BYTES => {
-                if let Some(cursor) = self.outgoing.as_mut().filter(|cursor| cursor.chunk > last) {
+                if !planted::broken(Law::MergedCursor)
+                    && let Some(cursor) = self.outgoing.as_mut().filter(|cursor| cursor.chunk > last)
+                {
                     (cursor.chunk, cursor.skip) = (last, short.len());
                 }
                 let mut merged = BytesMut::with_capacity(short.len() + bytes.len());
@@ -229,8 +232,9 @@ impl Lane {
     /// An out-leg begins; returns the offset of its first byte, the lowest that is held.
     pub fn attach_out(&mut self) -> u64 {
         self.detach_out();
-        self.outgoing = Some(Cursor { offset: self.base, chunk: 0, skip: 0, fin_told: false });
-        self.base
+        let fin_told = planted::broken(Law::FinRepeated) && self.acked > 0;
+        self.outgoing = Some(Cursor { offset: self.base, chunk: 0, skip: 0, fin_told });
+        self.base + u64::from(planted::broken(Law::ExactResume) && self.held() > 1)
     }
 
     /// The out-leg is gone.
@@ -314,7 +318,7 @@ impl Lane {
             } else {
                 let _ = first.split_to(dropped);
             }
-            if let Some(cursor) = &mut self.outgoing {
+            if let Some(cursor) = self.outgoing.as_mut().filter(|_| !planted::broken(Law::ShiftedCursor)) {
                 cursor.shift(dropped, whole);
             }
         }

@@ -16,6 +16,7 @@
 //! tell the pool (see [`Pool::assign`]). Knows nothing of records or secrets.
 
 use super::id::NodeId;
+use super::planted::{self, Law};
 use super::pool::{Pool, Relay};
 use super::rpc::Status;
 use super::time::Time;
@@ -129,7 +130,8 @@ impl Shared {
 
 impl Want<'_> {
     fn allows(&self, relay: &Relay) -> bool {
-        relay.has_room() && !self.exclude.contains(&relay.node)
+        let excluded = self.exclude.contains(&relay.node) && !planted::broken(Law::ExcludeHeeded);
+        relay.has_room() && !excluded
     }
 
     fn score(&self, relay: &Relay, now: Time, tie: u64) -> Score {
@@ -234,7 +236,9 @@ impl<'a, R: Rng> Planner<'a, R> {
             let want = Want { exclude: taken, avoid: &avoid, others: &primaries, ..Want::default() };
             let too_small = PlanError::TooSmall { need: hops, have: primaries.len() };
             let relay = self.choose(&want).ok_or(too_small)?;
-            taken.push(relay.node);
+            if !planted::broken(Law::DistinctPrimary) {
+                taken.push(relay.node);
+            }
             primaries.push(relay);
         }
         primaries.rotate_left(1);
@@ -244,6 +248,9 @@ impl<'a, R: Rng> Planner<'a, R> {
     fn backup(&mut self, primary: &Relay, primaries: &[&Relay], taken: &[NodeId]) -> Option<&'a Relay> {
         let others: Vec<&Relay> =
             primaries.iter().filter(|other| other.node != primary.node).copied().collect();
+        if planted::broken(Law::DistinctBackup) {
+            return self.pool.get(&primary.node);
+        }
         self.replacement(Some(primary), &others, taken)
     }
 

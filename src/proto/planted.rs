@@ -17,10 +17,58 @@ pub enum Law {
     NoPath,
     /// Completion: relays free a flow when they are told that it is done, not by their own idea.
     FreeOnDone,
+    /// Law 2: bytes that were received before are dropped.
+    Dedup,
+    /// Law 2: a leg that begins beyond what was received is refused.
+    NoGap,
+    /// Law 3: a leg begins where its header says.
+    ExactResume,
+    /// Law 4: only a greater epoch is accepted.
+    GreaterEpoch,
+    /// Law 2: a FIN is told again on each new leg.
+    FinRepeated,
+    /// Law 2: a FIN that comes after the last byte counts as received.
+    FinCounted,
+    /// Law 1: a short chunk that grows moves no cursor.
+    MergedCursor,
+    /// Law 1: chunks that are let go of move the cursor.
+    ShiftedCursor,
+    /// An ack on a leg is about the direction that feeds it.
+    AckDirection,
+    /// A sink acks what its application took, not what arrived.
+    AckWhenTaken,
+    /// A node stops reading while a lane is full.
+    Window,
+    /// A target remembers the flows that ended.
+    Tombstone,
+    /// A tombstone's DONE comes with its control message.
+    DoneExplained,
+    /// A node that lost its prev waits for another.
+    OrphanPatience,
+    /// A close is noticed also while nothing is read.
+    CloseNoticed,
+    /// A leg that was replaced is closed.
+    ReplacedLegClosed,
+    /// A next hop that is lost is dialled again.
+    Redial,
+    /// A newer record comes with its own tags.
+    TagsOfTheirRecord,
+    /// Records are passed on only to who is attached under the path of their tags.
+    PathOfTags,
+    /// A relay without keys judges nobody.
+    KeysAwaited,
+    /// A backup is not the primary.
+    DistinctBackup,
+    /// No relay is primary of two hops.
+    DistinctPrimary,
+    /// A plan names nobody whom its asker excluded.
+    ExcludeHeeded,
+    /// A heartbeat renews a lease.
+    RenewedLease,
 }
 
 impl Law {
-    /// All of them.
+    /// Those that the splice's own tests catch.
     pub const ALL: [Self; 6] = [
         Self::TrimAfterWrite,
         Self::ExplicitFin,
@@ -28,6 +76,40 @@ impl Law {
         Self::PathEpochs,
         Self::NoPath,
         Self::FreeOnDone,
+    ];
+
+    /// All of them: the simulator's swarm catches each.
+    pub const PLANTED: [Self; 30] = [
+        Self::TrimAfterWrite,
+        Self::ExplicitFin,
+        Self::AckAfterAttachOk,
+        Self::PathEpochs,
+        Self::NoPath,
+        Self::FreeOnDone,
+        Self::Dedup,
+        Self::NoGap,
+        Self::ExactResume,
+        Self::GreaterEpoch,
+        Self::FinRepeated,
+        Self::FinCounted,
+        Self::MergedCursor,
+        Self::ShiftedCursor,
+        Self::AckDirection,
+        Self::AckWhenTaken,
+        Self::Window,
+        Self::Tombstone,
+        Self::DoneExplained,
+        Self::OrphanPatience,
+        Self::CloseNoticed,
+        Self::ReplacedLegClosed,
+        Self::Redial,
+        Self::TagsOfTheirRecord,
+        Self::PathOfTags,
+        Self::KeysAwaited,
+        Self::DistinctBackup,
+        Self::DistinctPrimary,
+        Self::ExcludeHeeded,
+        Self::RenewedLease,
     ];
 }
 

@@ -173,6 +173,8 @@ pub struct Splice {
     prev: Option<LegId>,
     next: Option<LegId>,
     next_answered: bool,
+    /// The epoch that prev had when next was dialled.
+    next_epoch: Epoch,
     forward: Lane,
     backward: Lane,
     /// The last acks that the in-legs' senders know: of forward (told to prev), of backward (told to next).
@@ -217,6 +219,7 @@ impl Splice {
             prev: None,
             next: None,
             next_answered: false,
+            next_epoch: Epoch::ORIGIN,
             forward: Lane::starting_at(forward),
             backward: Lane::starting_at(backward),
             told: (0, 0),
@@ -253,6 +256,13 @@ impl Splice {
         self.next_answered
     }
 
+    /// Whether next has answered and is attached under the present path. If prev was replaced since, it is not: tags for
+    /// the present path prove nothing there.
+    #[must_use]
+    pub fn is_next_current(&self) -> bool {
+        self.next_answered && (self.next_epoch == self.epoch || planted::broken(Law::PathOfTags))
+    }
+
     /// One direction's lane.
     #[must_use]
     pub const fn lane(&self, direction: Direction) -> &Lane {
@@ -279,7 +289,7 @@ impl Splice {
 
     /// Somebody attaches over `leg` (Laws 3 and 4).
     pub fn attach(&mut self, leg: LegId, opening: &Opening) -> Attached {
-        if opening.epoch <= self.epoch {
+        if opening.epoch <= self.epoch && !planted::broken(Law::GreaterEpoch) {
             return Attached::Stale { winner: self.epoch.clone() };
         }
         let doubtful = self.contradicts(opening);
@@ -306,7 +316,7 @@ impl Splice {
 
     /// Whether an attach claims more than this node holds, or another end.
     fn contradicts(&self, opening: &Opening) -> bool {
-        opening.forward_start > self.forward.received()
+        (opening.forward_start > self.forward.received() && !planted::broken(Law::NoGap))
             || opening.backward_ack > self.backward.received()
             || opening.forward_fin.is_some_and(|fin| !self.forward.may_end_at(fin))
     }
@@ -353,6 +363,7 @@ impl Splice {
         self.dials += 1;
         self.next = Some(leg);
         self.next_answered = false;
+        self.next_epoch = self.epoch.clone();
         self.told.1 = self.backward.acked();
         Opening {
             epoch: self.dial_epoch(),
@@ -460,14 +471,21 @@ impl Splice {
     /// [`Violation`] if they lie beyond the end, or the leg is not attached.
     pub fn receive(&mut self, leg: LegId, bytes: Bytes) -> Result<(), Violation> {
         let direction = self.fed_by(leg).ok_or(Violation::NotAttached)?;
-        self.lane_mut(direction).push(bytes)
+        self.lane_mut(direction).push(bytes)?;
+        if planted::broken(Law::AckWhenTaken) && self.is_sink(direction) {
+            let received = self.lane(direction).received();
+            self.lane_mut(direction).ack(received);
+        }
+        Ok(())
     }
 
     /// Whether to go on reading what feeds `direction`: there is room, or only repeated bytes are coming.
     #[must_use]
     pub fn has_room(&self, direction: Direction, limits: &Limits) -> bool {
         let lane = self.lane(direction);
-        lane.is_catching_up() || (lane.held() < limits.window_bytes && lane.unsent() < limits.backlog_bytes)
+        planted::broken(Law::Window)
+            || lane.is_catching_up()
+            || (lane.held() < limits.window_bytes && lane.unsent() < limits.backlog_bytes)
     }
 
     /// Whoever is behind `leg` says where the direction that it feeds ends.
@@ -485,6 +503,8 @@ impl Splice {
     /// [`Violation`] if this node is the direction's source and has not sent that much, or the leg is not attached.
     pub fn ack(&mut self, leg: LegId, offset: u64) -> Result<(), Violation> {
         let direction = self.feeding(leg).ok_or(Violation::NotAttached)?;
+        let wrong = self.fed_by(leg).filter(|_| planted::broken(Law::AckDirection));
+        let direction = wrong.unwrap_or(direction);
         self.check_ack(direction, offset)?;
         self.lane_mut(direction).ack(offset);
         Ok(())

@@ -5,6 +5,7 @@ use super::{Flow, FlowKey, Flows, News, NextHop};
 use crate::proto::Epoch;
 use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control};
 use crate::proto::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
+use crate::proto::planted::{self, Law};
 use crate::proto::record::Entry;
 use crate::proto::splice::{Attached, Ending, Freed, LegId, Opening, Splice};
 use crate::proto::time::Time;
@@ -20,6 +21,8 @@ impl Flows {
         }
         let refused = match self.admit(attach, now) {
             Ok((key, entry)) => self.accept(leg, key, &entry, attach, now, actions).err(),
+            // This node has restarted and has no lease yet: the dialer can't know that.
+            Err(_) if self.ring.is_empty() && !planted::broken(Law::KeysAwaited) => Some(CloseCode::Lost),
             Err(forbidden) => {
                 self.violation(link, Misdeed::Forbidden(forbidden), actions);
                 Some(CloseCode::Forbidden)
@@ -55,7 +58,12 @@ impl Flows {
             return Err(CloseCode::Malformed);
         }
         let opening = attach.opening();
-        self.admit_flow(key, &opening, actions, now)?;
+        if let Err(code) = self.admit_flow(key, &opening, actions, now) {
+            if code.is_explained() && !planted::broken(Law::DoneExplained) {
+                actions.push(explain(leg, code, None));
+            }
+            return Err(code);
+        }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
         match flow.splice.attach(leg, &opening) {
             Attached::Stale { winner } => {
@@ -73,7 +81,7 @@ impl Flows {
                 self.legs.insert(leg, key);
                 self.links.leg_added(leg.link(), now);
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
-                if let Some(old) = replaced {
+                if let Some(old) = replaced.filter(|_| !planted::broken(Law::ReplacedLegClosed)) {
                     actions.push(explain(old, CloseCode::Replaced, Some(opening.epoch)));
                     self.drop_leg(old, CloseCode::Replaced, now, actions);
                     if old.link() != leg.link() {
@@ -102,7 +110,7 @@ impl Flows {
         if self.flows.contains_key(&key) {
             return Ok(());
         }
-        if let Some(code) = self.tombstones.get(&key) {
+        if let Some(code) = self.tombstones.get(&key).filter(|_| !planted::broken(Law::Tombstone)) {
             return Err(*code);
         }
         if self.flows.len() >= self.config.max_flows {
@@ -126,7 +134,8 @@ impl Flows {
         match flow.splice.answered(leg, answer) {
             Ok(()) => {
                 flow.dial_due = None;
-                flow.alone_since = None;
+                // A relay is alone without prev, whoever comes after it.
+                flow.alone_since = flow.alone_since.filter(|_| !flow.is_origin());
                 (flow.stuck_since, flow.is_stuck) = (None, false);
                 (flow.route_due, flow.route_attempts) = (None, 0);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
@@ -143,6 +152,9 @@ impl Flows {
 
     /// The peer ended a leg with a code. Some codes count only with the control message that goes with them.
     pub(super) fn leg_closed(&mut self, leg: LegId, code: CloseCode, now: Time, actions: &mut Vec<Action>) {
+        if planted::broken(Law::CloseNoticed) && !self.may_receive(leg) {
+            return;
+        }
         let is_next = self.by_leg(leg).is_some_and(|(_, flow)| flow.splice.next() == Some(leg));
         if code.is_explained() && is_next {
             let due = now + self.config.attach_timeout;
@@ -195,6 +207,7 @@ impl Flows {
                     self.schedule(key);
                 }
             }
+            Ending::Dial if planted::broken(Law::Redial) => {}
             Ending::Dial => self.next_lost(key, cause_of(code), now, actions),
             Ending::Free(freed) if was_next && self.is_doubtful(key, freed.code) => {
                 self.next_lost(key, Cause::Closed, now, actions);

@@ -5,6 +5,7 @@ use crate::proto::frame::{Cause, CloseCode, Control, Reroute};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
 use crate::proto::machine::{Action, LinkId, Notice};
+use crate::proto::planted::{self, Law};
 use crate::proto::record::Candidate;
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
@@ -70,7 +71,7 @@ impl Flows {
     /// Whether each candidate has failed this flow so often that it is time to say so upward.
     fn is_hopeless(&self, flow: &Flow) -> bool {
         let failed = flow.next_hop.least_failures() >= FAILURES_BEFORE_NO_PATH;
-        !flow.is_origin() && (failed || flow.splice.is_exhausted())
+        !flow.is_origin() && (failed || flow.splice.is_exhausted()) && !planted::broken(Law::NoPath)
     }
 
     pub(super) fn standing(&self, node: NodeId) -> Standing {

@@ -281,13 +281,14 @@ impl Flows {
         }
     }
 
-    /// Sends this node's records of `hops` to next, with their tags, as soon as it knows the leg. Those of the next hop
-    /// itself stay here.
+    /// Sends this node's records of `hops` to next, with their tags, as soon as it knows the leg, and the path that the
+    /// tags are for: if that has changed since next was dialled, they wait for the next dial. Those of the next hop itself
+    /// stay here.
     pub(super) fn send_down(&mut self, key: FlowKey, hops: &[u8], actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let nearest = flow.rights.records().first().map_or(u8::MAX, |record| record.scope.hop);
         let hops: BTreeSet<u8> = hops.iter().copied().filter(|hop| *hop > nearest).collect();
-        if !flow.splice.is_next_answered() {
+        if !flow.splice.is_next_current() {
             flow.late_update.extend(hops);
             return;
         }

@@ -4,6 +4,7 @@ use crate::proto::crypto::Key;
 use crate::proto::frame::{Attach, Control, VERSION};
 use crate::proto::id::FlowId;
 use crate::proto::machine::Forbidden;
+use crate::proto::planted::{self, Law};
 use crate::proto::record::{Candidate, Entry, Record, Route, Tag};
 use crate::proto::splice::Opening;
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +25,12 @@ impl KeyRing {
         while self.0.len() > KEPT_KEY_EPOCHS {
             self.0.pop_first();
         }
+    }
+
+    /// Whether there are none: then nothing can be told of any entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The entry in `record` that is sealed to this node.
@@ -172,7 +179,10 @@ fn adopt_at_relay(
 ) -> bool {
     match (records.get_mut(place), tags.get_mut(place)) {
         (Some(known), Some(known_tags)) if newer.0.scope.version >= known.scope.version => {
-            (*known, *known_tags) = (newer.0.clone(), newer.1.clone());
+            *known = newer.0.clone();
+            if !planted::broken(Law::TagsOfTheirRecord) {
+                known_tags.clone_from(newer.1);
+            }
             true
         }
         _ => false,

@@ -3,6 +3,7 @@
 use super::{Flow, FlowKey, Flows};
 use crate::proto::frame::{CloseCode, Control, MAX_ACKS};
 use crate::proto::machine::{Action, LinkId};
+use crate::proto::planted::{self, Law};
 use crate::proto::splice::{Direction, Position};
 use crate::proto::time::Time;
 use std::collections::BTreeMap;
@@ -75,6 +76,12 @@ impl Flows {
                 Position::Relay => {}
             }
         }
+        if planted::broken(Law::FreeOnDone)
+            && flow.splice.position() == Position::Relay
+            && Direction::BOTH.iter().all(|direction| flow.splice.lane(*direction).is_written())
+        {
+            return self.end(key, CloseCode::Done, CloseCode::Lost, now, actions);
+        }
         if flow.splice.wants_dial() && flow.splice.dials() == 0 && flow.dial_due.is_none() {
             self.dial(key, now, actions);
         }
@@ -131,6 +138,9 @@ impl Flows {
     /// How long a flow's node stays alone before it ends the flow.
     fn patience(&self, flow: &Flow) -> Duration {
         match flow.splice.position() {
+            Position::Relay | Position::Target if planted::broken(Law::OrphanPatience) => {
+                self.config.stuck_timeout
+            }
             Position::Origin => self.config.give_up,
             Position::Relay => self.config.orphan_timeout,
             Position::Target => self.config.give_up * 2,

@@ -49,7 +49,8 @@ impl Flows {
 
     /// Ends every flow at this node, for its shutdown: prevs go on over their other candidates.
     pub fn leave_all(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        let mut keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        keys.sort_unstable();
         for key in keys {
             self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions);
         }

@@ -1,6 +1,7 @@
 //! A relay as the pool knows it.
 
 use crate::proto::id::NodeId;
+use crate::proto::planted::{self, Law};
 use crate::proto::rpc::Status;
 use crate::proto::time::Time;
 use std::net::{IpAddr, SocketAddr};
@@ -177,13 +178,15 @@ impl Relay {
         *self = Self { status, flows, assigned, ..fresh };
     }
 
-    pub(super) const fn renew(&mut self, flows: u32, lease_ends: Time) {
+    pub(super) fn renew(&mut self, flows: u32, lease_ends: Time) {
         if !matches!(self.status, Status::Draining) {
             self.status = Status::Online;
         }
         self.flows = flows;
         self.assigned = 0;
-        self.lease_ends = lease_ends;
+        if !planted::broken(Law::RenewedLease) {
+            self.lease_ends = lease_ends;
+        }
         self.report = None;
     }
 }

@@ -1,0 +1,36 @@
+//! The pool agrees with who is alive, within bounds.
+
+use crate::world::World;
+use hopline::proto::pool::Relay;
+use std::time::Duration;
+
+/// A dead relay may be assignable for a lease, and as long again while the pool suspects itself.
+const DEAD_BOUND_LEASES: u32 = 2;
+/// A living one may be missing for as long as a node waits at most that met no bootstrap (80 s and a fifth), and a while.
+const LIVING_BOUND: Duration = Duration::from_secs(120);
+
+impl World {
+    /// Compares the pool with the truth. To be asked while the bootstrap is up and reachable, since that long.
+    pub(crate) fn check_pool(&mut self, reachable_for: Duration) {
+        let Some(bootstrap) = &self.coordinator.bootstrap else { return };
+        let pool = bootstrap.pool();
+        let may_stay = self.settings.bootstrap.pool.lease * DEAD_BOUND_LEASES;
+        let mut wrong = None;
+        for (index, node) in self.nodes.iter().filter(|(_, node)| node.is_relay()) {
+            let relay = pool.get(&node.id);
+            let (known, gone) = (relay.is_some_and(Relay::is_assignable), relay.is_none_or(Relay::is_gone));
+            let since = self.since(index).min(reachable_for);
+            // It may be suspect for the moment: somebody may have missed a few of its heartbeats.
+            if node.is_alive() && !node.frozen && gone && since > LIVING_BOUND {
+                wrong = Some(format!("r{index} has been alive for {since:?}, and is not in the pool"));
+            }
+            if !node.is_alive() && known && since > may_stay && pool.preserving_since().is_none() {
+                wrong = Some(format!("r{index} has been dead for {since:?}, and is in the pool"));
+            }
+        }
+        if let Some(what) = wrong {
+            let now = self.now;
+            self.checks.fail("pool", now, what);
+        }
+    }
+}

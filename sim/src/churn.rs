@@ -1,0 +1,9 @@
+//! A pool whose relays come and go, as measured networks' nodes do, and flows that should not notice.
+
+mod chart;
+mod report;
+mod run;
+
+pub(crate) use chart::draw;
+
+pub(crate) use run::{Options, run};

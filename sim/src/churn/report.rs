@@ -1,0 +1,288 @@
+//! What came of a run under churn.
+
+use crate::tally::Tally;
+use crate::traffic::{App, quantile};
+use crate::world::World;
+use hopline::proto::frame::CloseCode;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// One moment, and what happened since the one before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) at: Duration,
+    pub(crate) every: Duration,
+    pub(crate) living: usize,
+    /// How evenly flows are spread over relays.
+    pub(crate) fairness: f64,
+    pub(crate) most_loaded: u32,
+    /// A second:
+    pub(crate) delivered: f64,
+    pub(crate) repair_bytes_per_relay: f64,
+    pub(crate) asks: f64,
+    pub(crate) reroutes: f64,
+}
+
+/// Running totals at the last sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    delivered: u64,
+    control: u64,
+    asks: u64,
+    reroutes: u64,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) joined: u64,
+    pub(crate) left: u64,
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) opened: u64,
+    pub(crate) done: u64,
+    pub(crate) lost: Vec<String>,
+    pub(crate) unfinished: u64,
+    pub(crate) sent: u64,
+    pub(crate) taken: u64,
+    pub(crate) corrupt: bool,
+    /// From sending to taking.
+    pub(crate) latency: Vec<(f64, Duration)>,
+    pub(crate) messages: u64,
+    /// From the last sign of life of a next hop to its successor's answer.
+    pub(crate) gaps: Vec<(f64, Duration)>,
+    pub(crate) reroutes: u64,
+    pub(crate) rebuilds: u64,
+    pub(crate) backups: u64,
+    pub(crate) open_failures: u64,
+    pub(crate) control: Control,
+    pub(crate) asks: u64,
+    pub(crate) ask_bytes: u64,
+    pub(crate) answer_bytes: u64,
+    pub(crate) refused: u64,
+    pub(crate) events: u64,
+    pub(crate) connections: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) hash: u64,
+}
+
+/// Frames that relays sent besides heartbeats, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Control {
+    pub(crate) acks: (u64, u64),
+    pub(crate) repairs: (u64, u64),
+    pub(crate) headers: (u64, u64),
+}
+
+const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
+
+impl Report {
+    pub(super) fn sample(&mut self, sample: Sample, world: &World) {
+        let (tally, last) = (&world.tally, self.totals());
+        let now = Before {
+            delivered: world.apps.delivery.bytes,
+            control: control_bytes(tally),
+            asks: tally.asks,
+            reroutes: tally.reroutes,
+        };
+        let seconds = sample.every.as_secs_f64().max(1e-9);
+        let rate = |now: u64, before: u64| as_f64(now - before) / seconds;
+        self.samples.push(Sample {
+            delivered: rate(now.delivered, last.delivered),
+            repair_bytes_per_relay: rate(now.control, last.control) / as_f64(sample.living.max(1) as u64),
+            asks: rate(now.asks, last.asks),
+            reroutes: rate(now.reroutes, last.reroutes),
+            ..sample
+        });
+        self.taken = now.delivered;
+        self.control = of_tally(tally);
+        (self.asks, self.reroutes) = (now.asks, now.reroutes);
+    }
+
+    fn totals(&self) -> Before {
+        let Control { acks, repairs, headers } = self.control;
+        Before {
+            delivered: self.taken,
+            control: acks.1 + repairs.1 + headers.1,
+            asks: self.asks,
+            reroutes: self.reroutes,
+        }
+    }
+
+    pub(super) fn conclude(&mut self, world: &World) {
+        let (tally, delivery) = (&world.tally, &world.apps.delivery);
+        for (number, app) in world.apps.iter().enumerate() {
+            self.count(number, app);
+        }
+        let of = |histogram| QUANTILES.map(|q| (q, quantile(histogram, q))).to_vec();
+        (self.latency, self.messages) = (of(&delivery.latency), delivery.latency.len());
+        self.gaps = of(&tally.gaps);
+        self.corrupt = delivery.corrupt.is_some();
+        self.taken = delivery.bytes;
+        (self.reroutes, self.rebuilds, self.backups) = (tally.reroutes, tally.rebuilds, tally.backups);
+        (self.opened, self.open_failures) = (tally.opened, tally.open_failures);
+        (self.asks, self.refused) = (tally.asks, tally.refused);
+        (self.ask_bytes, self.answer_bytes) = (tally.ask_bytes, tally.answer_bytes);
+        (self.events, self.connections) = (world.events, tally.connections);
+        (self.simulated, self.hash) = (world.elapsed(), world.hash.value());
+    }
+
+    fn count(&mut self, number: usize, app: &App) {
+        let (origin, target) = (app.half(0), app.half(1));
+        self.sent += origin.sent + target.sent;
+        match origin.ended {
+            Some(CloseCode::Done) if app.is_complete() => self.done += 1,
+            Some(code) => {
+                self.lost.push(format!("flow {number} as {code:?}, {} of {}", target.taken, origin.sent))
+            }
+            None => self.unfinished += 1,
+        }
+    }
+
+    fn mean(&self, of: impl Fn(&Sample) -> f64) -> f64 {
+        self.samples.iter().map(of).sum::<f64>() / as_f64(self.samples.len().max(1) as u64)
+    }
+
+    /// Bytes a second that a relay sends on control streams and as headers, on average.
+    pub(crate) fn control_per_relay(&self) -> f64 {
+        self.mean(|sample| sample.repair_bytes_per_relay)
+    }
+
+    pub(crate) fn goodput(&self) -> f64 {
+        self.mean(|sample| sample.delivered)
+    }
+
+    pub(crate) fn fairness(&self) -> f64 {
+        self.mean(|sample| sample.fairness)
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let share = |part: u64| 100.0 * as_f64(part) / as_f64(self.sent.max(1));
+        let mut line = |what: &str, value: String| {
+            let _ = writeln!(text, "{what:<24} {value}");
+        };
+        line(
+            "relays",
+            format!(
+                "{} joined, {} left; {:.0} alive on average",
+                self.joined,
+                self.left,
+                self.mean(|s| as_f64(s.living as u64))
+            ),
+        );
+        line(
+            "flows",
+            format!(
+                "{} opened, {} done, {} lost, {} unfinished",
+                self.opened,
+                self.done,
+                self.lost.len(),
+                self.unfinished
+            ),
+        );
+        line(
+            "bytes",
+            format!(
+                "{} sent, {} taken ({:.3} %), {:.0} B/s",
+                self.sent,
+                self.taken,
+                share(self.taken),
+                self.goodput()
+            ),
+        );
+        line("delivery latency", quantiles(&self.latency) + &format!("; {} messages", self.messages));
+        line("failovers", format!("{}, gap {}", self.reroutes, quantiles(&self.gaps)));
+        line("rebuilds, new backups", format!("{}, {}", self.rebuilds, self.backups));
+        let Control { acks, repairs, headers } = self.control;
+        line(
+            "control per relay",
+            format!(
+                "{:.1} B/s (acks {}, repair {}, headers {} bytes in all)",
+                self.control_per_relay(),
+                acks.1,
+                repairs.1,
+                headers.1
+            ),
+        );
+        let seconds = self.simulated.as_secs_f64().max(1e-9);
+        line(
+            "bootstrap",
+            format!(
+                "{:.1} asks/s ({} refused), {:.0} B/s in, {:.0} B/s out",
+                as_f64(self.asks) / seconds,
+                self.refused,
+                as_f64(self.ask_bytes) / seconds,
+                as_f64(self.answer_bytes) / seconds
+            ),
+        );
+        line(
+            "fairness (Jain)",
+            format!(
+                "{:.3} on average; most flows on one relay {}",
+                self.fairness(),
+                self.samples.iter().map(|s| s.most_loaded).max().unwrap_or(0)
+            ),
+        );
+        text + &self.text_of_losses()
+    }
+
+    fn text_of_losses(&self) -> String {
+        self.lost.iter().take(10).fold(String::new(), |text, lost| text + "lost: " + lost + "\n")
+    }
+
+    /// For machines.
+    pub(crate) fn json(&self) -> String {
+        let quantiles = |list: &[(f64, Duration)]| {
+            let parts: Vec<String> =
+                list.iter().map(|(q, d)| format!("\"{q}\":{:.3}", d.as_secs_f64() * 1e3)).collect();
+            format!("{{{}}}", parts.join(","))
+        };
+        let fields = [
+            ("joined", self.joined.to_string()),
+            ("left", self.left.to_string()),
+            ("opened", self.opened.to_string()),
+            ("done", self.done.to_string()),
+            ("lost", self.lost.len().to_string()),
+            ("unfinished", self.unfinished.to_string()),
+            ("sent_bytes", self.sent.to_string()),
+            ("taken_bytes", self.taken.to_string()),
+            ("goodput_bytes_per_second", format!("{:.1}", self.goodput())),
+            ("latency_ms", quantiles(&self.latency)),
+            ("failovers", self.reroutes.to_string()),
+            ("failover_gap_ms", quantiles(&self.gaps)),
+            ("rebuilds", self.rebuilds.to_string()),
+            ("backups", self.backups.to_string()),
+            ("control_bytes_per_relay_per_second", format!("{:.2}", self.control_per_relay())),
+            ("bootstrap_asks", self.asks.to_string()),
+            ("bootstrap_in_bytes", self.ask_bytes.to_string()),
+            ("bootstrap_out_bytes", self.answer_bytes.to_string()),
+            ("fairness", format!("{:.4}", self.fairness())),
+            ("events", self.events.to_string()),
+            ("simulated_seconds", format!("{:.1}", self.simulated.as_secs_f64())),
+            ("trace_hash", format!("\"{:016x}\"", self.hash)),
+        ];
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", fields.join(","))
+    }
+}
+
+fn of_tally(tally: &Tally) -> Control {
+    Control { acks: tally.acks, repairs: tally.repairs, headers: tally.headers }
+}
+
+fn control_bytes(tally: &Tally) -> u64 {
+    tally.acks.1 + tally.repairs.1 + tally.headers.1
+}
+
+fn quantiles(list: &[(f64, Duration)]) -> String {
+    let names = ["median", "p90", "p99", "p99.9", "most"];
+    let parts =
+        names.iter().zip(list).map(|(name, (_, d))| format!("{name} {:.1} ms", d.as_secs_f64() * 1e3));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+const fn as_f64(n: u64) -> f64 {
+    n as f64
+}

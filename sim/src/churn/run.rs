@@ -1,0 +1,269 @@
+//! Follows a schedule of joins and departures, and takes samples on the way.
+
+use super::report::{Report, Sample};
+use crate::dice::Dice;
+use crate::network::{NodeIndex, Weather};
+use crate::node::{Blueprint, Role, Skew};
+use crate::traffic::{App, FlowPlan, Reader, Script, Step, When};
+use crate::world::{Fidelity, START, Settings, World};
+use hopline::churn::{Arrivals, Change, Churn, Config, Event, Leave, Member, Sessions, ZoneFailures};
+use hopline::proto::Time;
+use hopline::proto::bootstrap;
+use hopline::proto::detector::Pace;
+use hopline::proto::flows::FlowsConfig;
+use hopline::proto::machine::Machine;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Flows that one endpoint opens, or is the target of.
+const FLOWS_PER_ENDPOINT: usize = 10;
+/// Until relays and targets are registered, and until flows are open.
+const WARM_UP: Duration = Duration::from_secs(5);
+const OPENING: Duration = Duration::from_secs(10);
+/// What may still be under way when the schedule ends.
+const LEFT_OVER: Duration = Duration::from_secs(90);
+/// A machine comes back as another relay after this long, at the earliest.
+const BACK_AFTER: Duration = Duration::from_secs(60);
+/// How long a relay that leaves has for its last words.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+const SAMPLES: u32 = 200;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) seed: u64,
+    /// `None` for a run without churn.
+    pub(crate) sessions: Option<Sessions>,
+    pub(crate) relays: u32,
+    pub(crate) flows: usize,
+    pub(crate) hops: u8,
+    pub(crate) duration: Duration,
+    pub(crate) zones: u16,
+    pub(crate) zone_failures: Option<ZoneFailures>,
+    pub(crate) graceful: f64,
+    pub(crate) fidelity: Fidelity,
+    pub(crate) message_bytes: u64,
+    pub(crate) every: Duration,
+    /// How long a lease is; three heartbeats fit into it.
+    pub(crate) lease: Duration,
+    /// How often nodes see to their flows' links.
+    pub(crate) upkeep: Duration,
+}
+
+struct Run {
+    world: World,
+    options: Options,
+    members: BTreeMap<Member, NodeIndex>,
+    /// Relays that are gone, by when they went.
+    gone: VecDeque<(Time, NodeIndex)>,
+    /// Relays that have said goodbye, by when they end.
+    leaving: VecDeque<(Time, NodeIndex)>,
+    report: Report,
+}
+
+/// Runs it.
+pub(crate) fn run(options: Options) -> Report {
+    let world = World::new(settings(&options));
+    let report = Report::default();
+    let (members, gone, leaving) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+    let mut run = Run { world, options, members, gone, leaving, report };
+    let mut schedule = run.schedule();
+    run.populate(&mut schedule);
+    run.open();
+    run.follow(schedule);
+    run.conclude()
+}
+
+fn settings(options: &Options) -> Settings {
+    let mut flows = FlowsConfig { upkeep: options.upkeep, ..FlowsConfig::default() };
+    if options.fidelity == Fidelity::Lean {
+        flows.links.detector.pace = Pace::Off;
+    }
+    let mut bootstrap = bootstrap::Config { heartbeat: options.lease / 3, ..bootstrap::Config::default() };
+    bootstrap.pool.lease = options.lease;
+    bootstrap.pool.max_relays = bootstrap.pool.max_relays.max(options.relays as usize * 2);
+    Settings {
+        seed: options.seed,
+        weather: Weather {
+            delay: (Duration::from_millis(2), Duration::from_millis(20)),
+            jitter_percent: 0,
+            loss_ppm: 0,
+            bandwidth: 0,
+        },
+        fidelity: options.fidelity,
+        flows,
+        bootstrap,
+        stream_window: 2 << 20,
+        idle_timeout: Duration::from_secs(30),
+        timer_slack: Duration::ZERO,
+    }
+}
+
+type Schedule = std::iter::Peekable<Box<dyn Iterator<Item = Event>>>;
+
+impl Run {
+    fn schedule(&self) -> Schedule {
+        let options = &self.options;
+        let Some(sessions) = options.sessions.clone() else {
+            let join = |n| {
+                let zone = u16::try_from(n % u64::from(options.zones.max(1))).unwrap_or(0);
+                Event { at: Duration::ZERO, change: Change::Join { member: Member(n), zone } }
+            };
+            let all: Vec<Event> = (0..u64::from(options.relays)).map(join).collect();
+            let all: Box<dyn Iterator<Item = Event>> = Box::new(all.into_iter());
+            return all.peekable();
+        };
+        let config = Config {
+            sessions,
+            size: options.relays,
+            arrivals: Arrivals::Poisson,
+            graceful: options.graceful,
+            zones: options.zones,
+            zone_failures: options.zone_failures,
+            crowd: None,
+        };
+        let churn: Box<dyn Iterator<Item = Event>> =
+            Box::new(Churn::new(config, StdRng::seed_from_u64(options.seed)));
+        churn.peekable()
+    }
+
+    /// Those who are there at the start, and the endpoints.
+    fn populate(&mut self, schedule: &mut Schedule) {
+        while let Some(event) = schedule.next_if(|event| event.at.is_zero()) {
+            self.change(event.change);
+        }
+        let endpoints = self.options.flows.div_ceil(FLOWS_PER_ENDPOINT).max(1) * 2;
+        for n in 0..endpoints {
+            let index = self.world.add(Blueprint::Endpoint, Skew::default());
+            self.world.start(index);
+            if n % 2 == 1 {
+                self.serve(index);
+            }
+        }
+        self.world.run_until(START + WARM_UP);
+    }
+
+    fn serve(&mut self, target: NodeIndex) {
+        self.world.with(target, |role, now, actions| {
+            if let Role::Endpoint(endpoint) = role {
+                endpoint.serve(vec![format!("t{target}")], now, actions);
+            }
+        });
+    }
+
+    /// All flows open within a while; each sends a message now and then.
+    fn open(&mut self) {
+        let mut dice = Dice::new(self.options.seed, 200);
+        let first = self.world.nodes.len() - self.options.flows.div_ceil(FLOWS_PER_ENDPOINT).max(1) * 2;
+        let options = self.options.clone();
+        let period = u64::try_from(options.every.as_micros()).unwrap_or(u64::MAX).max(1);
+        for n in 0..options.flows {
+            let origin = first + n / FLOWS_PER_ENDPOINT * 2;
+            // Each target serves flows of several origins.
+            let pairs = options.flows.div_ceil(FLOWS_PER_ENDPOINT);
+            let target = first + (n / FLOWS_PER_ENDPOINT + n % FLOWS_PER_ENDPOINT) % pairs * 2 + 1;
+            let rounds = u64::try_from(options.duration.as_micros()).unwrap_or(0) / period;
+            let step = Step { when: When::After(options.every), bytes: options.message_bytes };
+            let talks = Script { steps: vec![step], rounds, reader: Reader::Eager };
+            let within = period.max(u64::try_from(OPENING.as_micros()).unwrap_or(0));
+            let opens = WARM_UP + Duration::from_micros(dice.below(within));
+            let plan = FlowPlan {
+                origin,
+                target,
+                name: format!("t{target}"),
+                hops: options.hops,
+                opens,
+                scripts: [talks, Script::silent(Reader::Eager)],
+                abort: None,
+                kind: "messages",
+            };
+            let app = self.world.apps.add(App::new(plan, options.seed ^ (n as u64) << 32));
+            self.world.plan_app(app, START + opens);
+        }
+    }
+
+    /// Joins and departures begin when flows do.
+    fn follow(&mut self, mut schedule: Schedule) {
+        let begin = START + WARM_UP;
+        let every = self.options.duration / SAMPLES;
+        for n in 1..=SAMPLES {
+            let end = begin + every * n;
+            while let Some(event) = schedule.next_if(|event| begin + event.at <= end) {
+                self.run_until(begin + event.at);
+                self.change(event.change);
+            }
+            self.run_until(end);
+            self.sample(every);
+        }
+    }
+
+    fn run_until(&mut self, at: Time) {
+        while let Some((due, node)) = self.leaving.front().copied().filter(|(due, _)| *due <= at) {
+            self.leaving.pop_front();
+            self.world.run_until(due);
+            self.world.finish(node);
+            self.gone.push_back((due, node));
+        }
+        self.world.run_until(at);
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Join { member, zone } => {
+                let blueprint = Blueprint::Relay { zone, capacity: 100 };
+                let now = self.world.now;
+                let back = self.gone.front().copied().filter(|(at, _)| now.since(*at) >= BACK_AFTER);
+                let index = match back {
+                    Some((_, index)) => {
+                        self.gone.pop_front();
+                        self.world.nodes.at_mut(index).blueprint = blueprint;
+                        index
+                    }
+                    None => self.world.add(blueprint, Skew::default()),
+                };
+                self.members.insert(member, index);
+                self.world.start(index);
+                self.report.joined += 1;
+            }
+            Change::Leave { member, how } => {
+                let Some(index) = self.members.remove(&member) else { return };
+                let now = self.world.now;
+                self.report.left += 1;
+                if how == Leave::Graceful {
+                    self.world.leave(index);
+                    self.leaving.push_back((now + LAST_WORDS, index));
+                } else {
+                    self.world.crash(index);
+                    self.gone.push_back((now, index));
+                }
+            }
+        }
+    }
+
+    fn sample(&mut self, every: Duration) {
+        let mut loads = Vec::with_capacity(self.members.len());
+        for index in self.members.values() {
+            if let Some(role) = &mut self.world.nodes.at_mut(*index).role {
+                loads.push(u32::try_from(role.flows().len()).unwrap_or(u32::MAX));
+            }
+        }
+        let sample = Sample {
+            at: self.world.elapsed().saturating_sub(WARM_UP),
+            every,
+            living: loads.len(),
+            fairness: crate::tally::jain(&loads),
+            most_loaded: loads.iter().copied().max().unwrap_or(0),
+            ..Sample::default()
+        };
+        self.report.sample(sample, &self.world);
+    }
+
+    fn conclude(mut self) -> Report {
+        let now = self.world.now;
+        self.run_until(now + LEFT_OVER);
+        self.report.conclude(&self.world);
+        self.report
+    }
+}

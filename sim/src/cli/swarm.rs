@@ -1,0 +1,169 @@
+//! `swarm` and `replay`.
+#![expect(clippy::print_stdout, reason = "the result of the runs")]
+
+use super::stopwatch;
+use crate::swarm::{Found, Hunt, Plan, Trim, hunt, run, shrink};
+use clap::Args;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a failing seed is shrunk at most.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Failing seeds that are shrunk.
+const SHRUNK: usize = 3;
+
+/// Many seeds.
+#[derive(Debug, Args)]
+pub(super) struct Swarm {
+    /// How many.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// On how many threads.
+    #[arg(long, default_value_t = cores())]
+    threads: usize,
+    /// Break this law of the protocol and see which check notices; `all` for one after the other.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    plant: Option<String>,
+    /// Go on after a failure.
+    #[arg(long)]
+    keep_going: bool,
+}
+
+/// One seed.
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// Which.
+    seed: u64,
+    /// Faults that are left out.
+    #[arg(long, value_delimiter = ',')]
+    without_faults: Vec<usize>,
+    /// Flows that are left out.
+    #[arg(long, value_delimiter = ',')]
+    without_flows: Vec<usize>,
+    /// Relays that are left out.
+    #[arg(long, default_value_t = 0)]
+    fewer_relays: usize,
+    /// How often the bytes of everything that is sent are halved.
+    #[arg(long, default_value_t = 0)]
+    halvings: u32,
+    /// Without loss, jitter and limits of bandwidth.
+    #[arg(long)]
+    fair_weather: bool,
+    /// Only the result.
+    #[arg(long)]
+    quiet: bool,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+impl Swarm {
+    pub(super) fn run(&self) -> ExitCode {
+        std::panic::set_hook(Box::new(|_| ()));
+        #[cfg(feature = "planted")]
+        if let Some(name) = &self.plant {
+            return self.plant(name);
+        }
+        let clock = stopwatch();
+        let done = AtomicU64::new(0);
+        let task =
+            Hunt { from: self.from, seeds: self.seeds, threads: self.threads, stops: !self.keep_going };
+        let found = hunt(
+            task,
+            || (),
+            |seed, outcome| {
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                if let Some(failure) = &outcome.failure {
+                    println!("seed {seed} FAILED {failure}");
+                }
+                if done.is_multiple_of(1000) {
+                    println!("{done} seeds");
+                }
+            },
+        );
+        println!("{}", summary(&found, clock()));
+        for (seed, failure) in found.failures.iter().take(SHRUNK) {
+            let trim = shrink(*seed, failure.checker, PATIENCE, &clock);
+            println!("seed {seed}: {failure}\n  repeat with: hopline-sim replay {seed}{trim}");
+        }
+        if found.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+#[cfg(feature = "planted")]
+impl Swarm {
+    /// Breaks laws, and tells for each which check noticed, at which seed and after how many.
+    fn plant(&self, name: &str) -> ExitCode {
+        use hopline::proto::planted::{Law, break_law};
+        let is_meant = |law: &Law| name == "all" || format!("{law:?}").eq_ignore_ascii_case(name);
+        let mut missed = 0;
+        println!("| planted bug | caught by | seed | after seeds |\n|---|---|---|---|");
+        for law in Law::PLANTED.into_iter().filter(is_meant) {
+            let task = Hunt { from: self.from, seeds: self.seeds, threads: self.threads, stops: true };
+            let found = hunt(task, || break_law(Some(law)), |_, _| ());
+            match found.failures.first() {
+                Some((seed, failure)) => {
+                    println!("| {law:?} | {} | {seed} | {} |", failure.checker, seed - self.from + 1);
+                }
+                None => {
+                    missed += 1;
+                    println!("| {law:?} | **nobody** | | {} |", found.runs);
+                }
+            }
+        }
+        if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn summary(found: &Found, took: Duration) -> String {
+    format!(
+        "{} seeds, {} failed; {:.1} simulated hours in {:.1} s, {} events, {} faults, {} reroutes, {} rebuilds, {} MiB \
+         delivered; the last flow was over at most {:.0} s after the healing (seed {})",
+        found.runs,
+        found.failures.len(),
+        found.simulated.as_secs_f64() / 3600.0,
+        took.as_secs_f64(),
+        found.events,
+        found.faults,
+        found.reroutes,
+        found.rebuilds,
+        found.bytes >> 20,
+        found.slowest.0.as_secs_f64(),
+        found.slowest.1,
+    )
+}
+
+impl Replay {
+    pub(super) fn run(&self) -> ExitCode {
+        let trim = Trim {
+            ordeals: self.without_faults.iter().copied().collect(),
+            flows: self.without_flows.iter().copied().collect(),
+            relays: self.fewer_relays,
+            halvings: self.halvings,
+            fair_weather: self.fair_weather,
+        };
+        let clock = stopwatch();
+        let outcome = run(&Plan::draw(self.seed).trimmed(&trim), &trim, !self.quiet);
+        println!(
+            "seed {}: {} events, {:.1} s simulated in {:.2} s, trace hash {:016x}",
+            self.seed,
+            outcome.events,
+            outcome.simulated.as_secs_f64(),
+            clock().as_secs_f64(),
+            outcome.hash
+        );
+        match outcome.failure {
+            None => ExitCode::SUCCESS,
+            Some(failure) => {
+                println!("FAILED {failure}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

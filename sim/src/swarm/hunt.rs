@@ -1,0 +1,116 @@
+//! Runs many seeds, on as many threads as there are cores.
+
+use super::plan::{Plan, Trim};
+use super::run::{self, Outcome};
+use crate::check::Failure;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Which seeds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hunt {
+    pub(crate) from: u64,
+    pub(crate) seeds: u64,
+    pub(crate) threads: usize,
+    /// Whether to stop at the first failure.
+    pub(crate) stops: bool,
+}
+
+/// What came of all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) runs: u64,
+    pub(crate) events: u64,
+    pub(crate) simulated: Duration,
+    pub(crate) faults: u64,
+    pub(crate) reroutes: u64,
+    pub(crate) rebuilds: u64,
+    pub(crate) bytes: u64,
+    pub(crate) slowest: (Duration, u64),
+    pub(crate) failures: Vec<(u64, Failure)>,
+}
+
+impl Found {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.runs += 1;
+        self.events += outcome.events;
+        self.simulated += outcome.simulated;
+        self.faults += outcome.faults as u64;
+        self.reroutes += outcome.reroutes;
+        self.rebuilds += outcome.rebuilds;
+        self.bytes += outcome.bytes;
+        self.slowest = self.slowest.max((outcome.settled, seed));
+        self.failures.extend(outcome.failure.map(|failure| (seed, failure)));
+    }
+}
+
+/// A run in which a panic is a failure like any other.
+pub(crate) fn guarded(plan: &Plan, trim: &Trim) -> Outcome {
+    let caught = catch_unwind(AssertUnwindSafe(|| run::run(plan, trim, false)));
+    caught.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        let failure = Failure { checker: "panic", what: text.to_owned(), at: Duration::ZERO };
+        Outcome {
+            failure: Some(failure),
+            hash: 0,
+            events: 0,
+            simulated: Duration::ZERO,
+            faults: 0,
+            reroutes: 0,
+            rebuilds: 0,
+            bytes: 0,
+            longest: Duration::ZERO,
+            settled: Duration::ZERO,
+        }
+    })
+}
+
+/// Runs the seeds; `prepare` is called once on each thread.
+pub(crate) fn hunt(hunt: Hunt, prepare: impl Fn() + Sync, seen: impl Fn(u64, &Outcome) + Sync) -> Found {
+    let (next, stop) = (AtomicU64::new(hunt.from), AtomicBool::new(false));
+    let found = Mutex::new(Found::default());
+    std::thread::scope(|scope| {
+        for _ in 0..hunt.threads.max(1) {
+            scope.spawn(|| {
+                prepare();
+                while !stop.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= hunt.from.saturating_add(hunt.seeds) {
+                        return;
+                    }
+                    let outcome = guarded(&Plan::draw(seed), &Trim::default());
+                    seen(seed, &outcome);
+                    stop.fetch_or(hunt.stops && outcome.failure.is_some(), Ordering::Relaxed);
+                    found.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.failures.sort_by_key(|(seed, _)| *seed);
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_hundred_seeds_keep_every_law() {
+        let task = Hunt { from: 1, seeds: 200, threads: 2, stops: false };
+        let found = hunt(task, || (), |_, _| ());
+        assert!(found.failures.is_empty(), "{:?}", found.failures);
+        assert!(found.faults > 1000 && found.reroutes > 1000, "{found:?}");
+    }
+
+    #[test]
+    fn a_seed_is_a_run() {
+        let hash = |seed| guarded(&Plan::draw(seed), &Trim::default()).hash;
+        let first: Vec<u64> = (1..6).map(hash).collect();
+        assert_eq!(first, (1..6).map(hash).collect::<Vec<u64>>());
+        assert!(first.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

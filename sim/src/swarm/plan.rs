@@ -1,0 +1,171 @@
+//! A random network, drawn from a seed: the same seed always gives the same.
+//!
+//! Each aspect is drawn with dice of its own, so that a [`Trim`], which leaves things out, changes nothing of the rest.
+
+use super::{faults, flows};
+use crate::dice::Dice;
+use crate::fault::Ordeal;
+use crate::network::Weather;
+use crate::node::Skew;
+use crate::traffic::FlowPlan;
+use crate::world::{Fidelity, Settings};
+use hopline::proto::bootstrap;
+use hopline::proto::flows::FlowsConfig;
+use hopline::proto::splice::Limits;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+/// When the first flow may open: by then relays and targets are registered.
+pub(super) const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Everything that a run is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    /// Relays, how many of them are there from the beginning, and those that may join in a crowd.
+    pub(crate) relays: usize,
+    pub(crate) started: usize,
+    pub(crate) crowd: usize,
+    pub(crate) zones: u16,
+    pub(crate) endpoints: usize,
+    pub(crate) flows: Vec<FlowPlan>,
+    pub(crate) ordeals: Vec<Ordeal>,
+    /// When the last fault has ended and all that is left is healed.
+    pub(crate) calm: Duration,
+    /// How many more relays than the longest chain needs are started then; all, if none.
+    pub(crate) core: Option<usize>,
+    pub(crate) skews: Vec<Skew>,
+}
+
+/// What is left out of a plan, to find out what a failure needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trim {
+    /// Ordeals that don't happen.
+    pub(crate) ordeals: BTreeSet<usize>,
+    /// Flows that aren't opened.
+    pub(crate) flows: BTreeSet<usize>,
+    /// Relays that are never started.
+    pub(crate) relays: usize,
+    /// How often the bytes of each step are halved.
+    pub(crate) halvings: u32,
+    /// Whether the network is perfect but for the faults.
+    pub(crate) fair_weather: bool,
+}
+
+impl fmt::Display for Trim {
+    /// As arguments on a command line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |set: &BTreeSet<usize>| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        if !self.ordeals.is_empty() {
+            write!(f, " --without-faults {}", list(&self.ordeals))?;
+        }
+        if !self.flows.is_empty() {
+            write!(f, " --without-flows {}", list(&self.flows))?;
+        }
+        if self.relays > 0 {
+            write!(f, " --fewer-relays {}", self.relays)?;
+        }
+        if self.halvings > 0 {
+            write!(f, " --halvings {}", self.halvings)?;
+        }
+        if self.fair_weather {
+            write!(f, " --fair-weather")?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 100);
+        let most = if dice.percent(50) { 6 } else { 18 };
+        let relays = 3 + as_usize(dice.below(most));
+        let crowd = if dice.percent(20) { as_usize(dice.within(1, 10)) } else { 0 };
+        let zones = u16::try_from(dice.within(1, 4)).unwrap_or(1);
+        let endpoints = as_usize(dice.within(2, 5));
+        let is_long = dice.percent(15);
+        let calm = if is_long { dice.millis(40_000, 90_000) } else { dice.millis(6_000, 16_000) };
+        let core = dice.percent(50).then(|| as_usize(dice.within(1, 3)));
+        let settings = settings(seed, &mut dice);
+        let nodes = relays + crowd + endpoints;
+        let skewed = dice.percent(50);
+        let skews = (0..nodes).map(|_| if skewed { skew(&mut dice) } else { Skew::default() }).collect();
+        let scene = Scene { relays, crowd, zones, endpoints, calm, is_long };
+        let flows = flows::draw(seed, &scene, &settings);
+        let ordeals = faults::draw(seed, &scene, &flows);
+        let started = relays;
+        Self { settings, relays, started, crowd, zones, endpoints, flows, ordeals, calm, core, skews }
+    }
+
+    /// The plan without what is left out.
+    pub(crate) fn trimmed(mut self, trim: &Trim) -> Self {
+        self.started = self.relays.saturating_sub(trim.relays);
+        for step in
+            self.flows.iter_mut().flat_map(|flow| &mut flow.scripts).flat_map(|script| &mut script.steps)
+        {
+            step.bytes = (step.bytes >> trim.halvings).max(step.bytes.min(1));
+        }
+        if trim.halvings > 0 {
+            self.flows.iter_mut().for_each(flows::mend);
+        }
+        if trim.fair_weather {
+            (self.settings.weather.loss_ppm, self.settings.weather.jitter_percent) = (0, 0);
+            self.settings.weather.bandwidth = 0;
+        }
+        self
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.skews.len()
+    }
+
+    pub(crate) fn longest_chain(&self) -> usize {
+        self.flows.iter().map(|flow| usize::from(flow.hops)).max().unwrap_or(1)
+    }
+}
+
+/// What there is for flows to go over and faults to hit.
+pub(super) struct Scene {
+    pub(super) relays: usize,
+    pub(super) crowd: usize,
+    pub(super) zones: u16,
+    pub(super) endpoints: usize,
+    pub(super) calm: Duration,
+    pub(super) is_long: bool,
+}
+
+fn settings(seed: u64, dice: &mut Dice) -> Settings {
+    let least = dice.log_millis(1, 60) / 4;
+    let most = least * u32::try_from(dice.within(1, 4)).unwrap_or(1);
+    let weather = Weather {
+        delay: (least, most),
+        jitter_percent: if dice.percent(60) { dice.within(0, 60) } else { 0 },
+        loss_ppm: if dice.percent(50) { dice.below(30_000) } else { 0 },
+        bandwidth: if dice.percent(60) { 125_000 << dice.below(8) } else { 0 },
+    };
+    let mut flows = FlowsConfig::default();
+    if dice.percent(40) {
+        let window = 16 << 10 << dice.below(7);
+        flows.limits = Limits { window_bytes: window, backlog_bytes: (window / 4).max(4 << 10) };
+    }
+    Settings {
+        seed,
+        weather,
+        fidelity: Fidelity::Full,
+        flows,
+        bootstrap: bootstrap::Config::default(),
+        stream_window: 16 << 10 << dice.below(8),
+        idle_timeout: Duration::from_secs(30),
+        timer_slack: Duration::from_millis(dice.below(2)),
+    }
+}
+
+fn skew(dice: &mut Dice) -> Skew {
+    let signed = |n: u64, most: i64| i64::try_from(n).unwrap_or(0) - most;
+    Skew { offset: signed(dice.below(400_001), 200_000), drift_ppm: signed(dice.below(401), 200) }
+}
+
+pub(super) fn as_usize(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}

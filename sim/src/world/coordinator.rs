@@ -1,0 +1,188 @@
+//! The bootstrap: its machine, its process's life, and the way of questions to it and back.
+
+use super::{Happening, World};
+use crate::network::{BOOTSTRAP, NodeIndex, Way};
+use hopline::proto::bootstrap::{Bootstrap, Config};
+use hopline::proto::codec;
+use hopline::proto::crypto::Key;
+use hopline::proto::machine::{AskFailure, AskId};
+use hopline::proto::rpc::{Request, Response};
+use hopline::proto::{NodeId, Time};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long a question may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a dial to a bootstrap that is down takes to fail.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// See the module's documentation.
+pub(crate) struct Coordinator {
+    pub(crate) bootstrap: Option<Bootstrap>,
+    config: Config,
+    secret: Key,
+    seed: u64,
+    lives: u64,
+    /// What the process would find on disk.
+    store: BTreeMap<NodeId, Request>,
+    armed: Option<Time>,
+    /// Since when it has been up, and when it was last down.
+    pub(crate) up_since: Time,
+}
+
+impl Coordinator {
+    pub(crate) fn new(config: Config, secret: Key, seed: u64) -> Self {
+        let mut new = Self {
+            bootstrap: None,
+            config,
+            secret,
+            seed,
+            lives: 0,
+            store: BTreeMap::new(),
+            armed: None,
+            up_since: super::START,
+        };
+        new.start(super::START, false);
+        new
+    }
+
+    fn start(&mut self, now: Time, with_store: bool) {
+        self.lives += 1;
+        let rng = StdRng::seed_from_u64(self.seed ^ self.lives);
+        let mut bootstrap = Bootstrap::new(self.config, self.secret.clone(), rng, now);
+        if with_store {
+            for (node, request) in &self.store {
+                let _ = bootstrap.answer(*node, request.clone(), now);
+            }
+        } else {
+            self.store.clear();
+        }
+        self.bootstrap = Some(bootstrap);
+        (self.armed, self.up_since) = (None, now);
+    }
+
+    fn keep(&mut self, node: NodeId, request: &Request) {
+        match request {
+            Request::Register { .. } => drop(self.store.insert(node, request.clone())),
+            Request::Deregister => drop(self.store.remove(&node)),
+            Request::Heartbeat { .. }
+            | Request::ReportDown { .. }
+            | Request::ReportUp { .. }
+            | Request::Attachments { .. }
+            | Request::Plan { .. }
+            | Request::Replace { .. }
+            | Request::List
+            | Request::Drain => {}
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn crash_bootstrap(&mut self) {
+        self.coordinator.bootstrap = None;
+        self.trace.remark(self.now, "the bootstrap is KILLED");
+    }
+
+    /// Starts the bootstrap again, with or without what it had stored.
+    pub(crate) fn start_bootstrap(&mut self, with_store: bool) {
+        if self.coordinator.bootstrap.is_none() {
+            self.coordinator.start(self.now, with_store);
+            let how = if with_store { "with its store" } else { "without its store" };
+            self.trace.remark(self.now, &format!("the bootstrap is STARTED {how}"));
+        }
+    }
+
+    pub(super) fn ask(&mut self, node: NodeIndex, ask: AskId, request: Request, fresh: bool) {
+        let life = self.nodes.at(node).life;
+        let failure = |after, result| (after, Err(result));
+        let open = self.network.way(node, BOOTSTRAP) == Way::Open;
+        let (after, result) = match &self.coordinator.bootstrap {
+            Some(_) if open => {
+                let mut way = self.network.travel(node, BOOTSTRAP, &mut self.dice);
+                way += self.network.retransmissions(node, BOOTSTRAP, &mut self.dice);
+                let handshake = if fresh { self.network.delay(node, BOOTSTRAP) * 2 } else { Duration::ZERO };
+                let at = self.now + way + handshake;
+                self.tally.ask(&request, self.settings.fidelity);
+                let request = Box::new(request);
+                return self.schedule(at, Happening::Request { node, life, ask, request });
+            }
+            None if open => failure(DIAL_TIMEOUT, AskFailure::Unreachable),
+            _ => failure(ASK_TIMEOUT, AskFailure::Timeout),
+        };
+        self.trace.ask(self.now, self.nodes.at(node).id, &request, &result);
+        let result = Box::new(result);
+        self.schedule(self.now + after, Happening::Answer { node, life, ask, result });
+    }
+
+    /// A question arrives.
+    pub(super) fn request(&mut self, node: NodeIndex, life: u32, ask: AskId, request: Request) {
+        let from = self.nodes.at(node).id;
+        if self.is_full() {
+            self.hash.bytes(&codec::to_bytes(&request));
+        }
+        if self.coordinator.bootstrap.is_none() {
+            let result = Box::new(Err(AskFailure::Unreachable));
+            return self.schedule(self.now + DIAL_TIMEOUT, Happening::Answer { node, life, ask, result });
+        }
+        let kept = (self.trace.is_on() || self.checks.on).then(|| request.clone());
+        if self.settings.fidelity == super::Fidelity::Full {
+            self.coordinator.keep(from, &request);
+        }
+        let Some(bootstrap) = &mut self.coordinator.bootstrap else { return };
+        let response = bootstrap.answer(from, request, self.now);
+        drop(bootstrap.take_events());
+        self.tally.answer(&response, self.settings.fidelity);
+        if self.is_full() {
+            self.hash.bytes(&codec::to_bytes(&response));
+        }
+        let result = Ok(response);
+        if let Some(request) = kept {
+            self.check_answer(&request, &result);
+            self.trace.ask(self.now, from, &request, &result);
+        }
+        self.arm_coordinator();
+        let (mut after, mut result) = (self.network.travel(BOOTSTRAP, node, &mut self.dice), result);
+        if self.network.way(BOOTSTRAP, node) == Way::Open {
+            after += self.network.retransmissions(BOOTSTRAP, node, &mut self.dice);
+        } else {
+            (after, result) = (ASK_TIMEOUT, Err(AskFailure::Timeout));
+        }
+        let result = Box::new(result);
+        self.schedule(self.now + after, Happening::Answer { node, life, ask, result });
+    }
+
+    fn arm_coordinator(&mut self) {
+        let Some(due) = self.coordinator.bootstrap.as_ref().and_then(Bootstrap::poll_timeout) else { return };
+        if self.coordinator.armed.is_none_or(|armed| armed > due) {
+            self.coordinator.armed = Some(due);
+            self.schedule(due, Happening::Coordinator);
+        }
+    }
+
+    pub(super) fn coordinator_due(&mut self) {
+        self.coordinator.armed = None;
+        if let Some(bootstrap) = &mut self.coordinator.bootstrap
+            && bootstrap.poll_timeout().is_some_and(|due| due <= self.now)
+        {
+            bootstrap.handle_timeout(self.now);
+            drop(bootstrap.take_events());
+        }
+        self.arm_coordinator();
+    }
+
+    fn check_answer(&mut self, request: &Request, result: &Result<Response, AskFailure>) {
+        let Ok(response) = result else { return };
+        let Some(bootstrap) = &self.coordinator.bootstrap else { return };
+        let may_stay = self.settings.bootstrap.pool.lease * 2;
+        let up_for = self.now.since(self.coordinator.up_since);
+        let preserving = bootstrap.pool().preserving_since().is_some();
+        let (index, nodes, now) = (&self.index, &self.nodes, self.now);
+        let is_long_dead = |node: NodeId| {
+            let node = index.get(&node).map(|index| nodes.at(*index)).filter(|node| !node.is_alive());
+            !preserving && node.is_some_and(|node| now.since(node.since).min(up_for) > may_stay)
+        };
+        self.checks.answered(now, request, response, is_long_dead);
+    }
+}

@@ -1,0 +1,239 @@
+//! Legs: their streams, and the bytes between those and the lanes.
+
+use super::{Happening, World};
+use crate::conn::{Conn, Leg, LegEnd, Packet, Side, Stage, link_id, of_link};
+use crate::network::NodeIndex;
+use bytes::Bytes;
+use hopline::proto::flows::FlowKey;
+use hopline::proto::frame::{Attach, AttachOk, CloseCode, Control};
+use hopline::proto::machine::{Event, LinkId, Machine};
+use hopline::proto::splice::LegId;
+use std::time::Duration;
+
+/// Largest piece of a stream that travels as one.
+const MAX_PIECE_BYTES: usize = 16 << 10;
+/// Chunks that are written at once.
+const CHUNKS: usize = 16;
+/// How far a connection is written ahead of what it can carry.
+const SEND_BUFFER: Duration = Duration::from_millis(40);
+
+impl World {
+    // ---- a node's actions ----
+
+    pub(super) fn open_leg(&mut self, leg: LegId, flow: FlowKey, attach: Box<Attach>) {
+        let (conn, side) = of_link(leg.link());
+        let Some(this) = self.conn_mut(conn).filter(|this| this.end(side).stage == Stage::Up) else {
+            return self.immediate.push_back(Event::LegEnded { leg });
+        };
+        let mut fresh = Leg { number: leg.number(), ends: Default::default() };
+        *fresh.end_mut(side) = LegEnd { open: true, flow: Some(flow), ..Default::default() };
+        this.legs.push(fresh);
+        self.send(leg.link(), Packet::Open(attach));
+    }
+
+    pub(super) fn answer_leg(&mut self, leg: LegId, flow: FlowKey, answer: AttachOk) {
+        let (conn, side) = of_link(leg.link());
+        let Some(this) = self.conn_mut(conn) else { return };
+        if let Some(end) = this.leg_end(leg.number(), side).filter(|end| end.open) {
+            (end.flow, end.answered) = (Some(flow), true);
+            self.send(leg.link(), Packet::Answer(leg.number(), answer));
+        }
+    }
+
+    pub(super) fn close_leg(&mut self, leg: LegId, code: CloseCode) {
+        let (conn, side) = of_link(leg.link());
+        let Some(this) = self.conn_mut(conn) else { return };
+        let Some(end) = this.leg_end(leg.number(), side).filter(|end| !end.closed) else { return };
+        *end = LegEnd { closed: true, ..Default::default() };
+        self.send(leg.link(), Packet::Close(leg.number(), code));
+    }
+
+    /// Law 3: acks for a leg are sent only after its answer; before, they could come to somebody who does not know it.
+    pub(super) fn check_acks(&mut self, link: LinkId, control: &Control) {
+        let Control::Acks(acks) = control else { return };
+        let (conn, side) = of_link(link);
+        let is_early = |this: &mut Conn, number: u32| {
+            this.leg_end(number, side).is_some_and(|end| end.open && !end.answered)
+        };
+        let early = self.conn_mut(conn).and_then(|this| acks.iter().find(|(leg, _)| is_early(this, *leg)));
+        if let Some((leg, offset)) = early {
+            let (now, what) =
+                (self.now, format!("an ack of {offset} for leg {leg} of {link:?} before its answer"));
+            self.checks.fail("acks", now, what);
+        }
+    }
+
+    // ---- what arrives ----
+
+    pub(super) fn leg_offered(&mut self, conn: u32, side: Side, attach: Box<Attach>) {
+        let link = link_id(conn, side);
+        let Some(this) = self.conn_mut(conn) else { return };
+        let node = this.end(side).node;
+        // The dialer may have closed it by now, and that have come first.
+        let Some(end) = this.leg_end(attach.leg, side).filter(|end| !end.closed && !end.open) else { return };
+        end.open = true;
+        let dialer = this.end(1 - side).node;
+        if self.trace.is_on() {
+            let (me, dialer) = (self.nodes.at(node).id, self.nodes.at(dialer).id);
+            self.trace.attach(self.now, me, dialer, &attach);
+        }
+        self.checks.offered(LegId::new(link, attach.leg), &attach);
+        self.tell(node, Event::Attach { link, attach });
+    }
+
+    pub(super) fn leg_answered(&mut self, conn: u32, side: Side, number: u32, answer: AttachOk) {
+        let Some(node) = self.leg_at(conn, side, number) else { return };
+        let end = self.conn_mut(conn).and_then(|this| this.leg_end(number, side));
+        end.into_iter().for_each(|end| end.answered = true);
+        let leg = LegId::new(link_id(conn, side), number);
+        self.tell(node, Event::Answered { leg, answer });
+    }
+
+    /// The node at that end of a leg, if the stream is open there.
+    fn leg_at(&mut self, conn: u32, side: Side, number: u32) -> Option<NodeIndex> {
+        let this = self.conn_mut(conn)?;
+        this.leg_end(number, side).filter(|end| end.open)?;
+        Some(this.end(side).node)
+    }
+
+    pub(super) fn bytes_came(&mut self, conn: u32, side: Side, number: u32, bytes: Bytes) {
+        let Some(node) = self.leg_at(conn, side, number) else { return };
+        let end = self.conn_mut(conn).and_then(|this| this.leg_end(number, side));
+        end.into_iter().for_each(|end| end.waiting.push_back(bytes.clone()));
+        self.take_in(node, LegId::new(link_id(conn, side), number));
+    }
+
+    pub(super) fn credit_came(&mut self, conn: u32, side: Side, number: u32) {
+        let Some(node) = self.leg_at(conn, side, number) else { return };
+        let end = self.conn_mut(conn).and_then(|this| this.leg_end(number, side));
+        end.into_iter().for_each(|end| end.paced = false);
+        self.pump(node, LegId::new(link_id(conn, side), number));
+    }
+
+    /// The peer has reset and stopped the stream: what was still on its way is lost.
+    pub(super) fn leg_closed(&mut self, conn: u32, side: Side, number: u32, code: CloseCode) {
+        let Some(this) = self.conn_mut(conn) else { return };
+        let node = this.end(side).node;
+        let Some(mut leg) = this.remove_leg(number) else { return };
+        let end = leg.end_mut(side);
+        if end.open {
+            let leg = LegId::new(link_id(conn, side), number);
+            self.tell(node, Event::LegClosed { leg, code });
+        }
+    }
+
+    /// The peer's stream ends without a code.
+    pub(super) fn leg_ended(&mut self, conn: u32, side: Side, number: u32) {
+        if let Some(node) = self.leg_at(conn, side, number) {
+            self.tell(node, Event::LegEnded { leg: LegId::new(link_id(conn, side), number) });
+        }
+    }
+
+    // ---- bytes ----
+
+    /// Moves what has arrived on a leg into its lane, as far as there is room.
+    pub(super) fn take_in(&mut self, index: NodeIndex, leg: LegId) {
+        let (conn, side) = of_link(leg.link());
+        loop {
+            let Some(end) = self.conn_mut(conn).and_then(|this| this.leg_end(leg.number(), side)) else {
+                return;
+            };
+            let Some(flow) = end.flow.filter(|_| !end.waiting.is_empty()) else { return };
+            let role = self.nodes.at_mut(index).role.as_mut();
+            if !role.is_some_and(|role| role.flows().may_receive(leg)) {
+                return;
+            }
+            let Some(this) = self.conn_mut(conn).and_then(|this| this.leg_mut(leg.number())) else { return };
+            let Some(bytes) = this.end_mut(side).waiting.pop_front() else { return };
+            let sender = this.end_mut(1 - side);
+            sender.outstanding = sender.outstanding.saturating_sub(bytes.len());
+            let blocked = std::mem::take(&mut sender.blocked);
+            self.with(index, |machine, now, actions| machine.flows().receive(leg, [bytes], now, actions));
+            self.woken.push_back((index, flow));
+            if blocked {
+                self.send(leg.link(), Packet::Credit(leg.number()));
+            }
+        }
+    }
+
+    /// Writes what is to be written to a leg, as far as its stream's window allows.
+    pub(super) fn pump(&mut self, index: NodeIndex, leg: LegId) {
+        let (conn, side) = of_link(leg.link());
+        let window = self.settings.stream_window;
+        let mut chunks: [Bytes; CHUNKS] = Default::default();
+        loop {
+            let Some(role) = &mut self.nodes.at_mut(index).role else { return };
+            let count = role.flows().to_write(leg, &mut chunks);
+            let Some(end) = self.conn_mut(conn).and_then(|this| this.leg_end(leg.number(), side)) else {
+                return;
+            };
+            if count == 0 || !end.open {
+                return;
+            }
+            for chunk in chunks.iter_mut().take(count).map(std::mem::take) {
+                if !self.write(index, leg, chunk, window) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes a chunk; `false` once the window is full.
+    fn write(&mut self, index: NodeIndex, leg: LegId, mut chunk: Bytes, window: usize) -> bool {
+        let (conn, side) = of_link(leg.link());
+        while !chunk.is_empty() {
+            if !self.may_write(conn, side, leg.number()) {
+                return false;
+            }
+            let Some(end) = self.conn_mut(conn).and_then(|this| this.leg_end(leg.number(), side)) else {
+                return false;
+            };
+            let room = window.saturating_sub(end.outstanding);
+            if room == 0 {
+                end.blocked = true;
+                return false;
+            }
+            let piece = chunk.split_to(chunk.len().min(MAX_PIECE_BYTES).min(room));
+            end.outstanding += piece.len();
+            if let Some(role) = &mut self.nodes.at_mut(index).role {
+                role.flows().wrote(leg, piece.len());
+            }
+            self.send(leg.link(), Packet::Bytes(leg.number(), piece));
+        }
+        true
+    }
+
+    /// Whether the connection takes more bytes now: what it can't send soon stays in the lanes, where a leg that is reset
+    /// leaves nothing behind. If not, the leg is looked at again in time.
+    fn may_write(&mut self, conn: u32, side: Side, number: u32) -> bool {
+        let now = self.now;
+        let Some(this) = self.conn_mut(conn) else { return false };
+        let free_at = this.end(side).free_at;
+        if free_at <= now + SEND_BUFFER {
+            return true;
+        }
+        if let Some(end) = this.leg_end(number, side).filter(|end| !end.paced) {
+            end.paced = true;
+            let at = free_at - SEND_BUFFER / 2;
+            self.schedule(at, Happening::Packet { conn, side, packet: Packet::Credit(number) });
+        }
+        false
+    }
+
+    // ---- faults ----
+
+    /// Every stream of a node's legs ends without a code, as when its tasks are dropped.
+    pub(crate) fn end_streams(&mut self, index: NodeIndex) {
+        let conns = self.nodes.at(index).conns.clone();
+        for conn in conns {
+            let Some(this) = self.conn(conn) else { continue };
+            let side = this.side_of(index);
+            let numbers: Vec<u32> = this.legs.iter().map(|leg| leg.number).collect();
+            for number in numbers {
+                self.transmit(conn, side, Packet::End(number), Duration::ZERO);
+                let leg = LegId::new(link_id(conn, side), number);
+                self.schedule(self.now, Happening::Packet { conn, side, packet: Packet::End(leg.number()) });
+            }
+        }
+    }
+}
