@@ -316,7 +316,10 @@ impl Splice {
 
     /// Whether an attach claims more than this node holds, or another end.
     fn contradicts(&self, opening: &Opening) -> bool {
-        (opening.forward_start > self.forward.received() && !planted::broken(Law::NoGap))
+        if planted::broken(Law::NoGap) {
+            return false;
+        }
+        opening.forward_start > self.forward.received()
             || opening.backward_ack > self.backward.received()
             || opening.forward_fin.is_some_and(|fin| !self.forward.may_end_at(fin))
     }
