@@ -106,8 +106,13 @@ impl World {
     pub(super) fn credit_came(&mut self, conn: u32, side: Side, number: u32) {
         let Some(node) = self.leg_at(conn, side, number) else { return };
         let end = self.conn_mut(conn).and_then(|this| this.leg_end(number, side));
-        end.into_iter().for_each(|end| end.paced = false);
+        let flow = end.and_then(|end| {
+            end.paced = false;
+            end.flow
+        });
         self.pump(node, LegId::new(link_id(conn, side), number));
+        // What was written made room for whoever feeds the lane.
+        self.woken.extend(flow.map(|flow| (node, flow)));
     }
 
     /// The peer has reset and stopped the stream: what was still on its way is lost.
