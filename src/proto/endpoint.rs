@@ -201,7 +201,7 @@ impl Endpoint {
             self.flows.backup_found(flow, &record, now, actions);
         } else if self.backups.refused(flow, hop, now) {
             // Somebody on the chain reaches nobody, and there is nobody else for that hop.
-            self.ask_new_route(flow, true, now, actions);
+            self.flows.want_route(flow, now);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::proto::links::Standing;
 use crate::proto::machine::{Action, LinkId, Notice};
 use crate::proto::planted::{self, Law};
 use crate::proto::record::Candidate;
-use crate::proto::splice::LegId;
+use crate::proto::splice::{Direction, LegId};
 use crate::proto::time::Time;
 use std::time::Duration;
 
@@ -34,6 +34,42 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Failures of every candidate after which a relay says `NoPath`.
 const FAILURES_BEFORE_NO_PATH: u32 = 2;
+
+/// Dead ends that an origin's flow may meet before routes are asked for ever more slowly, from the first pause on.
+const FREE_DEAD_ENDS: u32 = 2;
+const FIRST_DEAD_END_PAUSE: Duration = Duration::from_millis(25);
+const MAX_PAUSE_DOUBLINGS: u32 = 5;
+/// Dead ends that lie further apart than this have nothing to do with each other.
+const DEAD_END_MEMORY: Duration = Duration::from_secs(5);
+
+/// The times that an origin's flow reached somebody, but nobody behind, without any progress between them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeadEnds {
+    since: Time,
+    last: Time,
+    count: u32,
+    /// Bytes that had been acked and received.
+    progress: u64,
+}
+
+impl Flow {
+    /// Whoever serves an origin's next hop says that there is no path. Returns whether that has been so for so long that
+    /// the target must be gone; until then the next route is asked for the later, the more routes led nowhere.
+    fn dead_end(&mut self, now: Time, give_up: Duration) -> bool {
+        let lane = |direction| self.splice.lane(direction);
+        let progress = lane(Direction::Forward).acked() + lane(Direction::Backward).received();
+        let is_same = |ends: &DeadEnds| ends.progress == progress && now.since(ends.last) < DEAD_END_MEMORY;
+        let before = self.dead_ends.filter(is_same);
+        let since = before.map_or(now, |before| before.since);
+        let count = before.map_or(0, |before| before.count) + 1;
+        self.dead_ends = Some(DeadEnds { since, last: now, count, progress });
+        if let Some(doublings) = count.checked_sub(FREE_DEAD_ENDS + 1) {
+            let pause = FIRST_DEAD_END_PAUSE * (1 << doublings.min(MAX_PAUSE_DOUBLINGS));
+            self.route_due = self.route_due.max(Some(now + pause));
+        }
+        now.since(since) >= give_up
+    }
+}
 
 /// What to do about a flow without next.
 enum Plan {
@@ -68,10 +104,14 @@ impl Flows {
         }
     }
 
-    /// Whether each candidate has failed this flow so often that it is time to say so upward.
+    /// Whether even the best candidate has failed this flow so often that it is time to say so upward.
     fn is_hopeless(&self, flow: &Flow) -> bool {
-        let failed = flow.next_hop.least_failures() >= FAILURES_BEFORE_NO_PATH;
+        let failed = self.failures(flow) >= FAILURES_BEFORE_NO_PATH;
         !flow.is_origin() && (failed || flow.splice.is_exhausted()) && !planted::broken(Law::NoPath)
+    }
+
+    fn failures(&self, flow: &Flow) -> u32 {
+        flow.next_hop.failures(|node| self.standing(node))
     }
 
     pub(super) fn standing(&self, node: NodeId) -> Standing {
@@ -234,7 +274,10 @@ impl Flows {
         flow.next_hop.penalise_current(if cause == Cause::NoPath { FAILURES_BEFORE_NO_PATH } else { 1 });
         flow.doubt_due = None;
         flow.alone_since = flow.alone_since.or(flow.is_origin().then_some(now));
-        let all_failed = flow.next_hop.least_failures() > 0;
+        if cause == Cause::NoPath && flow.is_origin() && flow.dead_end(now, self.config.give_up) {
+            return self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions);
+        }
+        let all_failed = self.flows.get(&key).is_some_and(|flow| self.failures(flow) > 0);
         if all_failed {
             self.cry(key, now, actions);
         }
@@ -258,8 +301,8 @@ impl Flows {
     }
 
     fn try_later(&mut self, key: FlowKey, now: Time) {
+        let failures = self.flows.get(&key).map_or(0, |flow| self.failures(flow)).saturating_sub(1);
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let failures = flow.next_hop.least_failures().saturating_sub(1);
         let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
         flow.dial_due = Some(now + pause);
         self.schedule(key);

@@ -83,9 +83,10 @@ impl NextHop {
         seen.for_each(|seen| seen.failures = 0);
     }
 
-    /// How often the candidate that did best has failed this flow.
-    pub(super) fn least_failures(&self) -> u32 {
-        self.candidates.iter().map(|seen| seen.failures).min().unwrap_or(0)
+    /// How often the most promising candidate has failed this flow: whoever failed less looks dead.
+    pub(super) fn failures(&self, standing: impl Fn(NodeId) -> Standing) -> u32 {
+        let chosen = self.choose(standing).and_then(|place| self.candidates.get(place));
+        chosen.map_or(0, |seen| seen.failures)
     }
 
     /// Whether `place` has failed this flow.

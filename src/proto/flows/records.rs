@@ -329,7 +329,7 @@ impl Flows {
     // ---- the origin's routes ----
 
     /// An origin reaches nobody on its flow's chain, or somebody there nobody: asks its owner for another one.
-    pub(super) fn want_route(&mut self, key: FlowKey, now: Time) {
+    pub fn want_route(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         if !flow.route_wanted && flow.route_due.is_none_or(|due| due <= now) {
             flow.route_wanted = true;
@@ -338,12 +338,11 @@ impl Flows {
         }
     }
 
-    /// There was no other route when it was asked for last.
+    /// There was no other route when it was asked for last, or it led nowhere.
     pub(super) fn want_route_again(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        if flow.splice.is_next_answered() {
-            flow.route_due = None;
-        } else {
+        flow.route_due = None;
+        if !flow.splice.is_next_answered() {
             self.want_route(key, now);
         }
     }
