@@ -6,6 +6,7 @@ mod demo;
 mod failure;
 mod join;
 mod listen;
+mod name;
 mod pattern;
 mod pipe;
 mod plot;

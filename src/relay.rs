@@ -12,7 +12,7 @@ use crate::proto::flows::FlowsConfig;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
 use crate::proto::relay::Relay as Machine;
-use crate::proto::rpc::Offer;
+use crate::proto::rpc::{Offer, Refusal};
 use rand::Rng;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -82,6 +82,7 @@ pub struct Relay {
 enum State {
     Starting,
     Enrolled,
+    Refused(Refusal),
     Ended,
 }
 
@@ -133,12 +134,15 @@ impl Relay {
         self.address
     }
 
-    /// Resolves once the bootstrap has it in its pool; `false` if the relay ended before.
-    pub async fn enrolled(&mut self) -> bool {
-        self.state
-            .wait_for(|state| *state != State::Starting)
-            .await
-            .is_ok_and(|state| *state == State::Enrolled)
+    /// Resolves once the bootstrap has it in its pool, or the relay has ended.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the bootstrap will not have it as it is.
+    pub async fn enrolled(&mut self) -> Result<(), Refusal> {
+        match self.state.wait_for(|state| *state != State::Starting).await.as_deref() {
+            Ok(State::Refused(refusal)) => Err(refusal.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// Leaves the pool and ends; the flows that it carries go on over their backups.
@@ -193,7 +197,16 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
             told.send_if_modified(|state| std::mem::replace(state, State::Enrolled) == State::Starting);
         }
         Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not in the pool; trying on"),
-        Notice::EnrolmentRefused { refusal } => tracing::error!(%refusal, "the bootstrap refuses this relay"),
+        Notice::EnrolmentRefused { refusal } => {
+            tracing::error!(%refusal, "the bootstrap refuses this relay");
+            told.send_if_modified(|state| {
+                let is_first = *state == State::Starting;
+                if is_first {
+                    *state = State::Refused(refusal.clone());
+                }
+                is_first
+            });
+        }
         Notice::Ended { flow, code } => {
             tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over")
         }

@@ -59,6 +59,9 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<FlowError>()) {
             Some(flow) => (*flow).into(),
+            None if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                Self::new(Exit::Failed, "whoever reads this command's output has closed it")
+            }
             None => Self::new(Exit::Failed, error.to_string()),
         }
     }
@@ -143,7 +146,14 @@ impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Open(error) => error.into(),
-            SendError::Broken(_) => Self::new(Exit::FlowLost, error.to_string()),
+            SendError::Refused => Self::new(
+                Exit::Refused,
+                format!("{error}; is the name served by `hopline receive`, not `hopline listen`?"),
+            ),
+            SendError::Broken(_) => Self::new(
+                Exit::FlowLost,
+                format!("{error}; see whether the process that serves it runs, and send it again"),
+            ),
             error => Self::new(Exit::Usage, error.to_string()),
         }
     }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
   hopline listen x --echo --keep             return what comes, for as many flows as come")]
 pub(super) struct Args {
     /// The name to serve
+    #[arg(value_parser = super::name::parse)]
     name: String,
     /// Return what comes
     #[arg(long)]

@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
   printf hello | hopline pipe x --events     also tell on stderr what happens to the chain, in JSON")]
 pub(super) struct Args {
     /// The name to reach
+    #[arg(value_parser = super::name::parse)]
     name: String,
     /// Relays on the chain
     #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]

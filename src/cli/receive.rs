@@ -13,6 +13,7 @@ use std::io::Write;
   hopline receive printer --count 1")]
 pub(super) struct Args {
     /// The name to serve
+    #[arg(value_parser = super::name::parse)]
     name: String,
     /// End after so many messages
     #[arg(long, value_name = "N")]

@@ -30,10 +30,10 @@ pub(super) struct Args {
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// What listings call this relay
-    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME")]
+    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME", value_parser = super::name::parse)]
     name: Option<String>,
     /// Its failure domain: a rack, a data centre, a provider
-    #[arg(long, env = "HOPLINE_ZONE", default_value = "", value_name = "ZONE")]
+    #[arg(long, env = "HOPLINE_ZONE", default_value = "", value_name = "ZONE", value_parser = super::name::parse_zone)]
     zone: String,
     /// How many flows it is willing to carry
     #[arg(long, env = "HOPLINE_CAPACITY", default_value_t = 1000, value_name = "FLOWS")]
@@ -54,7 +54,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let mut relay = Relay::start(ticket.clone(), options).await?;
     remember(&ticket);
     tokio::select! {
-        _ = relay.enrolled() => {}
+        refused = relay.enrolled() => {
+            if let Err(refusal) = refused {
+                relay.leave().await;
+                return Err(refusal.into());
+            }
+        }
         () = signals::shutdown() => {
             relay.leave().await;
             return Ok(());

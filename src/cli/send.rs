@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
   seq 1000 | hopline send printer --json")]
 pub(super) struct Args {
     /// The name to reach
+    #[arg(value_parser = super::name::parse)]
     name: String,
     /// The messages; without any, each line of stdin is one
     text: Vec<String>,

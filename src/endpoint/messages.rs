@@ -23,6 +23,11 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// How long a flow without messages is kept for the next.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// How long a sender that is refused may take to notice.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Stands where the number of messages taken would, if no more will be.
+const REFUSED: u64 = u64::MAX;
+
 /// Why a message could not be sent, or its receipt did not come.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -36,6 +41,9 @@ pub enum SendError {
     /// There is no way to the name.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The target's application does not take it, nor any other that is under way.
+    #[error("the other end refused the message")]
+    Refused,
     /// The flow broke before the receipt came: the message may or may not have been taken.
     #[error("the flow broke before the receipt came: {0}")]
     Broken(FlowError),
@@ -43,7 +51,7 @@ pub enum SendError {
 
 /// Resolves when the target's application took the message.
 #[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<()>);
+pub struct Receipt(oneshot::Receiver<Verdict>);
 
 impl Future for Receipt {
     type Output = Result<(), SendError>;
@@ -52,13 +60,24 @@ impl Future for Receipt {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(cx).map_err(|_| SendError::Broken(FlowError::Lost))
+        std::pin::Pin::new(&mut self.0).poll(cx).map(|verdict| match verdict {
+            Ok(Verdict::Taken) => Ok(()),
+            Ok(Verdict::Refused) => Err(SendError::Refused),
+            Err(_) => Err(SendError::Broken(FlowError::Lost)),
+        })
     }
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    Taken,
+    Refused,
 }
 
 struct Outgoing {
     payload: Bytes,
-    receipt: oneshot::Sender<()>,
+    receipt: oneshot::Sender<Verdict>,
 }
 
 /// The message flows that an endpoint has open, by name.
@@ -124,7 +143,7 @@ async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) -> std::io::Res
 /// What had been queued before the flow closed is sent all the same.
 async fn drain(
     mut outgoing: mpsc::Receiver<Outgoing>,
-    waiting: &mpsc::Sender<oneshot::Sender<()>>,
+    waiting: &mpsc::Sender<oneshot::Sender<Verdict>>,
     writer: &mut BufWriter<WriteHalf<Flow>>,
 ) -> std::io::Result<()> {
     while let Some(message) = outgoing.recv().await {
@@ -143,13 +162,20 @@ async fn write_message(writer: &mut BufWriter<WriteHalf<Flow>>, payload: &Bytes)
 
 async fn read_receipts(
     mut reader: ReadHalf<Flow>,
-    mut untaken: mpsc::Receiver<oneshot::Sender<()>>,
+    mut untaken: mpsc::Receiver<oneshot::Sender<Verdict>>,
 ) -> std::io::Result<()> {
     let mut taken = 0;
     let mut counter = [0; 8];
     let mut next = VecDeque::new();
     while reader.read_exact(&mut counter).await.is_ok() {
         let count = u64::from_be_bytes(counter);
+        if count == REFUSED {
+            untaken.close();
+            while let Some(receipt) = next.pop_front().or_else(|| untaken.try_recv().ok()) {
+                let _ = receipt.send(Verdict::Refused);
+            }
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
         while taken < count {
             if next.is_empty() {
                 next.extend(untaken.recv().await);
@@ -157,7 +183,7 @@ async fn read_receipts(
             let Some(receipt) = next.pop_front() else {
                 return Err(std::io::Error::other("a receipt for a message that was not sent"));
             };
-            let _ = receipt.send(());
+            let _ = receipt.send(Verdict::Taken);
             taken += 1;
         }
     }
@@ -178,7 +204,7 @@ pub(super) async fn receive(flow: Flow, listener: &mpsc::Sender<Incoming>) {
         let (take, was_taken) = oneshot::channel();
         let message = Message::new(from, payload.freeze(), take);
         if listener.send(Incoming::Message(message)).await.is_err() || was_taken.await.is_err() {
-            return;
+            return refuse(frames, writer).await;
         }
         taken += 1;
         let more_at_hand = frames.read_buffer().has_remaining();
@@ -188,6 +214,15 @@ pub(super) async fn receive(flow: Flow, listener: &mpsc::Sender<Incoming>) {
         }
     }
     let _ = writer.shutdown().await;
+}
+
+/// Says that no more is taken, and stays until the sender has heard that.
+async fn refuse(mut frames: FramedRead<ReadHalf<Flow>, LengthDelimitedCodec>, mut writer: WriteHalf<Flow>) {
+    let said = writer.write_all(&REFUSED.to_be_bytes()).await.is_ok() && writer.shutdown().await.is_ok();
+    let heard = async { while let Some(Ok(_)) = frames.next().await {} };
+    if said {
+        let _ = tokio::time::timeout(REFUSAL_PATIENCE, heard).await;
+    }
 }
 
 fn codec() -> LengthDelimitedCodec {

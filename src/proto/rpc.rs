@@ -96,6 +96,14 @@ pub enum Request {
     },
 }
 
+/// Whether a name of a node, a zone or a target may be registered. Names go into logs, tables and command lines: 1 to
+/// [`MAX_NAME_BYTES`](super::record::MAX_NAME_BYTES) letters, digits, dots, dashes and underscores.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=super::record::MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 /// A lease and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {

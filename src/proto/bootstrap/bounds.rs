@@ -1,8 +1,8 @@
 //! What a request may look like at all.
 
 use crate::proto::epoch::MAX_HOPS;
-use crate::proto::record::{MAX_NAME_BYTES, MAX_RECORDS, Record};
-use crate::proto::rpc::{DenyReason, MAX_LISTED_NODES, MAX_NAMES, Offer, Request};
+use crate::proto::record::{MAX_RECORDS, Record};
+use crate::proto::rpc::{DenyReason, MAX_LISTED_NODES, MAX_NAMES, Offer, Request, is_name};
 use std::net::{IpAddr, SocketAddr};
 
 /// Whether all its names, numbers and lists are within bounds.
@@ -42,12 +42,6 @@ fn is_offer(offer: &Offer) -> bool {
                 && is_list(attachments)
         }
     }
-}
-
-/// Names go into logs, tables and command lines: nothing but letters, digits, dots, dashes and underscores.
-fn is_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed)
 }
 
 const fn is_list<T>(list: &[T]) -> bool {
