@@ -1,0 +1,148 @@
+//! What a splice takes and gives: legs, directions, positions, openings, limits, and what follows from an input.
+
+use crate::proto::epoch::Epoch;
+use crate::proto::frame::{AttachOk, CloseCode};
+use crate::proto::lane::{Lane, MAX_OFFSET};
+use crate::proto::machine::LinkId;
+
+/// A leg at this node, unique in the node's life: its link, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegId(pub u64);
+
+impl LegId {
+    /// The leg that both ends of `link` call `number`.
+    #[must_use]
+    pub const fn new(link: LinkId, number: u32) -> Self {
+        Self((link.0 as u64) << 32 | number as u64)
+    }
+
+    /// The link that it is on.
+    #[must_use]
+    pub const fn link(self) -> LinkId {
+        LinkId((self.0 >> 32) as u32)
+    }
+
+    /// Its number there.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half of 64 bits")]
+        {
+            self.0 as u32
+        }
+    }
+}
+
+/// Which way bytes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From origin to target.
+    Forward,
+    /// From target to origin.
+    Backward,
+}
+
+impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Forward, Self::Backward];
+}
+
+/// A node's part in a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Where the flow was opened.
+    Origin,
+    /// Between.
+    Relay,
+    /// Where it leads.
+    Target,
+}
+
+/// Dials in a row that may fail before a relay says `NoPath` (Law 5).
+pub const MAX_FAILED_DIALS: u32 = 6;
+
+/// The part of an [`Attach`](super::frame::Attach) that concerns a splice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The dialer's path and counter.
+    pub epoch: Epoch,
+    /// Offset of the leg's first forward byte.
+    pub forward_start: u64,
+    /// Total length of the forward direction, when known.
+    pub forward_fin: Option<u64>,
+    /// Up to where the backward direction has been acked.
+    pub backward_ack: u64,
+}
+
+impl Opening {
+    /// Whether its offsets are possible at all.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        self.forward_start <= MAX_OFFSET + 1
+            && self.backward_ack <= MAX_OFFSET + 1
+            && self.forward_fin.is_none_or(|fin| Lane::starting_at(self.forward_start).may_end_at(fin))
+    }
+}
+
+/// How much a node buffers for one direction of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes held, waiting for their end-to-end ack.
+    pub window_bytes: u64,
+    /// Bytes held and not yet written to the live out-leg.
+    pub backlog_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { window_bytes: 4 << 20, backlog_bytes: 256 << 10 }
+    }
+}
+
+/// What became of an attach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The leg is prev now.
+    Accepted {
+        /// To be sent on it.
+        answer: AttachOk,
+        /// The leg that was prev: to be closed as replaced.
+        replaced: Option<LegId>,
+        /// The leg that was next, if the splice had to forget what it held (Law 5): to be closed as lost.
+        forgotten: Option<LegId>,
+    },
+    /// A greater epoch (or this one) was accepted before.
+    Stale {
+        /// Which.
+        winner: Epoch,
+    },
+    /// It can't be true: the dialer claims to have acks for what was never sent.
+    Impossible,
+}
+
+/// What follows from the end of a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The leg was none of this splice's any more.
+    Ignored,
+    /// prev is gone: wait for whoever attaches next.
+    Orphaned,
+    /// next is gone: dial again.
+    Dial,
+    /// The flow is over at this node.
+    Free(Freed),
+}
+
+/// The legs to close when a flow is over at a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// Why, as prev is told (or the application at the origin).
+    pub code: CloseCode,
+    /// With [`CloseCode::Replaced`]: which epoch won.
+    pub winner: Option<Epoch>,
+    /// To be closed with `code`.
+    pub prev: Option<LegId>,
+    /// To be closed with `down`.
+    pub next: Option<LegId>,
+    /// Why, as next is told (or the application at the target).
+    pub down: CloseCode,
+}
