@@ -11,11 +11,12 @@ const DRAWS: usize = 16;
 /// How long a link is watched before its peer dies, at most, in milliseconds.
 const HEALTHY_MS: u64 = 3000;
 
-/// Draws delays of detection. Links are classed by the binary logarithm of their delay, and by whether they carry flows.
+/// Draws delays of detection. Links are classed by the binary logarithm of their delay, and by whether they carry flows,
+/// and by how often idle ones are looked at.
 #[derive(Debug)]
 pub(crate) struct Detection {
     dice: Dice,
-    drawn: BTreeMap<(u32, bool), Vec<Duration>>,
+    drawn: BTreeMap<(u32, bool, Duration), Vec<Duration>>,
 }
 
 impl Detection {
@@ -26,7 +27,7 @@ impl Detection {
     /// After how long a node would suspect the peer at the end of a link of that delay, had its detectors been running.
     pub(crate) fn draw(&mut self, config: Config, delay: Duration, busy: bool) -> Duration {
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX).max(1);
-        let class = (micros.ilog2(), busy);
+        let class = (micros.ilog2(), busy, config.idle);
         let dice = &mut self.dice;
         let draws = self.drawn.entry(class).or_insert_with(|| {
             let config = Config { pace: Pace::Auto, ..config };

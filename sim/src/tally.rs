@@ -23,6 +23,8 @@ pub(crate) struct Tally {
     pub(crate) backups: u64,
     /// From the last sign of life of a next hop to its successor's answer, in microseconds.
     pub(crate) gaps: Histogram<u64>,
+    /// Without heartbeats ([`Fidelity::Lean`]): how long deaths went unnoticed at links with flows, in microseconds.
+    pub(crate) noticed: Histogram<u64>,
     pub(crate) asks: u64,
     pub(crate) ask_bytes: u64,
     pub(crate) answer_bytes: u64,
@@ -34,7 +36,7 @@ pub(crate) struct Tally {
 
 impl Default for Tally {
     fn default() -> Self {
-        let gaps = Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("these bounds are sound");
+        let times = Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("these bounds are sound");
         let none = (0, 0);
         Self {
             connections: 0,
@@ -46,7 +48,8 @@ impl Default for Tally {
             reroutes: 0,
             rebuilds: 0,
             backups: 0,
-            gaps,
+            gaps: times.clone(),
+            noticed: times,
             asks: 0,
             ask_bytes: 0,
             answer_bytes: 0,

@@ -138,7 +138,9 @@ impl Bootstrap {
         bounds::check(&request)?;
         match request {
             Request::Register { name, offer } => self.register(from, name, offer, now).map(Response::Lease),
-            Request::Heartbeat { flows } => self.heartbeat(from, flows, now).map(Response::Lease),
+            Request::Heartbeat { flows, key_epoch } => {
+                self.heartbeat(from, flows, key_epoch, now).map(Response::Lease)
+            }
             Request::Deregister => self.deregister(from, now),
             Request::Drain => self.drain(from, now),
             Request::ReportDown { node } => Ok(self.report_down(from, node, now)),
@@ -177,10 +179,16 @@ impl Bootstrap {
         }
         // The first heartbeats of nodes that registered at once (after a restart) come spread out.
         let interval = self.config.heartbeat;
-        Ok(self.lease(from, interval / 10, interval, now))
+        Ok(self.lease(from, None, (interval / 10, interval), now))
     }
 
-    fn heartbeat(&mut self, from: NodeId, flows: u32, now: Time) -> Result<Lease, Refusal> {
+    fn heartbeat(
+        &mut self,
+        from: NodeId,
+        flows: u32,
+        key_epoch: Option<u32>,
+        now: Time,
+    ) -> Result<Lease, Refusal> {
         let as_relay = self.pool.heartbeat(&from, flows, now);
         let as_target = self.targets.heartbeat(&from, now);
         self.handle_timeout(now);
@@ -188,7 +196,7 @@ impl Bootstrap {
             return Err(Refusal::UnknownNode);
         }
         let interval = self.config.heartbeat;
-        Ok(self.lease(from, interval * 9 / 10, interval * 11 / 10, now))
+        Ok(self.lease(from, key_epoch, (interval * 9 / 10, interval * 11 / 10), now))
     }
 
     fn deregister(&mut self, from: NodeId, now: Time) -> Result<Response, Refusal> {
@@ -226,15 +234,22 @@ impl Bootstrap {
         Ok(relays.into_iter().map(candidate).collect())
     }
 
-    fn lease(&mut self, node: NodeId, earliest: Duration, latest: Duration, now: Time) -> Lease {
+    /// A lease with the keys of later epochs than the one known, and a heartbeat at some time between two.
+    fn lease(
+        &mut self,
+        node: NodeId,
+        known: Option<u32>,
+        (earliest, latest): (Duration, Duration),
+        now: Time,
+    ) -> Lease {
         let epoch = self.key_epoch(now);
-        let keys = [epoch, epoch.saturating_add(1)];
+        let needed = [epoch, epoch.saturating_add(1)].into_iter().filter(|epoch| Some(*epoch) > known);
         let counts = self.pool.counts();
         self.pool.take_expired();
         Lease {
             duration: self.config.pool.lease,
             next_heartbeat: self.between(earliest, latest),
-            keys: keys.map(|epoch| (epoch, relay_key(&self.secret, &node, epoch))).to_vec(),
+            keys: needed.map(|epoch| (epoch, relay_key(&self.secret, &node, epoch))).collect(),
             counts,
         }
     }

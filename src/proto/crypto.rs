@@ -1,10 +1,11 @@
 //! The few cryptographic operations of the protocol, all from aws-lc-rs, the provider that TLS uses too.
 //!
-//! Hash: SHA-256 (FIPS 180-4). MAC: HMAC-SHA-256 (RFC 2104). Key derivation: HKDF-SHA-256 (RFC 5869). Sealing:
+//! Hash: SHA-256 (FIPS 180-4). MAC: HMAC-SHA-256 (RFC 2104). Key derivation: HKDF-Expand with SHA-256 (RFC 5869). Sealing:
 //! AES-256-GCM-SIV (RFC 8452), which keeps its promise even if a nonce should ever repeat.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{constant_time, digest, hkdf, hmac};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -31,7 +32,8 @@ impl Key {
         &self.0
     }
 
-    /// The key for `purpose` (a constant of ours) and `context` (what tells this use from others), by HKDF.
+    /// The key for `purpose` (a constant of ours) and `context` (what tells this use from others), by HKDF's second step:
+    /// the first is for keys that are not uniformly random, and all of ours are (RFC 5869, section 3.3).
     #[must_use]
     pub fn derive(&self, purpose: &'static str, context: &[&[u8]]) -> Self {
         let mut info = vec![purpose.as_bytes(), &[0]];
@@ -40,8 +42,7 @@ impl Key {
             info.extend([&length[..], part]);
         }
         let mut out = [0; 32];
-        hkdf::Salt::new(hkdf::HKDF_SHA256, b"hopline")
-            .extract(&self.0)
+        hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, &self.0)
             .expand(&info, hkdf::HKDF_SHA256)
             .and_then(|okm| okm.fill(&mut out))
             .expect("32 bytes are within HKDF's limit");
@@ -70,7 +71,7 @@ impl Key {
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut bytes)
             .expect("a record is far below the cipher's limit");
         bytes.extend(nonce);
-        Sealed(bytes)
+        Sealed(bytes.into())
     }
 
     /// Opens what [`Key::seal`] sealed; `None` if it was not this key, not this context, or was changed.
@@ -113,9 +114,9 @@ impl PartialEq for Mac {
     }
 }
 
-/// Ciphertext, authentication tag and nonce.
+/// Ciphertext, authentication tag and nonce. Copies share the bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sealed(Vec<u8>);
+pub struct Sealed(Bytes);
 
 impl Sealed {
     /// The sealed bytes, for binding something else to them.
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(key.open(b"context", &sealed).as_deref(), Some(&b"plain"[..]));
         assert_eq!(key.open(b"another", &sealed), None);
         assert_eq!(Key::from_bytes([2; 32]).open(b"context", &sealed), None);
-        assert_eq!(key.open(b"context", &Sealed(vec![0; 5])), None);
+        assert_eq!(key.open(b"context", &Sealed(vec![0; 5].into())), None);
     }
 
     #[test]

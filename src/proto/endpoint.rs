@@ -29,7 +29,7 @@ const UNREACHABLE_PATIENCE: Duration = Duration::from_millis(20);
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 /// How often an endpoint wants to hear a relay that carries none of its flows. It has only a few such, and all its flows
 /// depend on them: a dead one must not go unnoticed for as long as among relays.
-const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+pub const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How many relays a target tries at once, while it has too few links.
 const MAX_TRIED: usize = 5;
 /// The pause after there were no more.

@@ -85,6 +85,8 @@ pub struct Enrolment {
     name: String,
     offer: Offer,
     flows: u32,
+    /// The latest key epoch that a lease brought a key of.
+    key_epoch: Option<u32>,
     bootstraps: usize,
     /// The one that is asked now.
     bootstrap: usize,
@@ -139,6 +141,7 @@ impl Enrolment {
             name,
             offer,
             flows: 0,
+            key_epoch: None,
             bootstraps,
             bootstrap: 0,
             phase: Phase::Idle,
@@ -305,7 +308,7 @@ impl Enrolment {
         self.failures = 0;
         self.failed_registrations = 0;
         self.drained = false;
-        self.expect_heartbeat(&lease, now);
+        self.keep(&lease, now);
         notify(actions, Notice::Registered(lease));
         if self.outdated {
             self.register_soon(now, actions);
@@ -316,7 +319,7 @@ impl Enrolment {
 
     fn on_renewed(&mut self, lease: Lease, now: Time, actions: &mut Vec<Action>) {
         self.failures = 0;
-        self.expect_heartbeat(&lease, now);
+        self.keep(&lease, now);
         self.hurry(now);
         notify(actions, Notice::Renewed(lease));
         if self.draining {
@@ -413,10 +416,11 @@ impl Enrolment {
         true
     }
 
-    fn expect_heartbeat(&mut self, lease: &Lease, now: Time) {
+    fn keep(&mut self, lease: &Lease, now: Time) {
         let monitored = self.config.monitor && !lease.next_heartbeat.is_zero();
         let wait = lease.next_heartbeat.clamp(MIN_HEARTBEAT, MAX_WAIT);
         self.heartbeat_at = monitored.then(|| now + wait);
+        self.key_epoch = self.key_epoch.max(lease.keys.iter().map(|(epoch, _)| *epoch).max());
         self.wait_for_heartbeat();
     }
 
@@ -442,7 +446,7 @@ impl Enrolment {
             }
             Question::Heartbeat => {
                 self.counters.heartbeats += 1;
-                Request::Heartbeat { flows: self.flows }
+                Request::Heartbeat { flows: self.flows, key_epoch: self.key_epoch }
             }
             Question::Drain => Request::Drain,
             Question::Deregister => Request::Deregister,

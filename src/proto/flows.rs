@@ -69,7 +69,7 @@ pub struct FlowsConfig {
     pub linger: Duration,
     /// How long a target remembers a flow that ended.
     pub tombstone: Duration,
-    /// How often links to candidates are wished for anew.
+    /// How often links to candidates are wished for anew, each time for twice as long.
     pub upkeep: Duration,
     /// How long a sink may put off an ack.
     pub ack_delay: Duration,
@@ -91,7 +91,7 @@ impl Default for FlowsConfig {
             give_up: Duration::from_secs(30),
             linger: Duration::from_secs(5),
             tombstone: Duration::from_secs(90),
-            upkeep: Duration::from_secs(5),
+            upkeep: Duration::from_secs(20),
             ack_delay: Duration::from_millis(10),
             ack_bytes: 256 << 10,
         }
@@ -138,6 +138,8 @@ struct Flow {
     next_hop: NextHop,
     /// A repair under way: reported once the new leg is answered.
     repair: Option<dial::Repair>,
+    /// When the next hop was dialled last: nothing of the flow waited for it before.
+    dialled_at: Time,
     /// Whether a link to any candidate is awaited.
     waits: bool,
     /// When next has to have answered, a link be up, or a candidate be dialled again.
@@ -194,7 +196,8 @@ pub struct Flows {
     timers: Timers<FlowKey>,
     tombstones: HashMap<FlowKey, CloseCode>,
     tombstone_ends: VecDeque<(Time, FlowKey)>,
-    prepared: HashMap<(NodeId, Scope, u32), Time>,
+    /// When which backup was told of which records.
+    prepared: HashMap<(LinkId, Scope, u32), Time>,
     news: Vec<News>,
 }
 
@@ -428,6 +431,7 @@ impl Flow {
             rights,
             next_hop,
             repair: None,
+            dialled_at: now,
             waits: false,
             dial_due: None,
             stuck_since: None,

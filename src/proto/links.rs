@@ -93,6 +93,8 @@ struct Link {
 struct Wish {
     address: SocketAddr,
     until: Time,
+    /// Whether anybody here counts on the neighbour: one that nobody does is dialled once.
+    needed: bool,
     connecting: bool,
     failures: u32,
 }
@@ -282,7 +284,7 @@ impl Links {
 
     // ---- who is wanted ----
 
-    /// `peer` is wanted as a neighbour until `until`, at least.
+    /// `peer` is wanted as a neighbour until `until`, at least: if it can't be dialled, that is tried again and again.
     pub fn want(
         &mut self,
         peer: NodeId,
@@ -291,14 +293,38 @@ impl Links {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
+        self.wish(peer, Wish { address, until, needed: true, connecting: false, failures: 0 }, now, actions);
+    }
+
+    /// `peer` may be wanted before `until`: a link to it is welcome, but worth one attempt only.
+    pub fn welcome(
+        &mut self,
+        peer: NodeId,
+        address: SocketAddr,
+        until: Time,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        self.wish(peer, Wish { address, until, needed: false, connecting: false, failures: 0 }, now, actions);
+    }
+
+    /// Nobody here counts on `peer` any more: a link to it stays for as long as it was wanted.
+    pub fn release(&mut self, peer: NodeId) {
+        if let Some(wish) = self.wishes.get_mut(&peer) {
+            wish.needed = false;
+        }
+    }
+
+    fn wish(&mut self, peer: NodeId, new: Wish, now: Time, actions: &mut Vec<Action>) {
         if peer == self.me || (self.wishes.len() >= self.config.max_links && !self.wishes.contains_key(&peer))
         {
             return;
         }
-        let fresh = Wish { address, until, connecting: false, failures: 0 };
-        let wish = self.wishes.entry(peer).or_insert(fresh);
+        let Wish { address, until, needed, .. } = new;
+        let wish = self.wishes.entry(peer).or_insert(new);
         wish.address = address;
         wish.until = wish.until.max(until);
+        wish.needed |= needed;
         if wish.failures == 0 {
             self.connect(peer, now, actions);
         }
@@ -329,6 +355,9 @@ impl Links {
     pub fn connect_failed(&mut self, peer: NodeId, now: Time) -> bool {
         let Some(wish) = self.wishes.get_mut(&peer) else { return false };
         wish.connecting = false;
+        if !wish.needed {
+            return self.wishes.remove(&peer).is_some_and(|wish| wish.failures == 0);
+        }
         let (first, longest) = self.config.redial;
         let pause = first.saturating_mul(1 << wish.failures.min(16)).min(longest);
         wish.failures += 1;

@@ -50,6 +50,8 @@ pub enum Request {
     Heartbeat {
         /// How many flows the node carries.
         flows: u32,
+        /// The latest key epoch that it has a key of: only later keys come with the answer.
+        key_epoch: Option<u32>,
     },
     /// Give the lease up.
     Deregister,
@@ -111,7 +113,7 @@ pub struct Lease {
     pub duration: Duration,
     /// When to send the next heartbeat.
     pub next_heartbeat: Duration,
-    /// The node's keys by key epoch: this one and the next.
+    /// The node's keys by key epoch: of this one's and the next's those that it does not have.
     pub keys: Vec<(u32, Key)>,
     /// Relays registered, and those of them that may be assigned.
     pub counts: Counts,

@@ -4,7 +4,6 @@ use crate::tally::Tally;
 use crate::traffic::{App, quantile};
 use crate::world::World;
 use hopline::proto::frame::CloseCode;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 /// One moment, and what happened since the one before.
@@ -50,6 +49,10 @@ pub(crate) struct Report {
     pub(crate) messages: u64,
     /// From the last sign of life of a next hop to its successor's answer.
     pub(crate) gaps: Vec<(f64, Duration)>,
+    /// How long deaths went unnoticed, where that was drawn and not lived through.
+    pub(crate) noticed: Vec<(f64, Duration)>,
+    /// Bytes a second delivered by the same run without churn.
+    pub(crate) baseline: Option<f64>,
     pub(crate) reroutes: u64,
     pub(crate) rebuilds: u64,
     pub(crate) backups: u64,
@@ -116,6 +119,9 @@ impl Report {
         let of = |histogram| QUANTILES.map(|q| (q, quantile(histogram, q))).to_vec();
         (self.latency, self.messages) = (of(&delivery.latency), delivery.latency.len());
         self.gaps = of(&tally.gaps);
+        if !tally.noticed.is_empty() {
+            self.noticed = of(&tally.noticed);
+        }
         self.corrupt = delivery.corrupt.is_some();
         self.taken = delivery.bytes;
         (self.reroutes, self.rebuilds, self.backups) = (tally.reroutes, tally.rebuilds, tally.backups);
@@ -151,17 +157,26 @@ impl Report {
         self.mean(|sample| sample.delivered)
     }
 
+    fn share_of_baseline(&self) -> Option<f64> {
+        self.baseline.map(|baseline| 100.0 * self.goodput() / baseline.max(1e-9))
+    }
+
     pub(crate) fn fairness(&self) -> f64 {
         self.mean(|sample| sample.fairness)
     }
 
     /// For people.
     pub(crate) fn text(&self) -> String {
-        let mut text = String::new();
+        let lost = self.lost.iter().take(10).map(|lost| ("lost", lost.clone()));
+        let lines = self.promises().into_iter().chain(self.costs()).chain(lost);
+        lines.fold(String::new(), |text, (what, value)| text + &format!("{what:<24} {value}\n"))
+    }
+
+    /// What users notice.
+    fn promises(&self) -> Vec<(&'static str, String)> {
+        let mut lines = Vec::new();
         let share = |part: u64| 100.0 * as_f64(part) / as_f64(self.sent.max(1));
-        let mut line = |what: &str, value: String| {
-            let _ = writeln!(text, "{what:<24} {value}");
-        };
+        let mut line = |what, value| lines.push((what, value));
         line(
             "relays",
             format!(
@@ -191,8 +206,21 @@ impl Report {
                 self.goodput()
             ),
         );
+        if let Some((baseline, share)) = self.baseline.zip(self.share_of_baseline()) {
+            line("goodput", format!("{share:.2} % of the {baseline:.0} B/s without churn"));
+        }
         line("delivery latency", quantiles(&self.latency) + &format!("; {} messages", self.messages));
         line("failovers", format!("{}, gap {}", self.reroutes, quantiles(&self.gaps)));
+        if !self.noticed.is_empty() {
+            line("deaths noticed after", quantiles(&self.noticed) + "; before the gaps");
+        }
+        lines
+    }
+
+    /// What it took.
+    fn costs(&self) -> Vec<(&'static str, String)> {
+        let mut lines = Vec::new();
+        let mut line = |what, value| lines.push((what, value));
         line("rebuilds, new backups", format!("{}, {}", self.rebuilds, self.backups));
         let Control { acks, repairs, headers } = self.control;
         line(
@@ -224,11 +252,7 @@ impl Report {
                 self.samples.iter().map(|s| s.most_loaded).max().unwrap_or(0)
             ),
         );
-        text + &self.text_of_losses()
-    }
-
-    fn text_of_losses(&self) -> String {
-        self.lost.iter().take(10).fold(String::new(), |text, lost| text + "lost: " + lost + "\n")
+        lines
     }
 
     /// For machines.
@@ -238,6 +262,7 @@ impl Report {
                 list.iter().map(|(q, d)| format!("\"{q}\":{:.3}", d.as_secs_f64() * 1e3)).collect();
             format!("{{{}}}", parts.join(","))
         };
+        let number = |n: Option<f64>| n.map_or("null".to_owned(), |n| format!("{n:.2}"));
         let fields = [
             ("joined", self.joined.to_string()),
             ("left", self.left.to_string()),
@@ -248,9 +273,12 @@ impl Report {
             ("sent_bytes", self.sent.to_string()),
             ("taken_bytes", self.taken.to_string()),
             ("goodput_bytes_per_second", format!("{:.1}", self.goodput())),
+            ("baseline_bytes_per_second", number(self.baseline)),
+            ("goodput_percent_of_baseline", number(self.share_of_baseline())),
             ("latency_ms", quantiles(&self.latency)),
             ("failovers", self.reroutes.to_string()),
             ("failover_gap_ms", quantiles(&self.gaps)),
+            ("noticed_ms", quantiles(&self.noticed)),
             ("rebuilds", self.rebuilds.to_string()),
             ("backups", self.backups.to_string()),
             ("control_bytes_per_relay_per_second", format!("{:.2}", self.control_per_relay())),

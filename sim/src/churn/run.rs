@@ -6,7 +6,7 @@ use crate::network::{NodeIndex, Weather};
 use crate::node::{Blueprint, Role, Skew};
 use crate::traffic::{App, FlowPlan, Reader, Script, Step, When};
 use crate::world::{Fidelity, START, Settings, World};
-use hopline::churn::{Arrivals, Change, Churn, Config, Event, Leave, Member, Sessions, ZoneFailures};
+use hopline::churn::{Arrivals, Change, Churn, Config, Crowd, Event, Leave, Member, Sessions, ZoneFailures};
 use hopline::proto::Time;
 use hopline::proto::bootstrap;
 use hopline::proto::detector::Pace;
@@ -42,14 +42,16 @@ pub(crate) struct Options {
     pub(crate) duration: Duration,
     pub(crate) zones: u16,
     pub(crate) zone_failures: Option<ZoneFailures>,
+    /// So many relays join within a second, half-way through.
+    pub(crate) crowd: u32,
     pub(crate) graceful: f64,
     pub(crate) fidelity: Fidelity,
     pub(crate) message_bytes: u64,
     pub(crate) every: Duration,
+    /// What a link carries each way, in bytes a second; 0 is without limit.
+    pub(crate) bandwidth: u64,
     /// How long a lease is; three heartbeats fit into it.
     pub(crate) lease: Duration,
-    /// How often nodes see to their flows' links.
-    pub(crate) upkeep: Duration,
 }
 
 struct Run {
@@ -63,8 +65,8 @@ struct Run {
     report: Report,
 }
 
-/// Runs it.
-pub(crate) fn run(options: Options) -> Report {
+/// Runs it. `progress` is told now and then which share is done.
+pub(crate) fn run(options: Options, progress: impl FnMut(f64)) -> Report {
     let world = World::new(settings(&options));
     let report = Report::default();
     let (members, gone, leaving) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
@@ -72,12 +74,12 @@ pub(crate) fn run(options: Options) -> Report {
     let mut schedule = run.schedule();
     run.populate(&mut schedule);
     run.open();
-    run.follow(schedule);
+    run.follow(schedule, progress);
     run.conclude()
 }
 
 fn settings(options: &Options) -> Settings {
-    let mut flows = FlowsConfig { upkeep: options.upkeep, ..FlowsConfig::default() };
+    let mut flows = FlowsConfig::default();
     if options.fidelity == Fidelity::Lean {
         flows.links.detector.pace = Pace::Off;
     }
@@ -90,7 +92,7 @@ fn settings(options: &Options) -> Settings {
             delay: (Duration::from_millis(2), Duration::from_millis(20)),
             jitter_percent: 0,
             loss_ppm: 0,
-            bandwidth: 0,
+            bandwidth: options.bandwidth,
         },
         fidelity: options.fidelity,
         flows,
@@ -115,6 +117,7 @@ impl Run {
             let all: Box<dyn Iterator<Item = Event>> = Box::new(all.into_iter());
             return all.peekable();
         };
+        let crowd = Crowd { at: options.duration / 2, relays: options.crowd, within: Duration::from_secs(1) };
         let config = Config {
             sessions,
             size: options.relays,
@@ -122,7 +125,7 @@ impl Run {
             graceful: options.graceful,
             zones: options.zones,
             zone_failures: options.zone_failures,
-            crowd: None,
+            crowd: (options.crowd > 0).then_some(crowd),
         };
         let churn: Box<dyn Iterator<Item = Event>> =
             Box::new(Churn::new(config, StdRng::seed_from_u64(options.seed)));
@@ -185,7 +188,7 @@ impl Run {
     }
 
     /// Joins and departures begin when flows do.
-    fn follow(&mut self, mut schedule: Schedule) {
+    fn follow(&mut self, mut schedule: Schedule, mut progress: impl FnMut(f64)) {
         let begin = START + WARM_UP;
         let every = self.options.duration / SAMPLES;
         for n in 1..=SAMPLES {
@@ -196,6 +199,7 @@ impl Run {
             }
             self.run_until(end);
             self.sample(every);
+            progress(f64::from(n) / f64::from(SAMPLES));
         }
     }
 

@@ -6,6 +6,7 @@ use crate::churn::{Options, draw, run};
 use crate::world::Fidelity;
 use clap::Args;
 use hopline::churn::{Spec, ZoneFailures, parse_duration};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,6 +36,9 @@ pub(super) struct Churn {
     zone_failures: Option<Duration>,
     #[arg(long, default_value = "20s", value_parser = duration)]
     zone_outage: Duration,
+    /// So many relays join within a second, half-way through.
+    #[arg(long, default_value_t = 0)]
+    crowd: u32,
     /// The share of relays that leave in good order.
     #[arg(long, default_value_t = 0.0)]
     graceful: f64,
@@ -44,12 +48,12 @@ pub(super) struct Churn {
     /// From one message of a flow to the next.
     #[arg(long, default_value = "1s", value_parser = duration)]
     every: Duration,
+    /// What a link carries each way, in bytes a second; 0 is without limit.
+    #[arg(long, default_value_t = 0)]
+    bandwidth: u64,
     /// How long a lease lasts without a heartbeat; three fit into it.
     #[arg(long, default_value = "30s", value_parser = duration)]
     lease: Duration,
-    /// How often nodes see to the links that their flows may need.
-    #[arg(long, default_value = "5s", value_parser = duration)]
-    upkeep: Duration,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Every heartbeat of every link, however large the pool is.
@@ -58,6 +62,9 @@ pub(super) struct Churn {
     /// No heartbeats on links, however small the pool is.
     #[arg(long)]
     lean: bool,
+    /// Without the same run without churn, which goodput is compared with.
+    #[arg(long)]
+    alone: bool,
     /// Draw the run as SVG.
     #[arg(long)]
     plot: Option<PathBuf>,
@@ -97,16 +104,21 @@ impl Churn {
             duration: self.duration,
             zones: self.zones,
             zone_failures,
+            crowd: self.crowd,
             graceful: self.graceful,
             fidelity: if lean { Fidelity::Lean } else { Fidelity::Full },
             message_bytes: self.message,
             every: self.every,
+            bandwidth: self.bandwidth,
             lease: self.lease,
-            upkeep: self.upkeep,
         };
+        let calm = Options { sessions: None, crowd: 0, ..options.clone() };
+        let baseline =
+            (!self.alone && options.sessions.is_some()).then(|| run(calm, progress("without churn")));
         let clock = stopwatch();
-        let report = run(options);
+        let mut report = run(options, progress("under churn"));
         let took = clock();
+        report.baseline = baseline.map(|baseline| baseline.goodput());
         let caption = format!(
             "hopline-sim churn: {}, {} relays, {} flows over {} hops, seed {}",
             self.sessions, self.relays, self.flows, self.hops, self.seed
@@ -130,6 +142,19 @@ impl Churn {
             );
         }
         Ok(report.lost.is_empty() && !report.corrupt)
+    }
+}
+
+/// Says on a terminal how far a long run has come.
+#[expect(clippy::print_stderr, reason = "that is what it is for")]
+fn progress(what: &'static str) -> impl FnMut(f64) {
+    let (clock, shown) = (stopwatch(), std::io::stderr().is_terminal());
+    move |share| {
+        if shown && share < 1.0 {
+            eprint!("\r{what}: {:3.0} % after {:.0} s ", share * 100.0, clock().as_secs_f64());
+        } else if shown {
+            eprint!("\r\x1b[K");
+        }
     }
 }
 

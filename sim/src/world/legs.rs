@@ -28,7 +28,12 @@ impl World {
         let mut fresh = Leg { number: leg.number(), ends: Default::default() };
         *fresh.end_mut(side) = LegEnd { open: true, flow: Some(flow), ..Default::default() };
         this.legs.push(fresh);
+        let is_half_dead = this.end(1 - side).stage == Stage::Gone;
         self.send(leg.link(), Packet::Open(attach));
+        if is_half_dead && !self.is_full() {
+            // An idle link's detector takes its time, a busy one's does not.
+            self.notice_later(conn, side);
+        }
     }
 
     pub(super) fn answer_leg(&mut self, leg: LegId, flow: FlowKey, answer: AttachOk) {

@@ -4,6 +4,7 @@ use super::{Happening, World};
 use crate::conn::{Conn, Packet, Side, Stage, link_id, of_link};
 use crate::network::{NodeIndex, Way};
 use hopline::proto::codec;
+use hopline::proto::endpoint::IDLE_INTERVAL;
 use hopline::proto::machine::{Event, LinkId};
 use hopline::proto::{NodeId, Time};
 use std::time::Duration;
@@ -304,8 +305,15 @@ impl World {
     pub(super) fn notice_later(&mut self, conn: u32, side: Side) {
         let Some(this) = self.conn(conn) else { return };
         let (here, there) = (this.end(side).node, this.end(1 - side).node);
-        let delay = self.network.delay(here, there);
-        let after = self.detection.draw(self.settings.flows.links.detector, delay, !this.legs.is_empty());
+        let (delay, busy) = (self.network.delay(here, there), !this.legs.is_empty());
+        let mut config = self.settings.flows.links.detector;
+        if !self.nodes.at(here).is_relay() {
+            config.idle = config.idle.min(IDLE_INTERVAL);
+        }
+        let after = self.detection.draw(config, delay, busy);
+        if busy {
+            self.tally.noticed.saturating_record(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+        }
         self.schedule(self.now + after, Happening::Packet { conn, side, packet: Packet::Shut });
     }
 }

@@ -104,7 +104,9 @@ fn a_registration_brings_a_lease_and_keys() {
     let keys = [20_000, 20_001].map(|epoch| (epoch, relay_key(&secret(), &relay(1), epoch)));
     assert_eq!(first.keys, keys);
     assert_eq!(first.counts, Counts { registered: 1, online: 1, expired: 0 });
-    let next = lease(bootstrap.answer(relay(1), Request::Heartbeat { flows: 3 }, at(9)));
+    let heartbeat = |key_epoch| Request::Heartbeat { flows: 3, key_epoch };
+    let next = lease(bootstrap.answer(relay(1), heartbeat(Some(20_000)), at(9)));
+    assert_eq!(next.keys, keys[1..], "what it has is not sent again");
     assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&next.next_heartbeat));
     assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().flows, 3);
     assert_eq!(bootstrap.take_events(), [PoolEvent::Joined(relay(1)), PoolEvent::Online(relay(1))]);
@@ -113,7 +115,7 @@ fn a_registration_brings_a_lease_and_keys() {
 #[test]
 fn without_a_registration_there_is_nothing_to_renew() {
     let mut bootstrap = empty();
-    for request in [Request::Heartbeat { flows: 0 }, Request::Deregister, Request::Drain] {
+    for request in [Request::Heartbeat { flows: 0, key_epoch: None }, Request::Deregister, Request::Drain] {
         assert_eq!(refused(bootstrap.answer(relay(1), request, at(0))), Refusal::UnknownNode);
     }
     for request in [Request::ReportDown { node: relay(1) }, Request::List] {
@@ -135,7 +137,8 @@ fn leases_end_when_it_is_time_and_a_heartbeat_brings_a_relay_back() {
         refused(bootstrap.answer(ORIGIN, plan_request(1), at(60))),
         Refusal::UnknownName { name: "echo".to_owned() }
     );
-    let counts = lease(bootstrap.answer(relay(0), Request::Heartbeat { flows: 0 }, at(61))).counts;
+    let counts =
+        lease(bootstrap.answer(relay(0), Request::Heartbeat { flows: 0, key_epoch: None }, at(61))).counts;
     assert_eq!(counts, Counts { registered: 1, online: 1, expired: 1 });
     let events = bootstrap.take_events();
     for event in [PoolEvent::Offline(relay(0)), PoolEvent::Back(relay(0)), PoolEvent::TargetLeft(TARGET)] {

@@ -1,6 +1,7 @@
 //! Event scripts and the exact actions that follow, for the whole recovery matrix.
 
 use super::*;
+use crate::proto::crypto::Key;
 use crate::proto::rpc::{Counts, DenyReason};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -93,7 +94,7 @@ fn register(zone: &str) -> Request {
     Request::Register { name: "r1".to_owned(), offer: offer(zone) }
 }
 
-const HEARTBEAT: Request = Request::Heartbeat { flows: 0 };
+const HEARTBEAT: Request = Request::Heartbeat { flows: 0, key_epoch: None };
 
 fn ask(attempt: u64, request: Request) -> Action {
     ask_of(0, attempt, request)
@@ -132,9 +133,12 @@ fn heartbeats_keep_the_lease_and_report_flows() {
     let mut script = Script::registered(1);
     script.due(10_000, &[ask(2, HEARTBEAT)]);
     script.idle();
-    script.answer(10_100, 2, Response::Lease(lease()), &[renewed()]);
+    let keys = [4, 5].map(|epoch| (epoch, Key::from_bytes([1; 32]))).to_vec();
+    let with_keys = Lease { keys, ..lease() };
+    let renewed = Action::Notify(Notice::Renewed(with_keys.clone()));
+    script.answer(10_100, 2, Response::Lease(with_keys), &[renewed]);
     script.enrolment.set_flows(7);
-    script.due(20_100, &[ask(3, Request::Heartbeat { flows: 7 })]);
+    script.due(20_100, &[ask(3, Request::Heartbeat { flows: 7, key_epoch: Some(5) })]);
     let counters = script.enrolment.counters();
     assert_eq!((counters.registrations, counters.heartbeats), (1, 2));
 }

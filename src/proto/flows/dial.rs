@@ -17,7 +17,7 @@ pub(super) struct Repair {
     cause: Cause,
     /// The candidate that failed first; a newer record may not name it any more.
     from: Option<Candidate>,
-    /// The last sign of life from it.
+    /// The last sign of life from it since it was dialled.
     since: Time,
 }
 
@@ -123,6 +123,7 @@ impl Flows {
         let FlowsConfig { attach_timeout, stuck_timeout, .. } = self.config;
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let opening = flow.splice.dial(leg);
+        flow.dialled_at = now;
         flow.next_hop.set_current(place);
         let node = flow.next_hop.current().map_or(self.me, |candidate| candidate.node);
         let doubtful = self.links.standing(node) >= Standing::Suspect;
@@ -161,7 +162,7 @@ impl Flows {
         for candidate in flow.next_hop.candidates() {
             if let Some(address) = candidate.address {
                 self.waiting.entry(candidate.node).or_default().insert(key);
-                self.links.want(candidate.node, address, now + upkeep * 3, now, actions);
+                self.links.want(candidate.node, address, now + upkeep * 2, now, actions);
             }
         }
         if bad || now >= cry_at {
@@ -296,7 +297,7 @@ impl Flows {
             && flow.splice.dials() > 0
         {
             let from = flow.next_hop.current().cloned();
-            flow.repair = Some(Repair { cause, from, since: since.min(now) });
+            flow.repair = Some(Repair { cause, from, since: since.max(flow.dialled_at).min(now) });
         }
     }
 

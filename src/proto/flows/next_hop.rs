@@ -38,6 +38,12 @@ impl NextHop {
         self.candidates.iter().map(|seen| &seen.candidate)
     }
 
+    /// All but the current one.
+    pub(super) fn others(&self) -> impl Iterator<Item = &Candidate> {
+        let others = self.candidates().enumerate().filter(|(place, _)| Some(*place) != self.current);
+        others.map(|(_, candidate)| candidate)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.candidates.len()
     }

@@ -14,7 +14,6 @@ use crate::proto::record::{Candidate, MAX_RECORDS, Record, Route, Tag};
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
 use std::collections::BTreeSet;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Candidates that a hop should have: one that serves and one that stands by.
@@ -45,24 +44,19 @@ impl Flows {
         if flow.splice.is_next_answered() && flow.repair.is_none() {
             flow.next_hop.forgive_current();
         }
-        let scopes = match flow.rights.records() {
-            [next, after, ..] => Some((next.scope, after.scope.version)),
-            _ => None,
-        };
-        let prepare = flow.rights.prepare().zip(scopes);
-        let current = flow.next_hop.current().map(|candidate| candidate.node);
-        let candidates: Vec<Candidate> = flow.next_hop.candidates().cloned().collect();
-        for candidate in candidates {
+        for candidate in flow.next_hop.candidates() {
             if let Some(address) = candidate.address {
-                self.links.want(candidate.node, address, now + upkeep * 3, now, actions);
+                self.links.want(candidate.node, address, now + upkeep * 2, now, actions);
             }
-            let Some((control, (scope, after))) = prepare.clone() else { continue };
-            let Some(link) = self.links.active(candidate.node) else { continue };
-            let known = (candidate.node, scope, after);
-            let is_due = self.prepared.get(&known).is_none_or(|at| now.since(*at) >= upkeep);
-            if Some(candidate.node) != current && is_due {
+        }
+        let [own, next, ..] = flow.rights.records() else { return };
+        for backup in flow.next_hop.others() {
+            let Some(link) = self.links.active(backup.node) else { continue };
+            let known = (link, own.scope, next.scope.version);
+            if self.prepared.get(&known).is_none_or(|at| now.since(*at) >= upkeep) {
                 self.prepared.insert(known, now);
-                actions.push(Action::Control { link, control });
+                let (own, next) = (Box::new(own.clone()), Box::new(next.clone()));
+                actions.push(Action::Control { link, control: Control::Prepare { own, next } });
             }
         }
         if self.prepared.len() > MAX_PREPARED {
@@ -94,7 +88,7 @@ impl Flows {
         let candidates = reach.and_then(|reach| next.candidates(&reach)).unwrap_or_default();
         for candidate in candidates {
             if let Some(address) = candidate.address {
-                self.links.want(candidate.node, address, now + self.config.upkeep * 3, now, actions);
+                self.links.welcome(candidate.node, address, now + self.config.upkeep * 2, now, actions);
             }
         }
     }
@@ -171,13 +165,16 @@ impl Flows {
         if let Some(prev) = flow.splice.prev() {
             actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
         }
-        let Rights::Origin { route, .. } = &flow.rights else { return };
-        let Some(record) = route.records.iter().find(|record| record.scope.hop == wish.hop) else { return };
-        if record.scope.version > wish.version {
+        let Some(chain) = flow.rights.chain() else { return };
+        let is_meant = |record: &&Record| record.scope.hop == wish.hop;
+        let Some(scope) = flow.rights.records().iter().find(is_meant).map(|record| record.scope) else {
+            return;
+        };
+        if scope.version > wish.version {
             // It was answered already, and the answer lost with a leg.
             return self.send_down(key, &[wish.hop], actions);
         }
-        let candidates = route.secret.open(record).unwrap_or_default();
+        let candidates = chain.named(scope.hop, scope.version);
         let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| wish.unusable >> place & 1 == 1);
         let unusable: Vec<NodeId> = unusable.map(|(candidate, _)| candidate.node).collect();
         let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
@@ -273,11 +270,16 @@ impl Flows {
     /// The next hop may be served by these from now on. Whoever waits for others has to dial again.
     pub(super) fn new_candidates(&mut self, key: FlowKey, candidates: Vec<Candidate>, now: Time) {
         self.stop_waiting(key);
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.next_hop.replace(candidates);
-            flow.unprotected = false;
-            flow.backup_attempts = 0;
-            flow.backup_due = now;
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let before: Vec<NodeId> = flow.next_hop.candidates().map(|candidate| candidate.node).collect();
+        flow.next_hop.replace(candidates);
+        flow.unprotected = false;
+        flow.backup_attempts = 0;
+        flow.backup_due = now;
+        for node in before {
+            if !self.flows.values().any(|flow| flow.next_hop.place(node).is_some()) {
+                self.links.release(node);
+            }
         }
     }
 
@@ -308,10 +310,8 @@ impl Flows {
         if let Some(prev) = flow.splice.prev() {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
         }
-        if !flow.is_origin() {
-            return;
-        }
-        let candidates = flow.rights.named(reroute.hop, reroute.version);
+        let Some(chain) = flow.rights.chain() else { return };
+        let candidates = chain.named(reroute.hop, reroute.version);
         let at = |place: u8| candidates.get(usize::from(place)).cloned();
         let (from, to) = (at(reroute.from), at(reroute.to));
         if let Some(from) = &from {
@@ -353,7 +353,7 @@ impl Flows {
         if !same_origin || !self.flows.get(&key).is_some_and(Flow::is_origin) {
             return;
         }
-        let rights = Rights::Origin { route, past: VecDeque::new() };
+        let Some(rights) = Rights::origin(route) else { return };
         let Some(candidates) = rights.next_candidates() else { return };
         self.stop_waiting(key);
         let Some(flow) = self.flows.get_mut(&key) else { return };
@@ -385,9 +385,9 @@ impl Flows {
     /// Tells the application what the chain of its flow looks like.
     pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
-        let Rights::Origin { route, .. } = &flow.rights else { return };
-        let mut hops = route.open().unwrap_or_default();
-        hops.pop();
+        let Some(chain) = flow.rights.chain() else { return };
+        let relays = chain.hops().len().saturating_sub(1);
+        let mut hops: Vec<Vec<Candidate>> = chain.hops().take(relays).collect();
         for (hop, candidates) in (1u8..).zip(&mut hops) {
             let serves = |candidate: &Candidate| flow.serving.get(&hop) == Some(&candidate.node);
             if let Some(place) = candidates.iter().position(serves) {
@@ -407,9 +407,8 @@ impl Flow {
     /// Who serves the hop of `record`, if that does not name it: a relay moved on to another candidate while the bootstrap
     /// made this record around the last one. Then another record is needed.
     fn unnamed_in(&self, record: &Record) -> Option<NodeId> {
-        let Rights::Origin { route, .. } = &self.rights else { return None };
-        let candidates = route.secret.open(record)?;
         let serves = *self.serving.get(&record.scope.hop)?;
+        let candidates = self.rights.chain()?.open(record)?;
         candidates.iter().all(|candidate| candidate.node != serves).then_some(serves)
     }
 

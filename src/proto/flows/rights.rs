@@ -1,7 +1,7 @@
 //! What a node may do for a flow: the records and tags that it holds (Law 6), as origin, relay or target.
 
 use crate::proto::crypto::Key;
-use crate::proto::frame::{Attach, Control, VERSION};
+use crate::proto::frame::{Attach, VERSION};
 use crate::proto::id::FlowId;
 use crate::proto::machine::Forbidden;
 use crate::proto::planted::{self, Law};
@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing(BTreeMap<u32, Key>);
 
-/// Replaced records that an origin keeps for a flow.
+/// Replaced records whose candidates an origin remembers for a flow.
 const MAX_PAST_RECORDS: usize = 32;
 /// Key epochs that a ring keeps: entries sealed to older ones have expired.
 const KEPT_KEY_EPOCHS: usize = 64;
@@ -44,15 +44,103 @@ impl KeyRing {
 #[derive(Debug)]
 pub(super) enum Rights {
     /// The origin computes every tag itself.
-    /// `past` are the records that were replaced, the latest last: a relay may yet speak of them.
-    Origin { route: Route, past: VecDeque<Record> },
+    Origin(Chain),
     /// A relay folds what it was given. `tags` has a list for each record to come.
     Relay { reach_next: Key, records: Vec<Record>, tags: Vec<Vec<Tag>> },
     /// Nothing comes after the target.
     Target,
 }
 
+/// A route as its origin knows it: its records, opened.
+#[derive(Debug)]
+pub(super) struct Chain {
+    route: Route,
+    /// Who each record names, with the keys that their tags start from.
+    hops: Vec<Vec<(Candidate, Key)>>,
+    /// Hop, version and candidates of records that were replaced, the latest last: a relay may yet speak of them.
+    past: VecDeque<(u8, u32, Vec<Candidate>)>,
+}
+
+impl Chain {
+    /// `None` if a record is not genuine or a hop is missing.
+    fn new(route: Route) -> Option<Self> {
+        let hops = route.open()?.into_iter().zip(&route.records);
+        let hops = hops.map(|(hop, record)| with_keys(&route, record.scope.hop, hop)).collect();
+        Some(Self { route, hops, past: VecDeque::new() })
+    }
+
+    fn adopt(&mut self, place: usize, record: &Record) -> bool {
+        let known = self.route.records.get_mut(place).zip(self.hops.get_mut(place));
+        let Some((known, hop)) = known.filter(|(known, _)| record.scope.version > known.scope.version) else {
+            return false;
+        };
+        let Some(candidates) = self.route.secret.open(record) else { return false };
+        let before = std::mem::replace(known, record.clone()).scope;
+        let candidates = with_keys(&self.route, before.hop, candidates);
+        self.past.push_back((before.hop, before.version, named(&std::mem::replace(hop, candidates))));
+        if self.past.len() > MAX_PAST_RECORDS {
+            self.past.pop_front();
+        }
+        true
+    }
+
+    /// Who served `hop` by the record of that version; nobody if that is not known.
+    pub(super) fn named(&self, hop: u8, version: u32) -> Vec<Candidate> {
+        let past = self.past.iter().find(|(of, was, _)| (*of, *was) == (hop, version));
+        past.map_or_else(|| self.now_named(hop, version), |(.., candidates)| candidates.clone())
+    }
+
+    fn now_named(&self, hop: u8, version: u32) -> Vec<Candidate> {
+        let present = self.route.records.iter().zip(&self.hops);
+        let is_meant = |record: &Record| (record.scope.hop, record.scope.version) == (hop, version);
+        present.filter(|(record, _)| is_meant(record)).flat_map(|(_, hop)| named(hop)).collect()
+    }
+
+    /// The candidates of every hop, the target last.
+    pub(super) fn hops(&self) -> impl ExactSizeIterator<Item = Vec<Candidate>> {
+        self.hops.iter().map(|hop| named(hop))
+    }
+
+    /// The candidates that a record of this chain names, which may not be adopted yet. `None` if it is not genuine.
+    pub(super) fn open(&self, record: &Record) -> Option<Vec<Candidate>> {
+        self.route.secret.open(record)
+    }
+
+    fn tags(&self, flow: FlowId, counter: u32) -> Vec<Vec<Tag>> {
+        let hops = self.route.records.iter().zip(&self.hops);
+        hops.map(|(record, hop)| {
+            hop.iter().map(|(_, key)| Tag::start(key, flow, record.scope.hop, counter)).collect()
+        })
+        .collect()
+    }
+}
+
+fn with_keys(route: &Route, hop: u8, candidates: Vec<Candidate>) -> Vec<(Candidate, Key)> {
+    let with_key = |candidate: Candidate| {
+        let key = route.secret.candidate_key(hop, &candidate.node);
+        (candidate, key)
+    };
+    candidates.into_iter().map(with_key).collect()
+}
+
+fn named(hop: &[(Candidate, Key)]) -> Vec<Candidate> {
+    hop.iter().map(|(candidate, _)| candidate.clone()).collect()
+}
+
 impl Rights {
+    /// An origin's. `None` if a record of the route is not genuine or a hop is missing.
+    pub(super) fn origin(route: Route) -> Option<Self> {
+        Chain::new(route).map(Self::Origin)
+    }
+
+    /// The chain, at the origin.
+    pub(super) const fn chain(&self) -> Option<&Chain> {
+        match self {
+            Self::Origin(chain) => Some(chain),
+            Self::Relay { .. } | Self::Target => None,
+        }
+    }
+
     /// What an attach gives its acceptor, whose `entry` was checked.
     pub(super) fn accepted(entry: &Entry, attach: &Attach) -> Option<Self> {
         let Some(reach_next) = &entry.reach_next else { return Some(Self::Target) };
@@ -62,26 +150,17 @@ impl Rights {
 
     pub(super) fn records(&self) -> &[Record] {
         match self {
-            Self::Origin { route, .. } => &route.records,
+            Self::Origin(chain) => &chain.route.records,
             Self::Relay { records, .. } => records,
             Self::Target => &[],
         }
     }
 
-    /// At the origin: who served `hop` by the record of that version; nobody if that is not known.
-    pub(super) fn named(&self, hop: u8, version: u32) -> Vec<Candidate> {
-        let Self::Origin { route, past } = self else { return Vec::new() };
-        let is_meant = |record: &&Record| (record.scope.hop, record.scope.version) == (hop, version);
-        let record = route.records.iter().chain(past).find(is_meant);
-        record.and_then(|record| route.secret.open(record)).unwrap_or_default()
-    }
-
     /// The candidates of the next hop. `None` if its record is not for this node's eyes.
     pub(super) fn next_candidates(&self) -> Option<Vec<Candidate>> {
-        let record = self.records().first()?;
         match self {
-            Self::Origin { route, .. } => route.secret.open(record),
-            Self::Relay { reach_next, .. } => record.candidates(reach_next),
+            Self::Origin(chain) => chain.hops().next(),
+            Self::Relay { reach_next, records, .. } => records.first()?.candidates(reach_next),
             Self::Target => None,
         }
     }
@@ -111,9 +190,7 @@ impl Rights {
     /// A list of tags for each record to come, as they are after a dial with `counter`.
     pub(super) fn tags(&self, flow: FlowId, counter: u32) -> Option<Vec<Vec<Tag>>> {
         match self {
-            Self::Origin { route, .. } => {
-                route.records.iter().map(|record| origin_tags(route, record, flow, counter)).collect()
-            }
+            Self::Origin(chain) => Some(chain.tags(flow, counter)),
             Self::Relay { tags, .. } => Some(fold(tags, counter)),
             Self::Target => None,
         }
@@ -126,7 +203,7 @@ impl Rights {
             let known = self.records().iter().position(|known| known.scope.hop == record.scope.hop);
             let Some(place) = known else { continue };
             let accepted = match self {
-                Self::Origin { route, past } => adopt_at_origin(route, past, place, record),
+                Self::Origin(chain) => chain.adopt(place, record),
                 Self::Relay { records, tags, .. } => {
                     newer_tags.get(n).is_some_and(|list| adopt_at_relay(records, tags, place, (record, list)))
                 }
@@ -136,39 +213,11 @@ impl Rights {
         }
         next_changed
     }
-
-    /// What a backup for the next hop must know to keep its own next warm.
-    pub(super) fn prepare(&self) -> Option<Control> {
-        let [own, next, ..] = self.records() else { return None };
-        Some(Control::Prepare { own: Box::new(own.clone()), next: Box::new(next.clone()) })
-    }
-}
-
-fn origin_tags(route: &Route, record: &Record, flow: FlowId, counter: u32) -> Option<Vec<Tag>> {
-    let hop = record.scope.hop;
-    let start = |candidate: &Candidate| {
-        Tag::start(&route.secret.candidate_key(hop, &candidate.node), flow, hop, counter)
-    };
-    Some(route.secret.open(record)?.iter().map(start).collect())
 }
 
 /// The tags after a dial with `counter`.
 fn fold(tags: &[Vec<Tag>], counter: u32) -> Vec<Vec<Tag>> {
     tags.iter().map(|list| list.iter().map(|tag| tag.fold(counter)).collect()).collect()
-}
-
-fn adopt_at_origin(route: &mut Route, past: &mut VecDeque<Record>, place: usize, record: &Record) -> bool {
-    let genuine = route.secret.open(record).is_some();
-    match route.records.get_mut(place) {
-        Some(known) if genuine && record.scope.version > known.scope.version => {
-            past.push_back(std::mem::replace(known, record.clone()));
-            if past.len() > MAX_PAST_RECORDS {
-                past.pop_front();
-            }
-            true
-        }
-        _ => false,
-    }
 }
 
 fn adopt_at_relay(

@@ -11,7 +11,6 @@ use crate::proto::record::Route;
 use crate::proto::splice::{Direction, LegId, Splice};
 use crate::proto::time::Time;
 use bytes::Bytes;
-use std::collections::VecDeque;
 
 /// Chunks that an application is given at once.
 const TAKEN_CHUNKS: usize = 32;
@@ -31,8 +30,7 @@ impl Flows {
         if self.flows.len() >= self.config.max_flows || self.flows.contains_key(&key) {
             return None;
         }
-        route.open()?;
-        let rights = Rights::Origin { route, past: VecDeque::new() };
+        let rights = Rights::origin(route)?;
         let next_hop = NextHop::new(rights.next_candidates()?);
         let mut opened = Flow::new(Splice::origin(), rights, next_hop, now);
         opened.alone_since = Some(now);
