@@ -27,7 +27,7 @@ use preservation::Preservation;
 use rand::RngExt;
 use relay::Report;
 pub use relay::{Relay, RelayOffer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// How often a draw by capacity is repeated before a relay is taken regardless of its capacity.
@@ -104,6 +104,20 @@ pub enum PoolEvent {
 #[error("the pool is full")]
 pub struct PoolFull;
 
+/// What decides in which of the pool's indices a relay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind {
+    gone: bool,
+    /// Its capacity, if it may be assigned.
+    assignable: Option<u32>,
+}
+
+impl Kind {
+    fn of(relay: &Relay) -> Self {
+        Self { gone: relay.is_gone(), assignable: relay.is_assignable().then_some(relay.capacity) }
+    }
+}
+
 /// The relays. See the module's documentation.
 #[derive(Debug)]
 pub struct Pool {
@@ -112,7 +126,7 @@ pub struct Pool {
     relays: Vec<Relay>,
     assignable: usize,
     /// Place of each relay in `relays`.
-    places: BTreeMap<NodeId, usize>,
+    places: HashMap<NodeId, usize>,
     /// Relays that are not gone, by when their silence has consequences.
     leases: BTreeSet<(Time, NodeId)>,
     /// Relays that are gone, by when they are forgotten.
@@ -132,7 +146,7 @@ impl Pool {
             config,
             relays: Vec::new(),
             assignable: 0,
-            places: BTreeMap::new(),
+            places: HashMap::new(),
             leases: BTreeSet::new(),
             gone: BTreeSet::new(),
             capacities: BTreeMap::new(),
@@ -368,7 +382,9 @@ impl Pool {
 
     fn forget(&mut self, node: &NodeId) {
         let Some(place) = self.place(node) else { return };
-        let place = self.detach(place);
+        let relay = self.at(place);
+        self.leave(place, Kind::of(relay), relay.due(self.config.lease));
+        let place = self.place(node).unwrap_or(place);
         self.exchange(place, self.relays.len() - 1);
         self.relays.pop();
         self.places.remove(node);
@@ -378,27 +394,39 @@ impl Pool {
     fn insert(&mut self, relay: Relay) {
         let place = self.relays.len();
         self.places.insert(relay.node, place);
+        let (kind, due) = (Kind::of(&relay), relay.due(self.config.lease));
         self.relays.push(relay);
-        self.attach(place);
+        self.enter(place, kind, due);
     }
 
     /// Changes a relay and puts it where it then belongs: its place may be another afterwards.
     fn update(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
         let Some(place) = self.place(node) else { return };
-        let place = self.detach(place);
-        change(self.relays.get_mut(place).expect("places lead to relays"));
-        self.attach(place);
+        let relay = self.relays.get_mut(place).expect("places lead to relays");
+        let lease = self.config.lease;
+        let (before, at) = (Kind::of(relay), relay.due(lease));
+        change(relay);
+        let (after, due) = (Kind::of(relay), relay.due(lease));
+        if before != after {
+            self.leave(place, before, at);
+            let place = self.place(node).unwrap_or(place);
+            self.enter(place, after, due);
+        } else if at != due {
+            let index = self.index(after);
+            index.remove(&(at, *node));
+            index.insert((due, *node));
+        }
     }
 
-    /// Takes a relay out of all indices but `places`; returns its place, which is behind the assignable ones.
-    fn detach(&mut self, place: usize) -> usize {
-        let relay = self.at(place);
-        let (due, node, capacity) = (relay.due(self.config.lease), relay.node, relay.capacity);
-        self.leases.remove(&(due, node));
-        self.gone.remove(&(due, node));
-        if place >= self.assignable {
-            return place;
-        }
+    fn index(&mut self, kind: Kind) -> &mut BTreeSet<(Time, NodeId)> {
+        if kind.gone { &mut self.gone } else { &mut self.leases }
+    }
+
+    /// Takes a relay, as it was, out of all indices but `places`; its place is then behind the assignable ones.
+    fn leave(&mut self, place: usize, was: Kind, due: Time) {
+        let node = self.at(place).node;
+        self.index(was).remove(&(due, node));
+        let Some(capacity) = was.assignable else { return };
         if let Some(count) = self.capacities.get_mut(&capacity) {
             *count -= 1;
             if *count == 0 {
@@ -407,17 +435,13 @@ impl Pool {
         }
         self.assignable -= 1;
         self.exchange(place, self.assignable);
-        self.assignable
     }
 
-    /// The reverse of [`Pool::detach`].
-    fn attach(&mut self, place: usize) {
-        let relay = self.at(place);
-        let (due, node, capacity) = (relay.due(self.config.lease), relay.node, relay.capacity);
-        let (gone, assignable) = (relay.is_gone(), relay.is_assignable());
-        let index = if gone { &mut self.gone } else { &mut self.leases };
-        index.insert((due, node));
-        if assignable {
+    /// The reverse of [`Pool::leave`], for the relay as it is.
+    fn enter(&mut self, place: usize, kind: Kind, due: Time) {
+        let node = self.at(place).node;
+        self.index(kind).insert((due, node));
+        if let Some(capacity) = kind.assignable {
             *self.capacities.entry(capacity).or_default() += 1;
             self.exchange(place, self.assignable);
             self.assignable += 1;

@@ -7,13 +7,15 @@ use std::hash::Hash;
 /// At most one deadline for each key. Setting and taking cost the logarithm of how many there are.
 #[derive(Debug)]
 pub struct Timers<K> {
+    /// The earliest: it is asked for far more often than it changes.
+    next: Option<Time>,
     due: BTreeSet<(Time, K)>,
     at: HashMap<K, Time>,
 }
 
 impl<K> Default for Timers<K> {
     fn default() -> Self {
-        Self { due: BTreeSet::new(), at: HashMap::new() }
+        Self { next: None, due: BTreeSet::new(), at: HashMap::new() }
     }
 }
 
@@ -31,17 +33,19 @@ impl<K: Copy + Ord + Hash> Timers<K> {
             self.due.remove(&(before, key));
         }
         self.due.extend(time.map(|time| (time, key)));
+        self.next = self.due.first().map(|(time, _)| *time);
     }
 
     /// The earliest deadline.
     #[must_use]
-    pub fn next(&self) -> Option<Time> {
-        self.due.first().map(|(time, _)| *time)
+    pub const fn next(&self) -> Option<Time> {
+        self.next
     }
 
     /// Takes a key whose deadline has passed.
     pub fn pop_due(&mut self, now: Time) -> Option<K> {
-        let (_, key) = self.due.first().copied().filter(|(time, _)| *time <= now)?;
+        self.next.filter(|next| *next <= now)?;
+        let (_, key) = self.due.first().copied()?;
         self.set(key, None);
         Some(key)
     }
