@@ -3,6 +3,8 @@
 mod chart;
 mod report;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use chart::draw;
 

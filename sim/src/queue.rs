@@ -108,7 +108,9 @@ impl<T> Queue<T> {
     /// Goes on to the next slot that holds something if the present one is empty.
     fn advance(&mut self) {
         while self.present.is_empty() {
-            let Some(slot) = self.next_filled().or_else(|| self.beyond.keys().next().copied()) else { return };
+            let Some(slot) = self.next_filled().or_else(|| self.beyond.keys().next().copied()) else {
+                return;
+            };
             self.slot = slot;
             while let Some(later) = self.beyond.first_entry().filter(|l| l.key() - slot < SLOTS as u64) {
                 let (slot, entries) = later.remove_entry();
@@ -140,8 +142,8 @@ impl<T> Queue<T> {
 }
 
 /// A slot's place in the ring.
-const fn place(slot: u64) -> usize {
-    (slot % SLOTS as u64) as usize
+fn place(slot: u64) -> usize {
+    usize::try_from(slot % SLOTS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -44,10 +44,13 @@ pub(crate) struct Options {
     pub(crate) zone_failures: Option<ZoneFailures>,
     /// So many relays join within a second, half-way through.
     pub(crate) crowd: u32,
+    pub(crate) arrivals: Arrivals,
     pub(crate) graceful: f64,
     pub(crate) fidelity: Fidelity,
     pub(crate) message_bytes: u64,
     pub(crate) every: Duration,
+    /// Of the longest way between two nodes.
+    pub(crate) delay: Duration,
     /// What a link carries each way, in bytes a second; 0 is without limit.
     pub(crate) bandwidth: u64,
     /// How long a lease is; three heartbeats fit into it.
@@ -89,7 +92,7 @@ fn settings(options: &Options) -> Settings {
     Settings {
         seed: options.seed,
         weather: Weather {
-            delay: (Duration::from_millis(2), Duration::from_millis(20)),
+            delay: (options.delay / 10, options.delay),
             jitter_percent: 0,
             loss_ppm: 0,
             bandwidth: options.bandwidth,
@@ -121,7 +124,7 @@ impl Run {
         let config = Config {
             sessions,
             size: options.relays,
-            arrivals: Arrivals::Poisson,
+            arrivals: options.arrivals,
             graceful: options.graceful,
             zones: options.zones,
             zone_failures: options.zone_failures,

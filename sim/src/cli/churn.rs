@@ -5,7 +5,7 @@ use super::stopwatch;
 use crate::churn::{Options, draw, run};
 use crate::world::Fidelity;
 use clap::Args;
-use hopline::churn::{Spec, ZoneFailures, parse_duration};
+use hopline::churn::{Arrivals, Spec, ZoneFailures, parse_duration};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +39,9 @@ pub(super) struct Churn {
     /// So many relays join within a second, half-way through.
     #[arg(long, default_value_t = 0)]
     crowd: u32,
+    /// Each relay that leaves is replaced at once, instead of arrivals as a Poisson process.
+    #[arg(long)]
+    replace: bool,
     /// The share of relays that leave in good order.
     #[arg(long, default_value_t = 0.0)]
     graceful: f64,
@@ -48,6 +51,9 @@ pub(super) struct Churn {
     /// From one message of a flow to the next.
     #[arg(long, default_value = "1s", value_parser = duration)]
     every: Duration,
+    /// The longest way between two nodes takes so long; the shortest a tenth of that.
+    #[arg(long, default_value = "20ms", value_parser = duration)]
+    delay: Duration,
     /// What a link carries each way, in bytes a second; 0 is without limit.
     #[arg(long, default_value_t = 0)]
     bandwidth: u64,
@@ -105,10 +111,12 @@ impl Churn {
             zones: self.zones,
             zone_failures,
             crowd: self.crowd,
+            arrivals: if self.replace { Arrivals::Replace } else { Arrivals::Poisson },
             graceful: self.graceful,
             fidelity: if lean { Fidelity::Lean } else { Fidelity::Full },
             message_bytes: self.message,
             every: self.every,
+            delay: self.delay,
             bandwidth: self.bandwidth,
             lease: self.lease,
         };
