@@ -275,12 +275,18 @@ impl Endpoint {
     }
 
     /// An attachment relay is silent. It stays chosen for as long as its link does, as it may be heard again; meanwhile
-    /// another one is looked for.
+    /// another one is looked for. Flows will come over the others at once: they are probed, as one that died on an idle link
+    /// may not have been missed yet.
     fn attachment_doubtful(&mut self, node: NodeId, now: Time, actions: &mut Vec<Action>) {
-        let links = self.flows.links();
         let Some(target) = self.target.as_mut().filter(|t| t.chosen.iter().any(|c| c.node == node)) else {
             return;
         };
+        for other in target.chosen.iter().filter(|other| other.node != node) {
+            if let Some(link) = self.flows.links().active(other.node) {
+                self.flows.links_mut().doubt(link, now, actions);
+            }
+        }
+        let links = self.flows.links();
         let is_good =
             |c: &Candidate| links.standing(c.node) == Standing::Up && target.offered.contains(&c.node);
         let reachable = target.chosen.iter().any(is_good);

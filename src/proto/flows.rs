@@ -173,8 +173,8 @@ struct Flow {
     /// When another route may be asked for again, and after how many attempts.
     route_due: Option<Time>,
     route_attempts: u32,
-    /// Dead ends that an origin has met lately.
-    dead_ends: Option<dial::DeadEnds>,
+    /// Routes that have led an origin nowhere lately.
+    fruitless: Option<dial::Fruitless>,
     /// Who was last said to serve each hop of this origin's flow.
     serving: BTreeMap<u8, NodeId>,
     /// Relays that failed this origin's flow, and when, the latest last: no plan shall name them again soon.
@@ -449,7 +449,7 @@ impl Flow {
             route_wanted: false,
             route_due: None,
             route_attempts: 0,
-            dead_ends: None,
+            fruitless: None,
             serving: BTreeMap::new(),
             failed: VecDeque::new(),
         }

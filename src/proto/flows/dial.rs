@@ -35,16 +35,16 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Failures of every candidate after which a relay says `NoPath`.
 const FAILURES_BEFORE_NO_PATH: u32 = 2;
 
-/// Dead ends that an origin's flow may meet before routes are asked for ever more slowly, from the first pause on.
-const FREE_DEAD_ENDS: u32 = 2;
-const FIRST_DEAD_END_PAUSE: Duration = Duration::from_millis(25);
+/// Routes that may lead an origin's flow nowhere before others are asked for ever more slowly, from the first pause on.
+const FREE_ROUTES: u32 = 2;
+const FIRST_FRUITLESS_PAUSE: Duration = Duration::from_millis(25);
 const MAX_PAUSE_DOUBLINGS: u32 = 5;
-/// Dead ends that lie further apart than this have nothing to do with each other.
-const DEAD_END_MEMORY: Duration = Duration::from_secs(5);
+/// Routes that were taken further apart than this have nothing to do with each other.
+const FRUITLESS_MEMORY: Duration = Duration::from_secs(5);
 
-/// The times that an origin's flow reached somebody, but nobody behind, without any progress between them.
+/// The routes that an origin's flow has taken without any progress on them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DeadEnds {
+pub(super) struct Fruitless {
     since: Time,
     last: Time,
     count: u32,
@@ -53,21 +53,30 @@ pub(super) struct DeadEnds {
 }
 
 impl Flow {
-    /// Whoever serves an origin's next hop says that there is no path. Returns whether that has been so for so long that
-    /// the target must be gone; until then the next route is asked for the later, the more routes led nowhere.
-    fn dead_end(&mut self, now: Time, give_up: Duration) -> bool {
+    fn progress(&self) -> u64 {
         let lane = |direction| self.splice.lane(direction);
-        let progress = lane(Direction::Forward).acked() + lane(Direction::Backward).received();
-        let is_same = |ends: &DeadEnds| ends.progress == progress && now.since(ends.last) < DEAD_END_MEMORY;
-        let before = self.dead_ends.filter(is_same);
+        lane(Direction::Forward).acked() + lane(Direction::Backward).received()
+    }
+
+    /// An origin takes another route: the next is asked for the later, the more have led nowhere.
+    pub(super) fn pace_routes(&mut self, now: Time) {
+        let progress = self.progress();
+        let is_same =
+            |past: &Fruitless| past.progress == progress && now.since(past.last) < FRUITLESS_MEMORY;
+        let before = self.fruitless.filter(is_same);
         let since = before.map_or(now, |before| before.since);
         let count = before.map_or(0, |before| before.count) + 1;
-        self.dead_ends = Some(DeadEnds { since, last: now, count, progress });
-        if let Some(doublings) = count.checked_sub(FREE_DEAD_ENDS + 1) {
-            let pause = FIRST_DEAD_END_PAUSE * (1 << doublings.min(MAX_PAUSE_DOUBLINGS));
-            self.route_due = self.route_due.max(Some(now + pause));
-        }
-        now.since(since) >= give_up
+        self.fruitless = Some(Fruitless { since, last: now, count, progress });
+        self.route_due = count.checked_sub(FREE_ROUTES + 1).map(|doublings| {
+            now + FIRST_FRUITLESS_PAUSE * (1 << doublings.min(MAX_PAUSE_DOUBLINGS))
+        });
+    }
+
+    /// Whether no route has led anywhere for so long that the target must be gone.
+    fn is_lost_cause(&self, now: Time, give_up: Duration) -> bool {
+        let is_lost =
+            |past: Fruitless| past.progress == self.progress() && now.since(past.since) >= give_up;
+        self.fruitless.is_some_and(is_lost)
     }
 }
 
@@ -275,7 +284,7 @@ impl Flows {
         flow.next_hop.penalise_current(if cause == Cause::NoPath { FAILURES_BEFORE_NO_PATH } else { 1 });
         flow.doubt_due = None;
         flow.alone_since = flow.alone_since.or(flow.is_origin().then_some(now));
-        if cause == Cause::NoPath && flow.is_origin() && flow.dead_end(now, self.config.give_up) {
+        if cause == Cause::NoPath && flow.is_origin() && flow.is_lost_cause(now, self.config.give_up) {
             return self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions);
         }
         let all_failed = self.flows.get(&key).is_some_and(|flow| self.failures(flow) > 0);

@@ -360,6 +360,7 @@ impl Flows {
         flow.rights = rights;
         flow.next_hop.replace(candidates);
         (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
+        flow.pace_routes(now);
         flow.late_update.clear();
         flow.serving.clear();
         let left = flow.splice.leave_next();
