@@ -58,24 +58,26 @@ impl Flow {
         lane(Direction::Forward).acked() + lane(Direction::Backward).received()
     }
 
-    /// An origin takes another route: the next is asked for the later, the more have led nowhere.
-    pub(super) fn pace_routes(&mut self, now: Time) {
+    /// An origin takes another route.
+    pub(super) fn note_route(&mut self, now: Time) {
         let progress = self.progress();
-        let is_same =
-            |past: &Fruitless| past.progress == progress && now.since(past.last) < FRUITLESS_MEMORY;
+        let is_same = |past: &Fruitless| past.progress == progress && now.since(past.last) < FRUITLESS_MEMORY;
         let before = self.fruitless.filter(is_same);
         let since = before.map_or(now, |before| before.since);
         let count = before.map_or(0, |before| before.count) + 1;
         self.fruitless = Some(Fruitless { since, last: now, count, progress });
-        self.route_due = count.checked_sub(FREE_ROUTES + 1).map(|doublings| {
-            now + FIRST_FRUITLESS_PAUSE * (1 << doublings.min(MAX_PAUSE_DOUBLINGS))
-        });
+    }
+
+    /// When an origin may ask for another route: the later, the more have led nowhere.
+    pub(super) fn next_route_at(&self) -> Option<Time> {
+        let past = self.fruitless.filter(|past| past.progress == self.progress())?;
+        let doublings = past.count.checked_sub(FREE_ROUTES + 1)?.min(MAX_PAUSE_DOUBLINGS);
+        Some(past.last + FIRST_FRUITLESS_PAUSE * (1 << doublings))
     }
 
     /// Whether no route has led anywhere for so long that the target must be gone.
     fn is_lost_cause(&self, now: Time, give_up: Duration) -> bool {
-        let is_lost =
-            |past: Fruitless| past.progress == self.progress() && now.since(past.since) >= give_up;
+        let is_lost = |past: Fruitless| past.progress == self.progress() && now.since(past.since) >= give_up;
         self.fruitless.is_some_and(is_lost)
     }
 }

@@ -331,6 +331,10 @@ impl Flows {
     /// An origin reaches nobody on its flow's chain, or somebody there nobody: asks its owner for another one.
     pub fn want_route(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
+        if let Some(at) = flow.next_route_at().filter(|at| *at > now) {
+            flow.route_due = flow.route_due.max(Some(at));
+            return self.schedule(key);
+        }
         if !flow.route_wanted && flow.route_due.is_none_or(|due| due <= now) {
             flow.route_wanted = true;
             flow.route_due = None;
@@ -360,7 +364,7 @@ impl Flows {
         flow.rights = rights;
         flow.next_hop.replace(candidates);
         (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
-        flow.pace_routes(now);
+        flow.note_route(now);
         flow.late_update.clear();
         flow.serving.clear();
         let left = flow.splice.leave_next();
