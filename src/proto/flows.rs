@@ -86,7 +86,7 @@ impl Default for FlowsConfig {
             attach_timeout: Duration::from_secs(1),
             head_start: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
-            stuck_timeout: Duration::from_millis(250),
+            stuck_timeout: Duration::from_millis(100),
             orphan_timeout: Duration::from_secs(30),
             give_up: Duration::from_secs(30),
             linger: Duration::from_secs(5),

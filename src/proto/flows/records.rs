@@ -274,6 +274,8 @@ impl Flows {
         let before: Vec<NodeId> = flow.next_hop.candidates().map(|candidate| candidate.node).collect();
         flow.next_hop.replace(candidates);
         flow.unprotected = false;
+        // They have all the time that the former ones had: whoever has no link yet is not to be called unusable.
+        (flow.stuck_since, flow.is_stuck) = (None, false);
         flow.backup_attempts = 0;
         flow.backup_due = now;
         for node in before {
