@@ -30,8 +30,9 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 /// How often an endpoint wants to hear a relay that carries none of its flows. It has only a few such, and all its flows
 /// depend on them: a dead one must not go unnoticed for as long as among relays.
 pub const IDLE_INTERVAL: Duration = Duration::from_secs(1);
-/// How many relays a target tries at once, while it has too few links.
+/// How many relays a target tries at once, while it has too few links; those that it hopes to hear again come on top.
 const MAX_TRIED: usize = 5;
+const MAX_CHOSEN: usize = 16;
 /// The pause after there were no more.
 const NO_MORE_PAUSE: Duration = Duration::from_secs(2);
 /// How often a plan is asked for before a flow counts as not to be opened.
@@ -223,7 +224,7 @@ impl Endpoint {
         let up = target.chosen.iter().map(|c| c.node).filter(|node| links.standing(*node) == Standing::Up);
         let attached: Vec<NodeId> = up.take(ATTACHMENTS).collect();
         let missing = ATTACHMENTS - attached.len();
-        if missing > 0 && target.chosen.len() < MAX_TRIED && target.ask_due.is_none_or(|due| due <= now) {
+        if missing > 0 && target.room(&self.flows) > 0 && target.ask_due.is_none_or(|due| due <= now) {
             target.ask_due = Some(now + ATTACH_PAUSE);
             let exclude = target.chosen.iter().map(|c| c.node).chain(target.dead.iter().copied()).collect();
             let count = u8::try_from(missing).unwrap_or(1);
@@ -250,7 +251,7 @@ impl Endpoint {
 
     fn attachments_found(&mut self, found: Vec<Candidate>, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = &mut self.target else { return };
-        for relay in found.into_iter().take(MAX_TRIED.saturating_sub(target.chosen.len())) {
+        for relay in found.into_iter().take(target.room(&self.flows)) {
             if let Some(address) =
                 relay.address.filter(|_| target.chosen.iter().all(|c| c.node != relay.node))
             {
@@ -394,6 +395,12 @@ impl Target {
         }
     }
 
+    /// How many more relays may be tried.
+    fn room(&self, flows: &Flows) -> usize {
+        let tried = self.chosen.iter().filter(|relay| flows.links().standing(relay.node) < Standing::Suspect);
+        MAX_TRIED.saturating_sub(tried.count()).min(MAX_CHOSEN.saturating_sub(self.chosen.len()))
+    }
+
     /// Another attachment relay is needed, the more urgently if nobody can reach this target now.
     fn look_again(&mut self, reachable: bool, now: Time) {
         self.ask_due = None;
@@ -429,7 +436,7 @@ impl Machine for Endpoint {
 
     fn poll_timeout(&self) -> Option<Time> {
         let target = self.target.as_ref();
-        let ask = target.filter(|target| target.chosen.len() < MAX_TRIED).and_then(|target| target.ask_due);
+        let ask = target.filter(|target| target.room(&self.flows) > 0).and_then(|target| target.ask_due);
         let offer = target.and_then(|target| target.offer_due);
         let backup = self.backups.poll_timeout();
         [self.flows.poll_timeout(), self.clerk.poll_timeout(), backup, ask, offer].into_iter().flatten().min()
