@@ -2,6 +2,7 @@
 
 mod bench;
 mod bootstrap;
+mod chain;
 mod demo;
 mod failure;
 mod join;

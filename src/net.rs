@@ -19,6 +19,7 @@ pub mod identity;
 pub mod join;
 pub mod keyfile;
 pub(crate) mod node;
+pub mod socket;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;

@@ -159,7 +159,7 @@ fn parts(
     membership: &Membership,
     told: watch::Sender<State>,
 ) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
-    let endpoint = node::open_socket(membership, options.listen, &options.transport)?;
+    let (endpoint, socket) = node::open_socket(membership, options.listen, &options.transport)?;
     let address = match options.advertise {
         Some(address) => address,
         None => reachable(endpoint.local_addr()?, coordinator.bootstrap())?,
@@ -172,6 +172,7 @@ fn parts(
         boot: BootId::random(&mut rng),
         clock: Clock::start(),
         endpoint,
+        socket,
         coordinator,
         listener: Box::new(move |_, notice| hear(&notice, &told)),
     };

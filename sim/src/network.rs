@@ -24,6 +24,8 @@ pub(crate) struct Weather {
     pub(crate) loss_ppm: u64,
     /// What a connection carries each way, in bytes a second; 0 is without limit.
     pub(crate) bandwidth: u64,
+    /// Whether a packet for a process that is no more brings an ICMP error back.
+    pub(crate) refusals: bool,
 }
 
 /// What becomes of a packet now.
@@ -141,6 +143,7 @@ mod tests {
         jitter_percent: 0,
         loss_ppm: 0,
         bandwidth: 1_000_000,
+        refusals: false,
     };
 
     #[test]

@@ -80,6 +80,11 @@ pub(crate) enum Happening {
         conn: u32,
         side: Side,
     },
+    /// The network says that the other end can't be reached.
+    Refused {
+        conn: u32,
+        side: Side,
+    },
     Dial {
         from: NodeIndex,
         life: u32,
@@ -212,6 +217,7 @@ impl World {
             | Happening::App { node, .. } => Some(*node),
             Happening::Packet { conn, side, .. }
             | Happening::Up { conn, side }
+            | Happening::Refused { conn, side }
             | Happening::Idle { conn, side } => self.conn(*conn).map(|conn| conn.end(*side).node),
             Happening::Dial { .. }
             | Happening::Request { .. }
@@ -224,6 +230,9 @@ impl World {
         let now = self.now;
         let node = self.nodes.at_mut(index);
         if !node.is_alive() {
+            if let Happening::Packet { conn, side, .. } = happening {
+                self.refuse(conn, side);
+            }
             return;
         }
         if node.is_busy(now) {
@@ -271,6 +280,7 @@ impl World {
             Happening::Packet { conn, side, packet } => self.receive(conn, side, packet),
             Happening::Up { conn, side } => self.up(conn, side),
             Happening::Idle { conn, side } => self.idle(conn, side),
+            Happening::Refused { conn, side } => self.refused(conn, side),
             Happening::Dial { from, life, to, deadline } => self.dial(from, life, to, deadline),
             Happening::DialFailed { node, life, peer } => {
                 if self.nodes.at(node).life == life {
@@ -295,6 +305,7 @@ impl World {
             Happening::Packet { conn, side, .. } => (2, u64::from(*conn) << 1 | *side as u64),
             Happening::Up { conn, side } => (3, u64::from(*conn) << 1 | *side as u64),
             Happening::Idle { conn, side } => (4, u64::from(*conn) << 1 | *side as u64),
+            Happening::Refused { conn, side } => (12, u64::from(*conn) << 1 | *side as u64),
             Happening::Dial { from, to, .. } => (5, (*from as u64) << 32 | *to as u64),
             Happening::DialFailed { node, .. } => (6, *node as u64),
             Happening::Request { node, .. } => (7, *node as u64),

@@ -1,6 +1,7 @@
 //! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
 
 mod churn;
+mod failover;
 mod flow;
 #[path = "../../benches/splice.rs"]
 #[allow(dead_code, reason = "its report says more than is printed here; its tests look")]
@@ -21,6 +22,8 @@ pub(super) struct Args {
 enum What {
     /// Bytes a second and CPU a byte through a chain, beside the plainest chain that could work
     Throughput(throughput::Args),
+    /// How long data pauses when a relay of the chain is killed, frozen or drained
+    Failover(failover::Args),
     /// Loss, pauses and goodput while relays come and go
     Churn(Box<churn::Args>),
     /// A process of the measurement: counts what comes
@@ -51,6 +54,7 @@ enum What {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.what {
         What::Throughput(args) => throughput::run(args).await,
+        What::Failover(args) => failover::run(args).await,
         What::Churn(args) => churn::run(*args).await,
         What::FlowSink(args) => flow::sink(args).await,
         What::FlowSource(args) => flow::source(args).await,

@@ -1,4 +1,4 @@
-//! Charts over time, one below the other, as an SVG file.
+//! Charts over one axis, one below the other, as an SVG file.
 
 use super::{Exit, Failure};
 use plotters::prelude::*;
@@ -27,7 +27,7 @@ pub(super) enum Shape {
     Stems,
 }
 
-/// Values over time, in seconds.
+/// Values along the axis.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     pub(super) name: String,
@@ -36,7 +36,7 @@ pub(super) struct Series {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// Moments, in seconds, that are marked all the way up.
+/// Places on the axis that are marked all the way up.
 #[derive(Clone, Debug)]
 pub(super) struct Marks {
     pub(super) name: String,
@@ -53,15 +53,18 @@ pub(super) struct Chart {
     pub(super) marks: Vec<Marks>,
 }
 
-/// Draws charts that share the time from 0 to `end` seconds.
-pub(super) fn draw(path: &Path, caption: &str, end: f64, charts: &[Chart]) -> Result<(), Failure> {
+/// An axis: what it counts, and its end; it begins at 0.
+pub(super) type Axis = (&'static str, f64);
+
+/// Draws charts that share an axis.
+pub(super) fn draw(path: &Path, caption: &str, axis: Axis, charts: &[Chart]) -> Result<(), Failure> {
     let failed =
         |error: String| Failure::new(Exit::Failed, format!("cannot draw {}: {error}", path.display()));
-    let svg = render(caption, end, charts).map_err(|error| failed(error.to_string()))?;
+    let svg = render(caption, axis, charts).map_err(|error| failed(error.to_string()))?;
     std::fs::write(path, svg).map_err(|error| failed(error.to_string()))
 }
 
-fn render(caption: &str, end: f64, charts: &[Chart]) -> Result<String, Box<dyn std::error::Error>> {
+fn render(caption: &str, axis: Axis, charts: &[Chart]) -> Result<String, Box<dyn std::error::Error>> {
     let mut svg = String::new();
     let count = u32::try_from(charts.len())?;
     {
@@ -70,7 +73,7 @@ fn render(caption: &str, end: f64, charts: &[Chart]) -> Result<String, Box<dyn s
         root.fill(&WHITE)?;
         let root = root.titled(caption, (FONT, 18))?;
         for (area, chart) in root.split_evenly((charts.len().max(1), 1)).iter().zip(charts) {
-            draw_chart(area, end, chart)?;
+            draw_chart(area, axis, chart)?;
         }
         root.present()?;
     }
@@ -79,7 +82,7 @@ fn render(caption: &str, end: f64, charts: &[Chart]) -> Result<String, Box<dyn s
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-fn draw_chart(area: &Area<'_>, end: f64, chart: &Chart) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_chart(area: &Area<'_>, (unit, end): Axis, chart: &Chart) -> Result<(), Box<dyn std::error::Error>> {
     let values = chart.series.iter().flat_map(|series| &series.points).map(|(_, value)| *value);
     let top = values.fold(0.0, f64::max).max(f64::MIN_POSITIVE) * HEADROOM;
     let top = if top < 1e-6 { 1.0 } else { top };
@@ -88,13 +91,7 @@ fn draw_chart(area: &Area<'_>, end: f64, chart: &Chart) -> Result<(), Box<dyn st
         .x_label_area_size(36)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..end, 0.0..top)?;
-    context
-        .configure_mesh()
-        .disable_x_mesh()
-        .max_light_lines(1)
-        .x_desc("seconds")
-        .y_desc(&chart.label)
-        .draw()?;
+    context.configure_mesh().disable_x_mesh().max_light_lines(1).x_desc(unit).y_desc(&chart.label).draw()?;
     for marks in &chart.marks {
         let style = marks.colour.mix(0.45);
         let lines = marks.at.iter().map(|at| PathElement::new(vec![(*at, 0.0), (*at, top)], style));
@@ -148,7 +145,7 @@ mod tests {
             marks: vec![marks],
         };
         let empty = Chart { label: "ms".to_owned(), series: vec![], marks: vec![] };
-        let svg = render("a run", 2.0, &[full, empty]).unwrap();
+        let svg = render("a run", ("seconds", 2.0), &[full, empty]).unwrap();
         for text in ["<svg", "a run", "goodput", "killed", "MB/s", "seconds", "</svg>"] {
             assert!(svg.contains(text), "{text}");
         }

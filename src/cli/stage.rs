@@ -168,9 +168,14 @@ impl Process {
 
     /// Asks it to end, as SIGTERM does, and does not wait.
     pub(super) fn terminate(&mut self) -> std::io::Result<()> {
+        self.signal(rustix::process::Signal::TERM)
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub(super) fn signal(&mut self, signal: rustix::process::Signal) -> std::io::Result<()> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return Ok(()) };
-        Ok(rustix::process::kill_process(id, rustix::process::Signal::TERM)?)
+        Ok(rustix::process::kill_process(id, signal)?)
     }
 
     /// Waits until it has ended, one way or the other; whether that was a good end.
@@ -244,12 +249,20 @@ impl<'a> Relays<'a> {
 
     /// Kills one with SIGKILL. `false` if there is none of that name.
     pub(super) fn kill(&mut self, name: &str) -> Result<bool, Failure> {
-        let Some(place) = self.running.iter().position(|relay| relay.name() == name) else {
-            return Ok(false);
-        };
-        let mut relay = self.running.swap_remove(place);
+        let Some(mut relay) = self.take(name) else { return Ok(false) };
         relay.kill()?;
         Ok(true)
+    }
+
+    /// Takes one out, to do something to it; it counts as running no more.
+    pub(super) fn take(&mut self, name: &str) -> Option<Process> {
+        let place = self.running.iter().position(|relay| relay.name() == name)?;
+        Some(self.running.swap_remove(place))
+    }
+
+    /// Puts one back that was taken out, and lives.
+    pub(super) fn put_back(&mut self, relay: Process) {
+        self.running.push(relay);
     }
 
     /// Whether it runs, as far as anybody here knows.

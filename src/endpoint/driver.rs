@@ -84,13 +84,15 @@ fn parts(
 ) -> Result<Parts<Machine>, node::StartFailure> {
     let me = membership.node_id();
     let mut rng = entropy::seeded_rng();
+    let (endpoint, socket) = node::open_socket(membership, options.bind, &options.transport)?;
     let name = options.name.clone().unwrap_or_else(|| me.short());
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     Ok(Parts {
         machine: Machine::new(me, FlowsConfig::default(), clerk),
         boot: BootId::random(&mut rng),
         clock: Clock::start(),
-        endpoint: node::open_socket(membership, options.bind, &options.transport)?,
+        endpoint,
+        socket,
         coordinator,
         listener: Box::new(move |node, notice| desk.hear(node, notice)),
     })

@@ -13,6 +13,7 @@ mod link;
 use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
+use crate::net::socket::HintingSocket;
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::flows::{FlowKey, Flows};
@@ -28,6 +29,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::{LocalSet, spawn_local};
@@ -67,6 +69,7 @@ pub(crate) struct Parts<M> {
     pub(crate) boot: BootId,
     pub(crate) clock: Clock,
     pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) socket: Arc<HintingSocket>,
     pub(crate) coordinator: Coordinator,
     pub(crate) listener: Listener<M>,
 }
@@ -106,7 +109,7 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
     started.await.map_err(|_| "the node's thread ended")?
 }
 
-/// The QUIC endpoint by which a member dials and is dialled.
+/// The QUIC endpoint by which a member dials and is dialled, and its socket.
 ///
 /// # Errors
 /// If the socket can't be bound, or the certificate is not usable.
@@ -114,14 +117,16 @@ pub(crate) fn open_socket(
     membership: &Membership,
     bind: SocketAddr,
     settings: &TransportSettings,
-) -> Result<quinn::Endpoint, StartFailure> {
+) -> Result<(quinn::Endpoint, Arc<HintingSocket>), StartFailure> {
     let mut server = tls::link_server(membership)?;
     server.transport_config(transport::transport(settings));
     let mut client = tls::link_client(membership)?;
     client.transport_config(transport::transport(settings));
-    let mut endpoint = transport::bind(bind, Some(server), settings, &membership.identity.reset_secret())?;
+    let socket = HintingSocket::new(transport::open_socket(bind, settings.socket_buffer_bytes)?)?;
+    let secret = membership.identity.reset_secret();
+    let mut endpoint = transport::bind_socket(socket.clone(), Some(server), settings, &secret)?;
     endpoint.set_default_client_config(client);
-    Ok(endpoint)
+    Ok((endpoint, socket))
 }
 
 async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<Node<M>>)) {
@@ -143,6 +148,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<No
     let local = LocalSet::new();
     local.spawn_local(node.clone().keep_time());
     local.spawn_local(node.clone().accept());
+    local.spawn_local(node.clone().hear_refusals(parts.socket));
     local.run_until(main(node.clone())).await;
     node.endpoint.close(0u32.into(), b"shutting down");
     let _ = tokio::time::timeout(Duration::from_millis(500), node.endpoint.wait_idle()).await;
@@ -268,8 +274,21 @@ impl<M: Machine + 'static> Node<M> {
 
     // ---- links ----
 
+    /// Passes on what the network says of peers that can't be reached.
+    async fn hear_refusals(self: Rc<Self>, socket: Arc<HintingSocket>) {
+        while let Ok(address) = socket.refused().await {
+            let refused = |port: &LinkPort| port.connection.remote_address() == address;
+            let links = self.links.borrow();
+            let links: Vec<LinkId> =
+                links.iter().filter(|(_, port)| refused(port)).map(|(link, _)| *link).collect();
+            for link in links {
+                self.tell(Event::LinkRefused { link });
+            }
+        }
+    }
+
     async fn accept(self: Rc<Self>) {
-        let handshakes = std::sync::Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         while let Some(incoming) = self.endpoint.accept().await {
             let Ok(permit) = handshakes.clone().try_acquire_owned() else {
                 if incoming.may_retry() {

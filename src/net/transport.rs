@@ -8,10 +8,11 @@
 //! its neighbours at their next packet that it has forgotten them, instead of leaving them to the idle timeout.
 
 use super::error::ErrorKind;
+use super::socket::{HintingSocket, SocketRuntime};
 use crate::proto::crypto::Key;
 use aws_lc_rs::hmac;
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -214,11 +215,11 @@ pub fn bind(
     node_secret: &Key,
 ) -> Result<quinn::Endpoint, BindError> {
     let socket = open_socket(listen, settings.socket_buffer_bytes)?;
+    let socket = HintingSocket::new(socket).map_err(|source| BindError { address: listen, source })?;
     bind_socket(socket, server, settings, node_secret)
 }
 
-/// As [`bind`], on a socket of [`open_socket`]: for who wants to keep a second handle on it, such as a reader of its
-/// error queue.
+/// As [`bind`], on a socket of [`open_socket`]: for who wants to hear of peers that it can't reach.
 ///
 /// # Errors
 /// [`BindError`] if the socket can't be used.
@@ -226,7 +227,7 @@ pub fn bind(
 /// # Panics
 /// Outside of a tokio runtime.
 pub fn bind_socket(
-    socket: UdpSocket,
+    socket: Arc<HintingSocket>,
     server: Option<quinn::ServerConfig>,
     settings: &TransportSettings,
     node_secret: &Key,
@@ -234,7 +235,7 @@ pub fn bind_socket(
     let address = socket.local_addr().map_err(|source| BindError { address: ANY, source })?;
     let config = endpoint_config(settings, node_secret, address);
     let server = server.map(|server| server_config(server, settings));
-    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+    quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(SocketRuntime))
         .map_err(|source| BindError { address, source })
 }
 
@@ -249,6 +250,7 @@ pub fn bind_client(settings: &TransportSettings, node_secret: &Key) -> Result<qu
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     let socket = open_socket(both, settings.socket_buffer_bytes)
         .or_else(|_| open_socket(ANY, settings.socket_buffer_bytes))?;
+    let socket = HintingSocket::new(socket).map_err(|source| BindError { address: both, source })?;
     bind_socket(socket, None, settings, node_secret)
 }
 

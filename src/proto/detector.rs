@@ -33,6 +33,10 @@ pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Nobody is content with less than this.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Probes are answered no faster than this.
+const MIN_ANSWER_INTERVAL: Duration = Duration::from_millis(1);
+/// What a peer gets beside a round trip to show that an ICMP error was not about it.
+const REFUSAL_GRACE: Duration = Duration::from_millis(2);
 /// Intervals without a sign of life that are never suspicious.
 const FLOOR_INTERVALS: u32 = 3;
 /// Heartbeats that must lack the echo before a peer counts as deaf.
@@ -183,6 +187,9 @@ impl Detector {
         }
         self.note_arrival(heartbeat.sequence, now);
         self.note_wish(heartbeat.wanted_us, now);
+        if heartbeat.probe {
+            self.answer(now);
+        }
         self.note_echo(heartbeat, slept, now);
     }
 
@@ -192,18 +199,34 @@ impl Detector {
         self.clear(Fault::Silent);
     }
 
-    /// Takes a hint that the peer is gone (an ICMP error, which anybody may forge): it is probed at once and at the pace
-    /// of a busy link, and is suspect unless it is heard within a round trip and two intervals.
+    /// Takes a hint that the peer is gone (somebody found it wanting): it is probed at once and at the pace of a busy
+    /// link, and is suspect unless it is heard within a round trip and two intervals.
     pub fn on_hint(&mut self, now: Time) {
-        if self.inbound.hint_at.is_some() {
-            return;
-        }
-        self.inbound.hint_at = Some(Time::MAX);
-        if let Some(interval) = self.interval() {
+        if self.inbound.hint_at.is_none()
+            && let Some(interval) = self.hinted(now)
+        {
             self.inbound.hint_at = Some(now + self.round_trip() + interval * 2);
-            self.repace(now);
-            self.outbound.next_at = now;
         }
+    }
+
+    /// Takes an ICMP error: nobody has the peer's port, or no way leads to its host. Anybody may forge that, so it only
+    /// makes less patient: the peer is probed at once, and suspect unless it is heard within a round trip and a moment.
+    pub fn on_refusal(&mut self, now: Time) {
+        let patience = (self.round_trip() + REFUSAL_GRACE) * (1 + self.doubt.score);
+        let soon = now + patience;
+        let is_known = self.inbound.hint_at.is_some_and(|at| at <= soon);
+        if !is_known && self.hinted(now).is_some() {
+            self.inbound.hint_at = Some(soon);
+        }
+    }
+
+    /// The peer is doubtful: probes it. Returns the interval at which it is to be heard from now on, if at all.
+    fn hinted(&mut self, now: Time) -> Option<Duration> {
+        self.inbound.hint_at = Some(Time::MAX);
+        let interval = self.interval()?;
+        self.repace(now);
+        self.outbound.next_at = now;
+        Some(interval)
     }
 
     /// The next thing to do or to know, if any. To be called after every input and at [`Detector::poll_timeout`], until
@@ -347,6 +370,7 @@ impl Detector {
             heard: self.inbound.sequence,
             heard_ago_us: self.inbound.beat_at.map_or(0, |at| micros(now.since(at))),
             wanted_us: wanted.map_or(0, micros),
+            probe: self.inbound.hint_at.is_some(),
         }))
     }
 
@@ -364,6 +388,12 @@ impl Detector {
         if let (Some(sent), Some(every)) = (self.outbound.sent_at, self.send_interval()) {
             self.outbound.next_at = self.outbound.next_at.min((sent + every).max(now));
         }
+    }
+
+    /// The next heartbeat does not wait, unless one has only just left.
+    fn answer(&mut self, now: Time) {
+        let at = self.outbound.sent_at.map_or(now, |sent| (sent + MIN_ANSWER_INTERVAL).max(now));
+        self.outbound.next_at = self.outbound.next_at.min(at);
     }
 
     fn note_echo(&mut self, heartbeat: &Heartbeat, slept: bool, now: Time) {

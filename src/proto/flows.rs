@@ -276,6 +276,7 @@ impl Flows {
                 self.prepare_peer(peer, now, actions);
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
+            Event::LinkRefused { link } => self.links.refused(link, now, actions),
             Event::ConnectFailed { peer } => {
                 let first = self.links.connect_failed(peer, now);
                 self.news.push(News::PeerUnreachable { node: peer, first });

@@ -283,7 +283,7 @@ pub enum Control {
     },
 }
 
-/// One datagram. Sent both ways at each end's own pace and answered by nothing: each carries the echo of the last.
+/// One datagram. Sent both ways at each end's own pace; each carries the echo of the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Counts the sender's heartbeats on this link.
@@ -294,6 +294,8 @@ pub struct Heartbeat {
     pub heard_ago_us: u32,
     /// At what interval the sender wants to hear from its peer, in microseconds.
     pub wanted_us: u32,
+    /// Whether the sender doubts that its peer lives: this one is answered at once.
+    pub probe: bool,
 }
 
 #[cfg(test)]
@@ -323,7 +325,7 @@ mod tests {
         assert_eq!(codec::to_bytes(&close), [2, 4, 3, 1, 2, 1, 2]);
         let ok = AttachOk { backward_start: 1, backward_fin: Some(2), forward_ack: 3 };
         assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
-        let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000 };
-        assert_eq!(codec::to_bytes(&beat), [1, 2, 3, 251, 0x10, 0x27]);
+        let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000, probe: true };
+        assert_eq!(codec::to_bytes(&beat), [1, 2, 3, 251, 0x10, 0x27, 1]);
     }
 }

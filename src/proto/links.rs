@@ -385,6 +385,14 @@ impl Links {
         }
     }
 
+    /// The network says that the peer at the end of `link` can't be reached.
+    pub fn refused(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detector.on_refusal(now);
+            self.judge(id, now, actions);
+        }
+    }
+
     /// A heartbeat came over `link`.
     pub fn heartbeat(&mut self, id: LinkId, heartbeat: &Heartbeat, now: Time, actions: &mut Vec<Action>) {
         if let Some(link) = self.links.get_mut(&id) {

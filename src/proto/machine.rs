@@ -53,6 +53,11 @@ pub enum Event {
         /// The connection.
         link: LinkId,
     },
+    /// The network says that the peer can't be reached. It may be mistaken, or lie.
+    LinkRefused {
+        /// The connection.
+        link: LinkId,
+    },
     /// [`Action::Connect`] came to nothing.
     ConnectFailed {
         /// Who was dialled.

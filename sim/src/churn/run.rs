@@ -96,6 +96,7 @@ fn settings(options: &Options) -> Settings {
             jitter_percent: 0,
             loss_ppm: 0,
             bandwidth: options.bandwidth,
+            refusals: false,
         },
         fidelity: options.fidelity,
         flows,

@@ -143,6 +143,7 @@ fn settings(seed: u64, dice: &mut Dice) -> Settings {
         jitter_percent: if dice.percent(60) { dice.within(0, 60) } else { 0 },
         loss_ppm: if dice.percent(50) { dice.below(30_000) } else { 0 },
         bandwidth: if dice.percent(60) { 125_000 << dice.below(8) } else { 0 },
+        refusals: seed.is_multiple_of(2),
     };
     let mut flows = FlowsConfig::default();
     if dice.percent(40) {

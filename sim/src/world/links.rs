@@ -233,6 +233,23 @@ impl World {
         }
     }
 
+    /// A packet came for a process that is no more: its sender may hear of that.
+    pub(super) fn refuse(&mut self, conn: u32, side: Side) {
+        let Some(this) = self.conn(conn).filter(|_| self.network.weather.refusals) else { return };
+        let (here, there) = (this.end(side).node, this.end(1 - side).node);
+        if self.network.way(here, there) == Way::Open && !self.network.is_lost(&mut self.dice) {
+            let at = self.now + self.network.travel(here, there, &mut self.dice);
+            self.schedule(at, Happening::Refused { conn, side: 1 - side });
+        }
+    }
+
+    pub(super) fn refused(&mut self, conn: u32, side: Side) {
+        let node = self.conn(conn).map(|this| this.end(side)).filter(|end| end.stage == Stage::Up);
+        if let Some(node) = node.map(|end| end.node) {
+            self.tell(node, Event::LinkRefused { link: link_id(conn, side) });
+        }
+    }
+
     // ---- ending ----
 
     pub(super) fn disconnect(&mut self, link: LinkId) {

@@ -2,9 +2,10 @@
 
 use super::load::Progress;
 use super::report::Screen;
+use crate::cli::chain::Chain;
 use crate::cli::stage::Relays;
 use crate::cli::{Exit, Failure};
-use crate::endpoint::{FlowEvent, Hop};
+use crate::endpoint::FlowEvent;
 use crate::proto::id::FlowId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -41,54 +42,6 @@ pub(super) enum Repair {
     Rebuilt,
 }
 
-/// A flow's chain, as its events tell it.
-#[derive(Debug, Default)]
-pub(super) struct Chain {
-    hops: Vec<Hop>,
-    failovers: u32,
-}
-
-impl Chain {
-    pub(super) fn hops(&self) -> &[Hop] {
-        &self.hops
-    }
-
-    fn apply(&mut self, event: &FlowEvent) {
-        match event {
-            FlowEvent::Chain { hops, .. } | FlowEvent::BackupReplaced { hops, .. } => {
-                self.hops.clone_from(hops);
-            }
-            FlowEvent::Rebuilt { hops, .. } => {
-                self.hops.clone_from(hops);
-                self.failovers += 1;
-            }
-            FlowEvent::Rerouted { hop, to, .. } => {
-                self.failovers += 1;
-                if let Some(hop) = self.hops.get_mut(usize::from(*hop).wrapping_sub(1)) {
-                    hop.backup.take_if(|backup| backup == to);
-                    hop.primary.clone_from(to);
-                }
-            }
-            FlowEvent::Closed { .. } => {}
-        }
-    }
-
-    fn primary(&self, hop: u8) -> Option<&str> {
-        self.hops.get(usize::from(hop).checked_sub(1)?).map(|hop| hop.primary.as_str())
-    }
-
-    fn carries(&self, relay: &str) -> bool {
-        self.hops.iter().any(|hop| hop.primary == relay)
-    }
-
-    /// The first hop without a primary and a backup that run.
-    fn unprotected(&self, runs: impl Fn(&str) -> bool) -> Option<usize> {
-        let protected =
-            |hop: &Hop| runs(&hop.primary) && hop.backup.as_ref().is_some_and(|backup| runs(backup));
-        self.hops.iter().position(|hop| !protected(hop)).map(|place| place + 1)
-    }
-}
-
 /// Kills relays of one flow. See the module's documentation.
 pub(super) struct Killer<'a> {
     flow: FlowId,
@@ -116,7 +69,7 @@ impl<'a> Killer<'a> {
     /// Waits until the flow's chain is known.
     pub(super) async fn chain(&mut self) -> Result<&Chain, Failure> {
         let deadline = Instant::now() + REPAIR_TIMEOUT;
-        while self.chain.hops.is_empty() {
+        while self.chain.hops().is_empty() {
             if self.event(deadline).await?.is_none() {
                 return Err(Failure::new(Exit::Failed, "the flow was opened, but no event tells its chain"));
             }
@@ -132,7 +85,7 @@ impl<'a> Killer<'a> {
             let start = Instant::now();
             let delay = Duration::from_millis(self.rng.random_range(0..=MAX_DELAY_MS));
             while self.event(start + delay).await?.is_some() {}
-            let hops = u32::try_from(self.chain.hops.len()).unwrap_or(1).max(1);
+            let hops = u32::try_from(self.chain.hops().len()).unwrap_or(1).max(1);
             let hop = u8::try_from((number - 1) % hops + 1).unwrap_or(1);
             let kill = self.kill(hop).await?;
             self.screen.killed(number, kills, &kill);
@@ -152,7 +105,7 @@ impl<'a> Killer<'a> {
                 self.chain.apply(&event);
             }
         }
-        self.chain.failovers
+        self.chain.failovers()
     }
 
     async fn kill(&mut self, hop: u8) -> Result<Kill, Failure> {

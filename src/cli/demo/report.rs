@@ -1,7 +1,8 @@
 //! What a person sees: progress, a line a kill, and the summary.
 
-use super::killer::{Chain, Kill, Repair};
+use super::killer::{Kill, Repair};
 use super::load::Progress;
+use crate::cli::chain::Chain;
 use crate::cli::pattern::Faults;
 use crate::cli::size::Size;
 use hdrhistogram::Histogram;

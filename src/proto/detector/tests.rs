@@ -315,7 +315,8 @@ fn traffic_is_a_sign_of_life_but_does_not_hide_deafness() {
 #[test]
 fn wishes_of_the_peer_are_served_within_bounds() {
     let mut detector = Detector::new(Config::default(), HANDSHAKE, at(0));
-    let wish = |sequence, wanted_us| Heartbeat { sequence, heard: 0, heard_ago_us: 0, wanted_us };
+    let wish =
+        |sequence, wanted_us| Heartbeat { sequence, heard: 0, heard_ago_us: 0, wanted_us, probe: false };
     while detector.poll(at(0)).is_some() {}
     detector.on_heartbeat(&wish(1, 20_000), at(1));
     while detector.poll(at(1)).is_some() {}
@@ -332,9 +333,9 @@ fn switched_off_it_judges_nothing_and_serves_the_peer() {
     assert_eq!((detector.poll(at(0)), detector.poll_timeout()), (None, None));
     detector.on_hint(at(0));
     assert_eq!(detector.poll(at(9_000_000)), None);
-    let wish = Heartbeat { sequence: 1, heard: 0, heard_ago_us: 0, wanted_us: 20_000 };
+    let wish = Heartbeat { sequence: 1, heard: 0, heard_ago_us: 0, wanted_us: 20_000, probe: false };
     detector.on_heartbeat(&wish, at(9_000_000));
-    let answer = Heartbeat { sequence: 1, heard: 1, heard_ago_us: 0, wanted_us: 0 };
+    let answer = Heartbeat { sequence: 1, heard: 1, heard_ago_us: 0, wanted_us: 0, probe: false };
     assert_eq!(detector.poll(at(9_000_000)), Some(Outcome::SendHeartbeat(answer)));
     assert_eq!(detector.poll_timeout(), Some(at(9_000_020)));
 }
@@ -345,7 +346,10 @@ fn an_echo_of_what_was_never_sent_is_no_evidence() {
     detector.set_busy(true, at(0));
     for n in 1..400 {
         let now = at(n * 10);
-        detector.on_heartbeat(&Heartbeat { sequence: n, heard: n + 100, heard_ago_us: 0, wanted_us: 0 }, now);
+        detector.on_heartbeat(
+            &Heartbeat { sequence: n, heard: n + 100, heard_ago_us: 0, wanted_us: 0, probe: false },
+            now,
+        );
         while detector.poll(now).is_some() {}
     }
     assert_eq!(detector.rtt(), None);
@@ -354,19 +358,24 @@ fn an_echo_of_what_was_never_sent_is_no_evidence() {
 
 #[test]
 fn a_hint_makes_it_probe_and_decide_soon() {
-    for dead in [false, true] {
-        let mut world = World::new(Pace::Auto, MS / 2);
-        world.run(SECOND * 12);
-        if dead {
-            world.kill(1);
+    let kinds: [(fn(&mut Detector, Time), Duration); 2] =
+        [(Detector::on_hint, MS * 30), (Detector::on_refusal, MS * 5)];
+    for (hint, within) in kinds {
+        for (dead, busy) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut world =
+                if busy { World::busy(Pace::Auto, MS / 2) } else { World::new(Pace::Auto, MS / 2) };
+            world.run(SECOND * 12);
+            if dead {
+                world.kill(1);
+            }
+            let hinted = world.now;
+            hint(&mut world.ends[0], hinted);
+            world.poll(0);
+            world.run(SECOND);
+            let suspect = world.first(0, Outcome::Suspect);
+            assert_eq!(suspect.is_some(), dead, "a living peer answers a probe at once");
+            assert!(suspect.is_none_or(|at| at.since(hinted) <= within), "{suspect:?} {hinted:?}");
         }
-        let hinted = world.now;
-        world.ends[0].on_hint(hinted);
-        world.poll(0);
-        world.run(SECOND);
-        let suspect = world.first(0, Outcome::Suspect);
-        assert_eq!(suspect.is_some(), dead);
-        assert!(suspect.is_none_or(|at| at.since(hinted) <= MS * 30));
     }
 }
 
@@ -375,18 +384,21 @@ enum Input {
     Heartbeat(Heartbeat),
     Traffic,
     Hint,
+    Refusal,
     Busy(bool),
     Nothing,
 }
 
 fn input() -> impl Strategy<Value = Input> {
-    let heartbeat = (0..20u32, 0..20u32, any::<u32>(), prop_oneof![Just(0), Just(10_000), any::<u32>()]);
+    let heartbeat =
+        (0..20u32, 0..20u32, any::<u32>(), prop_oneof![Just(0), Just(10_000), any::<u32>()], any::<bool>());
     prop_oneof![
-        heartbeat.prop_map(|(sequence, heard, heard_ago_us, wanted_us)| {
-            Input::Heartbeat(Heartbeat { sequence, heard, heard_ago_us, wanted_us })
+        heartbeat.prop_map(|(sequence, heard, heard_ago_us, wanted_us, probe)| {
+            Input::Heartbeat(Heartbeat { sequence, heard, heard_ago_us, wanted_us, probe })
         }),
         Just(Input::Traffic),
         Just(Input::Hint),
+        Just(Input::Refusal),
         any::<bool>().prop_map(Input::Busy),
         Just(Input::Nothing),
     ]
@@ -406,6 +418,7 @@ proptest! {
                 Input::Heartbeat(heartbeat) => detector.on_heartbeat(&heartbeat, now),
                 Input::Traffic => detector.on_traffic(now),
                 Input::Hint => detector.on_hint(now),
+                Input::Refusal => detector.on_refusal(now),
                 Input::Busy(busy) => detector.set_busy(busy, now),
                 Input::Nothing => {}
             }

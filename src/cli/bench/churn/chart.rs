@@ -39,7 +39,7 @@ pub(super) fn draw(path: &Path, args: &Args, outcome: &Outcome) -> Result<(), Fa
             marks: departures(&outcome.churn),
         },
     ];
-    plot::draw(path, &caption, outcome.churn.seconds, &charts)
+    plot::draw(path, &caption, ("seconds", outcome.churn.seconds), &charts)
 }
 
 fn line(phase: &Phase, paced: bool, name: String, colour: plotters::style::RGBColor) -> Series {

@@ -1,0 +1,377 @@
+//! `hopline bench failover`: how long data pauses when a relay of its chain fails or leaves, on real processes.
+//!
+//! One flow carries data at a steady rate, both ways, while one relay after the other meets with the same misfortune. Its
+//! two ends are threads of this process, so that one clock times both. Beside each pause stands the longest one of the
+//! moments before it, when nothing was wrong: on a busy machine that is what pauses are to be compared with.
+
+mod report;
+mod stream;
+
+use super::{Exit, Failure};
+use crate::cli::chain::Chain;
+use crate::cli::plot::{self, Chart, Series, Shape};
+use crate::cli::signals;
+use crate::cli::size::Size;
+use crate::cli::stage::{Process, Relays, Stage};
+use crate::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Options};
+use crate::net::entropy;
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use report::{Outcome, Run};
+use rustix::process::Signal;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use stream::Stream;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+const TARGET: &str = "sink";
+/// How long a repair, a new backup, or the flow's last words may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing is done before each fault, in milliseconds: at random, so that faults meet heartbeats at any phase.
+const CALM_MS: std::ops::RangeInclusive<u64> = 100..=200;
+
+/// What happens to a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Cause {
+    /// SIGKILL
+    Kill,
+    /// SIGSTOP, and SIGCONT when the flow has gone on
+    Freeze,
+    /// SIGTERM
+    Drain,
+}
+
+/// A hop of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    Any,
+    Hop(u8),
+}
+
+/// Which way the pauses are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Way {
+    Forward,
+    Backward,
+    Both,
+}
+
+/// How long data pauses when a relay of its chain is killed, frozen or drained.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hopline bench failover --cause kill --runs 100
+  hopline bench failover --cause freeze --hop 2 --direction forward
+  hopline bench failover --cause drain --json | jq .gap_ms
+  hopline bench failover --cause kill --plot cdf.svg
+
+Exit code 0 only if not one byte was lost, duplicated or reordered.")]
+pub(super) struct Args {
+    /// What happens to a relay
+    #[arg(long, value_enum, default_value = "kill")]
+    cause: Cause,
+    /// How often
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    runs: u32,
+    /// To the relay of which hop: a number, or any for a random one each time
+    #[arg(long, default_value = "any", value_name = "HOP", value_parser = place)]
+    hop: Where,
+    /// Which way the pauses are looked at; data goes both ways
+    #[arg(long, value_enum, default_value = "both")]
+    direction: Way,
+    /// Relays on the flow's chain
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    hops: u8,
+    /// Relays in the pool; at least two more than hops
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+    relays: u32,
+    /// What the flow carries a second, each way
+    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
+    rate: Size,
+    /// What data and moments follow from; random by default
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Draw which share of the pauses was how long at most
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Keep the processes' logs in this directory, with details
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
+}
+
+fn place(text: &str) -> Result<Where, String> {
+    match text.parse() {
+        _ if text == "any" => Ok(Where::Any),
+        Ok(hop) if hop >= 1 => Ok(Where::Hop(hop)),
+        _ => Err("write a hop's number, or any".to_owned()),
+    }
+}
+
+impl Args {
+    fn check(&self) -> Result<(), Failure> {
+        let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+        let least = u32::from(self.hops) + 2;
+        if self.relays < least {
+            return usage(format!(
+                "--relays {} is too few for --hops {}: at least {least}",
+                self.relays, self.hops
+            ));
+        }
+        match self.hop {
+            Where::Hop(hop) if hop > self.hops => {
+                usage(format!("--hop {hop} is beyond --hops {}", self.hops))
+            }
+            Where::Hop(_) | Where::Any => Ok(()),
+        }
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    args.check()?;
+    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
+    let stage = Stage::new(args.logs.as_deref())?;
+    let performed = tokio::select! {
+        performed = perform(&args, seed, &stage) => performed,
+        interrupted = signals::interrupted() => Err(interrupted?),
+    };
+    let outcome = performed.map_err(|failure| failure.at(format!("bench failover with --seed {seed}")))?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", outcome.to_json(&args)?)?;
+    } else {
+        outcome.print_table(&args, &mut out)?;
+    }
+    if let Some(path) = &args.plot {
+        draw(path, &args, &outcome)?;
+    }
+    if outcome.is_clean() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
+    ))
+}
+
+/// The cumulative distribution of pauses, with and without a fault.
+fn draw(path: &std::path::Path, args: &Args, outcome: &Outcome) -> Result<(), Failure> {
+    let curve = |name: &str, colour, mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
+        let share = |n: u32| 100.0 * f64::from(n) / f64::from(count.max(1));
+        let points = times.into_iter().zip(1..).flat_map(|(at, n)| [(at, share(n - 1)), (at, share(n))]);
+        Series { name: name.to_owned(), colour, shape: Shape::Line, points: points.collect() }
+    };
+    let series = vec![
+        curve("around the fault", plot::BLUE, outcome.gaps()),
+        curve("without a fault", plot::GREY, outcome.calm()),
+    ];
+    let end = outcome.gaps().into_iter().chain(outcome.calm()).fold(1.0, f64::max);
+    let chart = Chart { label: "% of the runs".to_owned(), series, marks: Vec::new() };
+    let caption = format!("hopline bench failover --cause {}: longest pause", args.cause.name());
+    plot::draw(path, &caption, ("milliseconds", end), &[chart])
+}
+
+async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
+    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
+    let ready = bootstrap.ready().await?;
+    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
+        return Err(bootstrap.failure("gave no ticket"));
+    };
+    let relays = Relays::start(stage, ticket, args.relays).await?;
+    let ours: crate::net::ticket::Ticket =
+        ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
+    let options = |name: &str| Options { name: Some(name.to_owned()), hops: args.hops, ..Options::default() };
+    let target = Endpoint::join(ours.clone(), options("target")).await?;
+    let mut listener = target.listen(TARGET).await?;
+    let origin = Endpoint::join(ours, options("origin")).await?;
+    let events = origin.events();
+    let flow = origin.open(TARGET).await?;
+    let bench = Bench {
+        args,
+        rng: StdRng::seed_from_u64(seed),
+        relays,
+        events,
+        chain: Chain::default(),
+        forward: Arc::new(Stream::new("forward", seed)),
+        backward: Arc::new(Stream::new("backward", !seed)),
+    };
+    let outcome = tokio::select! {
+        outcome = bench.run(seed, flow, &mut listener) => outcome,
+        failure = bootstrap.death() => Err(failure),
+    };
+    origin.shutdown().await;
+    target.shutdown().await;
+    outcome
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    rng: StdRng,
+    relays: Relays<'a>,
+    events: Receiver<FlowEvent>,
+    chain: Chain,
+    forward: Arc<Stream>,
+    backward: Arc<Stream>,
+}
+
+impl Bench<'_> {
+    async fn run(
+        mut self,
+        seed: u64,
+        flow: Flow,
+        listener: &mut crate::endpoint::Listener,
+    ) -> Result<Outcome, Failure> {
+        let stop = CancellationToken::new();
+        let (forward, backward) = (self.forward.clone(), self.backward.clone());
+        let at_origin = end(flow, forward.clone(), backward.clone(), self.args.rate.0, stop.clone());
+        let at_origin = tokio::spawn(at_origin);
+        // A flow reaches its target with the first byte.
+        let Some(Incoming::Flow(flow)) = timeout(PATIENCE, listener.next()).await.ok().flatten() else {
+            return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
+        };
+        let at_target = tokio::spawn(end(flow, backward, forward, self.args.rate.0, stop.clone()));
+        let mut runs = Vec::new();
+        for number in 1..=self.args.runs {
+            let run = self.one().await?;
+            tracing::debug!(number, ?run, "one more");
+            runs.push(run);
+        }
+        stop.cancel();
+        let mut faults = crate::cli::pattern::Faults::default();
+        for end in [at_origin, at_target] {
+            let ended = timeout(PATIENCE, end).await.map_err(|_| lost("the flow did not end"))?;
+            faults = faults + ended.map_err(std::io::Error::other)??;
+        }
+        let bytes = self.forward.sent() + self.backward.sent();
+        Ok(Outcome { seed, runs, faults, bytes })
+    }
+
+    /// Lets it happen to one relay.
+    async fn one(&mut self) -> Result<Run, Failure> {
+        self.protected().await?;
+        self.longest();
+        let calm = Instant::now() + Duration::from_millis(self.rng.random_range(CALM_MS));
+        while self.event(calm).await?.is_some() {}
+        let hop = match self.args.hop {
+            Where::Hop(hop) => hop,
+            Where::Any => self.rng.random_range(1..=self.args.hops),
+        };
+        let name = self.chain.primary(hop).unwrap_or_default().to_owned();
+        let mut relay = self.relays.take(&name).ok_or_else(|| lost("no relay runs where one should"))?;
+        let calm = self.longest();
+        match self.args.cause {
+            Cause::Kill => relay.kill()?,
+            Cause::Freeze => relay.signal(Signal::STOP)?,
+            Cause::Drain => relay.terminate()?,
+        }
+        let (noticed_by, repair) = self.repaired(&name, hop).await?;
+        let sent = [self.forward.sent(), self.backward.sent()];
+        let arrived =
+            async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
+        timeout(PATIENCE, arrived).await.map_err(|_| lost("no data came any more"))?;
+        let gap = self.longest();
+        self.restore(relay).await?;
+        Ok(Run { hop, noticed_by, gap, repair, calm })
+    }
+
+    /// The longest pause since this was called last, in the directions that count.
+    fn longest(&self) -> Duration {
+        let (forward, backward) = (self.forward.take_longest(), self.backward.take_longest());
+        match self.args.direction {
+            Way::Forward => forward,
+            Way::Backward => backward,
+            Way::Both => forward.max(backward),
+        }
+    }
+
+    async fn restore(&mut self, mut relay: Process) -> Result<(), Failure> {
+        match self.args.cause {
+            Cause::Kill => {}
+            Cause::Freeze => {
+                relay.signal(Signal::CONT)?;
+                self.relays.put_back(relay);
+                return Ok(());
+            }
+            Cause::Drain => relay.success(PATIENCE).await?,
+        }
+        self.relays.add().await?;
+        Ok(())
+    }
+
+    /// Waits until the flow no longer goes over `relay`; what its prev said of that.
+    async fn repaired(
+        &mut self,
+        relay: &str,
+        at: u8,
+    ) -> Result<(Option<&'static str>, Option<Duration>), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut noticed = (None, None);
+        while self.chain.carries(relay) {
+            match self.event(deadline).await? {
+                Some(FlowEvent::Rerouted { hop, cause, gap_ms, .. }) if hop == at => {
+                    noticed = (Some(cause), Some(Duration::from_secs_f64(gap_ms.max(0.0) / 1000.0)));
+                }
+                Some(_) => {}
+                None => return Err(lost("nobody took over")),
+            }
+        }
+        Ok(noticed)
+    }
+
+    /// Waits until every hop has a primary and a backup that run.
+    async fn protected(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let hop = self.chain.unprotected(|relay| self.relays.runs(relay));
+            if hop.is_none() && !self.chain.hops().is_empty() {
+                return Ok(());
+            }
+            if self.event(deadline).await?.is_none() {
+                return Err(lost("a hop has had no backup that runs for too long"));
+            }
+        }
+    }
+
+    /// The next event; `None` if none comes until the deadline.
+    async fn event(&mut self, deadline: Instant) -> Result<Option<FlowEvent>, Failure> {
+        match timeout_at(deadline, self.events.recv()).await {
+            Err(_) => Ok(None),
+            Ok(Ok(FlowEvent::Closed { complete: false, .. })) => Err(lost("the flow broke")),
+            Ok(Ok(event)) => {
+                self.chain.apply(&event);
+                Ok(Some(event))
+            }
+            Ok(Err(RecvError::Lagged(missed))) => Err(lost(&format!("{missed} events were missed"))),
+            Ok(Err(RecvError::Closed)) => Err(lost("the origin's node ended")),
+        }
+    }
+}
+
+fn lost(what: &str) -> Failure {
+    Failure::new(
+        Exit::FlowLost,
+        format!("{what}; this is a bug: run it again with --logs DIR, and report it"),
+    )
+}
+
+/// One end of the flow: sends one stream, and takes the other.
+async fn end(
+    flow: Flow,
+    sends: Arc<Stream>,
+    takes: Arc<Stream>,
+    rate: u64,
+    stop: CancellationToken,
+) -> std::io::Result<crate::cli::pattern::Faults> {
+    let (mut reader, mut writer) = tokio::io::split(flow);
+    let (_, faults) = tokio::try_join!(sends.send(&mut writer, rate, &stop), takes.receive(&mut reader))?;
+    tracing::debug!(took = takes.name, "all of it");
+    reader.unsplit(writer).finished().await?;
+    Ok(faults)
+}

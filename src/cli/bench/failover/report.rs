@@ -1,0 +1,140 @@
+//! What came of all runs, for people and for scripts.
+
+use super::{Args, Cause};
+use crate::cli::Failure;
+use crate::cli::pattern::Faults;
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+/// The longest pause that is told apart from longer ones: an hour, in microseconds.
+const LONGEST_US: u64 = 3_600_000_000;
+const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
+
+/// One relay's misfortune, and what came of it.
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) hop: u8,
+    /// What showed it; `None` if the origin went on over another chain.
+    pub(super) noticed_by: Option<&'static str>,
+    /// The longest pause of data around it, in the directions that were asked for.
+    pub(super) gap: Duration,
+    /// From the relay's last sign of life to its successor's answer, as its prev saw it.
+    pub(super) repair: Option<Duration>,
+    /// The longest pause just before, when nothing was wrong.
+    pub(super) calm: Duration,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) seed: u64,
+    pub(super) runs: Vec<Run>,
+    pub(super) faults: Faults,
+    pub(super) bytes: u64,
+}
+
+impl Outcome {
+    pub(super) fn is_clean(&self) -> bool {
+        self.faults == Faults::default()
+    }
+
+    pub(super) fn gaps(&self) -> Vec<f64> {
+        self.runs.iter().map(|run| ms(run.gap)).collect()
+    }
+
+    pub(super) fn calm(&self) -> Vec<f64> {
+        self.runs.iter().map(|run| ms(run.calm)).collect()
+    }
+
+    fn noticed_by(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for run in &self.runs {
+            *counts.entry(run.noticed_by.unwrap_or("rebuilt by the origin")).or_default() += 1;
+        }
+        counts
+    }
+
+    pub(super) fn print_table(&self, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+        let cause = args.cause.name();
+        writeln!(out, "{} runs: {cause} a relay of {} hops, seed {}", self.runs.len(), args.hops, self.seed)?;
+        let mut row = |what: &str, times: &[Duration]| -> Result<(), Failure> {
+            let histogram = histogram(times)?;
+            let values = QUANTILES.map(|(name, q)| format!("{name} {:.1}", quantile(&histogram, q)));
+            Ok(writeln!(out, "{what:<46} {}", values.join("   "))?)
+        };
+        let all = |of: fn(&Run) -> Duration| self.runs.iter().map(of).collect::<Vec<_>>();
+        row("longest pause without a fault, ms", &all(|run| run.calm))?;
+        row("longest pause around the fault, ms", &all(|run| run.gap))?;
+        let repairs: Vec<Duration> = self.runs.iter().filter_map(|run| run.repair).collect();
+        row("last sign of life to the next relay's answer, ms", &repairs)?;
+        for hop in 1..=args.hops {
+            let of_hop: Vec<Duration> =
+                self.runs.iter().filter(|run| run.hop == hop).map(|run| run.gap).collect();
+            if !of_hop.is_empty() {
+                row(&format!("  pause, hop {hop} ({} runs)", of_hop.len()), &of_hop)?;
+            }
+        }
+        let noticed: Vec<String> =
+            self.noticed_by().iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+        writeln!(out, "noticed by: {}", noticed.join(", "))?;
+        let Faults { lost, duplicated, reordered } = self.faults;
+        writeln!(out, "{} bytes: lost {lost}, duplicated {duplicated}, reordered {reordered}", self.bytes)?;
+        Ok(())
+    }
+
+    pub(super) fn to_json(&self, args: &Args) -> Result<Value, Failure> {
+        let summary = |times: Vec<Duration>| -> Result<Value, Failure> {
+            let histogram = histogram(&times)?;
+            Ok(QUANTILES
+                .map(|(name, q)| (name.to_owned(), json!(quantile(&histogram, q))))
+                .into_iter()
+                .collect())
+        };
+        let all = |of: fn(&Run) -> Duration| self.runs.iter().map(of).collect::<Vec<_>>();
+        let Faults { lost, duplicated, reordered } = self.faults;
+        Ok(json!({
+            "cause": args.cause.name(),
+            "runs": self.runs.len(),
+            "hops": args.hops,
+            "seed": self.seed,
+            "bytes": self.bytes,
+            "lost": lost,
+            "duplicated": duplicated,
+            "reordered": reordered,
+            "no_fault_ms": summary(all(|run| run.calm))?,
+            "gap_ms": summary(all(|run| run.gap))?,
+            "repair_ms": summary(self.runs.iter().filter_map(|run| run.repair).collect())?,
+            "noticed_by": self.noticed_by(),
+        }))
+    }
+}
+
+impl Cause {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Freeze => "freeze",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+fn histogram(times: &[Duration]) -> Result<Histogram<u64>, Failure> {
+    let mut histogram = Histogram::new_with_bounds(1, LONGEST_US, 3)
+        .map_err(|error| Failure::new(crate::cli::Exit::Failed, error.to_string()))?;
+    for time in times {
+        histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    }
+    Ok(histogram)
+}
+
+fn quantile(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    ms(Duration::from_micros(histogram.value_at_quantile(quantile)))
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

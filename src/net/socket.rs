@@ -1,0 +1,253 @@
+//! The UDP socket under a QUIC endpoint, and what the network says about the peers behind it.
+//!
+//! When a datagram can't be delivered (nobody has the port any more, the host is gone), an ICMP message comes back.
+//! quinn takes no notice of those. With `IP_RECVERR` Linux keeps them in the socket's error queue, each with the address
+//! that was to be reached (ip(7)): [`HintingSocket::refused`] yields these addresses. Anybody can forge an ICMP message, so they
+//! are hints, never proof. Elsewhere than on Linux there are none.
+//!
+//! An error in the queue also fails the next system call on the socket, whomever that concerns: it is simply repeated.
+
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+use tokio::io::Interest;
+
+/// How often a system call that failed for what happened to another datagram is repeated.
+const MAX_REPEATS: usize = 16;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct HintingSocket {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+}
+
+impl HintingSocket {
+    /// Takes over a non-blocking socket.
+    ///
+    /// # Errors
+    /// Whatever the operating system has against it.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(socket: UdpSocket) -> io::Result<Arc<Self>> {
+        queue::enable(&socket);
+        let state = UdpSocketState::new((&socket).into())?;
+        Ok(Arc::new(Self { io: tokio::net::UdpSocket::from_std(socket)?, state }))
+    }
+
+    /// The address that a datagram could not be delivered to, as soon as there is one.
+    ///
+    /// # Errors
+    /// If the socket can't be waited for; there will be no more then.
+    pub async fn refused(&self) -> io::Result<SocketAddr> {
+        loop {
+            self.io.ready(Interest::ERROR).await?;
+            if let Ok(address) = self.io.try_io(Interest::ERROR, || queue::take(&self.io)) {
+                return Ok(address);
+            }
+        }
+    }
+}
+
+impl AsyncUdpSocket for HintingSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller { socket: self, waiting: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.io.try_io(Interest::WRITABLE, || {
+            for _ in 0..MAX_REPEATS {
+                match self.state.try_send((&self.io).into(), transmit) {
+                    Err(error) if is_about_another(&error) => {}
+                    // What the system refuses to send is lost, as any datagram may be.
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Ok(()),
+                    result => return result,
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.io.poll_recv_ready(cx))?;
+            let received =
+                self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta));
+            if let Ok(count) = received {
+                return Poll::Ready(Ok(count));
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+/// Whether a system call failed for a former datagram's sake.
+fn is_about_another(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable)
+}
+
+type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+/// Waits for room in the socket's send buffer.
+struct Poller {
+    socket: Arc<HintingSocket>,
+    waiting: Option<Waiting>,
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket = self.socket.clone();
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(async move { socket.io.writable().await }));
+        let result = ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(result)
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").finish_non_exhaustive()
+    }
+}
+
+/// tokio's, with sockets of this kind.
+#[derive(Debug)]
+pub(super) struct SocketRuntime;
+
+impl Runtime for SocketRuntime {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        TokioRuntime.spawn(future);
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        Ok(HintingSocket::new(socket)?)
+    }
+
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod queue {
+    use nix::cmsg_space;
+    use nix::libc::{sock_extended_err, sockaddr_in6};
+    use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
+    use nix::sys::socket::{MsgFlags, SockaddrStorage, recvmsg, setsockopt};
+    use std::io::{self, IoSliceMut};
+    use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+    use std::os::fd::AsRawFd;
+
+    /// Without it there are no hints: nothing else is lost.
+    pub(super) fn enable(socket: &UdpSocket) {
+        let v4 = setsockopt(socket, Ipv4RecvErr, &true);
+        let v6 = setsockopt(socket, Ipv6RecvErr, &true);
+        if let (Err(error), Err(_)) = (v4, v6) {
+            tracing::debug!(%error, "the system does not tell which peers are unreachable");
+        }
+    }
+
+    /// The next address in the queue that could not be reached.
+    pub(super) fn take(socket: &tokio::net::UdpSocket) -> io::Result<SocketAddr> {
+        // The datagram itself comes back too; nobody wants it.
+        let mut datagram = [IoSliceMut::new(&mut [])];
+        let mut control = cmsg_space!(sock_extended_err, sockaddr_in6);
+        let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+        let message =
+            recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut datagram, Some(&mut control), flags)?;
+        let address = message.address.as_ref();
+        let v4 = address
+            .and_then(SockaddrStorage::as_sockaddr_in)
+            .map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+        let v6 = address
+            .and_then(SockaddrStorage::as_sockaddr_in6)
+            .map(|v6| SocketAddr::from((v6.ip(), v6.port())));
+        let unknown = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        Ok(v4.or(v6).unwrap_or(unknown))
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod queue {
+    use std::io;
+    use std::net::{SocketAddr, UdpSocket};
+
+    pub(super) const fn enable(_: &UdpSocket) {}
+
+    pub(super) fn take(_: &tokio::net::UdpSocket) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::transport;
+    use std::time::Duration;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_port_that_nobody_has_is_reported_and_other_datagrams_still_leave() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let any: SocketAddr = any.parse().unwrap();
+            let socket = HintingSocket::new(transport::open_socket(any, 0).unwrap()).unwrap();
+            let nobody = {
+                let gone = UdpSocket::bind(any).unwrap();
+                gone.local_addr().unwrap()
+            };
+            let peer = UdpSocket::bind(any).unwrap();
+            peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let transmit = |destination| Transmit {
+                destination,
+                ecn: None,
+                contents: b"hello",
+                segment_size: None,
+                src_ip: None,
+            };
+            socket.io.writable().await.unwrap();
+            for _ in 0..10 {
+                socket.try_send(&transmit(nobody)).unwrap();
+                socket.try_send(&transmit(peer.local_addr().unwrap())).unwrap();
+            }
+            let refused = tokio::time::timeout(Duration::from_secs(5), socket.refused());
+            assert_eq!(refused.await.unwrap().unwrap(), nobody);
+            let mut buffer = [0; 16];
+            for _ in 0..10 {
+                assert_eq!(peer.recv(&mut buffer).unwrap(), 5, "every datagram to the living arrives");
+            }
+        }
+    }
+}
