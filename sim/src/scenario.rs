@@ -65,7 +65,13 @@ fn quiet(seed: u64, relays: usize, flows: usize) -> Plan {
     Plan {
         settings: Settings {
             seed,
-            weather: Weather { delay: (MS / 10, MS / 2), jitter_percent: 20, loss_ppm: 0, bandwidth: 0, refusals: true },
+            weather: Weather {
+                delay: (MS / 10, MS / 2),
+                jitter_percent: 20,
+                loss_ppm: 0,
+                bandwidth: 0,
+                refusals: true,
+            },
             fidelity: Fidelity::Full,
             flows: FlowsConfig::default(),
             bootstrap: bootstrap::Config::default(),

@@ -70,6 +70,10 @@ pub struct TransportSettings {
     pub mtu: u16,
     /// What to ask the operating system for as the socket's buffers, in bytes each way; 0 leaves them as they are.
     pub socket_buffer_bytes: usize,
+    /// What a sender may have under way before it has learned anything of the path, in bytes. A flow that fails over
+    /// replays what was not acked over a link that has only carried heartbeats so far: with the 14,720 bytes of RFC 9002 its
+    /// last packet would wait for the delayed acknowledgement of those before it, 25 ms.
+    pub initial_window_bytes: u64,
     /// How a sender finds its pace.
     pub congestion: Congestion,
 }
@@ -88,6 +92,7 @@ impl Default for TransportSettings {
             initial_rtt: Duration::from_millis(100),
             mtu: MAX_MTU,
             socket_buffer_bytes: 8 << 20,
+            initial_window_bytes: 128 << 10,
             congestion: Congestion::Cubic,
         }
     }
@@ -144,11 +149,23 @@ pub enum Congestion {
 }
 
 impl Congestion {
-    fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+    fn factory(self, initial_window: u64) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
-            Self::Cubic => Arc::new(CubicConfig::default()),
-            Self::NewReno => Arc::new(NewRenoConfig::default()),
-            Self::Bbr => Arc::new(BbrConfig::default()),
+            Self::Cubic => {
+                let mut config = CubicConfig::default();
+                config.initial_window(initial_window);
+                Arc::new(config)
+            }
+            Self::NewReno => {
+                let mut config = NewRenoConfig::default();
+                config.initial_window(initial_window);
+                Arc::new(config)
+            }
+            Self::Bbr => {
+                let mut config = BbrConfig::default();
+                config.initial_window(initial_window);
+                Arc::new(config)
+            }
         }
     }
 }
@@ -173,7 +190,7 @@ pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
         .keep_alive_interval(settings.keep_alive)
         .initial_rtt(settings.initial_rtt)
         .mtu_discovery_config(Some(discovery))
-        .congestion_controller_factory(settings.congestion.factory());
+        .congestion_controller_factory(settings.congestion.factory(settings.initial_window_bytes));
     Arc::new(config)
 }
 

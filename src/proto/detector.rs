@@ -210,12 +210,21 @@ impl Detector {
     }
 
     /// Takes an ICMP error: nobody has the peer's port, or no way leads to its host. Anybody may forge that, so it only
-    /// makes less patient: the peer is probed at once, and suspect unless it is heard within a round trip and a moment.
+    /// makes less patient: the peer is probed at once, and suspect unless it is heard within a round trip and a moment; the
+    /// moment is not granted once another error has come after the probe.
     pub fn on_refusal(&mut self, now: Time) {
-        let patience = (self.round_trip() + REFUSAL_GRACE) * (1 + self.doubt.score);
-        let soon = now + patience;
+        let first = *self.inbound.refused_at.get_or_insert(now);
+        let probed = self.outbound.sent_at.filter(|sent| now > first && *sent >= first);
+        let (since, patience) = match (probed, self.rtt) {
+            (Some(probed), Some(rtt)) => (probed, rtt.mean),
+            _ => (now, self.round_trip() + REFUSAL_GRACE),
+        };
+        let soon = (since + patience * (1 + self.doubt.score)).max(now);
         let is_known = self.inbound.hint_at.is_some_and(|at| at <= soon);
-        if !is_known && self.hinted(now).is_some() {
+        if is_known {
+            return;
+        }
+        if probed.is_some() || self.hinted(now).is_some() {
             self.inbound.hint_at = Some(soon);
         }
     }

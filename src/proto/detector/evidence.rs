@@ -23,6 +23,8 @@ pub(super) struct Inbound {
     pub(super) excused: Duration,
     /// When a hint (see [`Detector::on_hint`]) comes true unless something is heard.
     pub(super) hint_at: Option<Time>,
+    /// When the network said, for the first time since something was heard, that the peer can't be reached.
+    pub(super) refused_at: Option<Time>,
 }
 
 impl Inbound {
@@ -35,6 +37,7 @@ impl Inbound {
             asked_at: now,
             excused: Duration::ZERO,
             hint_at: None,
+            refused_at: None,
         }
     }
 
@@ -43,6 +46,7 @@ impl Inbound {
         self.heard_at = now;
         self.excused = Duration::ZERO;
         self.hint_at = None;
+        self.refused_at = None;
     }
 
     /// A heartbeat came, newer than all before.

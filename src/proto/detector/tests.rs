@@ -358,9 +358,9 @@ fn an_echo_of_what_was_never_sent_is_no_evidence() {
 
 #[test]
 fn a_hint_makes_it_probe_and_decide_soon() {
-    let kinds: [(fn(&mut Detector, Time), Duration); 2] =
-        [(Detector::on_hint, MS * 30), (Detector::on_refusal, MS * 5)];
-    for (hint, within) in kinds {
+    type Hint = fn(&mut Detector, Time);
+    let (hint, refusal): (Hint, Hint) = (Detector::on_hint, Detector::on_refusal);
+    for (hint, within) in [(hint, MS * 30), (refusal, MS * 5)] {
         for (dead, busy) in [(false, false), (true, false), (false, true), (true, true)] {
             let mut world =
                 if busy { World::busy(Pace::Auto, MS / 2) } else { World::new(Pace::Auto, MS / 2) };
