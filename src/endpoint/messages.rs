@@ -132,17 +132,42 @@ async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) -> std::io::Res
             }
         }
         outgoing.close();
-        drain(outgoing, &waiting, &mut writer).await?;
+        drain(&mut outgoing, &waiting, &mut writer).await?;
         drop(waiting);
-        writer.shutdown().await
+        Ok(writer.shutdown().await?)
     };
     let read = read_receipts(reader, untaken);
-    tokio::try_join!(write, read).map(|_| ())
+    match tokio::try_join!(write, read) {
+        Ok(_) => Ok(()),
+        Err(End::Broken(error)) => Err(error),
+        Err(End::Refused(mut receipts)) => {
+            // First nobody may queue another message here: whoever learns of the refusal and sends again gets a new flow.
+            outgoing.close();
+            receipts.extend(std::iter::from_fn(|| outgoing.try_recv().ok()).map(|message| message.receipt));
+            for receipt in receipts {
+                let _ = receipt.send(Verdict::Refused);
+            }
+            Err(std::io::ErrorKind::ConnectionRefused.into())
+        }
+    }
+}
+
+/// Why a flow of messages ended early.
+enum End {
+    Broken(std::io::Error),
+    /// With the receipts of messages that had left.
+    Refused(Vec<oneshot::Sender<Verdict>>),
+}
+
+impl From<std::io::Error> for End {
+    fn from(error: std::io::Error) -> Self {
+        Self::Broken(error)
+    }
 }
 
 /// What had been queued before the flow closed is sent all the same.
 async fn drain(
-    mut outgoing: mpsc::Receiver<Outgoing>,
+    outgoing: &mut mpsc::Receiver<Outgoing>,
     waiting: &mpsc::Sender<oneshot::Sender<Verdict>>,
     writer: &mut BufWriter<WriteHalf<Flow>>,
 ) -> std::io::Result<()> {
@@ -163,7 +188,7 @@ async fn write_message(writer: &mut BufWriter<WriteHalf<Flow>>, payload: &Bytes)
 async fn read_receipts(
     mut reader: ReadHalf<Flow>,
     mut untaken: mpsc::Receiver<oneshot::Sender<Verdict>>,
-) -> std::io::Result<()> {
+) -> Result<(), End> {
     let mut taken = 0;
     let mut counter = [0; 8];
     let mut next = VecDeque::new();
@@ -171,17 +196,15 @@ async fn read_receipts(
         let count = u64::from_be_bytes(counter);
         if count == REFUSED {
             untaken.close();
-            while let Some(receipt) = next.pop_front().or_else(|| untaken.try_recv().ok()) {
-                let _ = receipt.send(Verdict::Refused);
-            }
-            return Err(std::io::ErrorKind::ConnectionRefused.into());
+            next.extend(std::iter::from_fn(|| untaken.try_recv().ok()));
+            return Err(End::Refused(next.into()));
         }
         while taken < count {
             if next.is_empty() {
                 next.extend(untaken.recv().await);
             }
             let Some(receipt) = next.pop_front() else {
-                return Err(std::io::Error::other("a receipt for a message that was not sent"));
+                return Err(std::io::Error::other("a receipt for a message that was not sent").into());
             };
             let _ = receipt.send(Verdict::Taken);
             taken += 1;
@@ -190,7 +213,7 @@ async fn read_receipts(
     if untaken.is_closed() && untaken.is_empty() {
         Ok(())
     } else {
-        Err(std::io::ErrorKind::UnexpectedEof.into())
+        Err(End::Broken(std::io::ErrorKind::UnexpectedEof.into()))
     }
 }
 

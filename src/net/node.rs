@@ -278,9 +278,10 @@ impl<M: Machine + 'static> Node<M> {
     async fn hear_refusals(self: Rc<Self>, socket: Arc<HintingSocket>) {
         while let Ok(address) = socket.refused().await {
             let refused = |port: &LinkPort| port.connection.remote_address() == address;
-            let links = self.links.borrow();
-            let links: Vec<LinkId> =
-                links.iter().filter(|(_, port)| refused(port)).map(|(link, _)| *link).collect();
+            let links: Vec<LinkId> = {
+                let links = self.links.borrow();
+                links.iter().filter(|(_, port)| refused(port)).map(|(link, _)| *link).collect()
+            };
             for link in links {
                 self.tell(Event::LinkRefused { link });
             }
