@@ -14,4 +14,5 @@ mod churn;
 mod failover;
 mod messages;
 mod misuse;
+mod pauses;
 mod secrecy;
