@@ -4,6 +4,7 @@ mod bench;
 mod bootstrap;
 mod chain;
 mod demo;
+mod duration;
 mod failure;
 mod join;
 mod listen;

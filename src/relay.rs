@@ -74,7 +74,7 @@ pub struct Relay {
     id: NodeId,
     address: SocketAddr,
     state: watch::Receiver<State>,
-    leave: oneshot::Sender<()>,
+    drain: oneshot::Sender<Duration>,
 }
 
 /// Whether the bootstrap has the relay in its pool.
@@ -83,6 +83,7 @@ enum State {
     Starting,
     Enrolled,
     Refused(Refusal),
+    Drained,
     Ended,
 }
 
@@ -96,7 +97,7 @@ impl Relay {
         let membership = coordinator.membership();
         let id = membership.node_id();
         let name = options.name.clone().unwrap_or_else(|| id.short());
-        let (leave, left) = oneshot::channel();
+        let (drain, to_drain) = oneshot::channel();
         let (told, state) = watch::channel(State::Starting);
         let build = {
             let name = name.clone();
@@ -104,7 +105,15 @@ impl Relay {
                 let (parts, address) = parts(&options, name, coordinator, &membership, told.clone())?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
-                    let _ = left.await;
+                    if let Ok(patience) = to_drain.await {
+                        node.with(|machine, now, actions| machine.drain(now, actions));
+                        let mut state = told.subscribe();
+                        let drained = state.wait_for(|state| *state == State::Drained);
+                        if tokio::time::timeout(patience, drained).await.is_err() {
+                            let left = node.flows(|flows| flows.len());
+                            tracing::warn!(flows = left, "leaving, though not every flow has gone elsewhere");
+                        }
+                    }
                     node.with(|machine, now, actions| machine.leave(now, actions));
                     tokio::time::sleep(LAST_WORDS).await;
                     let _ = told.send(State::Ended);
@@ -113,7 +122,7 @@ impl Relay {
             }
         };
         let address = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
-        Ok(Self { name, id, address, state, leave })
+        Ok(Self { name, id, address, state, drain })
     }
 
     /// What listings call it.
@@ -145,9 +154,9 @@ impl Relay {
         }
     }
 
-    /// Leaves the pool and ends; the flows that it carries go on over their backups.
-    pub async fn leave(mut self) {
-        let _ = self.leave.send(());
+    /// Takes no new flows, waits until those that it carries have gone elsewhere, but not longer than `patience`, and ends.
+    pub async fn drain(mut self, patience: Duration) {
+        let _ = self.drain.send(patience);
         let _ = self.state.wait_for(|state| *state == State::Ended).await;
     }
 }
@@ -196,6 +205,10 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         Notice::Enrolled => {
             tracing::info!("in the pool");
             told.send_if_modified(|state| std::mem::replace(state, State::Enrolled) == State::Starting);
+        }
+        Notice::Drained => {
+            tracing::info!("carries no flow any more");
+            let _ = told.send(State::Drained);
         }
         Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not in the pool; trying on"),
         Notice::EnrolmentRefused { refusal } => {

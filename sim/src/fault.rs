@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-/// How long a relay that leaves has for its last words.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a relay that leaves has to have its flows moved.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Whom a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

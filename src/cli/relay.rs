@@ -6,6 +6,7 @@ use crate::relay::{Options, Relay};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Join a network's pool and carry flows until told to stop.
 #[derive(Debug, clap::Args)]
@@ -38,6 +39,9 @@ pub(super) struct Args {
     /// How many flows it is willing to carry
     #[arg(long, env = "HOPLINE_CAPACITY", default_value_t = 1000, value_name = "FLOWS")]
     capacity: u32,
+    /// How long to wait at SIGTERM or Ctrl-C until every flow has gone over to other relays
+    #[arg(long, env = "HOPLINE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = super::duration::parse)]
+    drain_timeout: Duration,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -56,12 +60,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     tokio::select! {
         refused = relay.enrolled() => {
             if let Err(refusal) = refused {
-                relay.leave().await;
+                relay.drain(Duration::ZERO).await;
                 return Err(refusal.into());
             }
         }
         () = signals::shutdown() => {
-            relay.leave().await;
+            relay.drain(Duration::ZERO).await;
             return Ok(());
         }
     }
@@ -72,6 +76,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         "addr": relay.address().to_string(),
     }));
     signals::shutdown().await;
-    relay.leave().await;
+    relay.drain(args.drain_timeout).await;
     Ok(())
 }

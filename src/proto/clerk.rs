@@ -127,6 +127,11 @@ impl<Own> Clerk<Own> {
         }
     }
 
+    /// This node is to be given nothing new.
+    pub(super) fn drain(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        self.enrol(enrolment::Event::Drain, flows, now, actions);
+    }
+
     /// Gives the lease up.
     pub(super) fn leave(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
         self.enrol(enrolment::Event::Shutdown, flows, now, actions);

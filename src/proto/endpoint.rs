@@ -344,7 +344,7 @@ impl Endpoint {
                     }
                     self.attachment_lost(node, now, actions);
                 }
-                News::PeerGone(node) => self.attachment_lost(node, now, actions),
+                News::PeerGone(node) | News::PeerDraining(node) => self.attachment_lost(node, now, actions),
                 News::PeerUp(_) => self.attach(now, actions),
                 News::Ended(flow) => {
                     self.open.remove(&flow);

@@ -10,13 +10,14 @@
 
 mod attach;
 mod dial;
+mod drain;
 mod next_hop;
 mod records;
 mod rights;
 mod settle;
 mod traffic;
 
-use super::frame::{CloseCode, Control};
+use super::frame::{CloseCode, Control, Reroute};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::lane::Violation;
 use super::links::{Arrival, LinkNews, Links, LinksConfig};
@@ -118,6 +119,8 @@ pub enum News {
     PeerSuspect(NodeId),
     /// A neighbour that was suspect is heard again.
     PeerRecovered(NodeId),
+    /// A neighbour will leave.
+    PeerDraining(NodeId),
     /// A hop of an origin's flow has no backup left.
     WantsBackup {
         /// The flow.
@@ -177,6 +180,9 @@ struct Flow {
     fruitless: Option<dial::Fruitless>,
     /// Who was last said to serve each hop of this origin's flow.
     serving: BTreeMap<u8, NodeId>,
+    /// What was last said of each hop's repair, until a newer record shows that the origin knows: told again to a new prev, as
+    /// the one before may have died with it.
+    reroutes: BTreeMap<u8, Reroute>,
     /// Relays that failed this origin's flow, and when, the latest last: no plan shall name them again soon.
     failed: VecDeque<(Time, NodeId)>,
 }
@@ -186,6 +192,8 @@ struct Flow {
 pub struct Flows {
     me: NodeId,
     is_target: bool,
+    /// Whether this node will leave: it takes no new flows.
+    draining: bool,
     config: FlowsConfig,
     ring: KeyRing,
     links: Links,
@@ -208,6 +216,7 @@ impl Flows {
         Self {
             me,
             is_target,
+            draining: false,
             links: Links::new(me, config.links.clone()),
             config,
             ring: KeyRing::default(),
@@ -272,8 +281,12 @@ impl Flows {
                     self.link_down(old, now, actions);
                 }
                 self.news.push(News::PeerUp(peer));
+                if self.draining {
+                    actions.push(Action::Control { link, control: Control::Draining });
+                }
                 self.dial_waiting(peer, now, actions);
                 self.prepare_peer(peer, now, actions);
+                self.move_to(peer, now, actions);
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::LinkRefused { link } => self.links.refused(link, now, actions),
@@ -318,6 +331,7 @@ impl Flows {
                 self.backup_wanted(LegId::new(link, leg), wish, now, actions)
             }
             Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
+            Control::Draining => self.links.draining(link),
         }
     }
 
@@ -387,16 +401,20 @@ impl Flows {
 
     fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.links.take_news() {
-            let (LinkNews::Suspect(link) | LinkNews::Recovered(link)) = news;
+            let (LinkNews::Suspect(link) | LinkNews::Recovered(link) | LinkNews::Draining(link)) = news;
             let Some(peer) = self.links.peer(link) else { continue };
-            if news == LinkNews::Suspect(link) {
-                self.leave_link(link, now, actions);
-                self.news.push(News::PeerSuspect(peer));
-                self.want_backups(peer, now, actions);
-            } else {
-                self.news.push(News::PeerRecovered(peer));
+            let news = match news {
+                LinkNews::Suspect(_) => News::PeerSuspect(peer),
+                LinkNews::Recovered(_) => News::PeerRecovered(peer),
+                LinkNews::Draining(_) => News::PeerDraining(peer),
+            };
+            if news == News::PeerRecovered(peer) {
                 self.dial_recovered(peer, now, actions);
+            } else {
+                self.leave_link(link, now, actions);
+                self.want_backups(peer, now, actions);
             }
+            self.news.push(news);
         }
     }
 
@@ -452,6 +470,7 @@ impl Flow {
             route_attempts: 0,
             fruitless: None,
             serving: BTreeMap::new(),
+            reroutes: BTreeMap::new(),
             failed: VecDeque::new(),
         }
     }

@@ -281,6 +281,9 @@ pub enum Control {
         /// The record of the hop after it.
         next: Box<Record>,
     },
+    /// The sender will leave: it takes no new flows, and those that it carries are to go on over others. Until they do, it
+    /// serves them.
+    Draining,
 }
 
 /// One datagram. Sent both ways at each end's own pace; each carries the echo of the last.

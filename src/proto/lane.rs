@@ -62,6 +62,8 @@ pub struct Lane {
     received: u64,
     fin: Option<u64>,
     incoming: Option<u64>,
+    /// Where the in-leg is that is being left, and still brings bytes.
+    fading: Option<u64>,
     outgoing: Option<Cursor>,
 }
 
@@ -150,17 +152,42 @@ impl Lane {
         self.incoming = None;
     }
 
+    /// The in-leg is being left for another: until [`Lane::detach_fading`] both bring bytes.
+    pub fn fade_in(&mut self) {
+        self.fading = self.incoming.take();
+    }
+
+    /// The in-leg that was being left is gone.
+    pub fn detach_fading(&mut self) {
+        self.fading = None;
+    }
+
     /// The next bytes of the in-leg; those that were received before are dropped.
     ///
     /// # Errors
     /// [`Violation`] if they lie beyond the direction's end or there is no in-leg.
     pub fn push(&mut self, bytes: Bytes) -> Result<(), Violation> {
         let start = self.incoming.ok_or(Violation::NotAttached)?;
+        self.incoming = Some(self.take_in(start, bytes)?);
+        Ok(())
+    }
+
+    /// The same for the in-leg that is being left.
+    ///
+    /// # Errors
+    /// As [`Lane::push`].
+    pub fn push_fading(&mut self, bytes: Bytes) -> Result<(), Violation> {
+        let start = self.fading.ok_or(Violation::NotAttached)?;
+        self.fading = Some(self.take_in(start, bytes)?);
+        Ok(())
+    }
+
+    /// Takes what came at `start`, which is at most `received`; returns where it ends.
+    fn take_in(&mut self, start: u64, bytes: Bytes) -> Result<u64, Violation> {
         let end = start + bytes.len() as u64;
         if let Some(fin) = self.fin.filter(|fin| end > *fin) {
             return Err(Violation::PastFin { end, fin });
         }
-        self.incoming = Some(end);
         if end > self.received {
             let known = usize::try_from(self.received - start).unwrap_or(usize::MAX);
             let known = if planted::broken(Law::Dedup) { 0 } else { known };
@@ -168,7 +195,7 @@ impl Lane {
             self.received = end;
             self.count_fin();
         }
-        Ok(())
+        Ok(end)
     }
 
     /// The direction ends at `offset`.

@@ -47,6 +47,8 @@ pub enum Standing {
     Up,
     /// There is no link yet.
     Absent,
+    /// A link is up, but the peer will leave.
+    Draining,
     /// The peer has been silent for too long.
     Suspect,
     /// It could not be dialled the last time, or was found dead.
@@ -60,6 +62,8 @@ pub enum LinkNews {
     Suspect(LinkId),
     /// It is as good as before.
     Recovered(LinkId),
+    /// Its peer will leave: move what goes over this link in peace.
+    Draining(LinkId),
 }
 
 /// A connection that has just come up.
@@ -87,6 +91,7 @@ struct Link {
     next_leg: u32,
     retired: bool,
     suspect: bool,
+    draining: bool,
 }
 
 #[derive(Debug)]
@@ -151,6 +156,7 @@ impl Links {
     pub fn standing(&self, peer: NodeId) -> Standing {
         match self.active.get(&peer).and_then(|link| self.links.get(link)) {
             Some(link) if link.suspect => Standing::Suspect,
+            Some(link) if link.draining => Standing::Draining,
             Some(_) => Standing::Up,
             None if self.wishes.get(&peer).is_some_and(|wish| wish.failures > 0) => Standing::Failed,
             None => Standing::Absent,
@@ -190,7 +196,8 @@ impl Links {
         }
         let detector = Detector::new(self.config.detector, rtt, now);
         let next_leg = u32::from(!dialed);
-        let link = Link { peer, boot, dialed, detector, legs: 0, next_leg, retired: false, suspect: false };
+        let (retired, suspect, draining) = (false, false, false);
+        let link = Link { peer, boot, dialed, detector, legs: 0, next_leg, retired, suspect, draining };
         self.links.insert(id, link);
         let superseded = self.choose_active(id, peer, actions);
         self.judge(id, now, actions);
@@ -391,6 +398,21 @@ impl Links {
             link.detector.on_refusal(now);
             self.judge(id, now, actions);
         }
+    }
+
+    /// The peer at the end of `link` says that it will leave.
+    pub fn draining(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id).filter(|link| !link.draining) {
+            link.draining = true;
+            self.news.push(LinkNews::Draining(id));
+        }
+    }
+
+    /// All links, in the order in which they came up.
+    pub fn ids(&self) -> Vec<LinkId> {
+        let mut ids: Vec<LinkId> = self.links.keys().copied().collect();
+        ids.sort_unstable();
+        ids
     }
 
     /// A heartbeat came over `link`.

@@ -204,6 +204,8 @@ pub enum DisconnectReason {
 /// Something worth telling.
 #[derive(Clone, Debug)]
 pub enum Notice {
+    /// A relay that drains carries no flow any more.
+    Drained,
     /// The node got its first lease, or got one back.
     Enrolled,
     /// The bootstrap refused what the node offers, and will go on refusing.

@@ -3,7 +3,7 @@
 use super::clerk::{Clerk, ClerkConfig};
 use super::flows::{Flows, FlowsConfig, News};
 use super::id::NodeId;
-use super::machine::{Action, Event, Machine};
+use super::machine::{Action, Event, Machine, Notice};
 use super::rpc::Offer;
 use super::time::Time;
 use std::convert::Infallible;
@@ -18,18 +18,36 @@ pub struct Relay {
     flows: Flows,
     clerk: Clerk<Infallible>,
     offer: Offer,
+    stage: Stage,
+}
+
+/// How far a relay has got with its leaving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    Draining,
+    Drained,
 }
 
 impl Relay {
     /// A relay that will offer this to the bootstrap.
     #[must_use]
     pub fn new(me: NodeId, flows: FlowsConfig, clerk: ClerkConfig, offer: Offer) -> Self {
-        Self { flows: Flows::new(me, false, flows), clerk: Clerk::new(clerk), offer }
+        let (flows, clerk) = (Flows::new(me, false, flows), Clerk::new(clerk));
+        Self { flows, clerk, offer, stage: Stage::Serving }
     }
 
     /// Starts to ask for a lease.
     pub fn start(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.clerk.offer(self.offer.clone(), &mut self.flows, now, actions);
+    }
+
+    /// Takes no new flows, and has those that it carries moved elsewhere: [`Notice::Drained`] says when that is done.
+    pub fn drain(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.clerk.drain(&mut self.flows, now, actions);
+        self.flows.drain(actions);
+        self.stage = Stage::Draining;
+        self.catch_up(now, actions);
     }
 
     /// Leaves: the bootstrap is told, and every flow's prev goes on over its backup at once.
@@ -56,12 +74,17 @@ impl Relay {
                     self.clerk.revive(now);
                 }
                 News::PeerGone(_)
+                | News::PeerDraining(_)
                 | News::PeerUp(_)
                 | News::PeerUnreachable { first: false, .. }
                 | News::Ended(_)
                 | News::WantsBackup { .. }
                 | News::WantsRoute(_) => {}
             }
+        }
+        if self.stage == Stage::Draining && self.flows.is_empty() {
+            self.stage = Stage::Drained;
+            actions.push(Action::Notify(Notice::Drained));
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Splice {
     prev: Option<LegId>,
     next: Option<LegId>,
     next_answered: bool,
+    /// The leg that was next before it was left in peace: what it still brings is taken.
+    fading: Option<LegId>,
     /// The epoch that prev had when next was dialled.
     next_epoch: Epoch,
     forward: Lane,
@@ -79,6 +81,7 @@ impl Splice {
             prev: None,
             next: None,
             next_answered: false,
+            fading: None,
             next_epoch: Epoch::ORIGIN,
             forward: Lane::starting_at(forward),
             backward: Lane::starting_at(backward),
@@ -157,7 +160,7 @@ impl Splice {
             return Attached::Impossible;
         }
         let replaced = self.detach_prev();
-        let forgotten = if doubtful { self.forget(opening) } else { None };
+        let forgotten = if doubtful { self.forget(opening) } else { Vec::new() };
         self.epoch = opening.epoch.clone();
         self.prev = Some(leg);
         if let Some(fin) = opening.forward_fin {
@@ -185,11 +188,11 @@ impl Splice {
     }
 
     /// Law 5: what this relay holds does not fit what its prev holds, so it starts from what prev says.
-    fn forget(&mut self, opening: &Opening) -> Option<LegId> {
-        let next = self.next;
+    fn forget(&mut self, opening: &Opening) -> Vec<LegId> {
+        let legs = self.next.into_iter().chain(self.fading).collect();
         let dials = self.dials;
         *self = Self { dials, ..Self::relay(opening) };
-        next
+        legs
     }
 
     fn detach_prev(&mut self) -> Option<LegId> {
@@ -282,6 +285,28 @@ impl Splice {
         leg
     }
 
+    /// next will leave soon, and another is to be dialled before it does: nothing more is sent to it, but what it still
+    /// brings is taken until it closes. Returns the leg to close as moved, if one was being left already, or next was not
+    /// of use yet.
+    pub fn part_from_next(&mut self) -> Option<LegId> {
+        if !self.next_answered {
+            return self.leave_next();
+        }
+        let older = self.detach_fading();
+        self.fading = self.next.take();
+        self.next_answered = false;
+        self.failed_dials = 0;
+        self.forward.detach_out();
+        self.backward.fade_in();
+        older
+    }
+
+    /// The leg that is being left brings nothing of use any more: it is to be closed as moved.
+    pub fn detach_fading(&mut self) -> Option<LegId> {
+        self.backward.detach_fading();
+        self.fading.take()
+    }
+
     /// A dial failed if nobody answered, and also if whoever answered then found no path: else a relay whose only
     /// reachable next is a dead end would go on dialling it for ever.
     fn detach_next(&mut self, no_path: bool) {
@@ -312,20 +337,22 @@ impl Splice {
     pub fn fed_by(&self, leg: LegId) -> Option<Direction> {
         if self.prev == Some(leg) {
             Some(Direction::Forward)
-        } else if self.next == Some(leg) {
+        } else if self.next == Some(leg) || self.fading == Some(leg) {
             Some(Direction::Backward)
         } else {
             None
         }
     }
 
-    /// The direction that feeds `leg`.
+    /// The direction that feeds `leg`, if it is attached and not being left.
     #[must_use]
     pub fn feeding(&self, leg: LegId) -> Option<Direction> {
-        self.fed_by(leg).map(|direction| match direction {
-            Direction::Forward => Direction::Backward,
-            Direction::Backward => Direction::Forward,
-        })
+        self.acked_by(leg).filter(|_| self.fading != Some(leg))
+    }
+
+    /// The direction whose acks come over `leg`.
+    fn acked_by(&self, leg: LegId) -> Option<Direction> {
+        self.fed_by(leg).map(Direction::opposite)
     }
 
     /// Bytes came over `leg`.
@@ -334,7 +361,11 @@ impl Splice {
     /// [`Violation`] if they lie beyond the end, or the leg is not attached.
     pub fn receive(&mut self, leg: LegId, bytes: Bytes) -> Result<(), Violation> {
         let direction = self.fed_by(leg).ok_or(Violation::NotAttached)?;
-        self.lane_mut(direction).push(bytes)?;
+        if self.fading == Some(leg) {
+            self.backward.push_fading(bytes)?;
+        } else {
+            self.lane_mut(direction).push(bytes)?;
+        }
         if planted::broken(Law::AckWhenTaken) && self.is_sink(direction) {
             let received = self.lane(direction).received();
             self.lane_mut(direction).ack(received);
@@ -365,7 +396,7 @@ impl Splice {
     /// # Errors
     /// [`Violation`] if this node is the direction's source and has not sent that much, or the leg is not attached.
     pub fn ack(&mut self, leg: LegId, offset: u64) -> Result<(), Violation> {
-        let direction = self.feeding(leg).ok_or(Violation::NotAttached)?;
+        let direction = self.acked_by(leg).ok_or(Violation::NotAttached)?;
         let wrong = self.fed_by(leg).filter(|_| planted::broken(Law::AckDirection));
         let direction = wrong.unwrap_or(direction);
         self.check_ack(direction, offset)?;
@@ -402,8 +433,17 @@ impl Splice {
         } else if self.next == Some(leg) {
             self.next_closed(code, winner)
         } else {
-            Ending::Ignored
+            self.fading_closed(leg, winner)
         }
+    }
+
+    /// What closes the leg that is being left may have come over another path than this node's.
+    fn fading_closed(&mut self, leg: LegId, winner: Option<&Epoch>) -> Ending {
+        if self.fading == Some(leg) {
+            self.detach_fading();
+            return winner.map_or(Ending::Ignored, |won| self.yield_to(won).unwrap_or(Ending::Ignored));
+        }
+        Ending::Ignored
     }
 
     fn prev_closed(&mut self, code: CloseCode) -> Ending {
@@ -432,13 +472,9 @@ impl Splice {
             CloseCode::Done | CloseCode::Unknown | CloseCode::Aborted => {
                 Ending::Free(self.free(code, CloseCode::Lost))
             }
-            CloseCode::Stale | CloseCode::Replaced => match winner.filter(|won| self.is_outranked(won)) {
-                Some(won) => {
-                    let freed = self.free(CloseCode::Replaced, CloseCode::Lost);
-                    Ending::Free(Freed { winner: Some(won.clone()), ..freed })
-                }
-                None => Ending::Dial,
-            },
+            CloseCode::Stale | CloseCode::Replaced => {
+                winner.and_then(|won| self.yield_to(won)).unwrap_or(Ending::Dial)
+            }
             CloseCode::Lost
             | CloseCode::Moved
             | CloseCode::NoPath
@@ -446,6 +482,14 @@ impl Splice {
             | CloseCode::Malformed
             | CloseCode::Overloaded => Ending::Dial,
         }
+    }
+
+    /// Frees the flow if another path has won.
+    fn yield_to(&mut self, winner: &Epoch) -> Option<Ending> {
+        self.is_outranked(winner).then(|| {
+            let freed = self.free(CloseCode::Replaced, CloseCode::Lost);
+            Ending::Free(Freed { winner: Some(winner.clone()), ..freed })
+        })
     }
 
     /// Whether `winner` outranks this node's last dial. The origin never yields.
@@ -458,7 +502,8 @@ impl Splice {
 
     /// The flow is over at this node: the legs to close, and with what.
     pub fn free(&mut self, code: CloseCode, down: CloseCode) -> Freed {
-        Freed { code, winner: None, prev: self.detach_prev(), next: self.leave_next(), down }
+        let (prev, next, fading) = (self.detach_prev(), self.leave_next(), self.detach_fading());
+        Freed { code, winner: None, prev, next, fading, down }
     }
 
     // ---- what goes out ----

@@ -26,8 +26,8 @@ const OPENING: Duration = Duration::from_secs(10);
 const LEFT_OVER: Duration = Duration::from_secs(90);
 /// A machine comes back as another relay after this long, at the earliest.
 const BACK_AFTER: Duration = Duration::from_secs(60);
-/// How long a relay that leaves has for its last words.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a relay that leaves has to have its flows moved.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const SAMPLES: u32 = 200;
 
 /// What to run.

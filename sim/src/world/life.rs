@@ -131,17 +131,23 @@ impl World {
         }
     }
 
-    /// A relay leaves in good order: it says goodbye, moves its flows away, and ends.
+    /// A node begins to leave in good order: a relay has its flows moved away.
     pub(crate) fn leave(&mut self, index: NodeIndex) {
-        self.trace.say(self.now, self.nodes.at(index).id, |_| "LEAVES".to_owned());
+        self.trace.say(self.now, self.nodes.at(index).id, |_| "DRAINS".to_owned());
         self.with(index, |role, now, actions| match role {
-            Role::Relay(relay) => relay.leave(now, actions),
+            Role::Relay(relay) => relay.drain(now, actions),
             Role::Endpoint(endpoint) => endpoint.leave(now, actions),
         });
     }
 
-    /// The end of a process that has left: its connections are closed.
+    /// It ends: it says goodbye, and its connections are closed.
     pub(crate) fn finish(&mut self, index: NodeIndex) {
+        self.trace.say(self.now, self.nodes.at(index).id, |_| "LEAVES".to_owned());
+        self.with(index, |role, now, actions| {
+            if let Role::Relay(relay) = role {
+                relay.leave(now, actions);
+            }
+        });
         let conns = self.nodes.at(index).conns.clone();
         for conn in conns {
             let Some(this) = self.conn(conn) else { continue };

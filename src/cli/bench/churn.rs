@@ -12,10 +12,10 @@ mod report;
 mod screen;
 mod watch;
 
-use crate::churn::{Arrivals, Churn, Config, Crowd, Sessions, Spec, ZoneFailures, parse_duration};
+use crate::churn::{Arrivals, Churn, Config, Crowd, Sessions, Spec, ZoneFailures};
 use crate::cli::size::Size;
 use crate::cli::stage::Stage;
-use crate::cli::{Exit, Failure, signals};
+use crate::cli::{Exit, Failure, duration, signals};
 use crate::net::entropy;
 use ends::{Messages, Number, Pair};
 use futures_util::future::try_join_all;
@@ -73,10 +73,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     zones: u16,
     /// The mean time between failures of a whole zone, in the model's time; none without it
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse_positive)]
     zone_every: Option<Duration>,
     /// How long a zone is down, in the model's time
-    #[arg(long, default_value = "1min", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, default_value = "1min", value_name = "DURATION", value_parser = duration::parse_positive)]
     zone_outage: Duration,
     /// So many more relays join within a second at half time
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=500))]
@@ -192,12 +192,6 @@ fn share(text: &str) -> Result<f64, String> {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("write a share between 0 and 1".to_owned()),
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| "write a duration such as 90s, 10min or 2h".to_owned())
 }
 
 /// A histogram of microseconds.

@@ -81,6 +81,7 @@ impl Flows {
                 self.legs.insert(leg, key);
                 self.links.leg_added(leg.link(), now);
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
+                self.repeat_reroutes(key, actions);
                 if let Some(old) = replaced.filter(|_| !planted::broken(Law::ReplacedLegClosed)) {
                     actions.push(explain(old, CloseCode::Replaced, Some(opening.epoch)));
                     self.drop_leg(old, CloseCode::Replaced, now, actions);
@@ -88,7 +89,7 @@ impl Flows {
                         self.links.doubt(old.link(), now, actions);
                     }
                 }
-                if let Some(old) = forgotten {
+                for old in forgotten {
                     self.drop_leg(old, CloseCode::Lost, now, actions);
                 }
                 self.keep_warm(key, now, actions);
@@ -113,7 +114,7 @@ impl Flows {
         if let Some(code) = self.tombstones.get(&key).filter(|_| !planted::broken(Law::Tombstone)) {
             return Err(*code);
         }
-        if self.flows.len() >= self.config.max_flows {
+        if self.flows.len() >= self.config.max_flows || self.draining {
             return Err(CloseCode::Overloaded);
         }
         let splice = if self.is_target {
@@ -142,6 +143,7 @@ impl Flows {
                 self.send_down(key, &late, actions);
                 self.repaired(key, now, actions);
                 self.want_backup(key, now, actions);
+                self.reconsider(key, now, actions);
                 self.settle(key, now, actions);
             }
             Err(violation) if flow.is_origin() => self.misbehaved(leg, violation, now, actions),
@@ -251,7 +253,7 @@ impl Flows {
     }
 
     pub(super) fn free(&mut self, key: FlowKey, freed: Freed, now: Time, actions: &mut Vec<Action>) {
-        let Freed { code, winner, prev, next, down } = freed;
+        let Freed { code, winner, prev, next, fading, down } = freed;
         if let Some(leg) = prev {
             if code.is_explained() {
                 actions.push(explain(leg, code, winner));
@@ -260,6 +262,9 @@ impl Flows {
         }
         if let Some(leg) = next {
             self.drop_leg(leg, down, now, actions);
+        }
+        if let Some(leg) = fading {
+            self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.stop_waiting(key);
         self.flows.remove(&key);

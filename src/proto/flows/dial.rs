@@ -302,7 +302,7 @@ impl Flows {
         self.settle(key, now, actions);
     }
 
-    fn begin_repair(&mut self, key: FlowKey, cause: Cause, since: Time, now: Time) {
+    pub(super) fn begin_repair(&mut self, key: FlowKey, cause: Cause, since: Time, now: Time) {
         if let Some(flow) = self.flows.get_mut(&key)
             && flow.repair.is_none()
             && flow.splice.dials() > 0
@@ -341,9 +341,11 @@ impl Flows {
             };
         };
         let current = flow.next_hop.current_place();
-        // Whoever serves goes on, also if a newer record does not name it.
-        if self.links.peer(next.link()).is_some_and(|node| self.standing(node) < Standing::Suspect) {
-            return;
+        match self.links.peer(next.link()).map(|node| self.standing(node)) {
+            // Whoever serves goes on, also if a newer record does not name it.
+            Some(Standing::Up | Standing::Absent) => return,
+            Some(Standing::Draining) => return self.move_on(key, now, actions),
+            Some(Standing::Suspect | Standing::Failed) | None => {}
         }
         if flow.next_hop.choose(|node| self.standing(node)) != current {
             let since = self.links.last_heard(next.link()).unwrap_or(now);
@@ -386,6 +388,7 @@ impl Flows {
             flow.note_failed(from.node, now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
+        flow.reroutes.insert(reroute.hop, reroute);
         if let Some(prev) = flow.splice.prev() {
             let control = Control::Rerouted { leg: prev.number(), reroute };
             actions.push(Action::Control { link: prev.link(), control });

@@ -188,7 +188,7 @@ impl Flows {
     fn usable(&self, flow: &Flow) -> Vec<NodeId> {
         let is_usable = |(place, candidate): &(usize, &Candidate)| {
             let is_current = flow.next_hop.current_place() == Some(*place);
-            let alive = self.links.standing(candidate.node) < Standing::Suspect && candidate.node != self.me;
+            let alive = self.links.standing(candidate.node) < Standing::Draining && candidate.node != self.me;
             alive && (is_current || !flow.next_hop.has_failed(*place))
         };
         let usable = flow.next_hop.candidates().enumerate().filter(is_usable);
@@ -309,6 +309,9 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
         };
+        if flow.reroutes.insert(reroute.hop, reroute) == Some(reroute) {
+            return;
+        }
         if let Some(prev) = flow.splice.prev() {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
         }
@@ -326,6 +329,21 @@ impl Flows {
             self.news.push(News::WantsBackup { flow: key, hop: reroute.hop, active });
         }
         actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
+    }
+
+    /// prev is another: what the one before was told of repairs may have died with it.
+    pub(super) fn repeat_reroutes(&mut self, key: FlowKey, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let records = flow.rights.records();
+        let is_news = |reroute: &Reroute| {
+            let record = records.iter().find(|record| record.scope.hop == reroute.hop);
+            record.is_some_and(|record| record.scope.version <= reroute.version)
+        };
+        flow.reroutes.retain(|_, reroute| is_news(reroute));
+        let Some(prev) = flow.splice.prev() else { return };
+        for reroute in flow.reroutes.values().copied() {
+            actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
+        }
     }
 
     // ---- the origin's routes ----
@@ -369,9 +387,10 @@ impl Flows {
         flow.note_route(now);
         flow.late_update.clear();
         flow.serving.clear();
-        let left = flow.splice.leave_next();
+        flow.reroutes.clear();
+        let left = [flow.splice.leave_next(), flow.splice.detach_fading()];
         self.tell_chain(key, ChainChange::Rebuilt, actions);
-        if let Some(leg) = left {
+        for leg in left.into_iter().flatten() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.keep_warm(key, now, actions);

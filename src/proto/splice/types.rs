@@ -44,6 +44,15 @@ pub enum Direction {
 impl Direction {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Forward, Self::Backward];
+
+    /// The other one.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Backward,
+            Self::Backward => Self::Forward,
+        }
+    }
 }
 
 /// A node's part in a flow.
@@ -107,8 +116,8 @@ pub enum Attached {
         answer: AttachOk,
         /// The leg that was prev: to be closed as replaced.
         replaced: Option<LegId>,
-        /// The leg that was next, if the splice had to forget what it held (Law 5): to be closed as lost.
-        forgotten: Option<LegId>,
+        /// The legs to what comes next, if the splice had to forget what it held (Law 5): to be closed as lost.
+        forgotten: Vec<LegId>,
     },
     /// A greater epoch (or this one) was accepted before.
     Stale {
@@ -143,6 +152,8 @@ pub struct Freed {
     pub prev: Option<LegId>,
     /// To be closed with `down`.
     pub next: Option<LegId>,
+    /// To be closed as moved: it was being left already.
+    pub fading: Option<LegId>,
     /// Why, as next is told (or the application at the target).
     pub down: CloseCode,
 }

@@ -139,6 +139,9 @@ impl World {
         if self.nodes[dialer].frozen {
             return;
         }
+        if self.dice.one_in(3) {
+            return self.part_in_peace(dialer);
+        }
         let left = self.nodes[dialer].splice.as_mut().and_then(|splice| splice.leave_next());
         let Some(leg) = left.map(index) else { return };
         let next = self.legs[leg].ends[ACCEPTOR];
@@ -154,6 +157,20 @@ impl World {
                 self.legs[leg].ways[DIALER].data_late = self.now + 60;
             }
             _ => self.close(leg, dialer, CloseCode::Moved, None),
+        }
+    }
+
+    /// A dialer's next will leave: another is dialled before it does. It may also leave too early.
+    fn part_in_peace(&mut self, dialer: usize) {
+        let Some(splice) = self.nodes[dialer].splice.as_mut() else { return };
+        let next = splice.next();
+        let older = splice.part_from_next();
+        self.note(format_args!("** {} parts from {next:?}, and drops {older:?}", self.name(dialer)));
+        if let Some(leg) = older {
+            self.close(index(leg), dialer, CloseCode::Moved, None);
+        }
+        if let Some(leg) = next.filter(|leg| older != Some(*leg) && self.dice.one_in(4)) {
+            self.legs[index(leg)].cut(&mut self.dice);
         }
     }
 

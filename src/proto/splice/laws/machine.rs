@@ -166,10 +166,12 @@ impl World {
                     self.count(Event::Replaced);
                     self.close(index(old), at, CloseCode::Replaced, Some(opening.epoch.clone()));
                 }
-                if let Some(next) = forgotten {
+                if !forgotten.is_empty() {
                     self.note(format_args!("{} forgets what it held", self.name(at)));
                     self.count(Event::Forgotten);
-                    self.close(index(next), at, CloseCode::Lost, None);
+                }
+                for leg in forgotten {
+                    self.close(index(leg), at, CloseCode::Lost, None);
                 }
                 self.legs[leg].send(at, Packet::Answer(answer));
             }
@@ -368,6 +370,9 @@ impl World {
         }
         if let Some(next) = freed.next {
             self.close(index(next), node, freed.down, None);
+        }
+        if let Some(fading) = freed.fading {
+            self.close(index(fading), node, CloseCode::Moved, None);
         }
         self.nodes[node].splice = None;
         if node == ORIGIN {

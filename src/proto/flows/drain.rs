@@ -1,0 +1,60 @@
+//! Leaving in peace: a node that drains says so to its neighbours, and serves its flows until each has gone elsewhere.
+//!
+//! The prev of a draining relay makes before it breaks. It dials another candidate while the old leg still stands; what it
+//! has to send goes over the new leg at once, what comes back is taken from both until the old one closes. That happens
+//! when the new path reaches the node after the one that drains, which then closes its leg as replaced. So neither
+//! direction waits for a round trip.
+
+use super::{FlowKey, Flows};
+use crate::proto::frame::{Cause, CloseCode, Control};
+use crate::proto::id::NodeId;
+use crate::proto::links::Standing;
+use crate::proto::machine::Action;
+use crate::proto::time::Time;
+
+impl Flows {
+    /// This node will leave: it takes no new flows, and every neighbour is asked to do without it.
+    pub fn drain(&mut self, actions: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.draining, true) {
+            let links = self.links.ids().into_iter();
+            actions.extend(links.map(|link| Action::Control { link, control: Control::Draining }));
+        }
+    }
+
+    /// next will leave. Goes on over another candidate that a link is up to; if there is none, asks for some, and stays.
+    pub(super) fn move_on(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get(&key) else { return };
+        let chosen = flow.next_hop.choose(|node| self.standing(node));
+        let better = chosen.filter(|place| Some(*place) != flow.next_hop.current_place());
+        let better = better.and_then(|place| flow.next_hop.get(place)).map(|candidate| candidate.node);
+        match better.map(|node| self.standing(node)) {
+            Some(Standing::Up) => self.make_before_break(key, now, actions),
+            // It is dialled already, as all candidates are, and moved to when it is up.
+            Some(Standing::Absent) => {}
+            Some(Standing::Draining | Standing::Suspect | Standing::Failed) | None => {
+                self.want_candidates(key, now, actions);
+            }
+        }
+    }
+
+    fn make_before_break(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        self.begin_repair(key, Cause::Drain, now, now);
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if let Some(leg) = flow.splice.part_from_next() {
+            self.drop_leg(leg, CloseCode::Moved, now, actions);
+        }
+        self.dial(key, now, actions);
+        self.settle(key, now, actions);
+    }
+
+    /// A link to `peer` is up: flows whose next will leave may go on over it.
+    pub(super) fn move_to(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+        for key in self.flows_with(peer) {
+            let next = self.flows.get(&key).and_then(|flow| flow.splice.next());
+            let next = next.and_then(|leg| self.links.peer(leg.link()));
+            if next.is_some_and(|node| self.standing(node) == Standing::Draining) {
+                self.move_on(key, now, actions);
+            }
+        }
+    }
+}
