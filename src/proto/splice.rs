@@ -33,6 +33,8 @@ pub struct Splice {
     prev: Option<LegId>,
     next: Option<LegId>,
     next_answered: bool,
+    /// What went over the hop to next before and goes again over its live leg, in bytes.
+    replayed: u64,
     /// The epoch that prev had when next was dialled.
     next_epoch: Epoch,
     forward: Lane,
@@ -79,6 +81,7 @@ impl Splice {
             prev: None,
             next: None,
             next_answered: false,
+            replayed: 0,
             next_epoch: Epoch::ORIGIN,
             forward: Lane::starting_at(forward),
             backward: Lane::starting_at(backward),
@@ -228,9 +231,11 @@ impl Splice {
         self.next_answered = false;
         self.next_epoch = self.epoch.clone();
         self.told.1 = self.backward.acked();
+        let forward_start = self.forward.attach_out();
+        self.replayed = self.forward.sent_from(forward_start);
         Opening {
             epoch: self.dial_epoch(),
-            forward_start: self.forward.attach_out(),
+            forward_start,
             forward_fin: self.forward.take_fin(),
             backward_ack: self.backward.acked(),
         }
@@ -240,6 +245,12 @@ impl Splice {
     #[must_use]
     pub const fn dials(&self) -> u32 {
         self.dials
+    }
+
+    /// Bytes that went over the hop to next before and go once more over the leg that it has answered.
+    #[must_use]
+    pub const fn replayed(&self) -> u64 {
+        self.replayed
     }
 
     fn dial_epoch(&self) -> Epoch {
@@ -270,6 +281,7 @@ impl Splice {
             self.backward.set_fin(fin)?;
         }
         self.next_answered = true;
+        self.replayed += self.backward.received() - answer.backward_start;
         self.backward.attach_in(answer.backward_start);
         self.forward.ack(answer.forward_ack);
         Ok(())

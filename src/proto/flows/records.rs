@@ -320,12 +320,19 @@ impl Flows {
             flow.note_failed(from.node, now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
+        let by = flow.noticed_by(reroute.hop);
         let record = flow.rights.records().iter().find(|record| record.scope.hop == reroute.hop);
         if let Some(active) = record.and_then(|record| flow.unnamed_in(record)) {
             let active = Some(active);
             self.news.push(News::WantsBackup { flow: key, hop: reroute.hop, active });
         }
-        actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
+        actions.push(Action::Notify(Notice::Rerouted {
+            flow: key,
+            reroute: Box::new(reroute),
+            by,
+            from,
+            to,
+        }));
     }
 
     // ---- the origin's routes ----
@@ -417,6 +424,14 @@ impl Flow {
         let serves = *self.serving.get(&record.scope.hop)?;
         let candidates = self.rights.chain()?.open(record)?;
         candidates.iter().all(|candidate| candidate.node != serves).then_some(serves)
+    }
+
+    /// Who watches over `hop`, as this origin knows it: whoever serves the hop before.
+    pub(super) fn noticed_by(&self, hop: u8) -> Option<Box<Candidate>> {
+        let before = hop.checked_sub(1).filter(|before| *before > 0)?;
+        let candidates = self.rights.chain()?.hops().nth(usize::from(before) - 1)?;
+        let serves = |candidate: &&Candidate| self.serving.get(&before).is_none_or(|n| *n == candidate.node);
+        candidates.iter().find(serves).cloned().map(Box::new)
     }
 
     /// A relay failed this origin's flow.
