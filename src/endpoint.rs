@@ -26,7 +26,7 @@ mod flow;
 mod listener;
 mod messages;
 
-pub use events::{FlowEvent, Hop};
+pub use events::{FlowEvent, Hop, Watched};
 pub use flow::{Flow, FlowError};
 pub use listener::{Incoming, Listener, Message};
 pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};

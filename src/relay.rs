@@ -224,7 +224,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         Notice::Ended { flow, code } => {
             tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over")
         }
-        Notice::Rerouted { flow, reroute, from, to } => {
+        Notice::Rerouted { flow, reroute, from, to, .. } => {
             let name = |c: &Option<crate::proto::record::Candidate>| c.as_ref().map(|c| c.name.clone());
             tracing::info!(
                 flow = %flow.flow,
@@ -232,7 +232,10 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
                 from = name(from),
                 to = name(to),
                 cause = reroute.cause.as_str(),
+                evidence = reroute.reason.evidence.as_str(),
+                detected_us = reroute.detected_us,
                 gap_us = reroute.gap_us,
+                replayed = reroute.replayed,
                 "rerouted"
             );
         }

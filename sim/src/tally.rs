@@ -123,7 +123,7 @@ impl Tally {
             // The origin hears of every repair; a relay's own notice is about the same.
             Notice::Rerouted { flow, reroute, .. } if flow.hop == 0 => {
                 self.reroutes += 1;
-                if reroute.cause != Cause::Unreachable {
+                if !matches!(reroute.cause, Cause::Unreachable | Cause::Followed) {
                     self.gaps.saturating_record(reroute.gap_us.into());
                 }
             }

@@ -136,15 +136,17 @@ impl Trace {
                 format!("{} {change:?} after {:.1} ms", self.called(*node), silence.as_secs_f64() * 1e3)
             }
             Notice::Attachments { relays } => format!("attached to [{}]", self.list(relays.iter().copied())),
-            Notice::Rerouted { flow, reroute, from, to } => format!(
-                "at hop {}: REROUTED hop {} v{} {} -> {} for {:?}, gap {:.1} ms",
+            Notice::Rerouted { flow, reroute, from, to, .. } => format!(
+                "at hop {}: REROUTED hop {} v{} {} -> {} for {:?} ({}), gap {:.1} ms, replayed {}",
                 flow.hop,
                 reroute.hop,
                 reroute.version,
                 self.candidate(from.as_ref()),
                 self.candidate(to.as_ref()),
                 reroute.cause,
-                f64::from(reroute.gap_us) / 1e3
+                reroute.reason.evidence.as_str(),
+                f64::from(reroute.gap_us) / 1e3,
+                reroute.replayed
             ),
             Notice::Chain { hops, change, .. } => {
                 let hop = |hop: &Vec<Candidate>| self.list(hop.iter().map(|candidate| candidate.node));

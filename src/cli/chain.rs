@@ -28,7 +28,7 @@ impl Chain {
                 self.hops.clone_from(hops);
                 self.failovers += 1;
             }
-            FlowEvent::Rerouted { hop, to, .. } => {
+            FlowEvent::Rerouted { hop, to, .. } | FlowEvent::Drained { hop, to, .. } => {
                 self.failovers += 1;
                 if let Some(hop) = self.hops.get_mut(usize::from(*hop).wrapping_sub(1)) {
                     hop.backup.take_if(|backup| backup == to);

@@ -1,6 +1,6 @@
 //! What happens to an origin's flows, for whoever wants to know.
 
-use crate::proto::frame::CloseCode;
+use crate::proto::frame::{Cause, CloseCode, Reroute, Watch};
 use crate::proto::id::FlowId;
 use crate::proto::machine::{ChainChange, Notice};
 use crate::proto::record::Candidate;
@@ -28,7 +28,7 @@ pub enum FlowEvent {
         /// Its hops, the nearest first.
         hops: Vec<Hop>,
     },
-    /// A hop's relay failed and its backup took over.
+    /// A hop's relay failed and another took over.
     Rerouted {
         /// The flow.
         #[serde(serialize_with = "as_text")]
@@ -43,6 +43,33 @@ pub enum FlowEvent {
         cause: &'static str,
         /// From the last sign of life over the old leg to the answer over the new one, in milliseconds.
         gap_ms: f64,
+        /// Who noticed: the relay of the hop before, or `origin`; `?` if this endpoint does not know it.
+        by: String,
+        /// By what: see [`Evidence`](crate::proto::frame::Evidence).
+        evidence: &'static str,
+        /// What of the gap it took to notice, in milliseconds.
+        detected_ms: f64,
+        /// Bytes that went over the hop before and were sent once more, both ways.
+        replayed_bytes: u64,
+        /// What the detector of who noticed went by, if it was that which judged.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        watch: Option<Watched>,
+    },
+    /// A hop's relay drained, and another took over first.
+    Drained {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Which hop, the nearest being 1.
+        hop: u8,
+        /// Who leaves; `?` if this endpoint does not know it.
+        from: String,
+        /// Who took over.
+        to: String,
+        /// What the change kept bytes from flowing for at most, in milliseconds.
+        gap_ms: f64,
+        /// Bytes that went over the hop before and were sent once more, both ways.
+        replayed_bytes: u64,
     },
     /// A hop has another backup.
     BackupReplaced {
@@ -72,6 +99,37 @@ pub enum FlowEvent {
     },
 }
 
+/// What a detector knew when it found a relay suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Watched {
+    /// How long ago the relay was last heard.
+    pub silence_ms: f64,
+    /// How much silence is suspicious without other evidence.
+    pub deadline_ms: f64,
+    /// At which interval the relay was to be heard.
+    pub interval_ms: f64,
+    /// The smoothed round trip.
+    pub rtt_ms: f64,
+    /// How much the node doubted its own punctuality: its deadline was multiplied by one more than this.
+    pub doubt: u8,
+}
+
+impl From<Watch> for Watched {
+    fn from(watch: Watch) -> Self {
+        Self {
+            silence_ms: ms(watch.silence_us),
+            deadline_ms: ms(watch.deadline_us),
+            interval_ms: ms(watch.interval_us),
+            rtt_ms: ms(watch.rtt_us),
+            doubt: watch.doubt,
+        }
+    }
+}
+
+fn ms(us: u32) -> f64 {
+    f64::from(us) / 1000.0
+}
+
 fn as_text<S: Serializer>(flow: &FlowId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(flow)
 }
@@ -83,6 +141,7 @@ impl FlowEvent {
         match self {
             Self::Chain { flow, .. }
             | Self::Rerouted { flow, .. }
+            | Self::Drained { flow, .. }
             | Self::BackupReplaced { flow, .. }
             | Self::Rebuilt { flow, .. }
             | Self::Closed { flow, .. } => *flow,
@@ -103,20 +162,36 @@ impl FlowEvent {
                     ChainChange::Rebuilt => Self::Rebuilt { flow: flow.flow, hops },
                 }
             }
-            Notice::Rerouted { flow, reroute, from, to } => Self::Rerouted {
-                flow: flow.flow,
-                hop: reroute.hop,
-                from: name(from.as_ref()),
-                to: name(to.as_ref()),
-                cause: reroute.cause.as_str(),
-                gap_ms: f64::from(reroute.gap_us) / 1000.0,
-            },
+            Notice::Rerouted { flow, reroute, by, from, to } => {
+                Self::rerouted(flow.flow, reroute, by.as_deref(), [name(from.as_ref()), name(to.as_ref())])
+            }
             Notice::Ended { flow, code } if flow.hop == 0 => {
                 Self::Closed { flow: flow.flow, complete: *code == CloseCode::Done }
             }
             _ => return None,
         };
         Some(event)
+    }
+
+    fn rerouted(flow: FlowId, reroute: &Reroute, by: Option<&Candidate>, [from, to]: [String; 2]) -> Self {
+        let Reroute { hop, cause, replayed: replayed_bytes, .. } = *reroute;
+        let gap_ms = ms(reroute.gap_us);
+        if cause == Cause::Drain {
+            return Self::Drained { flow, hop, from, to, gap_ms, replayed_bytes };
+        }
+        Self::Rerouted {
+            flow,
+            hop,
+            from,
+            to,
+            cause: cause.as_str(),
+            gap_ms,
+            by: if hop == 1 { "origin".to_owned() } else { name(by) },
+            evidence: reroute.reason.evidence.as_str(),
+            detected_ms: ms(reroute.detected_us),
+            replayed_bytes,
+            watch: reroute.reason.watch.map(Watched::from),
+        }
     }
 }
 

@@ -22,7 +22,7 @@
 mod estimate;
 mod evidence;
 
-use super::frame::Heartbeat;
+use super::frame::{Evidence, Heartbeat, Reason, Watch};
 use super::time::Time;
 use estimate::Smoothed;
 use evidence::{Inbound, Outbound, is_newer};
@@ -103,6 +103,7 @@ pub struct Detector {
     busy: bool,
     belief: Belief,
     recovered: bool,
+    reason: Option<Reason>,
     /// The round trip as the handshake has it, and as heartbeats do, once measured.
     handshake: Smoothed,
     rtt: Option<Smoothed>,
@@ -144,6 +145,7 @@ impl Detector {
             busy: false,
             belief: Belief::Alive,
             recovered: false,
+            reason: None,
             handshake: Smoothed::first(handshake.max(Duration::from_micros(1))),
             rtt: None,
             inbound: Inbound::new(now),
@@ -168,6 +170,12 @@ impl Detector {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.belief == Belief::Alive
+    }
+
+    /// Why the peer was found suspect, the last time.
+    #[must_use]
+    pub const fn reason(&self) -> Option<Reason> {
+        self.reason
     }
 
     /// Says whether the link carries flows.
@@ -354,6 +362,7 @@ impl Detector {
         match self.belief {
             Belief::Alive => {
                 let fault = if now >= self.silent_at(interval) { Fault::Silent } else { Fault::Deaf };
+                self.reason = Some(self.reason_for(fault, interval, now));
                 let patience = self.config.down_after.max(self.deadline(interval) * DOWN_DEADLINES);
                 self.belief = Belief::Suspect { fault, down_at: now + patience };
                 Some(Outcome::Suspect)
@@ -364,6 +373,24 @@ impl Detector {
             }
             Belief::Down { .. } => None,
         }
+    }
+
+    fn reason_for(&self, fault: Fault, interval: Duration, now: Time) -> Reason {
+        let is_hinted = self.inbound.hint_at.is_some_and(|at| at <= now);
+        let evidence = match fault {
+            Fault::Deaf => Evidence::Deafness,
+            Fault::Silent if is_hinted && self.inbound.refused_at.is_some() => Evidence::Refusal,
+            Fault::Silent if is_hinted => Evidence::Hint,
+            Fault::Silent => Evidence::Silence,
+        };
+        let watch = Watch {
+            silence_us: micros(now.since(self.inbound.heard_at)),
+            deadline_us: micros(self.deadline(interval)),
+            interval_us: micros(interval),
+            rtt_us: micros(self.rtt.unwrap_or(self.handshake).mean),
+            doubt: u8::try_from(self.doubt.score).unwrap_or(u8::MAX),
+        };
+        Reason { evidence, watch: Some(watch) }
     }
 
     fn beat(&mut self, now: Time) -> Option<Outcome> {

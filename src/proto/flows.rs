@@ -477,7 +477,12 @@ impl Flow {
 
     /// Whether nobody has carried the flow beyond this node yet, and nothing was ever repaired before it.
     fn is_opening(&self) -> bool {
-        self.splice.dials() == 0 && self.splice.epoch().counters().iter().all(|counter| *counter == 1)
+        self.splice.dials() == 0 && self.is_first_path()
+    }
+
+    /// Whether nothing was ever repaired before this node.
+    fn is_first_path(&self) -> bool {
+        self.splice.epoch().counters().iter().all(|counter| *counter == 1)
     }
 
     fn is_origin(&self) -> bool {

@@ -183,6 +183,85 @@ pub struct Reroute {
     pub cause: Cause,
     /// From the last sign of life over the failed leg to the new leg's [`AttachOk`], in microseconds.
     pub gap_us: u32,
+    /// How much of that it took to notice, in microseconds.
+    pub detected_us: u32,
+    /// Bytes that went over the hop before and once more over the new leg, both ways.
+    pub replayed: u64,
+    /// By what it was noticed.
+    pub reason: Reason,
+}
+
+/// By what a node noticed that a neighbour had failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reason {
+    /// What spoke against the neighbour.
+    pub evidence: Evidence,
+    /// What the link's detector went by, if it was that which judged.
+    pub watch: Option<Watch>,
+}
+
+impl Reason {
+    /// Evidence that was no detector's.
+    #[must_use]
+    pub const fn of(evidence: Evidence) -> Self {
+        Self { evidence, watch: None }
+    }
+}
+
+/// What spoke against a neighbour. Append-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Evidence {
+    /// Nothing was heard from it within the deadline.
+    Silence,
+    /// Its heartbeats came, and none echoed ours: what goes to it is lost.
+    Deafness,
+    /// The network said that it can't be reached (ICMP), and it left a probe unanswered.
+    Refusal,
+    /// Another neighbour had failed, and it left a probe unanswered.
+    Hint,
+    /// It was heard, but what went to it over legs was lost again and again.
+    Stall,
+    /// The connection to it was closed or reset.
+    Transport,
+    /// It said so itself: it closed the leg.
+    Word,
+    /// It did not answer an attach, or could not be dialled.
+    NoAnswer,
+    /// Nothing: it has not failed.
+    None,
+}
+
+impl Evidence {
+    /// As events and tables show it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silence => "silence",
+            Self::Deafness => "deafness",
+            Self::Refusal => "icmp refusal",
+            Self::Hint => "hint",
+            Self::Stall => "stall",
+            Self::Transport => "transport",
+            Self::Word => "its word",
+            Self::NoAnswer => "no answer",
+            Self::None => "none",
+        }
+    }
+}
+
+/// What a detector knew when it found a neighbour suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Watch {
+    /// How long ago the neighbour was last heard, in microseconds.
+    pub silence_us: u32,
+    /// How much silence is suspicious without other evidence, in microseconds.
+    pub deadline_us: u32,
+    /// At which interval the neighbour was to be heard, in microseconds.
+    pub interval_us: u32,
+    /// The smoothed round-trip time, in microseconds.
+    pub rtt_us: u32,
+    /// How much the node doubted its own punctuality: the deadline was multiplied by one more than this.
+    pub doubt: u8,
 }
 
 /// A relay asks the origin for another candidate for the hop after its own. Candidates are named by their place.
@@ -201,7 +280,7 @@ pub struct BackupWish {
 /// Why a node gave up on a neighbour for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
-    /// Nothing was heard from it within the detector's deadline.
+    /// Its link's detector found it suspect.
     Silence,
     /// The link to it broke, or it restarted.
     LinkLost,
@@ -213,9 +292,23 @@ pub enum Cause {
     Drain,
     /// It did not answer an attach in time, or could not be dialled.
     Unreachable,
+    /// Nothing was wrong with it: the hop before is served by another relay, which chose for itself.
+    Followed,
 }
 
 impl Cause {
+    /// What a node goes by that finds it without a detector.
+    #[must_use]
+    pub const fn evidence(self) -> Evidence {
+        match self {
+            Self::Silence => Evidence::Silence,
+            Self::LinkLost => Evidence::Transport,
+            Self::Closed | Self::NoPath | Self::Drain => Evidence::Word,
+            Self::Unreachable => Evidence::NoAnswer,
+            Self::Followed => Evidence::None,
+        }
+    }
+
     /// As events and tables show it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -226,6 +319,7 @@ impl Cause {
             Self::NoPath => "no path",
             Self::Drain => "drain",
             Self::Unreachable => "unreachable",
+            Self::Followed => "followed the hop before",
         }
     }
 }
@@ -330,5 +424,23 @@ mod tests {
         assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
         let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000, probe: true };
         assert_eq!(codec::to_bytes(&beat), [1, 2, 3, 251, 0x10, 0x27, 1]);
+        let watch = Watch { silence_us: 1, deadline_us: 2, interval_us: 3, rtt_us: 4, doubt: 5 };
+        let reason = Reason { evidence: Evidence::Refusal, watch: Some(watch) };
+        let mut reroute = Reroute {
+            hop: 2,
+            version: 7,
+            from: 0,
+            to: 1,
+            cause: Cause::Silence,
+            gap_us: 9,
+            detected_us: 8,
+            replayed: 6,
+            reason,
+        };
+        let told = codec::to_bytes(&Control::Rerouted { leg: 4, reroute });
+        assert_eq!(told, [5, 4, 2, 7, 0, 1, 0, 9, 8, 6, 2, 1, 1, 2, 3, 4, 5]);
+        reroute.reason = Reason::of(Evidence::NoAnswer);
+        let told = codec::to_bytes(&Control::Rerouted { leg: 4, reroute });
+        assert_eq!(told, [5, 4, 2, 7, 0, 1, 0, 9, 8, 6, 7, 0]);
     }
 }

@@ -65,6 +65,8 @@ pub struct Lane {
     /// Where the in-leg is that is being left, and still brings bytes.
     fading: Option<u64>,
     outgoing: Option<Cursor>,
+    /// How far the out-legs before this one got.
+    reached: u64,
 }
 
 /// How far the live out-leg has got, and where that is among the chunks.
@@ -266,8 +268,14 @@ impl Lane {
 
     /// The out-leg is gone.
     pub fn detach_out(&mut self) {
-        self.outgoing = None;
+        self.reached = self.reached.max(self.outgoing.take().map_or(0, |cursor| cursor.offset));
         self.trim();
+    }
+
+    /// How many bytes an out-leg that begins at `start` gets though a former one had them.
+    #[must_use]
+    pub const fn sent_from(&self, start: u64) -> u64 {
+        self.reached.saturating_sub(start)
     }
 
     /// The chunks still to be written to the out-leg, in order; none without one.

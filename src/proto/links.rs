@@ -9,7 +9,7 @@
 //! Links do not know flows.
 
 use super::detector::{Config as DetectorConfig, Detector, Outcome};
-use super::frame::Heartbeat;
+use super::frame::{Heartbeat, Reason};
 use super::id::{BootId, NodeId};
 use super::machine::{Action, DisconnectReason, LinkId, NeighbourChange, Notice};
 use super::splice::LegId;
@@ -167,6 +167,12 @@ impl Links {
     #[must_use]
     pub fn last_heard(&self, link: LinkId) -> Option<Time> {
         self.links.get(&link).map(|link| link.detector.last_heard())
+    }
+
+    /// Why the peer at the other end of `link` was found suspect, the last time.
+    #[must_use]
+    pub fn reason(&self, link: LinkId) -> Option<Reason> {
+        self.links.get(&link).and_then(|link| link.detector.reason())
     }
 
     /// How many links there are.

@@ -260,7 +260,9 @@ pub enum Notice {
         /// Which flow.
         flow: FlowKey,
         /// What happened.
-        reroute: Reroute,
+        reroute: Box<Reroute>,
+        /// Who noticed, where known: the relay of the hop before. `None` also if it was this node itself.
+        by: Option<Box<Candidate>>,
         /// Who failed, where known.
         from: Option<Candidate>,
         /// Who took over, where known.

@@ -35,6 +35,8 @@ pub struct Splice {
     next_answered: bool,
     /// The leg that was next before it was left in peace: what it still brings is taken.
     fading: Option<LegId>,
+    /// What went over the hop to next before and goes again over its live leg, in bytes.
+    replayed: u64,
     /// The epoch that prev had when next was dialled.
     next_epoch: Epoch,
     forward: Lane,
@@ -82,6 +84,7 @@ impl Splice {
             next: None,
             next_answered: false,
             fading: None,
+            replayed: 0,
             next_epoch: Epoch::ORIGIN,
             forward: Lane::starting_at(forward),
             backward: Lane::starting_at(backward),
@@ -231,9 +234,11 @@ impl Splice {
         self.next_answered = false;
         self.next_epoch = self.epoch.clone();
         self.told.1 = self.backward.acked();
+        let forward_start = self.forward.attach_out();
+        self.replayed = self.forward.sent_from(forward_start);
         Opening {
             epoch: self.dial_epoch(),
-            forward_start: self.forward.attach_out(),
+            forward_start,
             forward_fin: self.forward.take_fin(),
             backward_ack: self.backward.acked(),
         }
@@ -243,6 +248,12 @@ impl Splice {
     #[must_use]
     pub const fn dials(&self) -> u32 {
         self.dials
+    }
+
+    /// Bytes that went over the hop to next before and go once more over the leg that it has answered.
+    #[must_use]
+    pub const fn replayed(&self) -> u64 {
+        self.replayed
     }
 
     fn dial_epoch(&self) -> Epoch {
@@ -273,6 +284,7 @@ impl Splice {
             self.backward.set_fin(fin)?;
         }
         self.next_answered = true;
+        self.replayed += self.backward.received() - answer.backward_start;
         self.backward.attach_in(answer.backward_start);
         self.forward.ack(answer.forward_ack);
         Ok(())

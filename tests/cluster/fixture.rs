@@ -217,7 +217,7 @@ impl Chain {
             FlowEvent::Chain { hops, .. }
             | FlowEvent::BackupReplaced { hops, .. }
             | FlowEvent::Rebuilt { hops, .. } => self.hops.clone_from(hops),
-            FlowEvent::Rerouted { hop, to, .. } => {
+            FlowEvent::Rerouted { hop, to, .. } | FlowEvent::Drained { hop, to, .. } => {
                 self.rerouted += 1;
                 self.hops[usize::from(*hop) - 1].primary.clone_from(to);
             }

@@ -17,7 +17,7 @@ use crate::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Options};
 use crate::net::entropy;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use report::{Outcome, Run};
+use report::{Outcome, Repair, Run};
 use rustix::process::Signal;
 use std::io::Write;
 use std::path::PathBuf;
@@ -271,14 +271,14 @@ impl Bench<'_> {
             Cause::Freeze => relay.signal(Signal::STOP)?,
             Cause::Drain => relay.terminate()?,
         }
-        let (noticed_by, repair) = self.repaired(&name, hop).await?;
+        let repair = self.repaired(&name, hop).await?;
         let sent = [self.forward.sent(), self.backward.sent()];
         let arrived =
             async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
         timeout(PATIENCE, arrived).await.map_err(|_| lost("no data came any more"))?;
         let gap = self.longest();
         self.restore(relay).await?;
-        Ok(Run { hop, noticed_by, gap, repair, calm })
+        Ok(Run { hop, gap, repair, calm })
     }
 
     /// The longest pause since this was called last, in the directions that count.
@@ -306,23 +306,26 @@ impl Bench<'_> {
     }
 
     /// Waits until the flow no longer goes over `relay`; what its prev said of that.
-    async fn repaired(
-        &mut self,
-        relay: &str,
-        at: u8,
-    ) -> Result<(Option<&'static str>, Option<Duration>), Failure> {
+    async fn repaired(&mut self, relay: &str, at: u8) -> Result<Option<Repair>, Failure> {
         let deadline = Instant::now() + PATIENCE;
-        let mut noticed = (None, None);
+        let mut repair = None;
         while self.chain.carries(relay) {
             match self.event(deadline).await? {
-                Some(FlowEvent::Rerouted { hop, cause, gap_ms, .. }) if hop == at => {
-                    noticed = (Some(cause), Some(Duration::from_secs_f64(gap_ms.max(0.0) / 1000.0)));
+                Some(FlowEvent::Rerouted { hop, evidence, gap_ms, detected_ms, replayed_bytes, .. })
+                    if hop == at =>
+                {
+                    let (gap, detected) = (span(gap_ms), span(detected_ms));
+                    repair = Some(Repair { evidence, gap, detected, replayed_bytes });
+                }
+                Some(FlowEvent::Drained { hop, gap_ms, replayed_bytes, .. }) if hop == at => {
+                    let (evidence, gap, detected) = ("drain", span(gap_ms), Duration::ZERO);
+                    repair = Some(Repair { evidence, gap, detected, replayed_bytes });
                 }
                 Some(_) => {}
                 None => return Err(lost("nobody took over")),
             }
         }
-        Ok(noticed)
+        Ok(repair)
     }
 
     /// Waits until every hop has a primary and a backup that run.
@@ -352,6 +355,10 @@ impl Bench<'_> {
             Ok(Err(RecvError::Closed)) => Err(lost("the origin's node ended")),
         }
     }
+}
+
+fn span(ms: f64) -> Duration {
+    Duration::from_secs_f64(ms.max(0.0) / 1000.0)
 }
 
 fn lost(what: &str) -> Failure {

@@ -444,3 +444,61 @@ proptest! {
         prop_assert!(world.first(0, Outcome::Down).is_some());
     }
 }
+
+/// What end 0 knew when it first found its peer suspect.
+fn reason(world: &World) -> (Evidence, Watch) {
+    assert!(world.first(0, Outcome::Suspect).is_some());
+    let reason = world.ends[0].reason().unwrap();
+    (reason.evidence, reason.watch.unwrap())
+}
+
+#[test]
+fn suspicion_gives_its_reason() {
+    let settled = || {
+        let mut world = World::busy(Pace::Auto, MS / 2);
+        world.run(SECOND * 2);
+        assert_eq!(world.ends[0].reason(), None);
+        world
+    };
+    let mut world = settled();
+    world.kill(1);
+    world.run(MS * 100);
+    let (evidence, watch) = reason(&world);
+    assert_eq!((evidence, watch.doubt), (Evidence::Silence, 0));
+    assert_eq!((watch.interval_us, watch.rtt_us), (10_000, 1_000));
+    assert_eq!(watch.silence_us, watch.deadline_us, "it waited for the deadline, and no longer");
+
+    let mut world = settled();
+    world.carries[0] = false;
+    world.run(MS * 200);
+    let (evidence, watch) = reason(&world);
+    assert_eq!(evidence, Evidence::Deafness);
+    assert!(watch.silence_us <= watch.interval_us, "its heartbeats came all the while");
+
+    for (refused, evidence) in [(true, Evidence::Refusal), (false, Evidence::Hint)] {
+        let mut world = settled();
+        world.kill(1);
+        let now = world.now;
+        if refused {
+            world.ends[0].on_refusal(now)
+        } else {
+            world.ends[0].on_hint(now)
+        }
+        world.run(MS * 100);
+        let (found, watch) = reason(&world);
+        assert_eq!(found, evidence);
+        assert!(watch.silence_us <= watch.deadline_us, "no later than by silence alone");
+    }
+}
+
+#[test]
+fn a_reason_tells_of_doubt() {
+    let mut world = World::busy(Pace::Auto, MS / 2);
+    world.run(SECOND * 2);
+    world.stall(0, MS * 100);
+    world.kill(1);
+    world.run(MS * 400);
+    let (evidence, watch) = reason(&world);
+    assert_eq!(evidence, Evidence::Silence);
+    assert!(watch.silence_us > watch.deadline_us, "the time that this end slept was excused");
+}

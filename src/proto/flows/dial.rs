@@ -1,7 +1,7 @@
 //! How a node gets, keeps and repairs a flow's next hop.
 
 use super::{Flow, FlowKey, Flows, FlowsConfig};
-use crate::proto::frame::{Cause, CloseCode, Control, Reroute};
+use crate::proto::frame::{Cause, CloseCode, Control, Evidence, Reason, Reroute};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
 use crate::proto::machine::{Action, LinkId, Notice};
@@ -19,12 +19,27 @@ pub(super) struct Repair {
     from: Option<Candidate>,
     /// The last sign of life from it since it was dialled.
     since: Time,
+    /// When it was given up.
+    noticed: Time,
+    reason: Reason,
 }
 
 impl Repair {
     /// A flow that is being opened goes over another candidate than the one that was planned.
     fn unplanned(flow: &Flow, now: Time) -> Self {
-        Self { cause: Cause::Unreachable, from: flow.next_hop.get(0).cloned(), since: now }
+        Self {
+            cause: Cause::Unreachable,
+            from: flow.next_hop.get(0).cloned(),
+            since: now,
+            noticed: now,
+            reason: Reason::of(Evidence::NoAnswer),
+        }
+    }
+
+    /// Whoever takes the place of another relay chooses the next hop for itself: the origin may know it otherwise.
+    fn followed(now: Time) -> Self {
+        let reason = Reason::of(Evidence::None);
+        Self { cause: Cause::Followed, from: None, since: now, noticed: now, reason }
     }
 }
 
@@ -280,7 +295,7 @@ impl Flows {
 
     /// next is no more, or could not be had: tries again, elsewhere if there is an elsewhere.
     pub(super) fn next_lost(&mut self, key: FlowKey, cause: Cause, now: Time, actions: &mut Vec<Action>) {
-        self.begin_repair(key, cause, now, now);
+        self.begin_repair(key, cause, None, now);
         let Some(flow) = self.flows.get_mut(&key) else { return };
         // A relay that says `NoPath` has tried for long enough itself.
         flow.next_hop.penalise_current(if cause == Cause::NoPath { FAILURES_BEFORE_NO_PATH } else { 1 });
@@ -302,14 +317,30 @@ impl Flows {
         self.settle(key, now, actions);
     }
 
-    pub(super) fn begin_repair(&mut self, key: FlowKey, cause: Cause, since: Time, now: Time) {
-        if let Some(flow) = self.flows.get_mut(&key)
-            && flow.repair.is_none()
-            && flow.splice.dials() > 0
-        {
-            let from = flow.next_hop.current().cloned();
-            flow.repair = Some(Repair { cause, from, since: since.max(flow.dialled_at).min(now) });
+    /// What is known now of why next is given up, for the report once another has answered. Over `leg` it was heard last.
+    pub(super) fn begin_repair(&mut self, key: FlowKey, cause: Cause, leg: Option<LegId>, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if flow.repair.is_some() || flow.splice.dials() == 0 {
+            return;
         }
+        let judged = leg.filter(|_| cause == Cause::Silence).map(LegId::link);
+        let heard = match cause {
+            Cause::Unreachable => Some(flow.dialled_at),
+            Cause::Silence
+            | Cause::LinkLost
+            | Cause::Closed
+            | Cause::NoPath
+            | Cause::Drain
+            | Cause::Followed => judged.and_then(|link| self.links.last_heard(link)),
+        };
+        let reason = judged.and_then(|link| self.links.reason(link));
+        flow.repair = Some(Repair {
+            cause,
+            from: flow.next_hop.current().cloned(),
+            since: heard.unwrap_or(now).max(flow.dialled_at).min(now),
+            noticed: now,
+            reason: reason.unwrap_or(Reason::of(cause.evidence())),
+        });
     }
 
     fn try_later(&mut self, key: FlowKey, now: Time) {
@@ -348,8 +379,6 @@ impl Flows {
             Some(Standing::Suspect | Standing::Failed) | None => {}
         }
         if flow.next_hop.choose(|node| self.standing(node)) != current {
-            let since = self.links.last_heard(next.link()).unwrap_or(now);
-            self.begin_repair(key, Cause::Silence, since, now);
             self.leave_next(key, Cause::Silence, now, actions);
         } else if let Some(flow) = self.flows.get_mut(&key) {
             flow.doubt_due = flow.doubt_due.or(Some(now + self.config.stuck_timeout));
@@ -360,6 +389,8 @@ impl Flows {
 
     /// Leaves a flow's next for another candidate.
     pub(super) fn leave_next(&mut self, key: FlowKey, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        let next = self.flows.get(&key).and_then(|flow| flow.splice.next());
+        self.begin_repair(key, cause, next, now);
         if let Some(leg) = self.flows.get_mut(&key).and_then(|flow| flow.splice.leave_next()) {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
@@ -369,10 +400,12 @@ impl Flows {
     /// The next hop answered: if that ends a repair, the origin is told, and another backup is looked for.
     pub(super) fn repaired(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let elsewhere = flow.next_hop.current_place() != Some(0) && flow.splice.dials() == 1;
+        let is_first = flow.splice.dials() == 1;
+        let elsewhere = is_first && flow.next_hop.current_place() != Some(0);
         let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
-        let Some(repair) = flow.repair.take().or(unplanned) else { return };
-        flow.unprotected = true;
+        let followed = (is_first && !flow.is_first_path()).then(|| Repair::followed(now));
+        let Some(repair) = flow.repair.take().or(unplanned).or(followed) else { return };
+        flow.unprotected |= repair.cause != Cause::Followed;
         let Some(record) = flow.rights.records().first() else { return };
         let place = |n: Option<usize>| n.and_then(|n| u8::try_from(n).ok()).unwrap_or(u8::MAX);
         let reroute = Reroute {
@@ -381,7 +414,10 @@ impl Flows {
             from: place(repair.from.as_ref().and_then(|from| flow.next_hop.place(from.node))),
             to: place(flow.next_hop.current_place()),
             cause: repair.cause,
-            gap_us: u32::try_from(now.since(repair.since).as_micros()).unwrap_or(u32::MAX),
+            gap_us: micros(now.since(repair.since)),
+            detected_us: micros(repair.noticed.since(repair.since)),
+            replayed: flow.splice.replayed(),
+            reason: repair.reason,
         };
         let (from, to) = (repair.from, flow.next_hop.current().cloned());
         if let Some(from) = &from {
@@ -393,6 +429,17 @@ impl Flows {
             let control = Control::Rerouted { leg: prev.number(), reroute };
             actions.push(Action::Control { link: prev.link(), control });
         }
-        actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
+        let by = self.flows.get(&key).and_then(|flow| flow.noticed_by(reroute.hop));
+        actions.push(Action::Notify(Notice::Rerouted {
+            flow: key,
+            reroute: Box::new(reroute),
+            by,
+            from,
+            to,
+        }));
     }
+}
+
+fn micros(duration: Duration) -> u32 {
+    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }

@@ -38,7 +38,7 @@ impl Flows {
     }
 
     fn make_before_break(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        self.begin_repair(key, Cause::Drain, now, now);
+        self.begin_repair(key, Cause::Drain, None, now);
         let Some(flow) = self.flows.get_mut(&key) else { return };
         if let Some(leg) = flow.splice.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);

@@ -6,7 +6,7 @@
 //! comes down with a tag for each of its candidates, folded on its way by every dialer.
 
 use super::{Flow, FlowKey, Flows, News, Rights};
-use crate::proto::frame::{BackupWish, CloseCode, Control, Reroute, tags_fit};
+use crate::proto::frame::{BackupWish, Cause, CloseCode, Control, Reroute, tags_fit};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
 use crate::proto::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
@@ -318,17 +318,29 @@ impl Flows {
         let Some(chain) = flow.rights.chain() else { return };
         let candidates = chain.named(reroute.hop, reroute.version);
         let at = |place: u8| candidates.get(usize::from(place)).cloned();
-        let (from, to) = (at(reroute.from), at(reroute.to));
-        if let Some(from) = &from {
+        let (mut from, to) = (at(reroute.from), at(reroute.to));
+        if reroute.cause == Cause::Followed {
+            from = flow.known_to_serve(reroute.hop);
+            if from.as_ref().map(|from| from.node) == to.as_ref().map(|to| to.node) {
+                return;
+            }
+        } else if let Some(from) = &from {
             flow.note_failed(from.node, now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
+        let by = flow.noticed_by(reroute.hop);
         let record = flow.rights.records().iter().find(|record| record.scope.hop == reroute.hop);
         if let Some(active) = record.and_then(|record| flow.unnamed_in(record)) {
             let active = Some(active);
             self.news.push(News::WantsBackup { flow: key, hop: reroute.hop, active });
         }
-        actions.push(Action::Notify(Notice::Rerouted { flow: key, reroute, from, to }));
+        actions.push(Action::Notify(Notice::Rerouted {
+            flow: key,
+            reroute: Box::new(reroute),
+            by,
+            from,
+            to,
+        }));
     }
 
     /// prev is another: what the one before was told of repairs may have died with it.
@@ -436,6 +448,19 @@ impl Flow {
         let serves = *self.serving.get(&record.scope.hop)?;
         let candidates = self.rights.chain()?.open(record)?;
         candidates.iter().all(|candidate| candidate.node != serves).then_some(serves)
+    }
+
+    /// Who watches over `hop`, as this origin knows it: whoever serves the hop before.
+    pub(super) fn noticed_by(&self, hop: u8) -> Option<Box<Candidate>> {
+        self.known_to_serve(hop.checked_sub(1)?).map(Box::new)
+    }
+
+    /// Who serves a relay's hop, as this origin knows it.
+    fn known_to_serve(&self, hop: u8) -> Option<Candidate> {
+        let candidates = self.rights.chain()?.hops().nth(usize::from(hop).checked_sub(1)?)?;
+        let serves =
+            |candidate: &Candidate| self.serving.get(&hop).is_none_or(|node| *node == candidate.node);
+        candidates.into_iter().find(serves)
     }
 
     /// A relay failed this origin's flow.

@@ -69,3 +69,19 @@ fn the_origin_never_yields() {
     let ending = splice.closed(LegId(1), CloseCode::Stale, Some(&Epoch::ORIGIN.child(9)));
     assert_eq!(ending, Ending::Dial);
 }
+
+#[test]
+fn what_is_sent_again_is_counted_both_ways() {
+    let mut splice = relay(&Epoch::ORIGIN.child(1));
+    splice.dial(LegId(1));
+    answered(&mut splice, LegId(1));
+    splice.receive(PREV, Bytes::from_static(b"sixteen, forward")).unwrap();
+    splice.receive(LegId(1), Bytes::from_static(b"backward")).unwrap();
+    splice.wrote(Direction::Forward, 10);
+    splice.ack(LegId(1), 4).unwrap();
+    assert_eq!(splice.replayed(), 0);
+    assert_eq!(splice.closed(LegId(1), CloseCode::Lost, None), Ending::Dial);
+    splice.dial(LegId(2));
+    splice.answered(LegId(2), &AttachOk { backward_start: 3, backward_fin: None, forward_ack: 4 }).unwrap();
+    assert_eq!(splice.replayed(), (10 - 4) + (8 - 3), "six of those written, five of those received");
+}

@@ -75,7 +75,8 @@ impl Counts {
             self.assign(*flow, hops);
         }
         match event {
-            FlowEvent::Rerouted { cause, gap_ms, .. } => {
+            FlowEvent::Rerouted { gap_ms, .. } | FlowEvent::Drained { gap_ms, .. } => {
+                let cause = if let FlowEvent::Rerouted { cause, .. } = event { cause } else { "drain" };
                 self.rerouted += 1;
                 *self.causes.entry(cause).or_default() += 1;
                 #[expect(

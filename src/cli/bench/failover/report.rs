@@ -17,14 +17,23 @@ const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     pub(super) hop: u8,
-    /// What showed it; `None` if the origin went on over another chain.
-    pub(super) noticed_by: Option<&'static str>,
     /// The longest pause of data around it, in the directions that were asked for.
     pub(super) gap: Duration,
-    /// From the relay's last sign of life to its successor's answer, as its prev saw it.
-    pub(super) repair: Option<Duration>,
+    /// What its prev did about it; `None` if the origin went on over another chain.
+    pub(super) repair: Option<Repair>,
     /// The longest pause just before, when nothing was wrong.
     pub(super) calm: Duration,
+}
+
+/// What the relay before said of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repair {
+    pub(super) evidence: &'static str,
+    /// From the relay's last sign of life to its successor's answer.
+    pub(super) gap: Duration,
+    /// The part of that before the relay was missed.
+    pub(super) detected: Duration,
+    pub(super) replayed_bytes: u64,
 }
 
 /// All of them.
@@ -49,10 +58,25 @@ impl Outcome {
         self.runs.iter().map(|run| ms(run.calm)).collect()
     }
 
+    fn repairs<T>(&self, of: fn(Repair) -> T) -> Vec<T> {
+        self.runs.iter().filter_map(|run| run.repair).map(of).collect()
+    }
+
+    /// Bytes sent again, by quantile.
+    fn replayed(&self) -> Result<[(&'static str, u64); 4], Failure> {
+        let mut bytes = Histogram::<u64>::new(3).map_err(unusable)?;
+        for replayed in self.repairs(|repair| repair.replayed_bytes) {
+            bytes.record(replayed).map_err(unusable)?;
+        }
+        Ok(QUANTILES.map(|(name, quantile)| (name, bytes.value_at_quantile(quantile))))
+    }
+
     fn noticed_by(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for run in &self.runs {
-            *counts.entry(run.noticed_by.unwrap_or("rebuilt by the origin")).or_default() += 1;
+            *counts
+                .entry(run.repair.map_or("rebuilt by the origin", |repair| repair.evidence))
+                .or_default() += 1;
         }
         counts
     }
@@ -68,8 +92,8 @@ impl Outcome {
         let all = |of: fn(&Run) -> Duration| self.runs.iter().map(of).collect::<Vec<_>>();
         row("longest pause without a fault, ms", &all(|run| run.calm))?;
         row("longest pause around the fault, ms", &all(|run| run.gap))?;
-        let repairs: Vec<Duration> = self.runs.iter().filter_map(|run| run.repair).collect();
-        row("last sign of life to the next relay's answer, ms", &repairs)?;
+        row("last sign of life until it was missed, ms", &self.repairs(|repair| repair.detected))?;
+        row("last sign of life to the next relay's answer, ms", &self.repairs(|repair| repair.gap))?;
         for hop in 1..=args.hops {
             let of_hop: Vec<Duration> =
                 self.runs.iter().filter(|run| run.hop == hop).map(|run| run.gap).collect();
@@ -80,6 +104,8 @@ impl Outcome {
         let noticed: Vec<String> =
             self.noticed_by().iter().map(|(cause, count)| format!("{cause} {count}")).collect();
         writeln!(out, "noticed by: {}", noticed.join(", "))?;
+        let [p50, .., max] = self.replayed()?.map(|(_, bytes)| bytes);
+        writeln!(out, "sent again per repair: p50 {p50}, max {max} bytes")?;
         let Faults { lost, duplicated, reordered } = self.faults;
         writeln!(out, "{} bytes: lost {lost}, duplicated {duplicated}, reordered {reordered}", self.bytes)?;
         Ok(())
@@ -106,7 +132,11 @@ impl Outcome {
             "reordered": reordered,
             "no_fault_ms": summary(all(|run| run.calm))?,
             "gap_ms": summary(all(|run| run.gap))?,
-            "repair_ms": summary(self.runs.iter().filter_map(|run| run.repair).collect())?,
+            "repair_ms": summary(self.repairs(|repair| repair.gap))?,
+            "detected_ms": summary(self.repairs(|repair| repair.detected))?,
+            "replayed_bytes": serde_json::Map::from_iter(
+                self.replayed()?.map(|(name, bytes)| (name.to_owned(), json!(bytes))),
+            ),
             "noticed_by": self.noticed_by(),
         }))
     }
@@ -123,12 +153,15 @@ impl Cause {
 }
 
 fn histogram(times: &[Duration]) -> Result<Histogram<u64>, Failure> {
-    let mut histogram = Histogram::new_with_bounds(1, LONGEST_US, 3)
-        .map_err(|error| Failure::new(crate::cli::Exit::Failed, error.to_string()))?;
+    let mut histogram = Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(unusable)?;
     for time in times {
         histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
     Ok(histogram)
+}
+
+fn unusable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(crate::cli::Exit::Failed, error.to_string())
 }
 
 fn quantile(histogram: &Histogram<u64>, quantile: f64) -> f64 {
