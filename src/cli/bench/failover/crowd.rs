@@ -25,7 +25,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Portions that all flows together send a second: so many cost no more than the machine has beside their failover.
@@ -252,7 +252,8 @@ impl Crowd<'_> {
         let resumed = self.resumed(&struck, &names).await?;
         let pauses = self.longest();
         let left = PATIENCE.saturating_sub(since.elapsed());
-        let protected_at = self.book.until(left, |known| known.unprotected().is_empty()).await?;
+        let protected = self.book.until(left, |known| known.unprotected().is_empty()).await?;
+        let protected_at = protected.and_then(|_| self.book.look(|known| known.protected_since()));
         let (repairs, broken) = self.book.look(|known| {
             let (_, new) = known.repairs().split_at(repairs_before);
             (new.to_vec(), known.broken().len())
@@ -272,7 +273,7 @@ impl Crowd<'_> {
             others: of(false),
             calm,
             repairs,
-            protected: protected_at.map(|at| at - since),
+            protected: protected_at.map(|at| at.saturating_duration_since(since)),
         })
     }
 
@@ -295,16 +296,26 @@ impl Crowd<'_> {
         Ok(victims)
     }
 
-    /// Waits until every flow has left these relays and data flows again: how many did, of those that went over them.
+    /// Waits until what is written from now on arrives, and every flow has left these relays, and data still arrives: how
+    /// many did go on at first, of those that went over them.
     async fn resumed(&self, struck: &HashSet<FlowId>, relays: &[String]) -> Result<usize, Failure> {
         let deadline = Instant::now() + PATIENCE;
-        self.book.until(PATIENCE, |known| known.over(relays).is_empty()).await?;
-        let mut resumed = 0;
-        for flow in &self.flows {
-            let goes_on = tokio::time::timeout_at(deadline, flow.goes_on()).await.is_ok();
-            resumed += usize::from(goes_on && struck.contains(&flow.id));
+        let resumed = self.going_on(deadline).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.book.until(left, |known| known.over(relays).is_empty()).await?;
+        self.going_on(deadline).await;
+        Ok(resumed.intersection(struck).count())
+    }
+
+    /// The flows over which something more arrives in time.
+    async fn going_on(&self, deadline: Instant) -> HashSet<FlowId> {
+        let mut waiting = JoinSet::new();
+        for flow in self.flows.iter().cloned() {
+            waiting.spawn(async move {
+                timeout_at(deadline, flow.goes_on()).await.ok().map(|()| flow.id)
+            });
         }
-        Ok(resumed)
+        waiting.join_all().await.into_iter().flatten().collect()
     }
 
     /// Each flow's longest pause, and its slowest portion, since this was called last, in the directions that count.

@@ -26,6 +26,7 @@ pub(super) struct Known {
     dead: HashSet<String>,
     /// Flows with a hop that has no primary or no backup that lives.
     unprotected: HashSet<FlowId>,
+    protected_since: Option<Instant>,
     broken: HashSet<FlowId>,
     repairs: Vec<Repair>,
     missed: u64,
@@ -93,6 +94,7 @@ impl Known {
             FlowEvent::Closed { complete, .. } => {
                 self.chains.remove(&flow);
                 self.unprotected.remove(&flow);
+                self.note_protection();
                 if !complete {
                     self.broken.insert(flow);
                 }
@@ -107,6 +109,12 @@ impl Known {
         }
         self.chains.entry(flow).or_default().apply(event);
         self.judge(flow);
+        self.note_protection();
+    }
+
+    fn note_protection(&mut self) {
+        let before = self.protected_since.take().filter(|_| self.unprotected.is_empty());
+        self.protected_since = before.or_else(|| self.unprotected.is_empty().then(Instant::now));
     }
 
     fn judge(&mut self, flow: FlowId) {
@@ -122,6 +130,7 @@ impl Known {
         for flow in self.chains.keys().copied().collect::<Vec<_>>() {
             self.judge(flow);
         }
+        self.note_protection();
     }
 
     /// These relays serve no more.
@@ -153,6 +162,11 @@ impl Known {
     pub(super) fn over(&self, relays: &[String]) -> HashSet<FlowId> {
         let goes = |chain: &Chain| relays.iter().any(|relay| chain.carries(relay));
         self.chains.iter().filter(|(_, chain)| goes(chain)).map(|(flow, _)| *flow).collect()
+    }
+
+    /// Since when every hop of every flow has had a primary and a backup that live.
+    pub(super) const fn protected_since(&self) -> Option<Instant> {
+        self.protected_since
     }
 
     /// The relay that serves that hop of the most flows.
