@@ -197,7 +197,7 @@ impl Endpoint {
         listener::listen(self, name).await
     }
 
-    /// What happens to this endpoint's flows from now on. A receiver that lags by more than 1024 events misses the oldest.
+    /// What happens to this endpoint's flows from now on. A receiver that lags by more than 4096 events misses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<FlowEvent> {
         self.0.events.subscribe()

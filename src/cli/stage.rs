@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 /// How long a process may take until it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many relays of a large pool are started together: more only make each other wait.
+const STARTED_AT_ONCE: u32 = 8;
 /// How much of a process's log a failure cites.
 const LAST_WORDS_BYTES: i64 = 2000;
 const LAST_WORDS_LINES: usize = 8;
@@ -230,7 +232,7 @@ pub(super) struct Relays<'a> {
 impl<'a> Relays<'a> {
     /// Starts `count` of them and waits until they are all in the pool.
     pub(super) async fn start(stage: &'a Stage, ticket: &'a str, count: u32) -> Result<Self, Failure> {
-        let mut relays = Self { stage, ticket, running: Vec::new(), started: 0 };
+        let mut relays = Self::none(stage, ticket);
         for _ in 0..count {
             relays.spawn()?;
         }
@@ -245,6 +247,34 @@ impl<'a> Relays<'a> {
         let relay = self.spawn()?;
         relay.ready().await?;
         Ok(relay.name().to_owned())
+    }
+
+    /// Starts `count` more, a few at a time, and waits until they are all in the pool; tells each time how many are.
+    pub(super) async fn grow(&mut self, count: u32, ready: impl Fn(u32)) -> Result<(), Failure> {
+        let mut done = 0;
+        while done < count {
+            let batch = (count - done).min(STARTED_AT_ONCE);
+            let before = self.running.len();
+            for _ in 0..batch {
+                self.spawn()?;
+            }
+            for relay in self.running.iter_mut().skip(before) {
+                relay.ready().await?;
+                done += 1;
+                ready(done);
+            }
+        }
+        Ok(())
+    }
+
+    /// None yet.
+    pub(super) const fn none(stage: &'a Stage, ticket: &'a str) -> Self {
+        Self { stage, ticket, running: Vec::new(), started: 0 }
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.running.iter().map(|relay| relay.name().to_owned()).collect()
     }
 
     /// Kills one with SIGKILL. `false` if there is none of that name.

@@ -30,7 +30,7 @@ const QUEUED_HANDOVERS: usize = 4;
 /// Commands that may wait for the node.
 const QUEUED_COMMANDS: usize = 64;
 /// Events that a slow subscriber may lag behind.
-const QUEUED_EVENTS: usize = 1024;
+const QUEUED_EVENTS: usize = 4096;
 /// How long an endpoint that shuts down waits for its last words to leave.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 

@@ -4,6 +4,7 @@
 //! two ends are threads of this process, so that one clock times both. Beside each pause stands the longest one of the
 //! moments before it, when nothing was wrong: on a busy machine that is what pauses are to be compared with.
 
+mod crowd;
 mod report;
 mod stream;
 
@@ -17,13 +18,13 @@ use crate::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Options};
 use crate::net::entropy;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use report::{Outcome, Repair, Run};
+use report::{Outcome, Repair, Report, Run};
 use rustix::process::Signal;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::Stream;
+use stream::{Pace, Stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nothing is done before each fault, in milliseconds: at random, so that faults meet heartbeats at any phase.
 const CALM_MS: std::ops::RangeInclusive<u64> = 100..=200;
 
+/// What a flow carries a second, in bytes: one alone, and one of many.
+const RATE_BYTES: u64 = 1 << 20;
+const LOW_RATE_BYTES: u64 = 4 << 10;
+/// How one flow alone is fed.
+const TICK: Duration = Duration::from_millis(1);
+const BLOCK_BYTES: usize = 64 << 10;
+
 /// What happens to a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Cause {
@@ -43,6 +51,16 @@ pub(super) enum Cause {
     Freeze,
     /// SIGTERM
     Drain,
+}
+
+impl Cause {
+    fn strike(self, relay: &mut Process) -> std::io::Result<()> {
+        match self {
+            Self::Kill => relay.kill(),
+            Self::Freeze => relay.signal(Signal::STOP),
+            Self::Drain => relay.terminate(),
+        }
+    }
 }
 
 /// A hop of the chain.
@@ -67,6 +85,10 @@ enum Way {
   hopline bench failover --cause freeze --hop 2 --direction forward
   hopline bench failover --cause drain --json | jq .gap_ms
   hopline bench failover --cause kill --plot cdf.svg
+  hopline bench failover --cause kill --flows 500 --hops 1 --relays 4 --runs 5
+  hopline bench failover --cause kill --relays 50 --at-once 17 --flows 200 --runs 1
+
+With more flows than one, data comes in few portions a second: beside the pauses between them stands how late they are.
 
 Exit code 0 only if not one byte was lost, duplicated or reordered.")]
 pub(super) struct Args {
@@ -85,12 +107,22 @@ pub(super) struct Args {
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// Relays in the pool; at least two more than hops
+    /// Flows; with more than one it happens to the relay that most of them go over
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    flows: u32,
+    /// Relays that are killed within 10 ms, any of the pool
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    at_once: u32,
+    /// Origins and targets among which the flows are shared out; by default 1, and 4 with --at-once. A target's flows all
+    /// come over the same relay
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pairs: Option<u32>,
+    /// Relays in the pool; those that are left after a fault must be one more than hops
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
     relays: u32,
-    /// What the flow carries a second, each way
-    #[arg(long, default_value = "1MiB", value_name = "SIZE")]
-    rate: Size,
+    /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
+    #[arg(long, value_name = "SIZE")]
+    rate: Option<Size>,
     /// What data and moments follow from; random by default
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -116,12 +148,18 @@ fn place(text: &str) -> Result<Where, String> {
 impl Args {
     fn check(&self) -> Result<(), Failure> {
         let usage = |message: String| Err(Failure::new(Exit::Usage, message));
-        let least = u32::from(self.hops) + 2;
+        let least = u32::from(self.hops) + 1 + self.at_once;
         if self.relays < least {
             return usage(format!(
-                "--relays {} is too few for --hops {}: at least {least}",
-                self.relays, self.hops
+                "--relays {} is too few for --hops {} and {} that fail: at least {least}",
+                self.relays, self.hops, self.at_once
             ));
+        }
+        if self.at_once > 1 && self.cause != Cause::Kill {
+            return usage("--at-once is for --cause kill".to_owned());
+        }
+        if self.at_once > 1 && self.hop != Where::Any {
+            return usage("--at-once takes any relays of the pool: leave --hop away".to_owned());
         }
         match self.hop {
             Where::Hop(hop) if hop > self.hops => {
@@ -130,14 +168,30 @@ impl Args {
             Where::Hop(_) | Where::Any => Ok(()),
         }
     }
+
+    const fn is_crowd(&self) -> bool {
+        self.flows > 1 || self.at_once > 1
+    }
+
+    fn rate(&self) -> u64 {
+        self.rate.map_or(if self.is_crowd() { LOW_RATE_BYTES } else { RATE_BYTES }, |rate| rate.0)
+    }
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
     let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
     let stage = Stage::new(args.logs.as_deref())?;
+    let perform = async {
+        let one: Box<dyn Report> = if args.is_crowd() {
+            Box::new(crowd::perform(&args, seed, &stage).await?)
+        } else {
+            Box::new(perform(&args, seed, &stage).await?)
+        };
+        Ok(one)
+    };
     let performed = tokio::select! {
-        performed = perform(&args, seed, &stage) => performed,
+        performed = perform => performed,
         interrupted = signals::interrupted() => Err(interrupted?),
     };
     let outcome = performed.map_err(|failure| failure.at(format!("bench failover with --seed {seed}")))?;
@@ -148,7 +202,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         outcome.print_table(&args, &mut out)?;
     }
     if let Some(path) = &args.plot {
-        draw(path, &args, &outcome)?;
+        draw(path, &args, outcome.as_ref())?;
     }
     if outcome.is_clean() {
         return Ok(());
@@ -160,7 +214,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// The cumulative distribution of pauses, with and without a fault.
-fn draw(path: &std::path::Path, args: &Args, outcome: &Outcome) -> Result<(), Failure> {
+fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Report) -> Result<(), Failure> {
     let curve = |name: &str, colour, mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
         let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
@@ -173,7 +227,11 @@ fn draw(path: &std::path::Path, args: &Args, outcome: &Outcome) -> Result<(), Fa
         curve("without a fault", plot::GREY, outcome.calm()),
     ];
     let end = outcome.gaps().into_iter().chain(outcome.calm()).fold(1.0, f64::max);
-    let chart = Chart { label: "% of the runs".to_owned(), series, marks: Vec::new() };
+    let chart = Chart {
+        label: if args.is_crowd() { "% of the flows" } else { "% of the runs" }.to_owned(),
+        series,
+        marks: Vec::new(),
+    };
     let caption = format!("hopline bench failover --cause {}: longest pause", args.cause.name());
     plot::draw(path, &caption, ("milliseconds", end), &[chart])
 }
@@ -230,13 +288,14 @@ impl Bench<'_> {
     ) -> Result<Outcome, Failure> {
         let stop = CancellationToken::new();
         let (forward, backward) = (self.forward.clone(), self.backward.clone());
-        let at_origin = end(flow, forward.clone(), backward.clone(), self.args.rate.0, stop.clone());
+        let pace = Pace { rate: self.args.rate(), tick: TICK, block: BLOCK_BYTES };
+        let at_origin = end(flow, forward.clone(), backward.clone(), pace, stop.clone());
         let at_origin = tokio::spawn(at_origin);
         // A flow reaches its target with the first byte.
         let Some(Incoming::Flow(flow)) = timeout(PATIENCE, listener.next()).await.ok().flatten() else {
             return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
         };
-        let at_target = tokio::spawn(end(flow, backward, forward, self.args.rate.0, stop.clone()));
+        let at_target = tokio::spawn(end(flow, backward, forward, pace, stop.clone()));
         let mut runs = Vec::new();
         for number in 1..=self.args.runs {
             let run = self.one().await?;
@@ -266,11 +325,7 @@ impl Bench<'_> {
         let name = self.chain.primary(hop).unwrap_or_default().to_owned();
         let mut relay = self.relays.take(&name).ok_or_else(|| lost("no relay runs where one should"))?;
         let calm = self.longest();
-        match self.args.cause {
-            Cause::Kill => relay.kill()?,
-            Cause::Freeze => relay.signal(Signal::STOP)?,
-            Cause::Drain => relay.terminate()?,
-        }
+        self.args.cause.strike(&mut relay)?;
         let repair = self.repaired(&name, hop).await?;
         let sent = [self.forward.sent(), self.backward.sent()];
         let arrived =
@@ -373,11 +428,12 @@ async fn end(
     flow: Flow,
     sends: Arc<Stream>,
     takes: Arc<Stream>,
-    rate: u64,
+    pace: Pace,
     stop: CancellationToken,
 ) -> std::io::Result<crate::cli::pattern::Faults> {
     let (mut reader, mut writer) = tokio::io::split(flow);
-    let (_, faults) = tokio::try_join!(sends.send(&mut writer, rate, &stop), takes.receive(&mut reader))?;
+    let (_, faults) =
+        tokio::try_join!(sends.send(&mut writer, pace, &stop), takes.receive(&mut reader, pace))?;
     tracing::debug!(took = takes.name, "all of it");
     reader.unsplit(writer).finished().await?;
     Ok(faults)

@@ -45,19 +45,18 @@ pub(super) struct Outcome {
     pub(super) bytes: u64,
 }
 
+/// What the command makes of an outcome.
+pub(super) trait Report {
+    fn is_clean(&self) -> bool;
+    fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure>;
+    fn to_json(&self, args: &Args) -> Result<Value, Failure>;
+    /// The longest pauses around the faults, in milliseconds.
+    fn gaps(&self) -> Vec<f64>;
+    /// The longest pauses without one.
+    fn calm(&self) -> Vec<f64>;
+}
+
 impl Outcome {
-    pub(super) fn is_clean(&self) -> bool {
-        self.faults == Faults::default()
-    }
-
-    pub(super) fn gaps(&self) -> Vec<f64> {
-        self.runs.iter().map(|run| ms(run.gap)).collect()
-    }
-
-    pub(super) fn calm(&self) -> Vec<f64> {
-        self.runs.iter().map(|run| ms(run.calm)).collect()
-    }
-
     fn repairs<T>(&self, of: fn(Repair) -> T) -> Vec<T> {
         self.runs.iter().filter_map(|run| run.repair).map(of).collect()
     }
@@ -80,15 +79,25 @@ impl Outcome {
         }
         counts
     }
+}
 
-    pub(super) fn print_table(&self, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+impl Report for Outcome {
+    fn is_clean(&self) -> bool {
+        self.faults == Faults::default()
+    }
+
+    fn gaps(&self) -> Vec<f64> {
+        self.runs.iter().map(|run| ms(run.gap)).collect()
+    }
+
+    fn calm(&self) -> Vec<f64> {
+        self.runs.iter().map(|run| ms(run.calm)).collect()
+    }
+
+    fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let cause = args.cause.name();
         writeln!(out, "{} runs: {cause} a relay of {} hops, seed {}", self.runs.len(), args.hops, self.seed)?;
-        let mut row = |what: &str, times: &[Duration]| -> Result<(), Failure> {
-            let histogram = histogram(times)?;
-            let values = QUANTILES.map(|(name, q)| format!("{name} {:.1}", quantile(&histogram, q)));
-            Ok(writeln!(out, "{what:<46} {}", values.join("   "))?)
-        };
+        let mut row = |what: &str, times: &[Duration]| row(out, what, times);
         let all = |of: fn(&Run) -> Duration| self.runs.iter().map(of).collect::<Vec<_>>();
         row("longest pause without a fault, ms", &all(|run| run.calm))?;
         row("longest pause around the fault, ms", &all(|run| run.gap))?;
@@ -111,14 +120,7 @@ impl Outcome {
         Ok(())
     }
 
-    pub(super) fn to_json(&self, args: &Args) -> Result<Value, Failure> {
-        let summary = |times: Vec<Duration>| -> Result<Value, Failure> {
-            let histogram = histogram(&times)?;
-            Ok(QUANTILES
-                .map(|(name, q)| (name.to_owned(), json!(quantile(&histogram, q))))
-                .into_iter()
-                .collect())
-        };
+    fn to_json(&self, args: &Args) -> Result<Value, Failure> {
         let all = |of: fn(&Run) -> Duration| self.runs.iter().map(of).collect::<Vec<_>>();
         let Faults { lost, duplicated, reordered } = self.faults;
         Ok(json!({
@@ -130,10 +132,10 @@ impl Outcome {
             "lost": lost,
             "duplicated": duplicated,
             "reordered": reordered,
-            "no_fault_ms": summary(all(|run| run.calm))?,
-            "gap_ms": summary(all(|run| run.gap))?,
-            "repair_ms": summary(self.repairs(|repair| repair.gap))?,
-            "detected_ms": summary(self.repairs(|repair| repair.detected))?,
+            "no_fault_ms": summary(&all(|run| run.calm))?,
+            "gap_ms": summary(&all(|run| run.gap))?,
+            "repair_ms": summary(&self.repairs(|repair| repair.gap))?,
+            "detected_ms": summary(&self.repairs(|repair| repair.detected))?,
             "replayed_bytes": serde_json::Map::from_iter(
                 self.replayed()?.map(|(name, bytes)| (name.to_owned(), json!(bytes))),
             ),
@@ -152,6 +154,19 @@ impl Cause {
     }
 }
 
+/// A line of the table: what, and how its times are spread.
+pub(super) fn row(out: &mut dyn Write, what: &str, times: &[Duration]) -> Result<(), Failure> {
+    let histogram = histogram(times)?;
+    let values = QUANTILES.map(|(name, q)| format!("{name} {:.1}", quantile(&histogram, q)));
+    Ok(writeln!(out, "{what:<46} {}", values.join("   "))?)
+}
+
+/// The same for scripts.
+pub(super) fn summary(times: &[Duration]) -> Result<Value, Failure> {
+    let histogram = histogram(times)?;
+    Ok(QUANTILES.map(|(name, q)| (name.to_owned(), json!(quantile(&histogram, q)))).into_iter().collect())
+}
+
 fn histogram(times: &[Duration]) -> Result<Histogram<u64>, Failure> {
     let mut histogram = Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(unusable)?;
     for time in times {
@@ -168,6 +183,6 @@ fn quantile(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     ms(Duration::from_micros(histogram.value_at_quantile(quantile)))
 }
 
-fn ms(time: Duration) -> f64 {
+pub(super) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }

@@ -1,6 +1,7 @@
 //! One direction of the flow: data at a steady rate, and the times between its arrivals.
 
 use crate::cli::pattern::{Faults, Pattern, Verifier};
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -8,12 +9,19 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// How often something is sent.
-const TICK: Duration = Duration::from_millis(1);
-/// The most that is written or read at once.
-const BLOCK_BYTES: usize = 64 << 10;
 /// Longer than any run.
 const UNKNOWN_TOTAL: u64 = u64::MAX >> 8;
+
+/// How fast data is sent, and in what portions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Bytes a second.
+    pub(super) rate: u64,
+    /// How often something is sent.
+    pub(super) tick: Duration,
+    /// The most that is written or read at once, in bytes.
+    pub(super) block: usize,
+}
 
 /// What is known of one direction.
 #[derive(Debug)]
@@ -30,6 +38,27 @@ struct Known {
     received: u64,
     last: Option<Instant>,
     longest: Duration,
+    /// What is under way: where each portion ends, and when it was written.
+    under_way: VecDeque<(u64, Instant)>,
+    latest: Duration,
+}
+
+impl Known {
+    fn wrote(&mut self, end: u64) {
+        self.sent = end;
+        self.under_way.push_back((end, Instant::now()));
+    }
+
+    fn took(&mut self, count: u64, now: Instant) {
+        self.received += count;
+        if let Some(last) = self.last.replace(now) {
+            self.longest = self.longest.max(now - last);
+        }
+        while let Some((_, at)) = self.under_way.front().filter(|(end, _)| *end <= self.received) {
+            self.latest = self.latest.max(now.saturating_duration_since(*at));
+            self.under_way.pop_front();
+        }
+    }
 }
 
 impl Stream {
@@ -48,6 +77,14 @@ impl Stream {
         std::mem::take(&mut known.longest).max(open)
     }
 
+    /// How long the slowest portion took from being written to being read since this was asked last, one that is still
+    /// under way included.
+    pub(super) fn take_latest(&self) -> Duration {
+        let mut known = self.lock();
+        let open = known.under_way.front().map_or(Duration::ZERO, |(_, at)| at.elapsed());
+        std::mem::take(&mut known.latest).max(open)
+    }
+
     pub(super) fn sent(&self) -> u64 {
         self.lock().sent
     }
@@ -63,38 +100,42 @@ impl Stream {
         }
     }
 
-    /// Sends at this rate until it is stopped, then the end.
+    /// Sends at this pace until it is stopped, then the end.
     pub(super) async fn send(
         &self,
         mut writer: impl AsyncWrite + Unpin,
-        rate: u64,
+        pace: Pace,
         stop: &CancellationToken,
     ) -> std::io::Result<()> {
         let (start, mut sent) = (Instant::now(), 0);
-        let mut block = vec![0; BLOCK_BYTES];
-        let mut ticks = interval(TICK);
+        let mut block = vec![0; pace.block];
+        let mut ticks = interval(pace.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while !stop.is_cancelled() {
             ticks.tick().await;
-            let due = u128::from(rate) * start.elapsed().as_micros() / 1_000_000;
+            let due = u128::from(pace.rate) * start.elapsed().as_micros() / 1_000_000;
             let due = u64::try_from(due).unwrap_or(u64::MAX);
             while sent < due {
-                let count = usize::try_from(due - sent).map_or(BLOCK_BYTES, |due| due.min(BLOCK_BYTES));
+                let count = usize::try_from(due - sent).map_or(pace.block, |due| due.min(pace.block));
                 let part = block.split_at_mut(count).0;
                 self.pattern.fill(sent, part);
+                sent += count as u64;
+                self.lock().wrote(sent);
                 writer.write_all(part).await?;
                 writer.flush().await?;
-                sent += count as u64;
-                self.lock().sent = sent;
             }
         }
         writer.shutdown().await
     }
 
     /// Takes what comes, until the end: what was wrong with it.
-    pub(super) async fn receive(&self, mut reader: impl AsyncRead + Unpin) -> std::io::Result<Faults> {
+    pub(super) async fn receive(
+        &self,
+        mut reader: impl AsyncRead + Unpin,
+        pace: Pace,
+    ) -> std::io::Result<Faults> {
         let mut verifier = Verifier::new(self.pattern, UNKNOWN_TOTAL);
-        let mut block = vec![0; BLOCK_BYTES];
+        let mut block = vec![0; pace.block];
         loop {
             let count = reader.read(&mut block).await?;
             let now = Instant::now();
@@ -103,12 +144,7 @@ impl Stream {
                 return Ok(verifier.faults_of(sent));
             }
             verifier.came(block.split_at(count).0);
-            let mut known = self.lock();
-            known.received += count as u64;
-            if let Some(last) = known.last.replace(now) {
-                known.longest = known.longest.max(now - last);
-            }
-            drop(known);
+            self.lock().took(count as u64, now);
             self.came.notify_waiters();
         }
     }
