@@ -4,6 +4,7 @@ mod bench;
 mod bootstrap;
 mod chain;
 mod demo;
+mod drain;
 mod duration;
 mod failure;
 mod join;
@@ -66,6 +67,8 @@ enum Command {
     Receive(receive::Args),
     /// Show the relays and names of a network
     Status(status::Args),
+    /// Have a relay move its flows to others and end
+    Drain(drain::Args),
     /// Invite newcomers
     Ticket(ticket::Args),
 }
@@ -101,6 +104,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Send(args) => send::run(args).await,
         Command::Receive(args) => receive::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Drain(args) => drain::run(args).await,
         Command::Ticket(args) => ticket::run(args),
     }
 }

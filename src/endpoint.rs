@@ -39,7 +39,7 @@ use crate::proto::endpoint::Destination;
 use crate::proto::epoch::MAX_HOPS;
 use crate::proto::id::NodeId;
 use crate::proto::machine::OpenFailure;
-use crate::proto::rpc::Listing;
+use crate::proto::rpc::{Listing, Refusal, Response};
 use driver::Command;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -118,10 +118,28 @@ pub enum ListenError {
     },
     /// The bootstrap refused it.
     #[error(transparent)]
-    Refused(#[from] crate::proto::rpc::Refusal),
+    Refused(#[from] Refusal),
     /// The endpoint has been shut down.
     #[error("the endpoint has been shut down")]
     Closed,
+}
+
+/// Why a relay was not told to drain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// The bootstrap knows no such relay.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No bootstrap answered, or this node's ticket gives no right to it.
+    #[error("{0}")]
+    Bootstrap(Arc<JoinError>),
+}
+
+impl From<Arc<JoinError>> for DrainError {
+    fn from(error: Arc<JoinError>) -> Self {
+        Self::Bootstrap(error)
+    }
 }
 
 /// A member of a network that opens flows and serves names. Clones share it.
@@ -209,6 +227,15 @@ impl Endpoint {
     /// [`crate::proto::machine::AskFailure`] if no bootstrap answers.
     pub async fn list(&self) -> Result<Listing, crate::proto::machine::AskFailure> {
         driver::list(&self.0.coordinator).await
+    }
+
+    /// Has the relay of this name or id move its flows to others and end. It hears of it with its next heartbeat.
+    ///
+    /// # Errors
+    /// [`DrainError`] if the bootstrap can't be asked, or refuses.
+    pub async fn drain(&self, relay: &str) -> Result<(), DrainError> {
+        let response = self.0.coordinator.drain(relay).await?;
+        if let Response::Refused(refusal) = response { Err(refusal.into()) } else { Ok(()) }
     }
 
     /// Gives up the names and ends every flow that is still open.

@@ -37,6 +37,8 @@ pub struct Options {
     pub zone: String,
     /// How many flows it is willing to carry.
     pub capacity: u32,
+    /// How long a relay that drains waits until its flows have gone elsewhere.
+    pub drain_timeout: Duration,
     /// The QUIC transport.
     pub transport: TransportSettings,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             name: None,
             zone: String::new(),
             capacity: 1000,
+            drain_timeout: Duration::from_secs(30),
             transport: TransportSettings::default(),
         }
     }
@@ -74,7 +77,7 @@ pub struct Relay {
     id: NodeId,
     address: SocketAddr,
     state: watch::Receiver<State>,
-    drain: oneshot::Sender<Duration>,
+    drain: oneshot::Sender<()>,
 }
 
 /// Whether the bootstrap has the relay in its pool.
@@ -83,8 +86,15 @@ enum State {
     Starting,
     Enrolled,
     Refused(Refusal),
+    Draining,
     Drained,
     Ended,
+}
+
+impl State {
+    const fn has_drained(&self) -> bool {
+        matches!(self, Self::Drained | Self::Ended)
+    }
 }
 
 impl Relay {
@@ -100,19 +110,20 @@ impl Relay {
         let (drain, to_drain) = oneshot::channel();
         let (told, state) = watch::channel(State::Starting);
         let build = {
-            let name = name.clone();
+            let (name, patience) = (name.clone(), options.drain_timeout);
             move || {
                 let (parts, address) = parts(&options, name, coordinator, &membership, told.clone())?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
-                    if let Ok(patience) = to_drain.await {
-                        node.with(|machine, now, actions| machine.drain(now, actions));
-                        let mut state = told.subscribe();
-                        let drained = state.wait_for(|state| *state == State::Drained);
-                        if tokio::time::timeout(patience, drained).await.is_err() {
-                            let left = node.flows(|flows| flows.len());
-                            tracing::warn!(flows = left, "leaving, though not every flow has gone elsewhere");
-                        }
+                    let mut state = told.subscribe();
+                    tokio::select! {
+                        _ = to_drain => node.with(|machine, now, actions| machine.drain(now, actions)),
+                        _ = state.wait_for(|state| *state == State::Draining || state.has_drained()) => {}
+                    }
+                    let drained = state.wait_for(State::has_drained);
+                    if tokio::time::timeout(patience, drained).await.is_err() {
+                        let left = node.flows(|flows| flows.len());
+                        tracing::warn!(flows = left, "leaving, though not every flow has gone elsewhere");
                     }
                     node.with(|machine, now, actions| machine.leave(now, actions));
                     tokio::time::sleep(LAST_WORDS).await;
@@ -154,9 +165,14 @@ impl Relay {
         }
     }
 
-    /// Takes no new flows, waits until those that it carries have gone elsewhere, but not longer than `patience`, and ends.
-    pub async fn drain(mut self, patience: Duration) {
-        let _ = self.drain.send(patience);
+    /// Resolves when it has ended, as the bootstrap had it drain.
+    pub async fn ended(&mut self) {
+        let _ = self.state.wait_for(|state| *state == State::Ended).await;
+    }
+
+    /// Takes no new flows, waits for a while until those that it carries have gone elsewhere, and ends.
+    pub async fn drain(mut self) {
+        let _ = self.drain.send(());
         let _ = self.state.wait_for(|state| *state == State::Ended).await;
     }
 }
@@ -204,7 +220,17 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
     match notice {
         Notice::Enrolled => {
             tracing::info!("in the pool");
-            told.send_if_modified(|state| std::mem::replace(state, State::Enrolled) == State::Starting);
+            told.send_if_modified(|state| {
+                let is_first = *state == State::Starting;
+                if is_first {
+                    *state = State::Enrolled;
+                }
+                is_first
+            });
+        }
+        Notice::Draining => {
+            tracing::info!("draining: no new flows, and those it carries go elsewhere");
+            let _ = told.send(State::Draining);
         }
         Notice::Drained => {
             tracing::info!("carries no flow any more");

@@ -156,6 +156,7 @@ impl Trace {
             Notice::Accepted { flow } => format!("at hop {}: accepted", flow.hop),
             Notice::Opened { unprotected, .. } => format!("OPENED, unprotected {unprotected:?}"),
             Notice::Enrolled
+            | Notice::Draining
             | Notice::Drained
             | Notice::EnrolmentRefused { .. }
             | Notice::NotEnrolled { .. }

@@ -107,6 +107,7 @@ impl Apps {
                 None
             }
             Notice::Enrolled
+            | Notice::Draining
             | Notice::Drained
             | Notice::EnrolmentRefused { .. }
             | Notice::NotEnrolled { .. }

@@ -22,6 +22,7 @@ use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::NodeId;
+use crate::proto::rpc::Response;
 use data_encoding::HEXLOWER;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::fmt;
@@ -244,12 +245,40 @@ impl Shared {
                 self.tally.answered.count();
                 Some(BootstrapResponse::Answer(response))
             }
-            (Asker::Newcomer(_), BootstrapRequest::Renew | BootstrapRequest::Ask(_))
+            (Asker::Member(Member { node, .. }), BootstrapRequest::Drain { relay, proof }) => {
+                (!self.is_removed(connection, &node)).then(|| self.drain(connection, node, &relay, &proof))
+            }
+            (
+                Asker::Newcomer(_),
+                BootstrapRequest::Renew | BootstrapRequest::Ask(_) | BootstrapRequest::Drain { .. },
+            )
             | (Asker::Member(_), BootstrapRequest::Join(_)) => {
                 self.violation(connection, "request not allowed", BootstrapClose::NotAllowed);
                 None
             }
         }
+    }
+
+    /// Has a relay drain, for a member that proves that it holds a ticket for any number of nodes.
+    fn drain(
+        &self,
+        connection: &Connection,
+        by: NodeId,
+        relay: &str,
+        proof: &JoinRequest,
+    ) -> BootstrapResponse {
+        let binding = ChannelBinding::of(connection);
+        let proven = proof.verify(&binding, self.authority.secret(), Clock::wall());
+        if let Some(refusal) = proven.err().or(proof.grant().single_use.then_some(Refusal::SingleUse)) {
+            tracing::warn!(node = %by, relay, %refusal, "refused to drain a relay");
+            return BootstrapResponse::JoinRefused(refusal);
+        }
+        let ordered = self.keeper.with(|machine, now| machine.order_drain(relay, now));
+        tracing::info!(node = %by, relay, ordered = ordered.is_ok(), "was asked to drain a relay");
+        BootstrapResponse::Answer(match ordered {
+            Ok(_) => Response::Done,
+            Err(refusal) => Response::Refused(refusal),
+        })
     }
 
     async fn join(

@@ -2,7 +2,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "what has no exit code of its own has failed")]
 
-use crate::endpoint::{FlowError, ListenError, OpenError, SendError, StartError};
+use crate::endpoint::{DrainError, FlowError, ListenError, OpenError, SendError, StartError};
 use crate::net::coordinator::JoinError;
 use crate::net::error::ErrorKind;
 use crate::proto::machine::OpenFailure;
@@ -91,6 +91,10 @@ impl From<Refusal> for Failure {
             Refusal::PoolTooSmall { .. } => {
                 (Exit::PoolTooSmall, "start more relays with `hopline relay TICKET`, or ask for fewer --hops")
             }
+            Refusal::UnknownRelay { .. } => (Exit::Refused, "`hopline status` lists the relays"),
+            Refusal::AmbiguousRelay { .. } => {
+                (Exit::Refused, "name it by its id, which `hopline status --json` shows")
+            }
             Refusal::Denied { .. } => (Exit::Refused, "ask whoever runs the bootstrap"),
             _ => (Exit::Failed, "try again"),
         };
@@ -98,8 +102,23 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<DrainError> for Failure {
+    fn from(error: DrainError) -> Self {
+        match error {
+            DrainError::Refused(refusal) => refusal.into(),
+            DrainError::Bootstrap(error) => (&*error).into(),
+        }
+    }
+}
+
 impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&JoinError> for Failure {
+    fn from(error: &JoinError) -> Self {
         let exit = match error.kind() {
             ErrorKind::Refused => Exit::Refused,
             ErrorKind::Unreachable | ErrorKind::Overloaded => Exit::NoBootstrap,

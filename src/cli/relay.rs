@@ -53,6 +53,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         name: args.name,
         zone: args.zone,
         capacity: args.capacity,
+        drain_timeout: args.drain_timeout,
         ..Options::default()
     };
     let mut relay = Relay::start(ticket.clone(), options).await?;
@@ -60,12 +61,12 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     tokio::select! {
         refused = relay.enrolled() => {
             if let Err(refusal) = refused {
-                relay.drain(Duration::ZERO).await;
+                relay.drain().await;
                 return Err(refusal.into());
             }
         }
         () = signals::shutdown() => {
-            relay.drain(Duration::ZERO).await;
+            relay.drain().await;
             return Ok(());
         }
     }
@@ -75,7 +76,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         "id": relay.id().to_string(),
         "addr": relay.address().to_string(),
     }));
-    signals::shutdown().await;
-    relay.drain(args.drain_timeout).await;
+    tokio::select! {
+        () = signals::shutdown() => relay.drain().await,
+        () = relay.ended() => {}
+    }
     Ok(())
 }

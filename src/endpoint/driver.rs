@@ -196,7 +196,7 @@ impl Desk {
                 tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
             }
             Notice::Attachments { relays } => tracing::debug!(?relays, "attached"),
-            Notice::Chain { .. } | Notice::Rerouted { .. } | Notice::Drained => {}
+            Notice::Chain { .. } | Notice::Rerouted { .. } | Notice::Draining | Notice::Drained => {}
         }
     }
 

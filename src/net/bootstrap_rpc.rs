@@ -26,6 +26,13 @@ pub enum BootstrapRequest {
     Renew,
     /// A member asks something of the protocol.
     Ask(Request),
+    /// A member that holds a ticket for any number of nodes, as whoever runs the network does, wants a relay to drain.
+    Drain {
+        /// The relay's name or id.
+        relay: String,
+        /// That it holds the ticket.
+        proof: JoinRequest,
+    },
 }
 
 /// What a bootstrap answers. Append-only.
@@ -33,9 +40,9 @@ pub enum BootstrapRequest {
 pub enum BootstrapResponse {
     /// To `Join` and `Renew`.
     Issued(Issued),
-    /// To `Join`.
+    /// To `Join` and `Drain`.
     JoinRefused(join::Refusal),
-    /// To `Ask`.
+    /// To `Ask` and `Drain`.
     Answer(Response),
 }
 

@@ -15,6 +15,7 @@ mod dial;
 mod entrance;
 mod error;
 mod line;
+mod order;
 mod renewal;
 
 pub use error::{Attempt, Cause, JoinError};
@@ -196,6 +197,14 @@ impl Coordinator {
     /// [`JoinError`].
     pub async fn renew(&self) -> Result<Membership, Arc<JoinError>> {
         renewal::renew(&self.shared).await
+    }
+
+    /// Has the relay of this name or id drain, with the ticket as proof of the right to it.
+    ///
+    /// # Errors
+    /// [`JoinError::Refused`] if the ticket gives no such right; else whatever kept the bootstrap from answering.
+    pub async fn drain(&self, relay: &str) -> Result<Response, Arc<JoinError>> {
+        order::drain(&self.shared, relay.to_owned()).await
     }
 
     /// Says goodbye to the bootstrap. Questions that are still under way fail, and later ones find no way out.

@@ -76,6 +76,9 @@ pub enum Refusal {
     /// The node was removed from the network.
     #[error("this node was removed from the network; ask whoever runs it")]
     Removed,
+    /// A single-use ticket gives no right to manage the network.
+    #[error("this takes a ticket for any number of nodes; use the one that `hopline bootstrap` printed")]
+    SingleUse,
 }
 
 impl JoinRequest {

@@ -22,7 +22,7 @@ use super::planner::Planner;
 use super::pool::targets::{AnnounceError, Targets};
 use super::pool::{self, Pool, PoolEvent, Relay, RelayOffer};
 use super::record::{Candidate, relay_key};
-use super::rpc::{DenyReason, Lease, Offer, Refusal, Request, Response};
+use super::rpc::{DenyReason, Lease, Offer, Refusal, Request, Response, Status};
 use super::time::Time;
 use chains::Replacement;
 use rand::RngExt;
@@ -211,6 +211,24 @@ impl Bootstrap {
         if self.pool.drain(&from, now) { Ok(Response::Done) } else { Err(Refusal::UnknownNode) }
     }
 
+    /// Has the relay of this name or id drain: it hears of it with the answer to its next heartbeat. For whoever runs the
+    /// network; the right to it was checked.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownRelay`] if none in the pool is called so, [`Refusal::AmbiguousRelay`] if several are.
+    pub fn order_drain(&mut self, relay: &str, now: Time) -> Result<NodeId, Refusal> {
+        let named =
+            |known: &&Relay| !known.is_gone() && (known.name == relay || known.node.to_string() == relay);
+        let found: Vec<NodeId> = self.pool.iter().filter(named).map(|known| known.node).take(2).collect();
+        let node = match found.as_slice() {
+            [only] => *only,
+            [] => return Err(Refusal::UnknownRelay { name: relay.to_owned() }),
+            _ => return Err(Refusal::AmbiguousRelay { name: relay.to_owned() }),
+        };
+        self.drain(node, now)?;
+        Ok(node)
+    }
+
     fn report_down(&mut self, from: NodeId, node: NodeId, now: Time) -> Response {
         self.pool.report_down(&node, from, now);
         self.handle_timeout(now);
@@ -251,6 +269,7 @@ impl Bootstrap {
             next_heartbeat: self.between(earliest, latest),
             keys: needed.map(|epoch| (epoch, relay_key(&self.secret, &node, epoch))).collect(),
             counts,
+            drain: self.pool.get(&node).is_some_and(|relay| relay.status == Status::Draining),
         }
     }
 

@@ -45,11 +45,14 @@ pub(super) struct Clerk<Own> {
     asks: HashMap<AskId, Purpose<Own>>,
     next_ask: u64,
     bootstrap: usize,
+    /// Whether the bootstrap wants this node to drain.
+    drain_ordered: bool,
 }
 
 impl<Own> Clerk<Own> {
     pub(super) fn new(config: ClerkConfig) -> Self {
-        Self { config, enrolment: None, asks: HashMap::new(), next_ask: 0, bootstrap: 0 }
+        let asks = HashMap::new();
+        Self { config, enrolment: None, asks, next_ask: 0, bootstrap: 0, drain_ordered: false }
     }
 
     /// Asks the bootstrap on the owner's account.
@@ -165,18 +168,26 @@ impl<Own> Clerk<Own> {
                     let fresh = fresh_link || std::mem::replace(&mut self.bootstrap, bootstrap) != bootstrap;
                     self.send(Purpose::Lease(attempt), request, fresh, actions);
                 }
-                enrolment::Action::Notify(notice) => Self::tell(notice, flows, actions),
+                enrolment::Action::Notify(notice) => self.tell(notice, flows, actions),
             }
         }
     }
 
-    fn tell(notice: enrolment::Notice, flows: &mut Flows, actions: &mut Vec<Action>) {
+    /// Whether the bootstrap wants this node to drain.
+    pub(super) const fn is_drain_ordered(&self) -> bool {
+        self.drain_ordered
+    }
+
+    fn tell(&mut self, notice: enrolment::Notice, flows: &mut Flows, actions: &mut Vec<Action>) {
         match notice {
             enrolment::Notice::Registered(lease) => {
                 flows.ring_mut().extend(lease.keys);
                 actions.push(Action::Notify(Notice::Enrolled));
             }
-            enrolment::Notice::Renewed(lease) => flows.ring_mut().extend(lease.keys),
+            enrolment::Notice::Renewed(lease) => {
+                flows.ring_mut().extend(lease.keys);
+                self.drain_ordered |= lease.drain;
+            }
             enrolment::Notice::Trouble(Trouble::Rejected { reason }) => {
                 actions.push(Action::Notify(Notice::EnrolmentRefused { refusal: reason }));
             }

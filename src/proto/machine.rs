@@ -204,7 +204,9 @@ pub enum DisconnectReason {
 /// Something worth telling.
 #[derive(Clone, Debug)]
 pub enum Notice {
-    /// A relay that drains carries no flow any more.
+    /// A relay takes no new flows, and waits until those that it carries have gone elsewhere.
+    Draining,
+    /// It carries no flow any more.
     Drained,
     /// The node got its first lease, or got one back.
     Enrolled,

@@ -44,10 +44,13 @@ impl Relay {
 
     /// Takes no new flows, and has those that it carries moved elsewhere: [`Notice::Drained`] says when that is done.
     pub fn drain(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.clerk.drain(&mut self.flows, now, actions);
-        self.flows.drain(actions);
-        self.stage = Stage::Draining;
-        self.catch_up(now, actions);
+        if self.stage == Stage::Serving {
+            self.stage = Stage::Draining;
+            self.clerk.drain(&mut self.flows, now, actions);
+            self.flows.drain(actions);
+            actions.push(Action::Notify(Notice::Draining));
+            self.catch_up(now, actions);
+        }
     }
 
     /// Leaves: the bootstrap is told, and every flow's prev goes on over its backup at once.
@@ -81,6 +84,9 @@ impl Relay {
                 | News::WantsBackup { .. }
                 | News::WantsRoute(_) => {}
             }
+        }
+        if self.stage == Stage::Serving && self.clerk.is_drain_ordered() {
+            return self.drain(now, actions);
         }
         if self.stage == Stage::Draining && self.flows.is_empty() {
             self.stage = Stage::Drained;

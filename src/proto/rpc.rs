@@ -117,6 +117,8 @@ pub struct Lease {
     pub keys: Vec<(u32, Key)>,
     /// Relays registered, and those of them that may be assigned.
     pub counts: Counts,
+    /// Whether the node is to drain, if it does not already.
+    pub drain: bool,
 }
 
 /// How many relays there are.
@@ -288,6 +290,18 @@ pub enum Refusal {
     #[error("\"{name}\" is attached to no relay at the moment: try again in a few seconds")]
     NotAttached {
         /// The target's name.
+        name: String,
+    },
+    /// No relay of that name or id is in the pool.
+    #[error("no relay \"{name}\" in the pool")]
+    UnknownRelay {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several relays have that name.
+    #[error("several relays are called \"{name}\"")]
+    AmbiguousRelay {
+        /// What was asked for.
         name: String,
     },
 }

@@ -94,7 +94,10 @@ impl Shared {
 
     /// A connection to a bootstrap, and whether it is one that was kept. With `fresh` one made from now on, if possible to
     /// another bootstrap than the last.
-    async fn connection(self: &Arc<Self>, fresh: bool) -> Result<(Connection, bool), Arc<JoinError>> {
+    pub(super) async fn connection(
+        self: &Arc<Self>,
+        fresh: bool,
+    ) -> Result<(Connection, bool), Arc<JoinError>> {
         match self.kept_or_dialled(fresh) {
             Way::Kept(connection) => return Ok((connection, true)),
             Way::Begun(dial) => return Ok((outcome(dial).await?, false)),

@@ -22,6 +22,7 @@ fn lease() -> Lease {
         next_heartbeat: SECOND * 10,
         keys: Vec::new(),
         counts: Counts { registered: 1, online: 1, expired: 0 },
+        drain: false,
     }
 }
 

@@ -1,0 +1,104 @@
+//! Relays leave under a flow: it goes elsewhere first, and they end well.
+
+use crate::fixture::{Chain, Cluster, Process, pattern};
+use hopline::endpoint::{Flow, FlowEvent};
+use std::path::Path;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Echoes what it is sent in small parts until it is told to stop; whether every part came back as it was.
+async fn chat(flow: Flow, stop: watch::Receiver<bool>) -> bool {
+    let (mut reader, mut writer) = split(flow);
+    let parts = pattern(64 << 10);
+    for part in parts.chunks(512).cycle() {
+        let mut returned = vec![0; part.len()];
+        writer.write_all(part).await.unwrap();
+        writer.flush().await.unwrap();
+        reader.read_exact(&mut returned).await.unwrap();
+        if returned != part {
+            return false;
+        }
+        if *stop.borrow() {
+            break;
+        }
+    }
+    writer.shutdown().await.unwrap();
+    assert_eq!(reader.read(&mut [0]).await.unwrap(), 0, "nothing comes after the end");
+    reader.unsplit(writer).finished().await.unwrap();
+    true
+}
+
+fn is_about(event: &FlowEvent, relay: &str) -> bool {
+    matches!(event, FlowEvent::Drained { from, .. } if from == relay)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_relay_of_a_chain_is_restarted_in_turn() {
+    let mut cluster = Cluster::start(9);
+    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    let endpoint = cluster.join().await;
+    let mut chain = Chain::of(&endpoint);
+    let flow = endpoint.open("echo").await.unwrap();
+    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+    let (stop, stopped) = watch::channel(false);
+    let chat = tokio::spawn(chat(flow, stopped));
+    for hop in 1..=3 {
+        let name = chain.primary(hop);
+        let relay = cluster.relays.remove(&name).unwrap();
+        relay.signal("-TERM");
+        chain.until(|event| is_about(event, &name)).await;
+        let ended = tokio::task::spawn_blocking(|| relay.finish()).await.unwrap();
+        assert!(ended.status.success(), "{name}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("not every flow"), "{name}: {}", ended.stderr);
+        cluster.add_relay(&format!("{name}-again"));
+    }
+    stop.send(true).unwrap();
+    assert!(timeout(crate::fixture::PATIENCE, chat).await.expect("a stall").unwrap(), "it came back altered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_is_drained_by_its_name() {
+    let mut cluster = Cluster::start(8);
+    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    let endpoint = cluster.join().await;
+    let mut chain = Chain::of(&endpoint);
+    let flow = endpoint.open("echo").await.unwrap();
+    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+    let (stop, stopped) = watch::channel(false);
+    let chat = tokio::spawn(chat(flow, stopped));
+    let name = chain.primary(2);
+    let relay = cluster.relays.remove(&name).unwrap();
+    let order = cluster.start_process(&["drain", &name, "--json"]);
+    chain.until(|event| is_about(event, &name)).await;
+    let ended = tokio::task::spawn_blocking(|| (relay.finish(), order.finish())).await.unwrap();
+    assert!(ended.0.status.success(), "{}", ended.0.stderr);
+    assert!(ended.1.status.success(), "{}", ended.1.stderr);
+    assert!(ended.1.stdout.concat().contains(r#""status":"left""#), "{:?}", ended.1.stdout);
+    stop.send(true).unwrap();
+    assert!(timeout(crate::fixture::PATIENCE, chat).await.expect("a stall").unwrap(), "it came back altered");
+}
+
+#[test]
+fn nobody_is_drained_without_the_right_or_the_name() {
+    let cluster = Cluster::start(1);
+    let unknown = cluster.run(&["drain", "nobody"], b"");
+    assert_eq!(unknown.status.code(), Some(4), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("no relay \"nobody\""), "{}", unknown.stderr);
+    let data = cluster.home.path().join("bootstrap");
+    let single = cluster.run(&["ticket", "new", "--data", text(&data), "--single-use"], b"").stdout.concat();
+    let mut refused = Process::start(cluster.home.path(), &single, &["drain", "r1"]);
+    drop(refused.stdin());
+    let refused = refused.finish();
+    assert_eq!(refused.status.code(), Some(4), "{}", refused.stderr);
+    assert!(refused.stderr.contains("single") || refused.stderr.contains("any number"), "{}", refused.stderr);
+    let listed = cluster.run(&["status", "--json"], b"").stdout.concat();
+    assert!(
+        listed.contains(r#""status":"online""#) || listed.contains(r#""status":"registered""#),
+        "{listed}"
+    );
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
