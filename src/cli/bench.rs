@@ -22,7 +22,7 @@ pub(super) struct Args {
 enum What {
     /// Bytes a second and CPU a byte through a chain, beside the plainest chain that could work
     Throughput(throughput::Args),
-    /// How long data pauses when a relay of the chain is killed, frozen or drained
+    /// How long data pauses when a relay of the chain is killed, frozen, drained or cut off
     Failover(failover::Args),
     /// Loss, pauses and goodput while relays come and go
     Churn(Box<churn::Args>),

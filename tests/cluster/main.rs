@@ -11,6 +11,7 @@
 mod fixture;
 
 mod churn;
+mod cut;
 mod failover;
 mod messages;
 mod misuse;
