@@ -20,13 +20,15 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long a process may take until it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an answer of a process may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a process's log a failure cites.
 const LAST_WORDS_BYTES: i64 = 2000;
 const LAST_WORDS_LINES: usize = 8;
@@ -57,10 +59,9 @@ impl Stage {
         Ok(stage)
     }
 
-    /// From now on each process and endpoint lives on a host of its own, `hosts` in all, and `loss` is the share of
-    /// the packets between them that is lost.
-    pub(super) fn on_testbed(mut self, hosts: usize, loss: f64, seed: u64) -> Result<Self, Failure> {
-        self.places = Some(Places::new(hosts, loss, seed)?);
+    /// From now on each process and endpoint lives on a host of its own, `hosts` in all.
+    pub(super) fn on_testbed(mut self, hosts: usize, seed: u64) -> Result<Self, Failure> {
+        self.places = Some(Places::new(hosts, seed)?);
         Ok(self)
     }
 
@@ -83,6 +84,13 @@ impl Stage {
             None => join.await,
         };
         Ok(joined?)
+    }
+
+    /// From now on this share of all packets is lost. (On the loopback interface none is.)
+    pub(super) fn lose(&self, share: f64) {
+        if let Some(places) = &self.places {
+            places.lose(share);
+        }
     }
 
     /// Cuts the wires between two, both ways. (On the loopback interface there are none.)
@@ -200,6 +208,20 @@ impl Process {
     /// The next line of its standard output; `None` when it has ended. May be cancelled.
     pub(super) async fn line(&mut self) -> std::io::Result<Option<String>> {
         self.lines.next_line().await
+    }
+
+    /// Sends it a line, and gives the line that it answers with.
+    pub(super) async fn ask(&mut self, line: &str) -> Result<String, Failure> {
+        let asked = async {
+            let stdin = self.child.stdin.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
+            stdin.write_all(format!("{line}\n").as_bytes()).await?;
+            self.lines.next_line().await
+        };
+        match timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None) | Err(_)) => Err(self.died("when it was asked something").await),
+            Err(_) => Err(self.failure(&format!("gave no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+        }
     }
 
     /// Resolves when it ends, which it should not.

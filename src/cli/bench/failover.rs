@@ -143,7 +143,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
     let mut stage = Stage::new(args.logs.as_deref())?;
     if args.cause == Cause::Cut {
-        stage = stage.on_testbed(args.relays as usize + NOT_RELAYS, 0.0, seed)?;
+        stage = stage.on_testbed(args.relays as usize + NOT_RELAYS, seed)?;
     }
     let performed = tokio::select! {
         performed = perform(&args, seed, &stage) => performed,

@@ -15,12 +15,10 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// So many hosts; between any two of them this share of the packets is lost.
-    pub(super) fn new(hosts: usize, loss: f64, seed: u64) -> Result<Self, Failure> {
+    pub(super) fn new(hosts: usize, seed: u64) -> Result<Self, Failure> {
         let bed = Testbed::new(hosts, seed).map_err(|error| {
             Failure::new(Exit::Failed, format!("there can be no network for this benchmark: {error}"))
         })?;
-        bed.set_all(Wire { loss, ..Wire::default() });
         Ok(Self { bed, names: Mutex::default() })
     }
 
@@ -40,6 +38,10 @@ impl Places {
         task: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
         self.host(name).spawn(task)
+    }
+
+    pub(super) fn lose(&self, share: f64) {
+        self.bed.set_all(Wire { loss: share, ..Wire::default() });
     }
 
     pub(super) fn cut(&self, a: &str, b: &str) {
