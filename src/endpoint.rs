@@ -33,6 +33,7 @@ pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
 
 use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::identity::Membership;
+use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use crate::proto::endpoint::Destination;
@@ -151,6 +152,7 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     coordinator: Coordinator,
     membership: Membership,
+    tally: Arc<Tally>,
     hops: u8,
     events: broadcast::Sender<FlowEvent>,
     senders: messages::Senders,
@@ -169,6 +171,7 @@ impl Endpoint {
             commands: node.commands,
             coordinator: node.coordinator,
             membership: node.membership,
+            tally: node.tally,
             hops,
             events: node.events,
             senders: messages::Senders::default(),
@@ -180,6 +183,12 @@ impl Endpoint {
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.0.membership.node_id()
+    }
+
+    /// What this endpoint thought of its neighbours so far.
+    #[must_use]
+    pub fn neighbours(&self) -> Neighbours {
+        self.0.tally.read()
     }
 
     /// Opens a flow to whoever serves `name`, over as many hops as [`Options::hops`] says.

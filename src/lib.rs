@@ -2,7 +2,8 @@
 //! drained or upgraded in the middle of a stream without one byte lost, doubled or reordered.
 //!
 //! [`proto`] is the protocol itself: pure, without I/O, clock or ambient randomness. [`churn`] is as pure, and tells how
-//! relays come and go in simulations and benchmarks. Everything else is the shell that runs the protocol over QUIC.
+//! relays come and go in simulations and benchmarks. `testbed` is a network for tests. Everything else is the shell that
+//! runs the protocol over QUIC.
 
 #[cfg(feature = "net")]
 pub mod bootstrap;
@@ -16,3 +17,5 @@ pub mod net;
 pub mod proto;
 #[cfg(feature = "net")]
 pub mod relay;
+#[cfg(all(feature = "net", target_os = "linux"))]
+pub mod testbed;

@@ -6,7 +6,8 @@
 //! randomness.
 //!
 //! Then comes talk. [`transport`] is the QUIC endpoint, [`frames`] puts one message on a stream, [`bootstrap_rpc`] is what
-//! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that.
+//! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that. [`tally`] counts what a node thinks of
+//! its neighbours.
 
 pub mod authority;
 pub mod bootstrap_rpc;
@@ -20,6 +21,7 @@ pub mod join;
 pub mod keyfile;
 pub(crate) mod node;
 pub mod socket;
+pub mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;

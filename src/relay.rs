@@ -5,6 +5,7 @@ use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::node::{self, Parts};
+use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use crate::proto::clerk::ClerkConfig;
@@ -16,6 +17,7 @@ use crate::proto::rpc::{Offer, Refusal};
 use rand::Rng;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
@@ -76,6 +78,7 @@ pub struct Relay {
     name: String,
     id: NodeId,
     address: SocketAddr,
+    tally: Arc<Tally>,
     state: watch::Receiver<State>,
     drain: oneshot::Sender<()>,
 }
@@ -129,11 +132,12 @@ impl Relay {
                     tokio::time::sleep(LAST_WORDS).await;
                     let _ = told.send(State::Ended);
                 };
-                Ok((parts, address, main))
+                let tally = parts.tally.clone();
+                Ok((parts, (address, tally), main))
             }
         };
-        let address = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
-        Ok(Self { name, id, address, state, drain })
+        let (address, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
+        Ok(Self { name, id, address, tally, state, drain })
     }
 
     /// What listings call it.
@@ -154,6 +158,12 @@ impl Relay {
         self.address
     }
 
+    /// What it thought of its neighbours so far.
+    #[must_use]
+    pub fn neighbours(&self) -> Neighbours {
+        self.tally.read()
+    }
+
     /// Resolves once the bootstrap has it in its pool, or the relay has ended.
     ///
     /// # Errors
@@ -166,8 +176,8 @@ impl Relay {
     }
 
     /// Resolves when it has ended, as the bootstrap had it drain.
-    pub async fn ended(&mut self) {
-        let _ = self.state.wait_for(|state| *state == State::Ended).await;
+    pub async fn ended(&self) {
+        let _ = self.state.clone().wait_for(|state| *state == State::Ended).await;
     }
 
     /// Takes no new flows, waits for a while until those that it carries have gone elsewhere, and ends.
@@ -192,13 +202,15 @@ fn parts(
     let mut rng = entropy::seeded_rng();
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let offer = Offer::Relay { address, zone: options.zone.clone(), capacity: options.capacity };
+    let clock = Clock::start();
     let parts = Parts {
         machine: Machine::new(membership.node_id(), FlowsConfig::default(), clerk, offer),
         boot: BootId::random(&mut rng),
-        clock: Clock::start(),
+        clock,
         endpoint,
         socket,
         coordinator,
+        tally: Tally::new(clock),
         listener: Box::new(move |_, notice| hear(&notice, &told)),
     };
     Ok((parts, address))

@@ -1,14 +1,18 @@
 //! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
 
+mod accuracy;
 mod churn;
+mod ends;
 mod failover;
 mod flow;
+mod load;
 #[path = "../../benches/splice.rs"]
 #[allow(dead_code, reason = "its report says more than is printed here; its tests look")]
 mod splice;
 mod throughput;
 
 use super::{Exit, Failure};
+use hdrhistogram::Histogram;
 use std::net::SocketAddr;
 
 /// Measure on real processes on this machine.
@@ -22,10 +26,15 @@ pub(super) struct Args {
 enum What {
     /// Bytes a second and CPU a byte through a chain, beside the plainest chain that could work
     Throughput(throughput::Args),
-    /// How long data pauses when a relay of the chain is killed, frozen or drained
+    /// How long data pauses when a relay of the chain is killed, frozen, drained or cut off
     Failover(failover::Args),
     /// Loss, pauses and goodput while relays come and go
     Churn(Box<churn::Args>),
+    /// How often relays that live are held for dead, on a machine that is too busy or a network that loses
+    Accuracy(accuracy::Args),
+    /// A process of the measurement: keeps a core busy
+    #[command(hide = true)]
+    Spin,
     /// A process of the measurement: counts what comes
     #[command(hide = true)]
     FlowSink(flow::SinkArgs),
@@ -56,6 +65,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         What::Throughput(args) => throughput::run(args).await,
         What::Failover(args) => failover::run(args).await,
         What::Churn(args) => churn::run(*args).await,
+        What::Accuracy(args) => accuracy::run(args).await,
+        What::Spin => accuracy::spin(),
         What::FlowSink(args) => flow::sink(args).await,
         What::FlowSource(args) => flow::source(args).await,
         What::SpliceSink => on_one_thread(async || splice::sink(ANYWHERE, splice::Options::default()).await),
@@ -69,6 +80,15 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             Ok(())
         }),
     }
+}
+
+/// The longest pause or latency that is told apart from longer ones: an hour, in microseconds.
+const LONGEST_US: u64 = 3_600_000_000;
+
+/// A histogram of microseconds.
+fn histogram() -> Result<Histogram<u64>, Failure> {
+    Histogram::new_with_bounds(1, LONGEST_US, 3)
+        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// Loopback, any port.

@@ -4,9 +4,11 @@ use super::join::{find_ticket, remember};
 use super::{Failure, ready, signals};
 use crate::relay::{Options, Relay};
 use serde_json::json;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// Join a network's pool and carry flows until told to stop.
 #[derive(Debug, clap::Args)]
@@ -42,6 +44,9 @@ pub(super) struct Args {
     /// How long to wait at SIGTERM or Ctrl-C until every flow has gone over to other relays
     #[arg(long, env = "HOPLINE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = super::duration::parse)]
     drain_timeout: Duration,
+    /// Answer each line of stdin with a line on what this relay thought of its neighbours so far: for benchmarks
+    #[arg(long, hide = true)]
+    tally: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -77,8 +82,21 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         "addr": relay.address().to_string(),
     }));
     tokio::select! {
-        () = signals::shutdown() => relay.drain().await,
-        () = relay.ended() => {}
+        () = signals::shutdown() => {}
+        () = relay.ended() => return Ok(()),
+        failed = answer(&relay), if args.tally => failed?,
     }
+    relay.drain().await;
     Ok(())
+}
+
+/// Tells what the relay thought of its neighbours, whenever a line comes.
+async fn answer(relay: &Relay) -> Result<(), Failure> {
+    let mut questions = BufReader::new(tokio::io::stdin()).lines();
+    while questions.next_line().await?.is_some() {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", json!(relay.neighbours()))?;
+        out.flush()?;
+    }
+    std::future::pending().await
 }

@@ -2,23 +2,35 @@
 //!
 //! Nothing of them stays: a [`Process`] that is dropped is killed, and a [`Stage`] that is dropped takes the directory
 //! with it in which they kept their state. (Only if this process itself is killed with SIGKILL do they live on.)
+//!
+//! They talk over the loopback interface, or each lives on a host of a testbed.
+
+#[cfg_attr(not(target_os = "linux"), path = "stage/nowhere.rs")]
+mod places;
 
 use super::{Exit, Failure};
+use crate::endpoint::{Endpoint, Options};
+use crate::net::ticket::Ticket;
+use places::Places;
 use serde_json::Value;
 use std::fs::{DirBuilder, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long a process may take until it serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many relays of a large pool are started together: more only make each other wait.
 const STARTED_AT_ONCE: u32 = 8;
+/// How long an answer of a process may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of a process's log a failure cites.
 const LAST_WORDS_BYTES: i64 = 2000;
 const LAST_WORDS_LINES: usize = 8;
@@ -33,6 +45,7 @@ pub(super) struct Stage {
     logs: PathBuf,
     log_filter: &'static str,
     binary: PathBuf,
+    places: Option<Places>,
 }
 
 impl Stage {
@@ -43,9 +56,57 @@ impl Stage {
         DirBuilder::new().mode(0o700).create(&directory).map_err(|error| at(&directory, error))?;
         let kept = logs.map_or_else(|| directory.clone(), Path::to_owned);
         let log_filter = if logs.is_some() { "hopline=debug" } else { "hopline=info" };
-        let stage = Self { directory, logs: kept, log_filter, binary };
+        let stage = Self { directory, logs: kept, log_filter, binary, places: None };
         std::fs::create_dir_all(&stage.logs).map_err(|error| at(&stage.logs, error))?;
         Ok(stage)
+    }
+
+    /// From now on each process and endpoint lives on a host of its own, `hosts` in all.
+    pub(super) fn on_testbed(mut self, hosts: usize, seed: u64) -> Result<Self, Failure> {
+        self.places = Some(Places::new(hosts, seed)?);
+        Ok(self)
+    }
+
+    /// Where the process of this name may listen: its address, any port.
+    pub(super) fn address(&self, name: &str) -> String {
+        let host = self.places.as_ref().map(|places| places.address(name));
+        format!("{}:0", host.unwrap_or(Ipv4Addr::LOCALHOST))
+    }
+
+    /// Joins as an endpoint that is no process of its own.
+    pub(super) async fn join(
+        &self,
+        name: &str,
+        ticket: Ticket,
+        options: Options,
+    ) -> Result<Endpoint, Failure> {
+        let join = Endpoint::join(ticket, Options { name: Some(name.to_owned()), ..options });
+        let joined = match &self.places {
+            Some(places) => places.spawn(name, join).await.map_err(std::io::Error::other)?,
+            None => join.await,
+        };
+        Ok(joined?)
+    }
+
+    /// From now on this share of all packets is lost. (On the loopback interface none is.)
+    pub(super) fn lose(&self, share: f64) {
+        if let Some(places) = &self.places {
+            places.lose(share);
+        }
+    }
+
+    /// Cuts the wires between two, both ways. (On the loopback interface there are none.)
+    pub(super) fn cut(&self, a: &str, b: &str) {
+        if let Some(places) = &self.places {
+            places.cut(a, b);
+        }
+    }
+
+    /// Undoes the cut.
+    pub(super) fn heal(&self, a: &str, b: &str) {
+        if let Some(places) = &self.places {
+            places.heal(a, b);
+        }
     }
 
     /// Starts `hopline ARGUMENTS`, with the network's ticket if it has one. Its log goes to NAME.log.
@@ -66,7 +127,7 @@ impl Stage {
         if let Some(ticket) = ticket {
             command.env("HOPLINE_TICKET", ticket);
         }
-        let mut child = command
+        command
             .args(["--log", self.log_filter])
             .args(arguments)
             .current_dir(&self.directory)
@@ -77,9 +138,17 @@ impl Stage {
             .stderr(file)
             // Ctrl-C is for this process alone, which ends the others itself.
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| at(&self.binary, error))?;
+            .kill_on_drop(true);
+        let runtime = Handle::current();
+        let mut spawn = || {
+            let _runtime = runtime.enter();
+            command.spawn()
+        };
+        let child = match &self.places {
+            Some(places) => places.enter(name, spawn),
+            None => spawn(),
+        };
+        let mut child = child.map_err(|error| at(&self.binary, error))?;
         let stdout =
             child.stdout.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         Ok(Process { name: name.to_owned(), child, lines: BufReader::new(stdout).lines(), log })
@@ -141,6 +210,20 @@ impl Process {
     /// The next line of its standard output; `None` when it has ended. May be cancelled.
     pub(super) async fn line(&mut self) -> std::io::Result<Option<String>> {
         self.lines.next_line().await
+    }
+
+    /// Sends it a line, and gives the line that it answers with.
+    pub(super) async fn ask(&mut self, line: &str) -> Result<String, Failure> {
+        let asked = async {
+            let stdin = self.child.stdin.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
+            stdin.write_all(format!("{line}\n").as_bytes()).await?;
+            self.lines.next_line().await
+        };
+        match timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None) | Err(_)) => Err(self.died("when it was asked something").await),
+            Err(_) => Err(self.failure(&format!("gave no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+        }
     }
 
     /// Resolves when it ends, which it should not.
@@ -311,7 +394,7 @@ impl<'a> Relays<'a> {
     fn spawn(&mut self) -> Result<&mut Process, Failure> {
         self.started += 1;
         let name = format!("r{}", self.started);
-        let arguments = ["relay", "--name", &name, "--listen", "127.0.0.1:0"];
+        let arguments = ["relay", "--name", &name, "--listen", &self.stage.address(&name)];
         let relay = self.stage.start(&name, Some(self.ticket), &arguments)?;
         self.running.push(relay);
         self.running.last_mut().ok_or_else(|| Failure::new(Exit::Failed, "no relay"))

@@ -6,6 +6,7 @@ use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
 use crate::net::node::{self, Node, Parts};
+use crate::net::tally::Tally;
 use crate::net::ticket::Ticket;
 use crate::net::{clock::Clock, entropy};
 use crate::proto::clerk::ClerkConfig;
@@ -20,6 +21,7 @@ use rand::Rng;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
@@ -57,6 +59,7 @@ pub(super) struct Started {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) coordinator: Coordinator,
     pub(super) membership: Membership,
+    pub(super) tally: Arc<Tally>,
     pub(super) events: broadcast::Sender<FlowEvent>,
 }
 
@@ -70,10 +73,11 @@ pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, S
     let build = move || {
         let desk = Rc::new(Desk::new(subscribers));
         let parts = parts(&options, keeper, &member, desk.clone())?;
-        Ok((parts, (), async move |node: Driven| desk.serve(&node, inbox).await))
+        let tally = parts.tally.clone();
+        Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox).await))
     };
-    node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
-    Ok(Started { commands, coordinator, membership, events })
+    let tally = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
+    Ok(Started { commands, coordinator, membership, tally, events })
 }
 
 fn parts(
@@ -87,13 +91,15 @@ fn parts(
     let (endpoint, socket) = node::open_socket(membership, options.bind, &options.transport)?;
     let name = options.name.clone().unwrap_or_else(|| me.short());
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
+    let clock = Clock::start();
     Ok(Parts {
         machine: Machine::new(me, FlowsConfig::default(), clerk),
         boot: BootId::random(&mut rng),
-        clock: Clock::start(),
+        clock,
         endpoint,
         socket,
         coordinator,
+        tally: Tally::new(clock),
         listener: Box::new(move |node, notice| desk.hear(node, notice)),
     })
 }

@@ -14,6 +14,7 @@ use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
 use crate::net::socket::HintingSocket;
+use crate::net::tally::Tally;
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::flows::{FlowKey, Flows};
@@ -53,6 +54,7 @@ pub(crate) struct Node<M> {
     clock: Clock,
     endpoint: quinn::Endpoint,
     coordinator: Coordinator,
+    tally: Arc<Tally>,
     listener: Listener<M>,
     links: RefCell<HashMap<LinkId, Rc<LinkPort>>>,
     legs: RefCell<HashMap<LegId, Rc<LegPort>>>,
@@ -71,6 +73,7 @@ pub(crate) struct Parts<M> {
     pub(crate) endpoint: quinn::Endpoint,
     pub(crate) socket: Arc<HintingSocket>,
     pub(crate) coordinator: Coordinator,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) listener: Listener<M>,
 }
 
@@ -136,6 +139,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<No
         clock: parts.clock,
         endpoint: parts.endpoint,
         coordinator: parts.coordinator,
+        tally: parts.tally,
         listener: parts.listener,
         links: RefCell::default(),
         legs: RefCell::default(),
@@ -207,6 +211,9 @@ impl<M: Machine + 'static> Node<M> {
             Action::Notify(notice) => {
                 if let Notice::Ended { flow, .. } = &notice {
                     self.signals.borrow_mut().remove(flow);
+                }
+                if let Notice::Neighbour { change, .. } = &notice {
+                    self.tally.judged(*change);
                 }
                 (self.listener)(self, notice);
             }

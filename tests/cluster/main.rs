@@ -11,6 +11,7 @@
 mod fixture;
 
 mod churn;
+mod cut;
 mod drain;
 mod failover;
 mod messages;

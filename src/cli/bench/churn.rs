@@ -5,13 +5,12 @@
 //! the numbers of failovers and rebuilds. The same load runs first without churn, over the same pool.
 
 mod chart;
-mod ends;
-mod load;
 mod pool;
 mod report;
 mod screen;
 mod watch;
 
+use super::{ends, histogram, load};
 use crate::churn::{Arrivals, Churn, Config, Crowd, Sessions, Spec, ZoneFailures};
 use crate::cli::size::Size;
 use crate::cli::stage::Stage;
@@ -19,7 +18,6 @@ use crate::cli::{Exit, Failure, duration, signals};
 use crate::net::entropy;
 use ends::{Messages, Number, Pair};
 use futures_util::future::try_join_all;
-use hdrhistogram::Histogram;
 use load::{Direction, Kind, Shared};
 use pool::Pool;
 use rand::rngs::StdRng;
@@ -39,8 +37,6 @@ use watch::Counts;
 const LAST_WORDS: Duration = Duration::from_secs(30);
 /// More departures a second are no session model but a fork bomb.
 const MAX_DEPARTURES_A_SECOND: f64 = 50.0;
-/// The longest pause or latency that is told apart from longer ones: an hour, in microseconds.
-const LONGEST_US: u64 = 3_600_000_000;
 
 /// Relays come and go under flows and messages; every byte is checked, beside the same load without churn.
 #[derive(Debug, clap::Args)]
@@ -194,12 +190,6 @@ fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A histogram of microseconds.
-fn histogram() -> Result<Histogram<u64>, Failure> {
-    Histogram::new_with_bounds(1, LONGEST_US, 3)
-        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
-}
-
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let config = args.config()?;
     let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
@@ -254,7 +244,8 @@ async fn perform(
     };
     let mut pool = Pool::start(stage, ticket, &first, histogram()?).await?;
     let ours = ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
-    let pairs = try_join_all((0..args.pairs).map(|number| Pair::join(&ours, number, args.hops))).await?;
+    let pairs =
+        try_join_all((0..args.pairs).map(|number| Pair::join(stage, &ours, number, args.hops))).await?;
     let bench = Bench { args, seed, screen, pairs };
     let phases = async {
         let baseline = bench.phase(0, &mut pool, std::iter::empty()).await?;

@@ -1,4 +1,4 @@
-//! `hopline bench failover`: how long data pauses when a relay of its chain fails or leaves, on real processes.
+//! `hopline bench failover`: how long data pauses when a relay of its chain fails, leaves or is cut off, on real processes.
 //!
 //! One flow carries data at a steady rate, both ways, while one relay after the other meets with the same misfortune. Its
 //! two ends are threads of this process, so that one clock times both. Beside each pause stands the longest one of the
@@ -14,7 +14,7 @@ use crate::cli::plot::{self, Chart, Series, Shape};
 use crate::cli::signals;
 use crate::cli::size::Size;
 use crate::cli::stage::{Process, Relays, Stage};
-use crate::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Options};
+use crate::endpoint::{Flow, FlowEvent, Incoming, Options};
 use crate::net::entropy;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -30,6 +30,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 const TARGET: &str = "sink";
+const ORIGIN: &str = "origin";
+/// Bootstrap, origin, target.
+const NOT_RELAYS: usize = 3;
 /// How long a repair, a new backup, or the flow's last words may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long nothing is done before each fault, in milliseconds: at random, so that faults meet heartbeats at any phase.
@@ -51,14 +54,18 @@ pub(super) enum Cause {
     Freeze,
     /// SIGTERM
     Drain,
+    /// Its link to the hop before it is cut, both ways, until the flow has gone on; needs root
+    Cut,
 }
 
 impl Cause {
+    /// Lets it happen to a process; what happens to its links is the stage's to do.
     fn strike(self, relay: &mut Process) -> std::io::Result<()> {
         match self {
             Self::Kill => relay.kill(),
             Self::Freeze => relay.signal(Signal::STOP),
             Self::Drain => relay.terminate(),
+            Self::Cut => Ok(()),
         }
     }
 }
@@ -78,12 +85,13 @@ enum Way {
     Both,
 }
 
-/// How long data pauses when a relay of its chain is killed, frozen or drained.
+/// How long data pauses when a relay of its chain is killed, frozen, drained or cut off.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench failover --cause kill --runs 100
   hopline bench failover --cause freeze --hop 2 --direction forward
   hopline bench failover --cause drain --json | jq .gap_ms
+  sudo hopline bench failover --cause cut    on a network of its own, in network namespaces
   hopline bench failover --cause kill --plot cdf.svg
   hopline bench failover --cause kill --flows 500 --hops 1 --relays 4 --runs 5
   hopline bench failover --cause kill --relays 50 --at-once 17 --flows 200 --runs 1
@@ -155,6 +163,9 @@ impl Args {
                 self.relays, self.hops, self.at_once
             ));
         }
+        if self.is_crowd() && self.cause == Cause::Cut {
+            return usage("--cause cut is measured with one flow only".to_owned());
+        }
         if self.at_once > 1 && self.cause != Cause::Kill {
             return usage("--at-once is for --cause kill".to_owned());
         }
@@ -181,7 +192,10 @@ impl Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
     let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
+    let mut stage = Stage::new(args.logs.as_deref())?;
+    if args.cause == Cause::Cut {
+        stage = stage.on_testbed(args.relays as usize + NOT_RELAYS, seed)?;
+    }
     let perform = async {
         let one: Box<dyn Report> = if args.is_crowd() {
             Box::new(crowd::perform(&args, seed, &stage).await?)
@@ -237,7 +251,8 @@ fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Report) -> Result<(),
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
-    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
+    let mut bootstrap =
+        stage.start("bootstrap", None, &["bootstrap", "--listen", &stage.address("bootstrap")])?;
     let ready = bootstrap.ready().await?;
     let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
         return Err(bootstrap.failure("gave no ticket"));
@@ -245,14 +260,15 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     let relays = Relays::start(stage, ticket, args.relays).await?;
     let ours: crate::net::ticket::Ticket =
         ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
-    let options = |name: &str| Options { name: Some(name.to_owned()), hops: args.hops, ..Options::default() };
-    let target = Endpoint::join(ours.clone(), options("target")).await?;
+    let options = Options { hops: args.hops, ..Options::default() };
+    let target = stage.join("target", ours.clone(), options.clone()).await?;
     let mut listener = target.listen(TARGET).await?;
-    let origin = Endpoint::join(ours, options("origin")).await?;
+    let origin = stage.join(ORIGIN, ours, options).await?;
     let events = origin.events();
     let flow = origin.open(TARGET).await?;
     let bench = Bench {
         args,
+        stage,
         rng: StdRng::seed_from_u64(seed),
         relays,
         events,
@@ -271,6 +287,7 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
 
 struct Bench<'a> {
     args: &'a Args,
+    stage: &'a Stage,
     rng: StdRng,
     relays: Relays<'a>,
     events: Receiver<FlowEvent>,
@@ -323,8 +340,12 @@ impl Bench<'_> {
             Where::Any => self.rng.random_range(1..=self.args.hops),
         };
         let name = self.chain.primary(hop).unwrap_or_default().to_owned();
+        let prev = self.chain.primary(hop - 1).unwrap_or(ORIGIN).to_owned();
         let mut relay = self.relays.take(&name).ok_or_else(|| lost("no relay runs where one should"))?;
         let calm = self.longest();
+        if self.args.cause == Cause::Cut {
+            self.stage.cut(&prev, &name);
+        }
         self.args.cause.strike(&mut relay)?;
         let repair = self.repaired(&name, hop).await?;
         let sent = [self.forward.sent(), self.backward.sent()];
@@ -332,7 +353,7 @@ impl Bench<'_> {
             async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
         timeout(PATIENCE, arrived).await.map_err(|_| lost("no data came any more"))?;
         let gap = self.longest();
-        self.restore(relay).await?;
+        self.restore(relay, &prev).await?;
         Ok(Run { hop, gap, repair, calm })
     }
 
@@ -346,7 +367,7 @@ impl Bench<'_> {
         }
     }
 
-    async fn restore(&mut self, mut relay: Process) -> Result<(), Failure> {
+    async fn restore(&mut self, mut relay: Process, prev: &str) -> Result<(), Failure> {
         match self.args.cause {
             Cause::Kill => {}
             Cause::Freeze => {
@@ -355,6 +376,11 @@ impl Bench<'_> {
                 return Ok(());
             }
             Cause::Drain => relay.success(PATIENCE).await?,
+            Cause::Cut => {
+                self.stage.heal(prev, relay.name());
+                self.relays.put_back(relay);
+                return Ok(());
+            }
         }
         self.relays.add().await?;
         Ok(())

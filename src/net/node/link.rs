@@ -87,6 +87,7 @@ impl<M: Machine + 'static> Node<M> {
         self.next_link.set(link.0 + 1);
         let port = Rc::new(LinkPort::new(connection));
         self.links.borrow_mut().insert(link, port.clone());
+        self.tally.link_came();
         let rtt = port.connection.rtt();
         self.tell(Event::LinkUp { link, peer, boot: hello.boot, dialed: dialed.is_some(), rtt });
         spawn_local(self.clone().serve(link, port, sender, receiver));
@@ -119,6 +120,7 @@ impl<M: Machine + 'static> Node<M> {
         }
         port.connection.closed().await;
         self.links.borrow_mut().remove(&link);
+        self.tally.link_went();
         self.tell(Event::LinkDown { link });
     }
 

@@ -150,6 +150,7 @@ impl Cause {
             Self::Kill => "kill",
             Self::Freeze => "freeze",
             Self::Drain => "drain",
+            Self::Cut => "cut",
         }
     }
 }

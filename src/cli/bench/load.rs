@@ -17,8 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How often a paced flow sends.
+/// How often a paced flow sends at most, and how much at least.
 const TICK: Duration = Duration::from_millis(5);
+const LEAST_BYTES: u64 = 256;
 /// The most that is written or read at once.
 const BLOCK_BYTES: usize = 64 << 10;
 /// How finely goodput is shown over time.
@@ -98,7 +99,7 @@ async fn send_paced(
     sent: &mut u64,
 ) -> std::io::Result<()> {
     let mut block = vec![0; BLOCK_BYTES];
-    let mut ticks = interval(TICK);
+    let mut ticks = interval(TICK.max(Duration::from_micros(LEAST_BYTES * 1_000_000 / rate.max(1))));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     while Instant::now() < shared.end {
         ticks.tick().await;

@@ -4,6 +4,7 @@
 //! clock times both ends.
 
 use crate::cli::pattern::{Faults, Tally};
+use crate::cli::stage::Stage;
 use crate::cli::{Exit, Failure};
 use crate::endpoint::{Endpoint, Flow, Incoming, Listener, Options, Receipt};
 use crate::net::ticket::Ticket;
@@ -85,19 +86,19 @@ async fn route(mut listener: Listener, arrivals: Arc<Arrivals>) {
 /// An origin, and the target of all that it sends.
 pub(super) struct Pair {
     pub(super) origin: Endpoint,
-    target: Endpoint,
+    pub(super) target: Endpoint,
     name: String,
     arrivals: Arc<Arrivals>,
     _route: AbortOnDropHandle<()>,
 }
 
 impl Pair {
-    pub(super) async fn join(ticket: &Ticket, number: u32, hops: u8) -> Result<Self, Failure> {
+    pub(super) async fn join(stage: &Stage, ticket: &Ticket, number: u32, hops: u8) -> Result<Self, Failure> {
         let name = format!("target-{number}");
-        let options = |name: String| Options { name: Some(name), hops, ..Options::default() };
-        let target = Endpoint::join(ticket.clone(), options(name.clone())).await?;
+        let options = Options { hops, ..Options::default() };
+        let target = stage.join(&name, ticket.clone(), options.clone()).await?;
         let listener = target.listen(&name).await?;
-        let origin = Endpoint::join(ticket.clone(), options(format!("origin-{number}"))).await?;
+        let origin = stage.join(&format!("origin-{number}"), ticket.clone(), options).await?;
         let arrivals = Arc::<Arrivals>::default();
         let route = AbortOnDropHandle::new(tokio::spawn(route(listener, arrivals.clone())));
         Ok(Self { origin, target, name, arrivals, _route: route })
