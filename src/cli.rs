@@ -5,9 +5,12 @@ mod bootstrap;
 mod chain;
 mod demo;
 mod duration;
+mod explain;
 mod failure;
 mod join;
+mod journal;
 mod listen;
+mod liveness;
 mod name;
 mod pattern;
 mod pipe;
@@ -66,6 +69,8 @@ enum Command {
     Receive(receive::Args),
     /// Show the relays and names of a network
     Status(status::Args),
+    /// Tell what happened to a flow, and why
+    Explain(explain::Args),
     /// Invite newcomers
     Ticket(ticket::Args),
 }
@@ -81,7 +86,11 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(Exit::Failed, format!("cannot start: {error}")).report(),
     };
-    let result = runtime.block_on(run(cli.command));
+    let result = runtime.block_on(async {
+        let result = run(cli.command).await;
+        journal::finish().await;
+        result
+    });
     // A read of stdin may still be pending on a thread of the runtime; nothing waits for it.
     runtime.shutdown_background();
     match result {
@@ -101,6 +110,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Send(args) => send::run(args).await,
         Command::Receive(args) => receive::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Explain(args) => explain::run(&args),
         Command::Ticket(args) => ticket::run(args),
     }
 }

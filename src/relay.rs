@@ -8,6 +8,7 @@ use crate::net::node::{self, Parts};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use crate::proto::clerk::ClerkConfig;
+use crate::proto::detector::Config as DetectorConfig;
 use crate::proto::flows::FlowsConfig;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
@@ -37,6 +38,8 @@ pub struct Options {
     pub zone: String,
     /// How many flows it is willing to carry.
     pub capacity: u32,
+    /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
+    pub liveness: DetectorConfig,
     /// The QUIC transport.
     pub transport: TransportSettings,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             name: None,
             zone: String::new(),
             capacity: 1000,
+            liveness: DetectorConfig::default(),
             transport: TransportSettings::default(),
         }
     }
@@ -176,8 +180,10 @@ fn parts(
     let mut rng = entropy::seeded_rng();
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let offer = Offer::Relay { address, zone: options.zone.clone(), capacity: options.capacity };
+    let mut flows = FlowsConfig::default();
+    flows.links.detector = options.liveness;
     let parts = Parts {
-        machine: Machine::new(membership.node_id(), FlowsConfig::default(), clerk, offer),
+        machine: Machine::new(membership.node_id(), flows, clerk, offer),
         boot: BootId::random(&mut rng),
         clock: Clock::start(),
         endpoint,

@@ -1,6 +1,7 @@
 //! `hopline relay`
 
 use super::join::{find_ticket, remember};
+use super::liveness::LivenessArgs;
 use super::{Failure, ready, signals};
 use crate::relay::{Options, Relay};
 use serde_json::json;
@@ -13,7 +14,9 @@ use std::time::Duration;
 #[command(after_help = "Examples:
   hopline relay \"$(cat boot/ticket)\"
   hopline relay --zone eu-1 --name r1 --data ./r1
-  hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433")]
+  hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433
+  hopline relay --liveness satellite        be patient: round trips of half a second and more
+  hopline relay --heartbeat 25ms            hear busy neighbours 40 times a second, whatever the round trip")]
 pub(super) struct Args {
     /// The network's ticket; by default that of the network joined last
     #[arg(env = "HOPLINE_TICKET", hide_env_values = true)]
@@ -42,6 +45,8 @@ pub(super) struct Args {
     /// How long to wait at SIGTERM or Ctrl-C until every flow has gone over to other relays
     #[arg(long, env = "HOPLINE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = super::duration::parse)]
     drain_timeout: Duration,
+    #[command(flatten)]
+    liveness: LivenessArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -53,6 +58,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         name: args.name,
         zone: args.zone,
         capacity: args.capacity,
+        liveness: args.liveness.config()?,
         ..Options::default()
     };
     let mut relay = Relay::start(ticket.clone(), options).await?;

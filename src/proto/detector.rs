@@ -21,12 +21,15 @@
 
 mod estimate;
 mod evidence;
+mod presets;
 
 use super::frame::{Evidence, Heartbeat, Reason, Watch};
 use super::time::Time;
 use estimate::Smoothed;
 use evidence::{Inbound, Outbound, is_newer};
 use std::time::Duration;
+
+pub use presets::Liveness;
 
 /// Nobody makes anybody send faster than this.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
