@@ -37,7 +37,7 @@ impl JoinArgs {
     pub(super) async fn endpoint(&self, hops: u8) -> Result<Endpoint, Failure> {
         let ticket = self.ticket()?;
         let data = self.data.clone();
-        let (name, liveness) = (self.node_name.clone(), self.liveness.config()?);
+        let (name, liveness) = (self.node_name.clone(), self.liveness.config());
         let options = Options { data, name, hops, liveness, ..Options::default() };
         let endpoint = Endpoint::join(ticket.clone(), options).await?;
         remember(&ticket);

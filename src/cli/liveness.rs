@@ -1,7 +1,5 @@
 //! How a node watches its neighbours: a preset, and a heartbeat of one's own.
 
-use super::{Exit, Failure};
-use crate::churn::parse_duration;
 use crate::proto::detector::{Config, Liveness, MAX_INTERVAL, MIN_INTERVAL};
 use std::time::Duration;
 
@@ -26,13 +24,13 @@ pub(super) struct LivenessArgs {
     /// How neighbours are watched: what network lies between
     #[arg(long, env = "HOPLINE_LIVENESS", value_enum, default_value = "auto", value_name = "PRESET")]
     liveness: Preset,
-    /// How often neighbours that carry flows are to be heard, instead: 10ms to 1min; 0 is never
+    /// How often neighbours that carry flows are to be heard, instead: 10ms to 1min, or 0 for never
     #[arg(long, env = "HOPLINE_HEARTBEAT", value_name = "DURATION", value_parser = interval)]
     heartbeat: Option<Duration>,
 }
 
 impl LivenessArgs {
-    pub(super) fn config(&self) -> Result<Config, Failure> {
+    pub(super) fn config(&self) -> Config {
         let preset = match self.liveness {
             Preset::Auto => Liveness::Auto,
             Preset::Lan => Liveness::Lan,
@@ -40,19 +38,15 @@ impl LivenessArgs {
             Preset::Satellite => Liveness::Satellite,
             Preset::Off => Liveness::Off,
         };
-        let Some(heartbeat) = self.heartbeat else { return Ok(preset.config()) };
-        preset.config().with_heartbeat(heartbeat).ok_or_else(|| {
-            Failure::new(
-                Exit::Usage,
-                format!("--heartbeat {heartbeat:?} is not between {MIN_INTERVAL:?} and {MAX_INTERVAL:?}; 0 is never"),
-            )
-        })
+        let preset = preset.config();
+        self.heartbeat.and_then(|heartbeat| preset.with_heartbeat(heartbeat)).unwrap_or(preset)
     }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
+    let interval = if text == "0" { Duration::ZERO } else { super::duration::parse(text)? };
+    match Config::default().with_heartbeat(interval) {
+        Some(_) => Ok(interval),
+        None => Err(format!("not between {MIN_INTERVAL:?} and {MAX_INTERVAL:?}; 0 is never")),
     }
-    parse_duration(text).ok_or_else(|| "write a duration such as 50ms or 2s, or 0 for never".to_owned())
 }

@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         name: args.name,
         zone: args.zone,
         capacity: args.capacity,
-        liveness: args.liveness.config()?,
+        liveness: args.liveness.config(),
         ..Options::default()
     };
     let mut relay = Relay::start(ticket.clone(), options).await?;

@@ -11,6 +11,7 @@
 mod fixture;
 
 mod churn;
+mod explain;
 mod failover;
 mod messages;
 mod misuse;
