@@ -53,6 +53,12 @@ fn or_unknown(name: &str) -> &str {
 fn said(story: &Story, place: usize, moment: &Moment) -> Vec<String> {
     match &moment.told {
         Told::Chain { hops, .. } => chain(format!("opened over {}", counted(hops.len(), "hop")), hops),
+        Told::Rerouted(repair) if repair.evidence.as_deref() == Some("none") => {
+            let Repair { hop, from, to, .. } = repair;
+            vec![format!(
+                "hop {hop}: {to} serves instead of {from}: the hop before has another relay, which chose for itself"
+            )]
+        }
         Told::Rerouted(repair) => {
             let mut lines = failed(repair);
             lines.push(match story.protected_again(place) {
