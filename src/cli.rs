@@ -6,9 +6,12 @@ mod chain;
 mod demo;
 mod drain;
 mod duration;
+mod explain;
 mod failure;
 mod join;
+mod journal;
 mod listen;
+mod liveness;
 mod name;
 mod pattern;
 mod pipe;
@@ -69,6 +72,8 @@ enum Command {
     Status(status::Args),
     /// Have a relay move its flows to others and end
     Drain(drain::Args),
+    /// Tell what happened to a flow, and why
+    Explain(explain::Args),
     /// Invite newcomers
     Ticket(ticket::Args),
 }
@@ -84,7 +89,11 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(Exit::Failed, format!("cannot start: {error}")).report(),
     };
-    let result = runtime.block_on(run(cli.command));
+    let result = runtime.block_on(async {
+        let result = run(cli.command).await;
+        journal::finish().await;
+        result
+    });
     // A read of stdin may still be pending on a thread of the runtime; nothing waits for it.
     runtime.shutdown_background();
     match result {
@@ -105,6 +114,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Receive(args) => receive::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Drain(args) => drain::run(args).await,
+        Command::Explain(args) => explain::run(&args),
         Command::Ticket(args) => ticket::run(args),
     }
 }

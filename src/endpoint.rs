@@ -36,6 +36,7 @@ use crate::net::identity::Membership;
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
+use crate::proto::detector::Config as DetectorConfig;
 use crate::proto::endpoint::Destination;
 use crate::proto::epoch::MAX_HOPS;
 use crate::proto::id::NodeId;
@@ -58,6 +59,8 @@ pub struct Options {
     pub bind: SocketAddr,
     /// Relays on the chains of the flows that it opens, 1 to 8.
     pub hops: u8,
+    /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
+    pub liveness: DetectorConfig,
     /// The QUIC transport.
     pub transport: TransportSettings,
 }
@@ -69,6 +72,7 @@ impl Default for Options {
             name: None,
             bind: SocketAddr::from(([0, 0, 0, 0], 0)),
             hops: 3,
+            liveness: DetectorConfig::default(),
             transport: TransportSettings::default(),
         }
     }

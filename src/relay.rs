@@ -9,6 +9,7 @@ use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use crate::proto::clerk::ClerkConfig;
+use crate::proto::detector::Config as DetectorConfig;
 use crate::proto::flows::FlowsConfig;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
@@ -41,6 +42,8 @@ pub struct Options {
     pub capacity: u32,
     /// How long a relay that drains waits until its flows have gone elsewhere.
     pub drain_timeout: Duration,
+    /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
+    pub liveness: DetectorConfig,
     /// The QUIC transport.
     pub transport: TransportSettings,
 }
@@ -55,6 +58,7 @@ impl Default for Options {
             zone: String::new(),
             capacity: 1000,
             drain_timeout: Duration::from_secs(30),
+            liveness: DetectorConfig::default(),
             transport: TransportSettings::default(),
         }
     }
@@ -203,8 +207,10 @@ fn parts(
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let offer = Offer::Relay { address, zone: options.zone.clone(), capacity: options.capacity };
     let clock = Clock::start();
+    let mut flows = FlowsConfig::default();
+    flows.links.detector = options.liveness;
     let parts = Parts {
-        machine: Machine::new(membership.node_id(), FlowsConfig::default(), clerk, offer),
+        machine: Machine::new(membership.node_id(), flows, clerk, offer),
         boot: BootId::random(&mut rng),
         clock,
         endpoint,

@@ -1,5 +1,7 @@
 //! What every command that joins a network takes: the ticket and where to keep the identity.
 
+use super::journal;
+use super::liveness::LivenessArgs;
 use super::{Exit, Failure};
 use crate::endpoint::{Endpoint, Options};
 use crate::net::ticket::Ticket;
@@ -18,6 +20,11 @@ pub(super) struct JoinArgs {
     /// What listings call this node
     #[arg(long = "name", env = "HOPLINE_NAME", value_name = "NAME")]
     node_name: Option<String>,
+    #[command(flatten)]
+    liveness: LivenessArgs,
+    /// Keep no journal of this node's flows for `hopline explain`
+    #[arg(long, env = "HOPLINE_NO_JOURNAL", value_parser = clap::builder::FalseyValueParser::new())]
+    no_journal: bool,
 }
 
 impl JoinArgs {
@@ -30,9 +37,13 @@ impl JoinArgs {
     pub(super) async fn endpoint(&self, hops: u8) -> Result<Endpoint, Failure> {
         let ticket = self.ticket()?;
         let data = self.data.clone();
-        let options = Options { data, name: self.node_name.clone(), hops, ..Options::default() };
+        let (name, liveness) = (self.node_name.clone(), self.liveness.config());
+        let options = Options { data, name, hops, liveness, ..Options::default() };
         let endpoint = Endpoint::join(ticket.clone(), options).await?;
         remember(&ticket);
+        if !self.no_journal {
+            journal::keep(&endpoint);
+        }
         Ok(endpoint)
     }
 }
@@ -63,9 +74,14 @@ pub(super) fn remember(ticket: &Ticket) {
 }
 
 fn last_ticket() -> Option<PathBuf> {
+    Some(state_dir()?.join("ticket"))
+}
+
+/// Where commands leave what others of this user may need.
+pub(super) fn state_dir() -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))?;
-    Some(state.join("hopline/ticket"))
+    Some(state.join("hopline"))
 }
 
 fn no_ticket() -> Failure {

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::join::JoinArgs;
+use super::journal::Stamped;
 use crate::endpoint::{Endpoint, Flow};
 use tokio::io::{AsyncWriteExt, copy, split};
 use tokio::sync::broadcast;
@@ -70,7 +71,7 @@ pub(super) fn print_events(endpoint: &Endpoint) {
 
 #[expect(clippy::print_stderr, reason = "events go to stderr")]
 fn print_event(event: &crate::endpoint::FlowEvent) {
-    if let Ok(json) = serde_json::to_string(event) {
+    if let Ok(json) = serde_json::to_string(&Stamped::now(event)) {
         eprintln!("{json}");
     }
 }

@@ -1,6 +1,7 @@
 //! `hopline relay`
 
 use super::join::{find_ticket, remember};
+use super::liveness::LivenessArgs;
 use super::{Failure, ready, signals};
 use crate::relay::{Options, Relay};
 use serde_json::json;
@@ -15,7 +16,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 #[command(after_help = "Examples:
   hopline relay \"$(cat boot/ticket)\"
   hopline relay --zone eu-1 --name r1 --data ./r1
-  hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433")]
+  hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433
+  hopline relay --liveness satellite        be patient: round trips of half a second and more
+  hopline relay --heartbeat 25ms            hear busy neighbours 40 times a second, whatever the round trip")]
 pub(super) struct Args {
     /// The network's ticket; by default that of the network joined last
     #[arg(env = "HOPLINE_TICKET", hide_env_values = true)]
@@ -47,6 +50,8 @@ pub(super) struct Args {
     /// Answer each line of stdin with a line on what this relay thought of its neighbours so far: for benchmarks
     #[arg(long, hide = true)]
     tally: bool,
+    #[command(flatten)]
+    liveness: LivenessArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -59,6 +64,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         zone: args.zone,
         capacity: args.capacity,
         drain_timeout: args.drain_timeout,
+        liveness: args.liveness.config(),
         ..Options::default()
     };
     let mut relay = Relay::start(ticket.clone(), options).await?;

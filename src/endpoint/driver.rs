@@ -92,8 +92,10 @@ fn parts(
     let name = options.name.clone().unwrap_or_else(|| me.short());
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let clock = Clock::start();
+    let mut flows = FlowsConfig::default();
+    flows.links.detector = options.liveness;
     Ok(Parts {
-        machine: Machine::new(me, FlowsConfig::default(), clerk),
+        machine: Machine::new(me, flows, clerk),
         boot: BootId::random(&mut rng),
         clock,
         endpoint,
@@ -114,6 +116,8 @@ pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailur
 struct Desk {
     events: broadcast::Sender<FlowEvent>,
     opening: RefCell<HashMap<FlowId, Opening>>,
+    /// Where the flows lead that are being opened.
+    names: RefCell<HashMap<FlowId, String>>,
     endings: RefCell<HashMap<FlowKey, watch::Sender<Option<CloseCode>>>>,
     registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
@@ -127,6 +131,7 @@ impl Desk {
         Self {
             events,
             opening: RefCell::default(),
+            names: RefCell::default(),
             endings: RefCell::default(),
             registering: RefCell::default(),
             incoming: RefCell::default(),
@@ -140,6 +145,7 @@ impl Desk {
             match command {
                 Command::Open { flow, to, reply } => {
                     self.opening.borrow_mut().insert(flow, reply);
+                    self.names.borrow_mut().insert(flow, to.name.clone());
                     node.with(|machine, _, actions| machine.open(flow, to, actions));
                 }
                 Command::Serve { names, reply } => {
@@ -161,7 +167,8 @@ impl Desk {
     }
 
     fn hear(&self, node: &Driven, notice: Notice) {
-        if let Some(event) = FlowEvent::of(&notice) {
+        let name = |flow| self.names.borrow_mut().remove(&flow).unwrap_or_default();
+        if let Some(event) = FlowEvent::of(&notice, name) {
             let _ = self.events.send(event);
         }
         match notice {
@@ -176,6 +183,7 @@ impl Desk {
                 }
             }
             Notice::OpenFailed { flow, cause } => {
+                self.names.borrow_mut().remove(&flow);
                 if let Some(reply) = self.opening.borrow_mut().remove(&flow) {
                     let _ = reply.send(Err(cause));
                 }

@@ -4,10 +4,10 @@ use crate::proto::frame::{Cause, CloseCode, Reroute, Watch};
 use crate::proto::id::FlowId;
 use crate::proto::machine::{ChainChange, Notice};
 use crate::proto::record::Candidate;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A hop of a chain: who serves it and who stands by, by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
     /// The relay that serves the hop.
     pub primary: String,
@@ -25,6 +25,8 @@ pub enum FlowEvent {
         /// The flow.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
+        /// The name that it was opened to.
+        name: String,
         /// Its hops, the nearest first.
         hops: Vec<Hop>,
     },
@@ -100,7 +102,7 @@ pub enum FlowEvent {
 }
 
 /// What a detector knew when it found a relay suspect.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     /// How long ago the relay was last heard.
     pub silence_ms: f64,
@@ -148,14 +150,14 @@ impl FlowEvent {
         }
     }
 
-    /// The event in what an origin's machine says, if there is one.
+    /// The event in what an origin's machine says, if there is one. `opened_to` knows the names of flows that are being opened.
     #[expect(clippy::wildcard_enum_match_arm, reason = "few notices are about an origin's flow")]
-    pub(super) fn of(notice: &Notice) -> Option<Self> {
+    pub(super) fn of(notice: &Notice, opened_to: impl FnOnce(FlowId) -> String) -> Option<Self> {
         let event = match notice {
             Notice::Chain { flow, hops, change } => {
                 let hops = hops.iter().map(|candidates| Hop::of(candidates)).collect();
                 match change {
-                    ChainChange::Opened => Self::Chain { flow: flow.flow, hops },
+                    ChainChange::Opened => Self::Chain { flow: flow.flow, name: opened_to(flow.flow), hops },
                     ChainChange::BackupReplaced { hop } => {
                         Self::BackupReplaced { flow: flow.flow, hop: *hop, hops }
                     }

@@ -194,6 +194,9 @@ impl<M: Machine + 'static> Node<M> {
             Action::Heartbeat { link, heartbeat } => {
                 if let Some(port) = self.link(link) {
                     port.send_heartbeat(&heartbeat);
+                    let losses = port.new_losses();
+                    let event = losses.map(|counted| Event::LinkLossy { link, counted });
+                    self.events.borrow_mut().extend(event);
                 }
             }
             Action::Control { link, control } => self.send_control(link, control),

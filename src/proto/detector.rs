@@ -2,10 +2,12 @@
 //!
 //! It sends heartbeats and judges silence. Each heartbeat says at which interval its sender *wants* to hear from the
 //! peer, so both ends of a link may keep different paces, and echoes the last heartbeat heard, which yields round-trip
-//! times and shows whether our own words arrive. Two things make a peer suspect:
+//! times and shows whether our own words arrive. Three things make a peer suspect:
 //! - **silence**: nothing was heard (any packet counts) for three of the intervals that we asked for, and for longer than
 //!   is usual: one interval and four times the mean lateness, which grows with the first late arrival and shrinks slowly;
-//! - **deafness**: its heartbeats come, but for as long (and a round trip) none has echoed what we sent.
+//! - **deafness**: its heartbeats come, but for as long (and a round trip) none has echoed what we sent;
+//! - **stall**: its heartbeats come, and what goes to it over legs is lost again and again (see `detector/stall.rs`). No
+//!   sign of life speaks against that, so the link stays suspect until it is down and dialled anew.
 //!
 //! Whoever is late itself doubts itself first, as in Lifeguard (Dadgar et al., DSN 2018): when the detector's own timer
 //! fires late, the time slept does not count as silence, the deadline doubles (up to eightfold), and nobody is suspected
@@ -21,12 +23,18 @@
 
 mod estimate;
 mod evidence;
+mod presets;
+mod stall;
 
 use super::frame::{Evidence, Heartbeat, Reason, Watch};
 use super::time::Time;
 use estimate::Smoothed;
 use evidence::{Inbound, Outbound, is_newer};
+use stall::Stall;
 use std::time::Duration;
+
+pub use presets::Liveness;
+pub use stall::Transfer;
 
 /// Nobody makes anybody send faster than this.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -109,6 +117,8 @@ pub struct Detector {
     rtt: Option<Smoothed>,
     inbound: Inbound,
     outbound: Outbound,
+    stall: Stall,
+    stalled_at: Option<Time>,
     doubt: Doubt,
 }
 
@@ -124,6 +134,7 @@ enum Belief {
 enum Fault {
     Silent,
     Deaf,
+    Stalled,
 }
 
 /// How much this node doubts its own punctuality.
@@ -150,6 +161,8 @@ impl Detector {
             rtt: None,
             inbound: Inbound::new(now),
             outbound: Outbound::new(config.idle, now),
+            stall: Stall::new(now),
+            stalled_at: None,
             doubt: Doubt { score: 0, since: now, polled_at: now },
         }
     }
@@ -237,6 +250,12 @@ impl Detector {
         }
     }
 
+    /// Takes what the link's transport has counted; needed only when there are new losses, at the pace of heartbeats.
+    pub fn on_losses(&mut self, counted: Transfer, now: Time) {
+        let is_stalled = self.stall.count(counted, self.round_trip(), now);
+        self.stalled_at = is_stalled.then(|| self.stalled_at.unwrap_or(now));
+    }
+
     /// The peer is doubtful: probes it. Returns the interval at which it is to be heard from now on, if at all.
     fn hinted(&mut self, now: Time) -> Option<Duration> {
         self.inbound.hint_at = Some(Time::MAX);
@@ -298,7 +317,10 @@ impl Detector {
     fn verdict_at(&self) -> Option<Time> {
         let interval = self.interval()?;
         let at = match self.belief {
-            Belief::Alive => self.silent_at(interval).min(self.deaf_at(interval)),
+            Belief::Alive => {
+                let stalled = self.stalled_at.unwrap_or(Time::MAX);
+                self.silent_at(interval).min(self.deaf_at(interval)).min(stalled)
+            }
             Belief::Suspect { down_at, .. } => down_at,
             Belief::Down { .. } => return None,
         };
@@ -361,7 +383,11 @@ impl Detector {
         }
         match self.belief {
             Belief::Alive => {
-                let fault = if now >= self.silent_at(interval) { Fault::Silent } else { Fault::Deaf };
+                let fault = match self.stalled_at {
+                    _ if now >= self.silent_at(interval) => Fault::Silent,
+                    Some(_) => Fault::Stalled,
+                    None => Fault::Deaf,
+                };
                 self.reason = Some(self.reason_for(fault, interval, now));
                 let patience = self.config.down_after.max(self.deadline(interval) * DOWN_DEADLINES);
                 self.belief = Belief::Suspect { fault, down_at: now + patience };
@@ -379,6 +405,7 @@ impl Detector {
         let is_hinted = self.inbound.hint_at.is_some_and(|at| at <= now);
         let evidence = match fault {
             Fault::Deaf => Evidence::Deafness,
+            Fault::Stalled => Evidence::Stall,
             Fault::Silent if is_hinted && self.inbound.refused_at.is_some() => Evidence::Refusal,
             Fault::Silent if is_hinted => Evidence::Hint,
             Fault::Silent => Evidence::Silence,

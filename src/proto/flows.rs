@@ -290,6 +290,7 @@ impl Flows {
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::LinkRefused { link } => self.links.refused(link, now, actions),
+            Event::LinkLossy { link, counted } => self.links.lossy(link, counted, now, actions),
             Event::ConnectFailed { peer } => {
                 let first = self.links.connect_failed(peer, now);
                 self.news.push(News::PeerUnreachable { node: peer, first });

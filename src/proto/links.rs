@@ -8,7 +8,7 @@
 //!
 //! Links do not know flows.
 
-use super::detector::{Config as DetectorConfig, Detector, Outcome};
+use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
 use super::frame::{Heartbeat, Reason};
 use super::id::{BootId, NodeId};
 use super::machine::{Action, DisconnectReason, LinkId, NeighbourChange, Notice};
@@ -419,6 +419,14 @@ impl Links {
         let mut ids: Vec<LinkId> = self.links.keys().copied().collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Packets of `link` were lost.
+    pub fn lossy(&mut self, id: LinkId, counted: Transfer, now: Time, actions: &mut Vec<Action>) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detector.on_losses(counted, now);
+            self.judge(id, now, actions);
+        }
     }
 
     /// A heartbeat came over `link`.

@@ -4,6 +4,7 @@
 //! rides here: whoever drives the machine moves bytes between its streams and the machine's
 //! [`Flows`](super::flows::Flows) directly, and looks at a flow again whenever [`Action::Wake`] names it.
 
+use super::detector::Transfer;
 use super::flows::{FlowKey, Flows};
 use super::frame::{Attach, AttachOk, CloseCode, Control, Heartbeat, Reroute};
 use super::id::{BootId, FlowId, NodeId};
@@ -57,6 +58,13 @@ pub enum Event {
     LinkRefused {
         /// The connection.
         link: LinkId,
+    },
+    /// Packets of a connection were lost since it was said last.
+    LinkLossy {
+        /// The connection.
+        link: LinkId,
+        /// What its transport has counted.
+        counted: Transfer,
     },
     /// [`Action::Connect`] came to nothing.
     ConnectFailed {

@@ -13,6 +13,7 @@ mod fixture;
 mod churn;
 mod cut;
 mod drain;
+mod explain;
 mod failover;
 mod messages;
 mod misuse;

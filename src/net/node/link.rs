@@ -4,6 +4,7 @@ use super::{LinkResult, MAX_QUEUED_CONTROLS, Node};
 use crate::net::frames::{self, FrameError};
 use crate::net::tls;
 use crate::proto::codec;
+use crate::proto::detector::Transfer;
 use crate::proto::frame::{Attach, Control, Heartbeat, Hello, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, VERSION};
 use crate::proto::id::NodeId;
 use crate::proto::machine::{DisconnectReason, Event, LinkId, Machine};
@@ -29,16 +30,26 @@ pub(super) struct LinkPort {
     controls: RefCell<VecDeque<Control>>,
     queued: Notify,
     closing: Cell<bool>,
+    lost_packets: Cell<u64>,
 }
 
 impl LinkPort {
     fn new(connection: quinn::Connection) -> Self {
         let (controls, queued) = (RefCell::default(), Notify::new());
-        Self { connection, controls, queued, closing: Cell::new(false) }
+        Self { connection, controls, queued, closing: Cell::new(false), lost_packets: Cell::new(0) }
     }
 
     pub(super) fn send_heartbeat(&self, heartbeat: &Heartbeat) {
         let _ = self.connection.send_datagram(codec::to_bytes(heartbeat).into());
+    }
+
+    /// What the transport has counted, if it has found packets lost since this was asked last.
+    pub(super) fn new_losses(&self) -> Option<Transfer> {
+        let stats = self.connection.stats();
+        let lost_packets = stats.path.lost_packets;
+        let (sent_bytes, lost_bytes) = (stats.udp_tx.bytes, stats.path.lost_bytes);
+        let is_news = self.lost_packets.replace(lost_packets) != lost_packets;
+        is_news.then_some(Transfer { sent_bytes, lost_bytes, lost_packets })
     }
 
     /// Queues a control message; `false` if too many are waiting.

@@ -502,3 +502,78 @@ fn a_reason_tells_of_doubt() {
     assert_eq!(evidence, Evidence::Silence);
     assert!(watch.silence_us > watch.deadline_us, "the time that this end slept was excused");
 }
+
+/// Sends `packets` of such sizes each ten milliseconds over a link on which heartbeats go to and fro, and loses those that
+/// `is_lost` says. Why the peer was suspected, if it was, and when.
+fn with_losses(
+    sizes: &[u64],
+    seconds: u32,
+    mut is_lost: impl FnMut(u64) -> bool,
+) -> Option<(Evidence, Time)> {
+    let mut world = World::busy(Pace::Auto, MS / 2);
+    world.run(SECOND);
+    let began = world.now;
+    let mut counted = Transfer::default();
+    for _ in 0..seconds * 100 {
+        world.run(MS * 10);
+        let before = counted.lost_packets;
+        for size in sizes {
+            counted.sent_bytes += size;
+            if is_lost(*size) {
+                counted.lost_bytes += size;
+                counted.lost_packets += 1;
+            }
+        }
+        if counted.lost_packets > before {
+            let now = world.now;
+            world.ends[0].on_losses(counted, now);
+            world.poll(0);
+        }
+        if world.first(0, Outcome::Suspect).is_some() {
+            return Some((reason(&world).0, Time::ZERO + world.now.since(began)));
+        }
+    }
+    None
+}
+
+#[test]
+fn a_path_that_swallows_large_packets_is_found_though_heartbeats_come() {
+    let (evidence, after) = with_losses(&[1200, 1200, 60, 40], 10, |size| size > 600).unwrap();
+    assert_eq!(evidence, Evidence::Stall);
+    assert!(after <= Time::ZERO + MS * 1000, "{after:?}");
+    let mut world = World::busy(Pace::Auto, MS / 2);
+    world.run(SECOND);
+    let (mut counted, start) = (Transfer::default(), world.now);
+    while world.now.since(start) < SECOND * 5 && world.first(0, Outcome::Down).is_none() {
+        world.run(MS * 10);
+        counted.sent_bytes += 2500;
+        counted.lost_bytes += 2400;
+        counted.lost_packets += 2;
+        let now = world.now;
+        world.ends[0].on_losses(counted, now);
+        world.poll(0);
+    }
+    assert!(
+        world.first(0, Outcome::Down).is_some(),
+        "no heartbeat makes up for it: the link is to be dialled anew"
+    );
+}
+
+#[test]
+fn neither_random_loss_nor_slowness_is_a_stall() {
+    for (loss, seed) in [(0.1, 1), (0.5, 2), (0.5, 3), (0.7, 4)] {
+        for sizes in [&[1200, 1200, 60][..], &[1200, 60, 60, 60, 60], &[60, 60], &[1200; 100]] {
+            let mut rng = StdRng::seed_from_u64(seed);
+            assert_eq!(with_losses(sizes, 600, |_| rng.random_bool(loss)), None, "{loss} of {sizes:?}");
+        }
+    }
+    // A reader that takes its time: nothing goes, and nothing is lost.
+    assert_eq!(with_losses(&[60], 60, |_| false), None);
+    // A slow link overflows its queue in bursts and carries the rest.
+    let mut sent = 0;
+    let burst = |_| {
+        sent += 1;
+        sent % 50 < 20
+    };
+    assert_eq!(with_losses(&[1200; 4], 600, burst), None);
+}

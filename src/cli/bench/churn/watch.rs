@@ -68,7 +68,7 @@ impl Counts {
 
     fn count(&mut self, event: &FlowEvent) {
         tracing::debug!(?event, "of a flow");
-        if let FlowEvent::Chain { flow, hops }
+        if let FlowEvent::Chain { flow, hops, .. }
         | FlowEvent::BackupReplaced { flow, hops, .. }
         | FlowEvent::Rebuilt { flow, hops } = event
         {
