@@ -126,7 +126,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     pairs: Option<u32>,
     /// Relays in the pool; those that are left after a fault must be one more than hops
-    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
     relays: u32,
     /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
     #[arg(long, value_name = "SIZE")]
