@@ -122,16 +122,14 @@ impl Story {
         self.moments.iter().rev().find_map(|moment| ended(&moment.told))
     }
 
-    /// When the hop that was repaired at `place` had another backup, or the flow another chain: how long after, in
-    /// milliseconds, and who stands by.
-    pub(super) fn protected_again(&self, place: usize) -> Option<(f64, Option<&str>)> {
+    /// Since when the hop that was repaired at `place` has had a backup again: how long after, in milliseconds, and who it
+    /// is.
+    pub(super) fn protected_again(&self, place: usize) -> Option<(f64, &str)> {
         let repaired = self.moments.get(place)?;
         let (Told::Rerouted(repair) | Told::Drained(repair)) = &repaired.told else { return None };
-        let since = repaired.at_ms?;
         let later = self.moments.iter().skip(place + 1);
-        let (at, hops) = later.into_iter().find_map(|moment| restored(moment, repair.hop))?;
-        let hop = hops.get(usize::from(repair.hop).checked_sub(1)?)?;
-        Some((at - since, hop.backup.as_deref()))
+        let (at, backup) = later.into_iter().find_map(|moment| restored(moment, repair.hop))?;
+        Some((at - repaired.at_ms?, backup))
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -145,7 +143,7 @@ impl Story {
                 told.insert("offset_ms".to_owned(), json!(offset(moment.at_ms)));
                 let again = self.protected_again(place);
                 told.insert("protected_after_ms".to_owned(), json!(again.map(|(after, _)| after)));
-                told.insert("backup".to_owned(), json!(again.and_then(|(_, backup)| backup)));
+                told.insert("backup".to_owned(), json!(again.map(|(_, backup)| backup)));
             }
             told
         };
@@ -192,19 +190,21 @@ const fn is_incident(told: &Told) -> bool {
     matches!(told, Told::Rerouted(_) | Told::Drained(_) | Told::Rebuilt { .. })
 }
 
-/// The chain since `moment`, if that gave `repaired` another backup.
-fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &[Hop])> {
-    match &moment.told {
-        Told::BackupReplaced { hop, hops } if *hop == repaired => Some((moment.at_ms?, hops)),
-        Told::Rebuilt { hops } => Some((moment.at_ms?, hops)),
+/// When, and who stands by, if `moment` gave `repaired` another backup.
+fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &str)> {
+    let hops = match &moment.told {
+        Told::BackupReplaced { hop, hops } if *hop == repaired => hops,
+        Told::Rebuilt { hops } => hops,
         Told::Chain { .. }
         | Told::Rerouted(_)
         | Told::Drained(_)
         | Told::BackupReplaced { .. }
         | Told::Closed { .. }
         | Told::LeftOut
-        | Told::Unknown => None,
-    }
+        | Told::Unknown => return None,
+    };
+    let hop = hops.get(usize::from(repaired).checked_sub(1)?)?;
+    Some((moment.at_ms?, hop.backup.as_deref()?))
 }
 
 #[cfg(test)]
@@ -218,6 +218,7 @@ mod tests {
 {"event":"chain","flow":"bb","hops":[],"at_ms":1500.0}
 {"event":"rerouted","flow":"aa","hop":1,"from":"r1","to":"r2","cause":"silence","gap_ms":12.5,"at_ms":2000.0}
 {"event":"later_version","flow":"aa","at_ms":2001.0}
+{"event":"backup_replaced","flow":"aa","hop":1,"hops":[{"primary":"r2","backup":null}],"at_ms":2020.0}
 {"event":"backup_replaced","flow":"aa","hop":1,"hops":[{"primary":"r2","backup":"r3"}],"at_ms":2040.0}
 {"event":"closed","flow":"aa","complete":true,"at_ms":3000.0}
 "#;
@@ -228,7 +229,7 @@ mod tests {
         let [a, b] = stories.as_slice() else { panic!("two flows") };
         assert_eq!((a.flow.as_str(), a.name(), a.incidents(), a.complete()), ("aa", "x", 1, Some(true)));
         assert_eq!((b.flow.as_str(), b.incidents(), b.complete()), ("bb", 0, None));
-        assert_eq!(a.protected_again(1), Some((40.0, Some("r3"))));
+        assert_eq!(a.protected_again(1), Some((40.0, "r3")));
         let told = a.to_json();
         assert_eq!(told["incidents"][0]["offset_ms"], 1000.0);
         assert_eq!(told["incidents"][0]["from"], "r1");
@@ -239,10 +240,10 @@ mod tests {
     fn damage_is_told_and_a_line_that_was_being_written_is_none() {
         let journal: String =
             LINES.lines().filter(|line| line.contains("aa")).map(|l| format!("{l}\n")).collect();
-        assert_eq!(Story::of_journal(&journal).unwrap().moments.len(), 5);
+        assert_eq!(Story::of_journal(&journal).unwrap().moments.len(), 6);
         let cut = journal.trim_end_matches(|c| c != ',');
-        assert_eq!(Story::of_journal(cut).unwrap().moments.len(), 4, "the writer was killed");
-        assert_eq!(Story::of_events(cut).unwrap()[0].moments.len(), 4);
+        assert_eq!(Story::of_journal(cut).unwrap().moments.len(), 5, "the writer was killed");
+        assert_eq!(Story::of_events(cut).unwrap()[0].moments.len(), 5);
         assert_eq!(Story::of_journal(&journal.replace("rerouted", "\u{0}")), Err(Damage::Line(2)));
         assert_eq!(Story::of_journal(""), Err(Damage::Empty));
     }

@@ -61,13 +61,10 @@ fn said(story: &Story, place: usize, moment: &Moment) -> Vec<String> {
         }
         Told::Rerouted(repair) => {
             let mut lines = failed(repair);
-            lines.push(match story.protected_again(place) {
-                Some((after, Some(backup))) => {
-                    format!("protected again after {after:.0} ms: {backup} stands by")
-                }
-                Some((after, None)) => format!("another chain after {after:.0} ms, without a backup here"),
-                None => "no other backup since".to_owned(),
-            });
+            lines.push(story.protected_again(place).map_or_else(
+                || "no backup since".to_owned(),
+                |(after, backup)| format!("protected again after {after:.0} ms: {backup} stands by"),
+            ));
             lines
         }
         Told::Drained(repair) => {

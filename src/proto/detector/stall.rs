@@ -60,3 +60,49 @@ impl Stall {
         self.bad_spells >= SPELLS
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    /// Whether a link stalls within ten minutes that sends packets of such sizes each ten milliseconds and loses those that
+    /// `is_lost` says.
+    fn stalls(sizes: &[u64], mut is_lost: impl FnMut(u64) -> bool) -> bool {
+        let (mut stall, mut counted) = (Stall::new(Time::ZERO), Transfer::default());
+        (1..60_000).any(|n| {
+            let before = counted.lost_packets;
+            for size in sizes {
+                let lost = u64::from(is_lost(*size));
+                counted.sent_bytes += size;
+                counted.lost_bytes += size * lost;
+                counted.lost_packets += lost;
+            }
+            let now = Time::ZERO + Duration::from_millis(10) * n;
+            counted.lost_packets > before && stall.count(counted, Duration::from_millis(1), now)
+        })
+    }
+
+    #[test]
+    fn random_loss_is_none() {
+        for (loss, seed) in [(0.1, 1), (0.5, 2), (0.5, 3), (0.7, 4)] {
+            for sizes in [&[1200, 1200, 60][..], &[1200, 60, 60, 60, 60], &[60, 60], &[1200; 100]] {
+                let mut rng = StdRng::seed_from_u64(seed);
+                assert!(!stalls(sizes, |_| rng.random_bool(loss)), "{loss} of {sizes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn slowness_is_none_and_swallowed_bytes_are_one() {
+        assert!(!stalls(&[60], |_| false), "a reader that takes its time");
+        let mut sent = 0;
+        let overflowing = |_| {
+            sent += 1;
+            sent % 50 < 20
+        };
+        assert!(!stalls(&[1200; 4], overflowing), "a slow link loses in bursts, and carries the rest");
+        assert!(stalls(&[1200, 1200, 60], |size| size > 600));
+    }
+}

@@ -558,22 +558,3 @@ fn a_path_that_swallows_large_packets_is_found_though_heartbeats_come() {
         "no heartbeat makes up for it: the link is to be dialled anew"
     );
 }
-
-#[test]
-fn neither_random_loss_nor_slowness_is_a_stall() {
-    for (loss, seed) in [(0.1, 1), (0.5, 2), (0.5, 3), (0.7, 4)] {
-        for sizes in [&[1200, 1200, 60][..], &[1200, 60, 60, 60, 60], &[60, 60], &[1200; 100]] {
-            let mut rng = StdRng::seed_from_u64(seed);
-            assert_eq!(with_losses(sizes, 600, |_| rng.random_bool(loss)), None, "{loss} of {sizes:?}");
-        }
-    }
-    // A reader that takes its time: nothing goes, and nothing is lost.
-    assert_eq!(with_losses(&[60], 60, |_| false), None);
-    // A slow link overflows its queue in bursts and carries the rest.
-    let mut sent = 0;
-    let burst = |_| {
-        sent += 1;
-        sent % 50 < 20
-    };
-    assert_eq!(with_losses(&[1200; 4], 600, burst), None);
-}
