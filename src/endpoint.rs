@@ -32,7 +32,6 @@ pub use listener::{Incoming, Listener, Message};
 pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
 
 use crate::net::coordinator::{Coordinator, JoinError};
-use crate::net::identity::Membership;
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
@@ -155,7 +154,6 @@ pub struct Endpoint(Arc<Inner>);
 struct Inner {
     commands: mpsc::Sender<Command>,
     coordinator: Coordinator,
-    membership: Membership,
     tally: Arc<Tally>,
     hops: u8,
     events: broadcast::Sender<FlowEvent>,
@@ -174,7 +172,6 @@ impl Endpoint {
         Ok(Self(Arc::new(Inner {
             commands: node.commands,
             coordinator: node.coordinator,
-            membership: node.membership,
             tally: node.tally,
             hops,
             events: node.events,
@@ -186,7 +183,7 @@ impl Endpoint {
     /// Who this endpoint is.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.0.membership.node_id()
+        self.0.coordinator.node_id()
     }
 
     /// What this endpoint thought of its neighbours so far.

@@ -58,7 +58,6 @@ pub(super) struct Raw {
 pub(super) struct Started {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) coordinator: Coordinator,
-    pub(super) membership: Membership,
     pub(super) tally: Arc<Tally>,
     pub(super) events: broadcast::Sender<FlowEvent>,
 }
@@ -69,15 +68,15 @@ pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, S
     let membership = coordinator.membership();
     let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
     let (events, _) = broadcast::channel(QUEUED_EVENTS);
-    let (keeper, member, subscribers) = (coordinator.clone(), membership.clone(), events.clone());
+    let (keeper, subscribers) = (coordinator.clone(), events.clone());
     let build = move || {
         let desk = Rc::new(Desk::new(subscribers));
-        let parts = parts(&options, keeper, &member, desk.clone())?;
+        let parts = parts(&options, keeper, &membership, desk.clone())?;
         let tally = parts.tally.clone();
         Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox).await))
     };
     let tally = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
-    Ok(Started { commands, coordinator, membership, tally, events })
+    Ok(Started { commands, coordinator, tally, events })
 }
 
 fn parts(
@@ -88,7 +87,7 @@ fn parts(
 ) -> Result<Parts<Machine>, node::StartFailure> {
     let me = membership.node_id();
     let mut rng = entropy::seeded_rng();
-    let (endpoint, socket) = node::open_socket(membership, options.bind, &options.transport)?;
+    let socket = node::open_socket(membership, options.bind, &options.transport)?;
     let name = options.name.clone().unwrap_or_else(|| me.short());
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let clock = Clock::start();
@@ -98,7 +97,6 @@ fn parts(
         machine: Machine::new(me, flows, clerk),
         boot: BootId::random(&mut rng),
         clock,
-        endpoint,
         socket,
         coordinator,
         tally: Tally::new(clock),

@@ -210,6 +210,7 @@ impl Bootstrap {
                 let replacement = Replacement { hop, records: &records, active, exclude };
                 self.replace(from, replacement, now).map(|record| Response::Replaced(Box::new(record)))
             }
+            Request::Renew { records } => self.renew(from, &records, now).map(Response::Renewed),
             Request::List => Ok(Response::Listing(Box::new(self.listing(now)))),
         }
     }

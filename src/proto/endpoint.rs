@@ -5,6 +5,7 @@
 //! NAT), and tells the bootstrap which: the last hop's primary and backup are among them.
 
 mod backups;
+mod renewals;
 
 use super::clerk::{Clerk, ClerkConfig};
 use super::flows::{FlowKey, Flows, FlowsConfig, News};
@@ -15,6 +16,7 @@ use super::record::Candidate;
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
 use backups::Backups;
+use renewals::Renewals;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -53,6 +55,7 @@ enum Asked {
     Plan { flow: FlowId, attempt: u32 },
     NewRoute { flow: FlowKey, excluding: bool },
     Backup { flow: FlowKey, hop: u8 },
+    Renewal { flow: FlowKey },
     Attachments,
 }
 
@@ -68,6 +71,7 @@ pub struct Endpoint {
     /// Flows for which another route is being asked for.
     asking_route: HashSet<FlowKey>,
     backups: Backups,
+    renewals: Renewals,
     target: Option<Target>,
 }
 
@@ -95,6 +99,7 @@ impl Endpoint {
             open: HashMap::new(),
             asking_route: HashSet::new(),
             backups: Backups::default(),
+            renewals: Renewals::default(),
             target: None,
         }
     }
@@ -127,6 +132,7 @@ impl Endpoint {
             return actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
         };
         self.open.insert(key, to);
+        self.renew_in_time(key, now);
         actions.push(Action::Notify(Notice::Opened { flow: key, target, unprotected }));
         self.flows.tell_chain(key, ChainChange::Opened, actions);
     }
@@ -166,6 +172,7 @@ impl Endpoint {
             Ok(Response::Planned(plan)) => {
                 self.backups.forget(flow);
                 self.flows.reroute(flow, plan.route, now, actions);
+                self.renew_in_time(flow, now);
             }
             Ok(Response::Refused(Refusal::PoolTooSmall { .. } | Refusal::NotAttached { .. }))
                 if excluding =>
@@ -349,6 +356,7 @@ impl Endpoint {
                 News::Ended(flow) => {
                     self.open.remove(&flow);
                     self.backups.forget(flow);
+                    self.renewals.forget(flow);
                 }
             }
         }
@@ -377,6 +385,7 @@ impl Endpoint {
                 self.new_route_answered(flow, excluding, result, now, actions);
             }
             (Asked::Backup { flow, hop }, result) => self.backup_answered(flow, hop, result, now, actions),
+            (Asked::Renewal { flow }, result) => self.renewal_answered(flow, result, now, actions),
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
             (Asked::Attachments, _) => self.no_attachments(now, actions),
         }
@@ -430,6 +439,7 @@ impl Machine for Endpoint {
         for (flow, hop, active) in self.backups.take_due(now) {
             self.ask_backup(flow, hop, active, now, actions);
         }
+        self.renew_due(now, actions);
         self.catch_up(now, actions);
         self.attach(now, actions);
     }
@@ -438,8 +448,8 @@ impl Machine for Endpoint {
         let target = self.target.as_ref();
         let ask = target.filter(|target| target.room(&self.flows) > 0).and_then(|target| target.ask_due);
         let offer = target.and_then(|target| target.offer_due);
-        let backup = self.backups.poll_timeout();
-        [self.flows.poll_timeout(), self.clerk.poll_timeout(), backup, ask, offer].into_iter().flatten().min()
+        let own = [self.backups.poll_timeout(), self.renewals.poll_timeout(), ask, offer];
+        own.into_iter().chain([self.flows.poll_timeout(), self.clerk.poll_timeout()]).flatten().min()
     }
 
     fn flows(&mut self) -> &mut Flows {

@@ -17,5 +17,6 @@ mod explain;
 mod failover;
 mod messages;
 mod misuse;
+mod outlive;
 mod pauses;
 mod secrecy;

@@ -233,6 +233,29 @@ fn what_can_not_be_planned_is_refused_for_its_reason() {
 }
 
 #[test]
+fn a_chain_is_renewed_also_after_its_records_have_expired() {
+    let mut bootstrap = network(9, &[7, 8]);
+    let route = plan(&mut bootstrap, 3).route;
+    let later = at(DAY.as_secs() * 30);
+    let request = Request::Renew { records: route.records.clone() };
+    assert_eq!(denied(bootstrap.answer(STRANGER, request.clone(), later)), DenyReason::NotOrigin);
+    let response = bootstrap.answer(ORIGIN, request, later);
+    let Response::Renewed(records) = response else { panic!("{response:?}") };
+    assert_eq!(records.len(), 4);
+    for (old, new) in route.records.iter().zip(&records) {
+        assert_eq!(open(&route, new), candidates(&route, old.scope.hop), "the same serve");
+        assert_eq!(new.scope.version, old.scope.version + 1);
+        assert_eq!((new.scope.key_epoch, new.scope.expires), (20_030, later + DAY * 7));
+        for node in candidates(&route, old.scope.hop) {
+            let entry = new.entry(&relay_key(&secret(), &node, 20_030)).expect("an entry for it");
+            assert_eq!(entry.reach_next.is_none(), new.scope.hop == 4);
+        }
+    }
+    let without_target = Request::Renew { records: route.records[..3].to_vec() };
+    assert_eq!(denied(bootstrap.answer(ORIGIN, without_target, later)), DenyReason::OutOfBounds);
+}
+
+#[test]
 fn a_hop_gets_a_fresh_backup() {
     let mut bootstrap = network(9, &[7, 8]);
     let route = plan(&mut bootstrap, 3).route;
