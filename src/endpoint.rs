@@ -25,6 +25,7 @@ mod events;
 mod flow;
 mod listener;
 mod messages;
+mod route_file;
 
 pub use events::{FlowEvent, Hop, Watched};
 pub use flow::{Flow, FlowError};
@@ -105,6 +106,12 @@ pub enum OpenError {
     /// The target could not be reached, or is not who it should be.
     #[error("no connection to the target: {0}")]
     Flow(#[from] FlowError),
+    /// No bootstrap answered, and the routes from before lead nowhere.
+    #[error(
+        "no bootstrap answers, and the routes kept from before lead nowhere any more ({0}): the target has restarted, or its \
+         relays are gone"
+    )]
+    Outdated(#[source] FlowError),
     /// The endpoint has been shut down.
     #[error("the endpoint has been shut down")]
     Closed,

@@ -293,6 +293,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         | Notice::OpenFailed { .. }
         | Notice::Accepted { .. }
         | Notice::Chain { .. }
-        | Notice::Attachments { .. } => {}
+        | Notice::Attachments { .. }
+        | Notice::RoutesChanged => {}
     }
 }

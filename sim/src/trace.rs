@@ -162,6 +162,7 @@ impl Trace {
             | Notice::EnrolmentRefused { .. }
             | Notice::NotEnrolled { .. }
             | Notice::OpenFailed { .. }
+            | Notice::RoutesChanged
             | Notice::Violation { .. } => format!("{notice:?}"),
         }
     }

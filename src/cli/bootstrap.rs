@@ -1,8 +1,8 @@
 //! `hopline bootstrap`
 
+use super::duration::parse_positive;
 use super::{Exit, Failure, ready, signals};
 use crate::bootstrap::{Options, Server, StartError};
-use crate::churn::parse_duration;
 use crate::proto::bootstrap::Config;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -26,26 +26,19 @@ pub(super) struct Args {
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// How long new flows may start on a route; those that are open are renewed in time
-    #[arg(long, env = "HOPLINE_ROUTE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = span)]
+    #[arg(long, env = "HOPLINE_ROUTE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = parse_positive)]
     route_lifetime: Duration,
     /// How long the certificates are good for that make a node a member; renewed at two thirds
-    #[arg(long, env = "HOPLINE_CERTIFICATE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = span)]
+    #[arg(long, env = "HOPLINE_CERTIFICATE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = parse_positive)]
     certificate_lifetime: Duration,
     /// How long a relay's key is in use; not shorter than a sixtieth of the route lifetime and a lease
-    #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = span)]
+    #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = parse_positive)]
     key_epoch: Duration,
 }
 
-fn span(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "a time is a number and a unit, such as 90s, 12h or 7d".to_owned())
-}
-
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let policies = Config {
-        record_lifetime: args.route_lifetime,
-        key_epoch: args.key_epoch,
-        ..Config::default()
-    };
+    let policies =
+        Config { record_lifetime: args.route_lifetime, key_epoch: args.key_epoch, ..Config::default() };
     let options = Options {
         listen: args.listen,
         data: args.data,

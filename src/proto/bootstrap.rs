@@ -51,7 +51,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 #[non_exhaustive]
 pub enum PolicyError {
     /// Nodes could not keep up.
-    #[error("a key epoch of {key_epoch:?} and a route lifetime of {route:?}: each must be at least {SHORTEST:?}")]
+    #[error(
+        "a key epoch of {key_epoch:?} and a route lifetime of {route:?}: each must be at least {SHORTEST:?}"
+    )]
     TooShort {
         /// How long a key epoch is.
         key_epoch: Duration,

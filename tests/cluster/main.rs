@@ -19,4 +19,5 @@ mod messages;
 mod misuse;
 mod outlive;
 mod pauses;
+mod routes;
 mod secrecy;

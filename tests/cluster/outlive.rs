@@ -12,8 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 const PERIOD: Duration = Duration::from_millis(20);
 const PART: usize = 2048;
 /// Routes live for 4 s, certificates for 6 s, keys for 1 s; the flow for longer than three of the longest.
-const LIFETIMES: [&str; 6] =
-    ["--route-lifetime", "4s", "--certificate-lifetime", "6s", "--key-epoch", "1s"];
+const LIFETIMES: [&str; 6] = ["--route-lifetime", "4s", "--certificate-lifetime", "6s", "--key-epoch", "1s"];
 const LONGEST: Duration = Duration::from_secs(6);
 
 /// Sends a part of `data` to the echo at every tick and checks what returns, until told to stop. Returns how many.

@@ -134,7 +134,8 @@ fn a_relay_has_the_key_to_every_record_that_is_alive_until_its_lease_ends() {
 fn policies_that_nodes_can_not_keep_up_with_are_refused() {
     let second = Duration::from_secs(1);
     assert_eq!(Config::default().validate(), Ok(()));
-    let with = |route, key_epoch| Config { record_lifetime: route, key_epoch, ..Config::default() }.validate();
+    let with =
+        |route, key_epoch| Config { record_lifetime: route, key_epoch, ..Config::default() }.validate();
     assert_eq!(with(second * 4, second), Ok(()));
     assert!(matches!(with(Duration::ZERO, DAY), Err(PolicyError::TooShort { .. })));
     assert!(matches!(with(DAY, Duration::from_millis(999)), Err(PolicyError::TooShort { .. })));

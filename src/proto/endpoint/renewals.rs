@@ -77,7 +77,7 @@ impl Endpoint {
     ) {
         if let Ok(Response::Renewed(records)) = result {
             self.flows.renewed(flow, &records, now, actions);
-            self.renew_in_time(flow, now);
+            self.records_changed(flow, now);
         } else if self.open.contains_key(&flow) {
             self.renewals.failed(flow, now);
         }

@@ -443,10 +443,11 @@ impl Flows {
         self.schedule(key);
     }
 
-    /// Tells the application what the chain of its flow looks like.
-    pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key) else { return };
-        let Some(chain) = flow.rights.chain() else { return };
+    /// The chain that an origin's flow goes over, and by whom: those who serve it first.
+    #[must_use]
+    pub fn in_use(&self, key: &FlowKey) -> Option<(&Route, Vec<Vec<Candidate>>)> {
+        let flow = self.flows.get(key)?;
+        let chain = flow.rights.chain()?;
         let relays = chain.hops().len().saturating_sub(1);
         let mut hops: Vec<Vec<Candidate>> = chain.hops().take(relays).collect();
         for (hop, candidates) in (1u8..).zip(&mut hops) {
@@ -455,6 +456,18 @@ impl Flows {
                 candidates.get_mut(..=place).into_iter().for_each(|front| front.rotate_right(1));
             }
         }
+        Some((chain.route(), hops))
+    }
+
+    /// Whether the next hop of a flow has answered.
+    #[must_use]
+    pub fn reaches_next(&self, key: &FlowKey) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.splice.is_next_answered())
+    }
+
+    /// Tells the application what the chain of its flow looks like.
+    pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
+        let Some((_, hops)) = self.in_use(&key) else { return };
         actions.push(Action::Notify(Notice::Chain { flow: key, hops, change }));
     }
 }

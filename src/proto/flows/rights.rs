@@ -72,6 +72,10 @@ impl Chain {
         Some(Self { route, hops, past: VecDeque::new() })
     }
 
+    pub(super) const fn route(&self) -> &Route {
+        &self.route
+    }
+
     fn adopt(&mut self, place: usize, record: &Record) -> bool {
         let known = self.route.records.get_mut(place).zip(self.hops.get_mut(place));
         let Some((known, hop)) = known.filter(|(known, _)| record.scope.version > known.scope.version) else {
