@@ -177,9 +177,9 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
         flow.flush().await?;
         Ok::<_, io::Error>(flow)
     };
-    secured(handshake, &ending).await.map_err(|error| match error {
-        FlowError::NoPath | FlowError::Lost | FlowError::Unknown if kept => OpenError::Outdated(error),
-        error => error.into(),
+    secured(handshake, &ending).await.map_err(|error| {
+        let leads_nowhere = matches!(error, FlowError::NoPath | FlowError::Lost | FlowError::Unknown);
+        if kept && leads_nowhere { OpenError::Outdated(error) } else { error.into() }
     })
 }
 

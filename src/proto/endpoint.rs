@@ -472,4 +472,5 @@ impl Machine for Endpoint {
 }
 
 #[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "tests look for what they look for")]
 mod tests;
