@@ -32,7 +32,7 @@ use crate::net::ticket::{Grant, Ticket, TicketError};
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, BindError, TransportSettings};
 use crate::proto::NodeId;
-use crate::proto::bootstrap::{Bootstrap, Config};
+use crate::proto::bootstrap::{Bootstrap, Config, PolicyError};
 use keeper::Keeper;
 use server::{Shared, accept, keep_certified};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -45,6 +45,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The shortest life of a certificate: it ends at a full second, and is renewed in the last third.
+const MIN_VALIDITY: Duration = Duration::from_secs(3);
 /// How long [`Server::shutdown`] waits for the members to hear of it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -126,6 +128,15 @@ pub enum StartError {
     /// The advertised addresses don't make a ticket.
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    /// Its policies make no sense.
+    #[error(transparent)]
+    Policies(#[from] PolicyError),
+    /// Certificates would end before they can be renewed.
+    #[error("certificates must be good for at least {MIN_VALIDITY:?}, not {validity:?}")]
+    Validity {
+        /// For how long they would be.
+        validity: Duration,
+    },
     /// Its own certificate is of no use.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -139,7 +150,12 @@ impl StartError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store(_) | Self::KeyFile(_) | Self::Bind(_) | Self::Ticket(_) => ErrorKind::Local,
+            Self::Store(_)
+            | Self::KeyFile(_)
+            | Self::Bind(_)
+            | Self::Ticket(_)
+            | Self::Policies(_)
+            | Self::Validity { .. } => ErrorKind::Local,
             Self::Tls(_) => ErrorKind::Bug,
             Self::Ended => ErrorKind::Closed,
         }
@@ -164,6 +180,10 @@ impl Server {
     /// # Errors
     /// [`StartError`].
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        options.policies.validate()?;
+        if options.validity < MIN_VALIDITY {
+            return Err(StartError::Validity { validity: options.validity });
+        }
         let data = options.data.clone();
         let (store, authority, identity) =
             spawn_blocking(move || open(data.as_deref())).await.map_err(|_| StartError::Ended)??;

@@ -25,6 +25,7 @@ mod events;
 mod flow;
 mod listener;
 mod messages;
+mod route_file;
 
 pub use events::{FlowEvent, Hop, Watched};
 pub use flow::{Flow, FlowError};
@@ -32,7 +33,6 @@ pub use listener::{Incoming, Listener, Message};
 pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
 
 use crate::net::coordinator::{Coordinator, JoinError};
-use crate::net::identity::Membership;
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
@@ -106,6 +106,12 @@ pub enum OpenError {
     /// The target could not be reached, or is not who it should be.
     #[error("no connection to the target: {0}")]
     Flow(#[from] FlowError),
+    /// No bootstrap answered, and the routes from before lead nowhere.
+    #[error(
+        "no bootstrap answers, and the routes kept from before lead nowhere any more ({0}): the target has restarted, or its \
+         relays are gone"
+    )]
+    Outdated(#[source] FlowError),
     /// The endpoint has been shut down.
     #[error("the endpoint has been shut down")]
     Closed,
@@ -155,7 +161,6 @@ pub struct Endpoint(Arc<Inner>);
 struct Inner {
     commands: mpsc::Sender<Command>,
     coordinator: Coordinator,
-    membership: Membership,
     tally: Arc<Tally>,
     hops: u8,
     events: broadcast::Sender<FlowEvent>,
@@ -174,7 +179,6 @@ impl Endpoint {
         Ok(Self(Arc::new(Inner {
             commands: node.commands,
             coordinator: node.coordinator,
-            membership: node.membership,
             tally: node.tally,
             hops,
             events: node.events,
@@ -186,7 +190,7 @@ impl Endpoint {
     /// Who this endpoint is.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.0.membership.node_id()
+        self.0.coordinator.node_id()
     }
 
     /// What this endpoint thought of its neighbours so far.

@@ -198,10 +198,10 @@ fn parts(
     membership: &Membership,
     told: watch::Sender<State>,
 ) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
-    let (endpoint, socket) = node::open_socket(membership, options.listen, &options.transport)?;
+    let socket = node::open_socket(membership, options.listen, &options.transport)?;
     let address = match options.advertise {
         Some(address) => address,
-        None => reachable(endpoint.local_addr()?, coordinator.bootstrap())?,
+        None => reachable(socket.endpoint.local_addr()?, coordinator.bootstrap())?,
     };
     let mut rng = entropy::seeded_rng();
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
@@ -213,7 +213,6 @@ fn parts(
         machine: Machine::new(membership.node_id(), flows, clerk, offer),
         boot: BootId::random(&mut rng),
         clock,
-        endpoint,
         socket,
         coordinator,
         tally: Tally::new(clock),
@@ -294,6 +293,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         | Notice::OpenFailed { .. }
         | Notice::Accepted { .. }
         | Notice::Chain { .. }
-        | Notice::Attachments { .. } => {}
+        | Notice::Attachments { .. }
+        | Notice::RoutesChanged => {}
     }
 }

@@ -120,6 +120,7 @@ impl Trace {
             Request::Plan { hops, exclude, .. } => {
                 format!("plan {hops} hops but [{}]", self.list(exclude.iter().copied()))
             }
+            Request::Renew { .. } => "renew".to_owned(),
             Request::Replace { hop, active, exclude, .. } => {
                 let (active, but) = (self.list(*active), self.list(exclude.iter().copied()));
                 format!("replace hop {hop}, active [{active}] but [{but}]")
@@ -161,6 +162,7 @@ impl Trace {
             | Notice::EnrolmentRefused { .. }
             | Notice::NotEnrolled { .. }
             | Notice::OpenFailed { .. }
+            | Notice::RoutesChanged
             | Notice::Violation { .. } => format!("{notice:?}"),
         }
     }

@@ -115,7 +115,8 @@ impl Apps {
             | Notice::Rerouted { .. }
             | Notice::Attachments { .. }
             | Notice::Neighbour { .. }
-            | Notice::Violation { .. } => None,
+            | Notice::Violation { .. }
+            | Notice::RoutesChanged => None,
         }
     }
 

@@ -457,7 +457,7 @@ async fn a_member_that_missed_its_renewal_joins_anew() {
 
 #[tokio::test]
 async fn the_bootstrap_renews_its_own_certificate() {
-    let validity = Duration::from_secs(2);
+    let validity = Duration::from_secs(3);
     let server = Server::start(Options { validity, ..options(None) }).await.unwrap();
     let first_ends = Clock::wall() + validity;
     past(first_ends).await;

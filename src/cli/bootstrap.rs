@@ -1,15 +1,19 @@
 //! `hopline bootstrap`
 
+use super::duration::parse_positive;
 use super::{Exit, Failure, ready, signals};
-use crate::bootstrap::{Options, Server};
+use crate::bootstrap::{Options, Server, StartError};
+use crate::proto::bootstrap::Config;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Start a network's coordinator. Its ticket, which relays and endpoints join with, goes to DIR/ticket and stdout.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bootstrap --data ./boot
+  hopline bootstrap --certificate-lifetime 1d --route-lifetime 1d --key-epoch 1h
   hopline bootstrap --listen 0.0.0.0:4400 --advertise boot.example.net:4400 --data /var/lib/hopline")]
 pub(super) struct Args {
     /// The local UDP address; port 0 takes any free one
@@ -21,13 +25,32 @@ pub(super) struct Args {
     /// Keep the network's keys here; without it the network ends with the process
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
+    /// How long new flows may start on a route; those that are open are renewed in time
+    #[arg(long, env = "HOPLINE_ROUTE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = parse_positive)]
+    route_lifetime: Duration,
+    /// How long the certificates are good for that make a node a member; renewed at two thirds
+    #[arg(long, env = "HOPLINE_CERTIFICATE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = parse_positive)]
+    certificate_lifetime: Duration,
+    /// How long a relay's key is in use; not shorter than a sixtieth of the route lifetime and a lease
+    #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = parse_positive)]
+    key_epoch: Duration,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let options =
-        Options { listen: args.listen, data: args.data, advertise: args.advertise, ..Options::default() };
-    let server =
-        Server::start(options).await.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    let policies =
+        Config { record_lifetime: args.route_lifetime, key_epoch: args.key_epoch, ..Config::default() };
+    let options = Options {
+        listen: args.listen,
+        data: args.data,
+        advertise: args.advertise,
+        validity: args.certificate_lifetime,
+        policies,
+        ..Options::default()
+    };
+    let server = Server::start(options).await.map_err(|error| {
+        let is_misuse = matches!(error, StartError::Policies(_) | StartError::Validity { .. });
+        Failure::new(if is_misuse { Exit::Usage } else { Exit::Failed }, error.to_string())
+    })?;
     ready::print(&json!({
         "role": "bootstrap",
         "name": "bootstrap",

@@ -155,6 +155,10 @@ impl From<OpenError> for Failure {
                 "no bootstrap answered when a route was asked for; see whether it runs, and try again",
             ),
             OpenError::Flow(error) => error.into(),
+            OpenError::Outdated(_) => Self::new(
+                Exit::NoBootstrap,
+                format!("{error}; see whether the bootstrap runs, and try again"),
+            ),
             OpenError::Hops { .. } => Self::new(Exit::Usage, error.to_string()),
             error => Self::new(Exit::Failed, error.to_string()),
         }

@@ -14,7 +14,8 @@ pub(super) struct JoinArgs {
     /// The network's ticket; by default that of the network joined last
     #[arg(long, env = "HOPLINE_TICKET", value_name = "TICKET", hide_env_values = true)]
     ticket: Option<String>,
-    /// Keep this node's identity here; without it, it is forgotten with the process
+    /// Keep this node's identity here, and the routes that lead it on while no bootstrap answers; without it, both are
+    /// forgotten with the process
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// What listings call this node

@@ -2,6 +2,7 @@
 
 use super::events::FlowEvent;
 use super::flow::ToNode;
+use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
@@ -33,6 +34,8 @@ const QUEUED_HANDOVERS: usize = 4;
 const QUEUED_COMMANDS: usize = 64;
 /// Events that a slow subscriber may lag behind.
 const QUEUED_EVENTS: usize = 4096;
+/// The pause between two times that routes are stored.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How long an endpoint that shuts down waits for its last words to leave.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -52,13 +55,14 @@ pub(super) struct Raw {
     pub(super) incoming: mpsc::Receiver<Vec<Bytes>>,
     pub(super) outgoing: mpsc::Sender<ToNode>,
     pub(super) ending: watch::Receiver<Option<CloseCode>>,
+    /// Whether an origin opened it over a route from before.
+    pub(super) kept: bool,
 }
 
 /// A node that runs.
 pub(super) struct Started {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) coordinator: Coordinator,
-    pub(super) membership: Membership,
     pub(super) tally: Arc<Tally>,
     pub(super) events: broadcast::Sender<FlowEvent>,
 }
@@ -67,17 +71,19 @@ pub(super) struct Started {
 pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, StartError> {
     let coordinator = Coordinator::join(ticket, options.data.clone()).await?;
     let membership = coordinator.membership();
+    let (routes, kept) = RouteFile::open(options.data.as_deref(), &membership).await;
     let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
     let (events, _) = broadcast::channel(QUEUED_EVENTS);
-    let (keeper, member, subscribers) = (coordinator.clone(), membership.clone(), events.clone());
+    let (keeper, subscribers) = (coordinator.clone(), events.clone());
     let build = move || {
-        let desk = Rc::new(Desk::new(subscribers));
-        let parts = parts(&options, keeper, &member, desk.clone())?;
+        let desk = Rc::new(Desk::new(subscribers, routes));
+        let mut parts = parts(&options, keeper, &membership, desk.clone())?;
+        parts.machine.remember(kept, parts.clock.now());
         let tally = parts.tally.clone();
         Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox).await))
     };
     let tally = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
-    Ok(Started { commands, coordinator, membership, tally, events })
+    Ok(Started { commands, coordinator, tally, events })
 }
 
 fn parts(
@@ -88,7 +94,7 @@ fn parts(
 ) -> Result<Parts<Machine>, node::StartFailure> {
     let me = membership.node_id();
     let mut rng = entropy::seeded_rng();
-    let (endpoint, socket) = node::open_socket(membership, options.bind, &options.transport)?;
+    let socket = node::open_socket(membership, options.bind, &options.transport)?;
     let name = options.name.clone().unwrap_or_else(|| me.short());
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let clock = Clock::start();
@@ -98,7 +104,6 @@ fn parts(
         machine: Machine::new(me, flows, clerk),
         boot: BootId::random(&mut rng),
         clock,
-        endpoint,
         socket,
         coordinator,
         tally: Tally::new(clock),
@@ -112,6 +117,23 @@ pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailur
     if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
 }
 
+/// Stores the routes that an origin keeps whenever they have changed. Never ends.
+async fn keep_stored(routes: Rc<RouteFile>, node: Driven) {
+    loop {
+        routes.changed.notified().await;
+        store(&routes, &node).await;
+        tokio::time::sleep(STORE_PAUSE).await;
+    }
+}
+
+/// Stores them if they have changed.
+async fn store(routes: &RouteFile, node: &Driven) {
+    let _turn = routes.turn.lock().await;
+    if let Some(kept) = node.with(|machine, now, _| machine.take_routes(now)) {
+        routes.store(&kept).await;
+    }
+}
+
 /// The node's side of the handles: who waits for what.
 struct Desk {
     events: broadcast::Sender<FlowEvent>,
@@ -121,15 +143,17 @@ struct Desk {
     endings: RefCell<HashMap<FlowKey, watch::Sender<Option<CloseCode>>>>,
     registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
+    routes: Option<Rc<RouteFile>>,
 }
 
 type Opening = oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>;
 type Driven = Rc<Node<Machine>>;
 
 impl Desk {
-    fn new(events: broadcast::Sender<FlowEvent>) -> Self {
+    fn new(events: broadcast::Sender<FlowEvent>, routes: Option<RouteFile>) -> Self {
         Self {
             events,
+            routes: routes.map(Rc::new),
             opening: RefCell::default(),
             names: RefCell::default(),
             endings: RefCell::default(),
@@ -141,12 +165,15 @@ impl Desk {
     /// Does what the handles ask until one asks for the end, or the last is gone.
     async fn serve(&self, node: &Driven, mut inbox: mpsc::Receiver<Command>) {
         let mut last = None;
+        if let Some(routes) = self.routes.clone() {
+            spawn_local(keep_stored(routes, node.clone()));
+        }
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Open { flow, to, reply } => {
                     self.opening.borrow_mut().insert(flow, reply);
                     self.names.borrow_mut().insert(flow, to.name.clone());
-                    node.with(|machine, _, actions| machine.open(flow, to, actions));
+                    node.with(|machine, now, actions| machine.open(flow, to, now, actions));
                 }
                 Command::Serve { names, reply } => {
                     self.registering.borrow_mut().push(reply);
@@ -160,7 +187,11 @@ impl Desk {
             }
         }
         node.with(|machine, now, actions| machine.leave(now, actions));
-        tokio::time::sleep(LAST_WORDS).await;
+        let last_words = tokio::time::sleep(LAST_WORDS);
+        if let Some(routes) = &self.routes {
+            store(routes, node).await;
+        }
+        last_words.await;
         if let Some(done) = last {
             let _ = done.send(());
         }
@@ -172,11 +203,14 @@ impl Desk {
             let _ = self.events.send(event);
         }
         match notice {
-            Notice::Opened { flow, target, unprotected } => {
+            Notice::Opened { flow, target, unprotected, kept } => {
+                if kept {
+                    tracing::warn!("no bootstrap answers: taking a route that was kept from before");
+                }
                 if !unprotected.is_empty() {
                     tracing::warn!(hops = ?unprotected, "the pool has no backup for these hops");
                 }
-                let raw = self.pump(node, flow);
+                let raw = Raw { kept, ..self.pump(node, flow) };
                 match self.opening.borrow_mut().remove(&flow.flow) {
                     Some(reply) => drop(reply.send(Ok((raw, target)))),
                     None => drop(raw),
@@ -210,6 +244,11 @@ impl Desk {
                 tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
             }
             Notice::Attachments { relays } => tracing::debug!(?relays, "attached"),
+            Notice::RoutesChanged => {
+                if let Some(routes) = &self.routes {
+                    routes.changed.notify_one();
+                }
+            }
             Notice::Chain { .. } | Notice::Rerouted { .. } | Notice::Draining | Notice::Drained => {}
         }
     }
@@ -228,7 +267,7 @@ impl Desk {
         self.endings.borrow_mut().insert(flow, ended);
         spawn_local(give(node.clone(), flow, to_app));
         spawn_local(take(node.clone(), flow, from_app));
-        Raw { flow, incoming, outgoing, ending }
+        Raw { flow, incoming, outgoing, ending, kept: false }
     }
 }
 

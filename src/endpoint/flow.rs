@@ -165,8 +165,8 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     let to = Endpoint::destination(name, hops);
     endpoint.command(Command::Open { flow, to, reply }).await?;
     let (raw, target) = opened.await.map_err(|_| OpenError::Closed)??;
-    let config = tls::flow_client(&endpoint.0.membership).map_err(|_| FlowError::Handshake)?;
-    let (ending, server) = (raw.ending.clone(), tls::node_name(target));
+    let config = tls::flow_client(&endpoint.0.coordinator.membership()).map_err(|_| FlowError::Handshake)?;
+    let (ending, server, kept) = (raw.ending.clone(), tls::node_name(target), raw.kept);
     let handshake = async {
         let stream = TlsConnector::from(config).connect(server, FlowIo::new(raw)).await?;
         let mut flow =
@@ -177,7 +177,10 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
         flow.flush().await?;
         Ok::<_, io::Error>(flow)
     };
-    Ok(secured(handshake, &ending).await?)
+    secured(handshake, &ending).await.map_err(|error| {
+        let leads_nowhere = matches!(error, FlowError::NoPath | FlowError::Lost | FlowError::Unknown);
+        if kept && leads_nowhere { OpenError::Outdated(error) } else { error.into() }
+    })
 }
 
 /// The target's side of [`open`].

@@ -9,7 +9,7 @@ use crate::proto::id::NodeId;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// What may wait for an application that serves a name; more stays with its senders.
@@ -115,8 +115,8 @@ pub(super) async fn listen(endpoint: &Endpoint, name: &str) -> Result<Listener, 
     let listener = Listener { incoming, name: name.to_owned(), names };
     if is_first {
         let (flows, raws) = mpsc::channel(QUEUED_FLOWS);
-        let membership = endpoint.0.membership.clone();
-        tokio::spawn(receive(raws, membership, listener.names.clone()));
+        let memberships = endpoint.0.coordinator.memberships();
+        tokio::spawn(receive(raws, memberships, listener.names.clone()));
         let told = endpoint.0.commands.send(Command::Incoming { flows }).await;
         told.map_err(|_| ListenError::Closed)?;
     }
@@ -127,13 +127,22 @@ pub(super) async fn listen(endpoint: &Endpoint, name: &str) -> Result<Listener, 
     Ok(listener)
 }
 
-/// Takes in the flows that reach this endpoint.
-async fn receive(mut raws: mpsc::Receiver<Raw>, membership: Membership, names: Arc<Names>) {
-    let Ok(config) = tls::flow_server(&membership) else { return };
-    let acceptor = TlsAcceptor::from(config);
+/// Takes in the flows that reach this endpoint, and shows each its present certificate.
+async fn receive(
+    mut raws: mpsc::Receiver<Raw>,
+    mut memberships: watch::Receiver<Membership>,
+    names: Arc<Names>,
+) {
+    let Ok(config) = tls::flow_server(&memberships.borrow_and_update()) else { return };
+    let mut acceptor = TlsAcceptor::from(config);
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     while let Some(raw) = raws.recv().await {
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
+        if memberships.has_changed().unwrap_or(false)
+            && let Ok(config) = tls::flow_server(&memberships.borrow_and_update())
+        {
+            acceptor = TlsAcceptor::from(config);
+        }
         let (acceptor, names) = (acceptor.clone(), names.clone());
         tokio::spawn(async move {
             let accepted = flow::accept(raw, acceptor).await;

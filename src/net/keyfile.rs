@@ -50,7 +50,7 @@ pub(super) fn load_or_create<T>(
 }
 
 /// The text of the file, `None` if there is no such file.
-pub(super) fn load(path: &Path) -> Result<Option<String>, KeyFileError> {
+pub(crate) fn load(path: &Path) -> Result<Option<String>, KeyFileError> {
     match fs::read_to_string(path) {
         Ok(text) => {
             warn_if_exposed(path);
@@ -99,7 +99,7 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), KeyFileError>
 }
 
 /// The value of the line `name = value` before the PEM block.
-pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = text.lines().take_while(|line| !line.starts_with("-----BEGIN"));
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))
 }

@@ -15,7 +15,7 @@ use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
 use crate::net::socket::HintingSocket;
 use crate::net::tally::Tally;
-use crate::net::tls;
+use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::flows::{FlowKey, Flows};
 use crate::proto::frame::CloseCode;
@@ -53,6 +53,8 @@ pub(crate) struct Node<M> {
     boot: BootId,
     clock: Clock,
     endpoint: quinn::Endpoint,
+    /// Shows the node's present certificate.
+    client: RefCell<quinn::ClientConfig>,
     coordinator: Coordinator,
     tally: Arc<Tally>,
     listener: Listener<M>,
@@ -70,11 +72,18 @@ pub(crate) struct Parts<M> {
     pub(crate) machine: M,
     pub(crate) boot: BootId,
     pub(crate) clock: Clock,
-    pub(crate) endpoint: quinn::Endpoint,
-    pub(crate) socket: Arc<HintingSocket>,
+    pub(crate) socket: Socket,
     pub(crate) coordinator: Coordinator,
     pub(crate) tally: Arc<Tally>,
     pub(crate) listener: Listener<M>,
+}
+
+/// What a node dials and is dialled by.
+pub(crate) struct Socket {
+    pub(crate) endpoint: quinn::Endpoint,
+    client: quinn::ClientConfig,
+    hints: Arc<HintingSocket>,
+    settings: TransportSettings,
 }
 
 /// Why a node could not be started.
@@ -120,24 +129,32 @@ pub(crate) fn open_socket(
     membership: &Membership,
     bind: SocketAddr,
     settings: &TransportSettings,
-) -> Result<(quinn::Endpoint, Arc<HintingSocket>), StartFailure> {
-    let mut server = tls::link_server(membership)?;
-    server.transport_config(transport::transport(settings));
+) -> Result<Socket, StartFailure> {
+    let (client, server) = link_configs(membership, settings)?;
+    let hints = HintingSocket::new(transport::open_socket(bind, settings.socket_buffer_bytes)?)?;
+    let secret = membership.identity.reset_secret();
+    let endpoint = transport::bind_socket(hints.clone(), Some(server), settings, &secret)?;
+    Ok(Socket { endpoint, client, hints, settings: settings.clone() })
+}
+
+/// How a member dials, and how it is dialled.
+fn link_configs(
+    membership: &Membership,
+    settings: &TransportSettings,
+) -> Result<(quinn::ClientConfig, quinn::ServerConfig), TlsError> {
     let mut client = tls::link_client(membership)?;
     client.transport_config(transport::transport(settings));
-    let socket = HintingSocket::new(transport::open_socket(bind, settings.socket_buffer_bytes)?)?;
-    let secret = membership.identity.reset_secret();
-    let mut endpoint = transport::bind_socket(socket.clone(), Some(server), settings, &secret)?;
-    endpoint.set_default_client_config(client);
-    Ok((endpoint, socket))
+    Ok((client, transport::server_config(tls::link_server(membership)?, settings)))
 }
 
 async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<Node<M>>)) {
+    let Socket { endpoint, client, hints, settings } = parts.socket;
     let node = Rc::new(Node {
         machine: RefCell::new(parts.machine),
         boot: parts.boot,
         clock: parts.clock,
-        endpoint: parts.endpoint,
+        endpoint,
+        client: RefCell::new(client),
         coordinator: parts.coordinator,
         tally: parts.tally,
         listener: parts.listener,
@@ -152,7 +169,8 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<No
     let local = LocalSet::new();
     local.spawn_local(node.clone().keep_time());
     local.spawn_local(node.clone().accept());
-    local.spawn_local(node.clone().hear_refusals(parts.socket));
+    local.spawn_local(node.clone().hear_refusals(hints));
+    local.spawn_local(node.clone().keep_certified(settings));
     local.run_until(main(node.clone())).await;
     node.endpoint.close(0u32.into(), b"shutting down");
     let _ = tokio::time::timeout(Duration::from_millis(500), node.endpoint.wait_idle()).await;
@@ -284,6 +302,22 @@ impl<M: Machine + 'static> Node<M> {
 
     // ---- links ----
 
+    /// Shows each new certificate of the node to whomever it dials and is dialled by from then on. Links that are up stay.
+    async fn keep_certified(self: Rc<Self>, settings: TransportSettings) {
+        let mut memberships = self.coordinator.memberships();
+        memberships.mark_changed();
+        while memberships.changed().await.is_ok() {
+            let membership = memberships.borrow_and_update().clone();
+            match link_configs(&membership, &settings) {
+                Ok((client, server)) => {
+                    *self.client.borrow_mut() = client;
+                    self.endpoint.set_server_config(Some(server));
+                }
+                Err(error) => tracing::error!(%error, "can't use this node's new certificate"),
+            }
+        }
+    }
+
     /// Passes on what the network says of peers that can't be reached.
     async fn hear_refusals(self: Rc<Self>, socket: Arc<HintingSocket>) {
         while let Ok(address) = socket.refused().await {
@@ -323,7 +357,8 @@ impl<M: Machine + 'static> Node<M> {
 
     async fn connect(self: Rc<Self>, peer: NodeId, address: SocketAddr) {
         let dialled = async {
-            let connecting = self.endpoint.connect(address, &tls::node_name(peer).to_str())?;
+            let client = self.client.borrow().clone();
+            let connecting = self.endpoint.connect_with(client, address, &tls::node_name(peer).to_str())?;
             self.establish(connecting.await?, Some(peer)).await
         };
         if let Err(error) = within(dialled).await {

@@ -21,7 +21,7 @@ use super::id::NodeId;
 use super::planner::Planner;
 use super::pool::targets::{AnnounceError, Targets};
 use super::pool::{self, Pool, PoolEvent, Relay, RelayOffer};
-use super::record::{Candidate, relay_key};
+use super::record::{Candidate, MAX_KEY_EPOCHS, relay_key};
 use super::rpc::{DenyReason, Lease, Offer, Refusal, Request, Response, Status};
 use super::time::Time;
 use chains::Replacement;
@@ -41,6 +41,60 @@ pub struct Config {
     pub record_lifetime: Duration,
     /// How long relays' keys are in use; key epochs are counted from the Unix epoch in this unit.
     pub key_epoch: Duration,
+}
+
+/// Shorter than this no key epoch, and no route's life, can be.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Why policies make no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Nodes could not keep up.
+    #[error(
+        "a key epoch of {key_epoch:?} and a route lifetime of {route:?}: each must be at least {SHORTEST:?}"
+    )]
+    TooShort {
+        /// How long a key epoch is.
+        key_epoch: Duration,
+        /// How long new flows may start on a record.
+        route: Duration,
+    },
+    /// More keys than a node keeps.
+    #[error(
+        "a route lifetime of {route:?} spans too many key epochs of {key_epoch:?}: with leases of {lease:?}, a key epoch must \
+         be at least {least:?}"
+    )]
+    TooManyEpochs {
+        /// How long new flows may start on a record.
+        route: Duration,
+        /// How long a key epoch is.
+        key_epoch: Duration,
+        /// How long a lease is.
+        lease: Duration,
+        /// The shortest key epoch that goes with the two.
+        least: Duration,
+    },
+}
+
+impl Config {
+    /// Whether relays can hold the key to every record that has not expired.
+    ///
+    /// # Errors
+    /// [`PolicyError`] if not.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        let (route, key_epoch, lease) = (self.record_lifetime, self.key_epoch, self.pool.lease);
+        if route.min(key_epoch) < SHORTEST {
+            return Err(PolicyError::TooShort { key_epoch, route });
+        }
+        // One begun before the first, one after the last, and one that comes early.
+        let epochs = u32::try_from(MAX_KEY_EPOCHS - 3).unwrap_or(1);
+        let least = (route + lease) / epochs;
+        if key_epoch < least {
+            return Err(PolicyError::TooManyEpochs { route, key_epoch, lease, least });
+        }
+        Ok(())
+    }
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -158,6 +212,7 @@ impl Bootstrap {
                 let replacement = Replacement { hop, records: &records, active, exclude };
                 self.replace(from, replacement, now).map(|record| Response::Replaced(Box::new(record)))
             }
+            Request::Renew { records } => self.renew(from, &records, now).map(Response::Renewed),
             Request::List => Ok(Response::Listing(Box::new(self.listing(now)))),
         }
     }
@@ -253,6 +308,9 @@ impl Bootstrap {
     }
 
     /// A lease with the keys of later epochs than the one known, and a heartbeat at some time between two.
+    ///
+    /// They are those of each epoch whose records may not have expired, as a relay that restarted may be named in them, and
+    /// of those that begin before the lease ends: no record is sealed to a key that its relay does not have yet.
     fn lease(
         &mut self,
         node: NodeId,
@@ -260,8 +318,11 @@ impl Bootstrap {
         (earliest, latest): (Duration, Duration),
         now: Time,
     ) -> Lease {
-        let epoch = self.key_epoch(now);
-        let needed = [epoch, epoch.saturating_add(1)].into_iter().filter(|epoch| Some(*epoch) > known);
+        let first = self.key_epoch(now - self.config.record_lifetime);
+        let last = self.key_epoch(now + self.config.pool.lease).max(self.key_epoch(now).saturating_add(1));
+        // Of an epoch that is yet to come nothing can be known, unless epochs were longer then.
+        let known = known.filter(|known| *known <= last.saturating_add(1));
+        let needed = (first..=last).filter(|epoch| Some(*epoch) > known).take(MAX_KEY_EPOCHS);
         let counts = self.pool.counts();
         self.pool.take_expired();
         Lease {

@@ -5,16 +5,24 @@
 //! NAT), and tells the bootstrap which: the last hop's primary and backup are among them.
 
 mod backups;
+mod rebuild;
+mod renewals;
+mod routes;
 
 use super::clerk::{Clerk, ClerkConfig};
 use super::flows::{FlowKey, Flows, FlowsConfig, News};
 use super::id::{FlowId, NodeId};
 use super::links::Standing;
-use super::machine::{Action, AskFailure, ChainChange, Event, Machine, Notice, OpenFailure};
+use super::machine::{Action, AskFailure, Event, Machine, Notice, OpenFailure};
 use super::record::Candidate;
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
+use super::timers::Timers;
 use backups::Backups;
+use rebuild::{Waiting, Without};
+use renewals::Renewals;
+use routes::Routes;
+pub use routes::{Kept, MAX_DESTINATIONS, MAX_ROUTES};
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -39,7 +47,7 @@ const NO_MORE_PAUSE: Duration = Duration::from_secs(2);
 const PLAN_ATTEMPTS: u32 = 3;
 
 /// Where a flow shall lead, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Destination {
     /// The target's name.
     pub name: String,
@@ -50,9 +58,11 @@ pub struct Destination {
 /// What an endpoint asked for.
 #[derive(Clone, Debug)]
 enum Asked {
-    Plan { flow: FlowId, attempt: u32 },
-    NewRoute { flow: FlowKey, excluding: bool },
+    Plan { flow: FlowId, to: Destination, attempt: u32 },
+    NewRoute { flow: FlowKey, without: Without },
+    Spare { flow: FlowKey, without: Without },
     Backup { flow: FlowKey, hop: u8 },
+    Renewal { flow: FlowKey },
     Attachments,
 }
 
@@ -68,6 +78,12 @@ pub struct Endpoint {
     /// Flows for which another route is being asked for.
     asking_route: HashSet<FlowKey>,
     backups: Backups,
+    renewals: Renewals,
+    routes: Routes,
+    /// Whether the shell was told that it may store other routes.
+    routes_told: bool,
+    /// Until when whoever waits for a route waits for a bootstrap.
+    patience: Timers<Waiting>,
     target: Option<Target>,
 }
 
@@ -95,6 +111,10 @@ impl Endpoint {
             open: HashMap::new(),
             asking_route: HashSet::new(),
             backups: Backups::default(),
+            renewals: Renewals::default(),
+            routes: Routes::default(),
+            routes_told: false,
+            patience: Timers::default(),
             target: None,
         }
     }
@@ -102,77 +122,57 @@ impl Endpoint {
     // ---- as an origin ----
 
     /// Opens a flow: ends in [`Notice::Opened`] or [`Notice::OpenFailed`].
-    pub fn open(&mut self, flow: FlowId, to: Destination, actions: &mut Vec<Action>) {
+    pub fn open(&mut self, flow: FlowId, to: Destination, now: Time, actions: &mut Vec<Action>) {
         self.opening.insert(flow, to);
+        self.open_in_time(flow, now);
         self.ask_plan(flow, 1, actions);
     }
 
     /// The application is no longer interested in a flow that it was opening.
     pub fn cancel(&mut self, flow: FlowId) {
         self.opening.remove(&flow);
+        self.patience.set(Waiting::Open(flow), None);
     }
 
     fn ask_plan(&mut self, flow: FlowId, attempt: u32, actions: &mut Vec<Action>) {
-        let Some(to) = self.opening.get(&flow) else { return };
+        let Some(to) = self.opening.get(&flow).cloned() else { return };
         let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude: Vec::new() };
-        self.clerk.ask(Asked::Plan { flow, attempt }, request, attempt > 1, actions);
+        self.clerk.ask(Asked::Plan { flow, to, attempt }, request, attempt > 1, actions);
     }
 
-    fn planned(&mut self, flow: FlowId, planned: Planned, now: Time, actions: &mut Vec<Action>) {
-        let Some(to) = self.opening.remove(&flow) else { return };
-        let Planned { route, unprotected } = planned;
-        let target = route.target;
-        let Some(key) = self.flows.open(flow, route, now, actions) else {
-            let cause = OpenFailure::BadRoute;
-            return actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
-        };
-        self.open.insert(key, to);
-        actions.push(Action::Notify(Notice::Opened { flow: key, target, unprotected }));
-        self.flows.tell_chain(key, ChainChange::Opened, actions);
-    }
-
-    fn not_planned(&mut self, flow: FlowId, attempt: u32, cause: OpenFailure, actions: &mut Vec<Action>) {
-        let transient = !matches!(&cause, OpenFailure::Refused(refusal) if !is_transient(refusal));
-        if transient && attempt < PLAN_ATTEMPTS {
-            return self.ask_plan(flow, attempt + 1, actions);
-        }
-        if self.opening.remove(&flow).is_some() {
-            actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
-        }
-    }
-
-    /// A flow reaches nobody on its chain: asks for another one, at first without those that look dead from here.
-    fn ask_new_route(&mut self, flow: FlowKey, excluding: bool, now: Time, actions: &mut Vec<Action>) {
-        let Some(to) = self.open.get(&flow) else { return };
-        if !self.asking_route.insert(flow) {
-            return;
-        }
-        let failed = self.flows.chain(&flow, now).filter(|_| excluding).map(|(_, failed)| failed);
-        let exclude = failed.unwrap_or_default();
-        let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude };
-        self.clerk.ask(Asked::NewRoute { flow, excluding }, request, false, actions);
-    }
-
-    fn new_route_answered(
+    fn planned(
         &mut self,
-        flow: FlowKey,
-        excluding: bool,
-        result: Result<Response, AskFailure>,
+        flow: FlowId,
+        to: &Destination,
+        planned: Planned,
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.asking_route.remove(&flow);
-        match result {
-            Ok(Response::Planned(plan)) => {
-                self.backups.forget(flow);
-                self.flows.reroute(flow, plan.route, now, actions);
-            }
-            Ok(Response::Refused(Refusal::PoolTooSmall { .. } | Refusal::NotAttached { .. }))
-                if excluding =>
-            {
-                self.ask_new_route(flow, false, now, actions);
-            }
-            _ => self.flows.route_not_found(flow, now),
+        let Planned { route, unprotected } = planned;
+        self.routes.keep(to, route.clone(), now);
+        if let Some(to) = self.opening.remove(&flow) {
+            self.open_over(flow, to, (route, unprotected), false, now, actions);
+        }
+    }
+
+    fn not_planned(
+        &mut self,
+        flow: FlowId,
+        attempt: u32,
+        cause: OpenFailure,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let transient = !matches!(&cause, OpenFailure::Refused(refusal) if !is_transient(refusal));
+        if transient && self.open_over_kept(flow, now, actions) {
+            return;
+        }
+        if transient && attempt < PLAN_ATTEMPTS {
+            return self.ask_plan(flow, attempt + 1, actions);
+        }
+        self.patience.set(Waiting::Open(flow), None);
+        if self.opening.remove(&flow).is_some() {
+            actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
         }
     }
 
@@ -185,6 +185,7 @@ impl Endpoint {
         actions: &mut Vec<Action>,
     ) {
         let Some((records, exclude)) = self.flows.chain(&flow, now) else { return };
+        exclude.iter().for_each(|node| self.routes.note_failed(*node, now));
         let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
         self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
     }
@@ -200,6 +201,7 @@ impl Endpoint {
         if let Ok(Response::Replaced(record)) = result {
             self.backups.remove(flow, hop);
             self.flows.backup_found(flow, &record, now, actions);
+            self.records_changed(flow, now);
         } else if self.backups.refused(flow, hop, now) {
             // Somebody on the chain reaches nobody, and there is nobody else for that hop.
             self.flows.want_route(flow, now);
@@ -324,31 +326,43 @@ impl Endpoint {
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.flows.take_news() {
             match news {
-                News::WantsRoute(flow) => self.ask_new_route(flow, true, now, actions),
+                News::WantsRoute(flow) => self.rebuild(flow, now, actions),
                 News::WantsBackup { flow, hop, active } => {
                     if self.backups.want(flow, hop, active) {
                         self.ask_backup(flow, hop, active, now, actions);
                     }
                 }
                 News::PeerSuspect(node) => {
+                    self.routes.note_failed(node, now);
                     self.clerk.report(node, actions);
                     self.attachment_doubtful(node, now, actions);
                 }
                 News::PeerRecovered(node) => {
+                    self.routes.note_alive(node);
                     self.clerk.take_back(node, actions);
                     self.attach(now, actions);
                 }
                 News::PeerUnreachable { node, first } => {
+                    self.routes.note_failed(node, now);
                     if first {
                         self.clerk.report(node, actions);
                     }
                     self.attachment_lost(node, now, actions);
                 }
-                News::PeerGone(node) | News::PeerDraining(node) => self.attachment_lost(node, now, actions),
-                News::PeerUp(_) => self.attach(now, actions),
+                News::PeerGone(node) => self.attachment_lost(node, now, actions),
+                News::PeerDraining(node) => {
+                    self.routes.note_failed(node, now);
+                    self.attachment_lost(node, now, actions);
+                }
+                News::PeerUp(node) => {
+                    self.routes.note_alive(node);
+                    self.attach(now, actions);
+                }
                 News::Ended(flow) => {
                     self.open.remove(&flow);
                     self.backups.forget(flow);
+                    self.renewals.forget(flow);
+                    self.patience.set(Waiting::Rebuild(flow), None);
                 }
             }
         }
@@ -362,21 +376,25 @@ impl Endpoint {
         actions: &mut Vec<Action>,
     ) {
         match (asked, result) {
-            (Asked::Plan { flow, .. }, Ok(Response::Planned(plan))) => {
-                self.planned(flow, *plan, now, actions)
+            (Asked::Plan { flow, to, .. }, Ok(Response::Planned(plan))) => {
+                self.planned(flow, &to, *plan, now, actions)
             }
-            (Asked::Plan { flow, attempt }, result) => {
+            (Asked::Plan { flow, attempt, .. }, result) => {
                 let cause = match result {
                     Ok(Response::Refused(refusal)) => OpenFailure::Refused(refusal),
                     Ok(_) => OpenFailure::BadRoute,
                     Err(failure) => OpenFailure::NoAnswer(failure),
                 };
-                self.not_planned(flow, attempt, cause, actions);
+                self.not_planned(flow, attempt, cause, now, actions);
             }
-            (Asked::NewRoute { flow, excluding }, result) => {
-                self.new_route_answered(flow, excluding, result, now, actions);
+            (Asked::NewRoute { flow, without }, result) => {
+                self.new_route_answered(flow, without, result, now, actions);
+            }
+            (Asked::Spare { flow, without }, result) => {
+                self.spare_answered(flow, without, result, now, actions);
             }
             (Asked::Backup { flow, hop }, result) => self.backup_answered(flow, hop, result, now, actions),
+            (Asked::Renewal { flow }, result) => self.renewal_answered(flow, result, now, actions),
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
             (Asked::Attachments, _) => self.no_attachments(now, actions),
         }
@@ -422,6 +440,7 @@ impl Machine for Endpoint {
             self.flows.handle(event, now, actions);
         }
         self.catch_up(now, actions);
+        self.tell_routes(actions);
     }
 
     fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -430,19 +449,28 @@ impl Machine for Endpoint {
         for (flow, hop, active) in self.backups.take_due(now) {
             self.ask_backup(flow, hop, active, now, actions);
         }
+        self.patience_is_due(now, actions);
+        self.spares_are_due(now, actions);
+        self.renew_due(now, actions);
         self.catch_up(now, actions);
         self.attach(now, actions);
+        self.tell_routes(actions);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
         let target = self.target.as_ref();
         let ask = target.filter(|target| target.room(&self.flows) > 0).and_then(|target| target.ask_due);
         let offer = target.and_then(|target| target.offer_due);
-        let backup = self.backups.poll_timeout();
-        [self.flows.poll_timeout(), self.clerk.poll_timeout(), backup, ask, offer].into_iter().flatten().min()
+        let routes = [self.patience.next(), self.routes.poll_timeout(), self.renewals.poll_timeout()];
+        let own = routes.into_iter().chain([self.backups.poll_timeout(), ask, offer]);
+        own.chain([self.flows.poll_timeout(), self.clerk.poll_timeout()]).flatten().min()
     }
 
     fn flows(&mut self) -> &mut Flows {
         &mut self.flows
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "tests look for what they look for")]
+mod tests;

@@ -298,7 +298,8 @@ impl Enrolment {
                 | Response::Relays(_)
                 | Response::Planned(_)
                 | Response::Replaced(_)
-                | Response::Listing(_),
+                | Response::Listing(_)
+                | Response::Renewed(_),
             ) => self.on_setback(question, Setback::Internal, now, actions),
         }
     }

@@ -236,6 +236,8 @@ pub enum Notice {
         target: NodeId,
         /// Hops for which the pool had no backup.
         unprotected: Vec<u8>,
+        /// Whether no bootstrap answered, so that it goes over a route from before.
+        kept: bool,
     },
     /// An origin's flow could not be opened.
     OpenFailed {
@@ -299,6 +301,8 @@ pub enum Notice {
         /// What.
         what: Misdeed,
     },
+    /// An origin keeps other routes than before: ask for them, to store them.
+    RoutesChanged,
 }
 
 /// Why a flow could not be opened.

@@ -25,6 +25,9 @@ use std::net::SocketAddr;
 pub const MAX_CANDIDATES: usize = 4;
 /// Most records that a route has: its hops and the target.
 pub const MAX_RECORDS: usize = MAX_HOPS + 1;
+/// Most key epochs whose keys a node keeps: enough for every record that has not expired
+/// ([`validate`](super::bootstrap::Config::validate)).
+pub const MAX_KEY_EPOCHS: usize = 64;
 /// Longest name of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 

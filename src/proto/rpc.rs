@@ -96,6 +96,11 @@ pub enum Request {
         /// Which.
         node: NodeId,
     },
+    /// The same records of the asker's chain anew: with a new expiry, sealed to the keys of today.
+    Renew {
+        /// All of them, the target's last.
+        records: Vec<Record>,
+    },
 }
 
 /// Whether a name of a node, a zone or a target may be registered. Names go into logs, tables and command lines: 1 to
@@ -239,6 +244,8 @@ pub enum Response {
     Listing(Box<Listing>),
     /// To any.
     Refused(Refusal),
+    /// To `Renew`.
+    Renewed(Vec<Record>),
 }
 
 /// Why a bootstrap did not do what it was asked.

@@ -137,9 +137,15 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(relays: usize) -> Self {
+        Self::start_with(relays, &[])
+    }
+
+    /// With more arguments for the bootstrap.
+    pub fn start_with(relays: usize, more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("bootstrap");
-        let bootstrap = Process::serve(home.path(), "", &["bootstrap", "--data", data.to_str().unwrap()]);
+        let args = [&["bootstrap", "--data", data.to_str().unwrap()], more].concat();
+        let bootstrap = Process::serve(home.path(), "", &args);
         let ticket = bootstrap.ready["ticket"].as_str().unwrap().to_owned();
         let mut cluster = Self { home, bootstrap, ticket, relays: BTreeMap::new() };
         for n in 1..=relays {

@@ -17,5 +17,7 @@ mod explain;
 mod failover;
 mod messages;
 mod misuse;
+mod outlive;
 mod pauses;
+mod routes;
 mod secrecy;

@@ -12,9 +12,9 @@ impl World {
     pub(super) fn app_due(&mut self, app: usize, node: NodeIndex) {
         match self.apps.due(app, node) {
             crate::traffic::Due::Open(flow, to) => {
-                self.with(node, |role, _, actions| {
+                self.with(node, |role, now, actions| {
                     if let Role::Endpoint(endpoint) = role {
-                        endpoint.open(flow, to, actions);
+                        endpoint.open(flow, to, now, actions);
                     }
                 });
             }

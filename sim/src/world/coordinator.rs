@@ -73,6 +73,7 @@ impl Coordinator {
             | Request::Attachments { .. }
             | Request::Plan { .. }
             | Request::Replace { .. }
+            | Request::Renew { .. }
             | Request::List
             | Request::Drain => {}
         }

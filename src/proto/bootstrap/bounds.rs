@@ -22,13 +22,15 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
             is_name(target) && (1..=MAX_HOPS).contains(&usize::from(*hops)) && is_list(exclude)
         }
         Request::Replace { hop, records, active: _, exclude } => {
-            (2..=MAX_RECORDS).contains(&records.len())
-                && (1..records.len()).contains(&usize::from(*hop))
-                && records.iter().all(Record::is_bounded)
-                && is_list(exclude)
+            is_chain(records) && (1..records.len()).contains(&usize::from(*hop)) && is_list(exclude)
         }
+        Request::Renew { records } => is_chain(records),
     };
     if good { Ok(()) } else { Err(DenyReason::OutOfBounds) }
+}
+
+fn is_chain(records: &[Record]) -> bool {
+    (2..=MAX_RECORDS).contains(&records.len()) && records.iter().all(Record::is_bounded)
 }
 
 fn is_offer(offer: &Offer) -> bool {
@@ -118,6 +120,7 @@ mod tests {
             Request::Attachments { count: 0, exclude: Vec::new() },
             Request::Attachments { count: 65, exclude: Vec::new() },
             Request::Replace { hop: 1, records: Vec::new(), active: None, exclude: Vec::new() },
+            Request::Renew { records: Vec::new() },
         ];
         for request in bad {
             assert_eq!(check(&request), Err(DenyReason::OutOfBounds), "{request:?}");

@@ -85,6 +85,27 @@ impl Bootstrap {
         Ok(self.issue(&opened.secret, scope, &candidates, false))
     }
 
+    /// The records of a chain anew, whether they have expired or not: the flows on it live on, and whoever serves them needs
+    /// keys that are not forgotten.
+    pub(super) fn renew(
+        &mut self,
+        from: NodeId,
+        records: &[Record],
+        now: Time,
+    ) -> Result<Vec<Record>, Refusal> {
+        let whole = Replacement { hop: 1, records, active: None, exclude: Vec::new() };
+        let Opened { secret, scope, old, after, .. } = Opened::new(&self.secret, from, &whole)?;
+        let fresh = self.scope(scope.chain, scope.origin, now);
+        let served = [old].into_iter().chain(after);
+        let renewed = records.iter().zip(served).map(|(record, candidates)| {
+            let Scope { hop, version, .. } = record.scope;
+            let version = version.checked_add(1).ok_or(DenyReason::OutOfBounds)?;
+            let is_last = usize::from(hop) == records.len();
+            Ok(self.issue(&secret, Scope { hop, version, ..fresh }, &candidates, is_last))
+        });
+        renewed.collect()
+    }
+
     /// A route of a new chain, with these candidates for its hops and its target.
     fn route(&mut self, origin: NodeId, target: NodeId, served: &[Vec<Candidate>], now: Time) -> Route {
         let chain = ChainId::random(&mut self.rng);

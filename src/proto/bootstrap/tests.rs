@@ -101,15 +101,46 @@ fn a_registration_brings_a_lease_and_keys() {
     let first = lease(bootstrap.answer(relay(1), relay_offer(1), at(0)));
     assert_eq!(first.duration, Duration::from_secs(30));
     assert!((Duration::from_secs(1)..=Duration::from_secs(10)).contains(&first.next_heartbeat));
-    let keys = [20_000, 20_001].map(|epoch| (epoch, relay_key(&secret(), &relay(1), epoch)));
-    assert_eq!(first.keys, keys);
+    let keys: Vec<(u32, Key)> =
+        (19_993..=20_001).map(|epoch| (epoch, relay_key(&secret(), &relay(1), epoch))).collect();
+    assert_eq!(first.keys, keys, "of a week of records, and of tomorrow");
     assert_eq!(first.counts, Counts { registered: 1, online: 1, expired: 0 });
     let heartbeat = |key_epoch| Request::Heartbeat { flows: 3, key_epoch };
     let next = lease(bootstrap.answer(relay(1), heartbeat(Some(20_000)), at(9)));
-    assert_eq!(next.keys, keys[1..], "what it has is not sent again");
+    assert_eq!(next.keys, keys[8..], "what it has is not sent again");
     assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&next.next_heartbeat));
     assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().flows, 3);
     assert_eq!(bootstrap.take_events(), [PoolEvent::Joined(relay(1)), PoolEvent::Online(relay(1))]);
+}
+
+#[test]
+fn a_relay_has_the_key_to_every_record_that_is_alive_until_its_lease_ends() {
+    let second = Duration::from_secs(1);
+    let config = Config { record_lifetime: second * 6, key_epoch: second * 2, ..Config::default() };
+    config.validate().unwrap();
+    let mut bootstrap = Bootstrap::new(config, secret(), StdRng::seed_from_u64(1), at(0));
+    let epochs = |lease: Lease| lease.keys.iter().map(|(epoch, _)| *epoch).collect::<Vec<u32>>();
+    let now = bootstrap.key_epoch(at(0));
+    let first = epochs(lease(bootstrap.answer(relay(1), relay_offer(1), at(0))));
+    assert_eq!(first, (now - 3..=now + 15).collect::<Vec<u32>>());
+    let heartbeat = |key_epoch| Request::Heartbeat { flows: 0, key_epoch: Some(key_epoch) };
+    let next = epochs(lease(bootstrap.answer(relay(1), heartbeat(now + 15), at(10))));
+    assert_eq!(next, (now + 16..=now + 20).collect::<Vec<u32>>());
+    let longer_before = epochs(lease(bootstrap.answer(relay(1), heartbeat(u32::MAX), at(10))));
+    assert_eq!(longer_before.first(), Some(&(now + 2)), "epochs have been counted anew");
+}
+
+#[test]
+fn policies_that_nodes_can_not_keep_up_with_are_refused() {
+    let second = Duration::from_secs(1);
+    assert_eq!(Config::default().validate(), Ok(()));
+    let with =
+        |route, key_epoch| Config { record_lifetime: route, key_epoch, ..Config::default() }.validate();
+    assert_eq!(with(second * 4, second), Ok(()));
+    assert!(matches!(with(Duration::ZERO, DAY), Err(PolicyError::TooShort { .. })));
+    assert!(matches!(with(DAY, Duration::from_millis(999)), Err(PolicyError::TooShort { .. })));
+    let Err(PolicyError::TooManyEpochs { least, .. }) = with(DAY, second) else { panic!("too many") };
+    assert_eq!(with(DAY, least), Ok(()));
 }
 
 #[test]
@@ -200,6 +231,29 @@ fn what_can_not_be_planned_is_refused_for_its_reason() {
     assert_eq!(denied(bootstrap.answer(ORIGIN, plan_request(9), at(1))), DenyReason::OutOfBounds);
     bootstrap.revoke(ORIGIN, at(2));
     assert_eq!(denied(bootstrap.answer(ORIGIN, plan_request(1), at(2))), DenyReason::Revoked);
+}
+
+#[test]
+fn a_chain_is_renewed_also_after_its_records_have_expired() {
+    let mut bootstrap = network(9, &[7, 8]);
+    let route = plan(&mut bootstrap, 3).route;
+    let later = at(DAY.as_secs() * 30);
+    let request = Request::Renew { records: route.records.clone() };
+    assert_eq!(denied(bootstrap.answer(STRANGER, request.clone(), later)), DenyReason::NotOrigin);
+    let response = bootstrap.answer(ORIGIN, request, later);
+    let Response::Renewed(records) = response else { panic!("{response:?}") };
+    assert_eq!(records.len(), 4);
+    for (old, new) in route.records.iter().zip(&records) {
+        assert_eq!(open(&route, new), candidates(&route, old.scope.hop), "the same serve");
+        assert_eq!(new.scope.version, old.scope.version + 1);
+        assert_eq!((new.scope.key_epoch, new.scope.expires), (20_030, later + DAY * 7));
+        for node in candidates(&route, old.scope.hop) {
+            let entry = new.entry(&relay_key(&secret(), &node, 20_030)).expect("an entry for it");
+            assert_eq!(entry.reach_next.is_none(), new.scope.hop == 4);
+        }
+    }
+    let without_target = Request::Renew { records: route.records[..3].to_vec() };
+    assert_eq!(denied(bootstrap.answer(ORIGIN, without_target, later)), DenyReason::OutOfBounds);
 }
 
 #[test]

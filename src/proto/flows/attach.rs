@@ -21,14 +21,18 @@ impl Flows {
         }
         let refused = match self.admit(attach, now) {
             Ok((key, entry)) => self.accept(leg, key, &entry, attach, now, actions).err(),
-            // This node has restarted and has no lease yet: the dialer can't know that.
-            Err(_) if self.ring.is_empty() && !planted::broken(Law::KeysAwaited) => Some(CloseCode::Lost),
+            // This node has restarted and has no lease yet, or missed its last: the dialer can't know that.
+            Err(_) if self.lacks_key(attach) && !planted::broken(Law::KeysAwaited) => Some(CloseCode::Lost),
             Err(forbidden) => {
                 self.violation(link, Misdeed::Forbidden(forbidden), actions);
                 Some(CloseCode::Forbidden)
             }
         };
         actions.extend(refused.map(|code| Action::CloseLeg { leg, code }));
+    }
+
+    fn lacks_key(&self, attach: &Attach) -> bool {
+        attach.records.first().is_some_and(|record| self.ring.may_lack(record.scope.key_epoch))
     }
 
     /// Law 6: whether the attach proves its right to this node.

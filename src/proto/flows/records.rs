@@ -170,11 +170,11 @@ impl Flows {
         let Some(scope) = flow.rights.records().iter().find(is_meant).map(|record| record.scope) else {
             return;
         };
-        if scope.version > wish.version {
+        let candidates = chain.named(scope.hop, scope.version);
+        if scope.version > wish.version && chain.named(scope.hop, wish.version) != candidates {
             // It was answered already, and the answer lost with a leg.
             return self.send_down(key, &[wish.hop], actions);
         }
-        let candidates = chain.named(scope.hop, scope.version);
         let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| wish.unusable >> place & 1 == 1);
         let unusable: Vec<NodeId> = unusable.map(|(candidate, _)| candidate.node).collect();
         let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
@@ -218,12 +218,35 @@ impl Flows {
             |flow: &Flow| flow.rights.records().iter().find(|r| r.scope.hop == hop).map(|r| r.scope.version);
         let before = version(flow);
         flow.rights.adopt(std::slice::from_ref(record), &[]);
-        if version(flow) != before {
+        if version(flow) == before {
+            // The records were renewed meanwhile, or the flow goes over another chain.
+            let chain = flow.rights.chain().filter(|chain| chain.open(record).is_some());
+            let active = chain.and_then(|chain| chain.named(hop, before?).first().map(|first| first.node));
+            let active = flow.serving.get(&hop).copied().filter(|_| active.is_some()).or(active);
+            self.news.extend(active.map(|node| News::WantsBackup { flow: key, hop, active: Some(node) }));
+        } else {
             self.candidates_changed(key, now, actions);
             self.tell_chain(key, ChainChange::BackupReplaced { hop }, actions);
             self.send_down(key, &[hop], actions);
             self.keep_warm(key, now, actions);
         }
+    }
+
+    /// When the first record of an origin's flow expires.
+    #[must_use]
+    pub fn expires(&self, key: &FlowKey) -> Option<Time> {
+        let flow = self.flows.get(key).filter(|flow| flow.is_origin())?;
+        flow.rights.records().iter().map(|record| record.scope.expires).min()
+    }
+
+    /// The bootstrap renewed the records of an origin's flow: everybody on the chain is told.
+    pub fn renewed(&mut self, key: FlowKey, records: &[Record], now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
+        flow.rights.adopt(records, &[]);
+        let hops: Vec<u8> = records.iter().map(|record| record.scope.hop).collect();
+        self.candidates_changed(key, now, actions);
+        self.send_down(key, &hops, actions);
+        self.keep_warm(key, now, actions);
     }
 
     // ---- records on their way ----
@@ -420,10 +443,11 @@ impl Flows {
         self.schedule(key);
     }
 
-    /// Tells the application what the chain of its flow looks like.
-    pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key) else { return };
-        let Some(chain) = flow.rights.chain() else { return };
+    /// The chain that an origin's flow goes over, and by whom: those who serve it first.
+    #[must_use]
+    pub fn in_use(&self, key: &FlowKey) -> Option<(&Route, Vec<Vec<Candidate>>)> {
+        let flow = self.flows.get(key)?;
+        let chain = flow.rights.chain()?;
         let relays = chain.hops().len().saturating_sub(1);
         let mut hops: Vec<Vec<Candidate>> = chain.hops().take(relays).collect();
         for (hop, candidates) in (1u8..).zip(&mut hops) {
@@ -432,6 +456,18 @@ impl Flows {
                 candidates.get_mut(..=place).into_iter().for_each(|front| front.rotate_right(1));
             }
         }
+        Some((chain.route(), hops))
+    }
+
+    /// Whether the next hop of a flow has answered.
+    #[must_use]
+    pub fn reaches_next(&self, key: &FlowKey) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.splice.is_next_answered())
+    }
+
+    /// Tells the application what the chain of its flow looks like.
+    pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
+        let Some((_, hops)) = self.in_use(&key) else { return };
         actions.push(Action::Notify(Notice::Chain { flow: key, hops, change }));
     }
 }

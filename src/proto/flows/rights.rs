@@ -5,38 +5,41 @@ use crate::proto::frame::{Attach, VERSION};
 use crate::proto::id::FlowId;
 use crate::proto::machine::Forbidden;
 use crate::proto::planted::{self, Law};
-use crate::proto::record::{Candidate, Entry, Record, Route, Tag};
+use crate::proto::record::{Candidate, Entry, MAX_KEY_EPOCHS, Record, Route, Tag};
 use crate::proto::splice::Opening;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
-/// A node's own keys by key epoch; entries are sealed to them.
+/// A node's own keys by key epoch, the latest that came last; entries are sealed to them. At most [`MAX_KEY_EPOCHS`]: those
+/// that came first go first.
 #[derive(Clone, Debug, Default)]
-pub struct KeyRing(BTreeMap<u32, Key>);
+pub struct KeyRing(VecDeque<(u32, Key)>);
 
 /// Replaced records whose candidates an origin remembers for a flow.
 const MAX_PAST_RECORDS: usize = 32;
-/// Key epochs that a ring keeps: entries sealed to older ones have expired.
-const KEPT_KEY_EPOCHS: usize = 64;
 
 impl KeyRing {
     /// Adds the keys that came with a lease.
     pub fn extend(&mut self, keys: impl IntoIterator<Item = (u32, Key)>) {
-        self.0.extend(keys);
-        while self.0.len() > KEPT_KEY_EPOCHS {
-            self.0.pop_first();
+        for key in keys {
+            self.0.retain(|(epoch, _)| *epoch != key.0);
+            self.0.push_back(key);
+            if self.0.len() > MAX_KEY_EPOCHS {
+                self.0.pop_front();
+            }
         }
     }
 
-    /// Whether there are none: then nothing can be told of any entry.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether an entry sealed for `key_epoch` may be for this node though it can't tell: it has no key of that epoch, or
+    /// of a later one, yet.
+    pub(super) fn may_lack(&self, key_epoch: u32) -> bool {
+        self.0.iter().all(|(epoch, _)| *epoch < key_epoch)
     }
 
     /// The entry in `record` that is sealed to this node.
     #[must_use]
     pub fn entry(&self, record: &Record) -> Option<Entry> {
-        record.entry(self.0.get(&record.scope.key_epoch)?)
+        let is_meant = |(epoch, _): &&(u32, Key)| *epoch == record.scope.key_epoch;
+        self.0.iter().find(is_meant).and_then(|(_, key)| record.entry(key))
     }
 }
 
@@ -67,6 +70,10 @@ impl Chain {
         let hops = route.open()?.into_iter().zip(&route.records);
         let hops = hops.map(|(hop, record)| with_keys(&route, record.scope.hop, hop)).collect();
         Some(Self { route, hops, past: VecDeque::new() })
+    }
+
+    pub(super) const fn route(&self) -> &Route {
+        &self.route
     }
 
     fn adopt(&mut self, place: usize, record: &Record) -> bool {

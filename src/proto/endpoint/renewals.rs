@@ -1,0 +1,85 @@
+//! When the records of an origin's flows are renewed.
+//!
+//! Records expire, and the keys that their entries are sealed to are forgotten some time later. A flow may outlive both: so
+//! its origin has its records renewed in time, again and again, and hands them down the chain.
+
+use super::{Asked, Endpoint};
+use crate::proto::flows::FlowKey;
+use crate::proto::machine::{Action, AskFailure};
+use crate::proto::rpc::{Request, Response};
+use crate::proto::time::Time;
+use crate::proto::timers::Timers;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The first pause after records could not be renewed; doubled each time, so often.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_DOUBLINGS: u32 = 6;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Renewals {
+    due: Timers<FlowKey>,
+    failures: HashMap<FlowKey, u32>,
+}
+
+impl Renewals {
+    /// The first of a flow's records expires then: they are renewed when a third to two thirds of the time that is left have
+    /// passed, which one flow or another spreads out.
+    fn expire(&mut self, flow: FlowKey, expires: Time, now: Time) {
+        self.failures.remove(&flow);
+        let place = flow.flow.as_bytes().first().copied().unwrap_or(0);
+        let pause = expires.since(now) / 768 * (256 + u32::from(place));
+        self.due.set(flow, Some(now + pause.max(FIRST_PAUSE)));
+    }
+
+    /// They could not be renewed.
+    fn failed(&mut self, flow: FlowKey, now: Time) {
+        let failures = self.failures.entry(flow).or_default();
+        self.due.set(flow, Some(now + FIRST_PAUSE * (1 << *failures)));
+        *failures = MAX_DOUBLINGS.min(*failures + 1);
+    }
+
+    /// A flow is over.
+    pub(super) fn forget(&mut self, flow: FlowKey) {
+        self.failures.remove(&flow);
+        self.due.set(flow, None);
+    }
+
+    /// When to look again.
+    pub(super) const fn poll_timeout(&self) -> Option<Time> {
+        self.due.next()
+    }
+}
+
+impl Endpoint {
+    /// A flow has other records than before.
+    pub(super) fn renew_in_time(&mut self, flow: FlowKey, now: Time) {
+        if let Some(expires) = self.flows.expires(&flow) {
+            self.renewals.expire(flow, expires, now);
+        }
+    }
+
+    pub(super) fn renew_due(&mut self, now: Time, actions: &mut Vec<Action>) {
+        while let Some(flow) = self.renewals.due.pop_due(now) {
+            let Some((records, _)) = self.flows.chain(&flow, now) else { continue };
+            let request = Request::Renew { records: records.to_vec() };
+            self.clerk.ask(Asked::Renewal { flow }, request, false, actions);
+        }
+    }
+
+    pub(super) fn renewal_answered(
+        &mut self,
+        flow: FlowKey,
+        result: Result<Response, AskFailure>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Ok(Response::Renewed(records)) = result {
+            self.flows.renewed(flow, &records, now, actions);
+            self.records_changed(flow, now);
+        } else if self.open.contains_key(&flow) {
+            self.renewals.failed(flow, now);
+        }
+    }
+}
