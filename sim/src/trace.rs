@@ -117,7 +117,7 @@ impl Trace {
             Request::Attachments { count, exclude } => {
                 format!("{count} attachments but [{}]", self.list(exclude.iter().copied()))
             }
-            Request::Plan { hops, exclude, .. } => {
+            Request::Plan { hops, exclude, .. } | Request::Spare { hops, exclude, .. } => {
                 format!("plan {hops} hops but [{}]", self.list(exclude.iter().copied()))
             }
             Request::Renew { .. } => "renew".to_owned(),

@@ -205,9 +205,15 @@ impl Bootstrap {
             Request::Attachments { count, exclude } => {
                 self.attachments(from, count, exclude, now).map(Response::Relays)
             }
-            Request::Plan { target, hops, exclude } => self
-                .plan(from, &target, hops, exclude, now)
-                .map(|planned| Response::Planned(Box::new(planned))),
+            Request::Plan { target, hops, exclude } => {
+                let (planned, primaries) = self.plan(from, &target, hops, exclude, now)?;
+                primaries.iter().for_each(|node| self.pool.assign(node));
+                Ok(Response::Planned(Box::new(planned)))
+            }
+            Request::Spare { target, hops, exclude } => {
+                let (planned, _) = self.plan(from, &target, hops, exclude, now)?;
+                Ok(Response::Planned(Box::new(planned)))
+            }
             Request::Replace { hop, records, active, exclude } => {
                 let replacement = Replacement { hop, records: &records, active, exclude };
                 self.replace(from, replacement, now).map(|record| Response::Replaced(Box::new(record)))

@@ -96,6 +96,15 @@ pub enum Request {
         /// Which.
         node: NodeId,
     },
+    /// As `Plan`, but the flow that it is for goes over another chain: nothing is assigned yet.
+    Spare {
+        /// The target's name.
+        target: String,
+        /// How many relays the chain shall have.
+        hops: u8,
+        /// Those that will not do.
+        exclude: Vec<NodeId>,
+    },
     /// The same records of the asker's chain anew: with a new expiry, sealed to the keys of today.
     Renew {
         /// All of them, the target's last.
@@ -236,7 +245,7 @@ pub enum Response {
     Done,
     /// To `Attachments`.
     Relays(Vec<Candidate>),
-    /// To `Plan`.
+    /// To `Plan` and `Spare`.
     Planned(Box<Planned>),
     /// To `Replace`.
     Replaced(Box<Record>),

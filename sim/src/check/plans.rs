@@ -14,7 +14,9 @@ pub(super) fn check(
     if let Some(hop) = named.iter().find(|hop| !are_distinct(hop)) {
         return Err(format!("the candidates of a hop are not distinct: {hop:?}"));
     }
-    let (Request::Plan { exclude, hops, .. }, Response::Planned(_)) = (request, response) else {
+    let (Request::Plan { exclude, hops, .. } | Request::Spare { exclude, hops, .. }, Response::Planned(_)) =
+        (request, response)
+    else {
         return Ok(());
     };
     let relays = named.split_last().map_or(&[][..], |(_, relays)| relays);

@@ -74,6 +74,7 @@ impl Coordinator {
             | Request::Plan { .. }
             | Request::Replace { .. }
             | Request::Renew { .. }
+            | Request::Spare { .. }
             | Request::List
             | Request::Drain => {}
         }

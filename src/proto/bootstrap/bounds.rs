@@ -18,7 +18,7 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
         Request::Attachments { count, exclude } => {
             (1..=MAX_LISTED_NODES).contains(&usize::from(*count)) && is_list(exclude)
         }
-        Request::Plan { target, hops, exclude } => {
+        Request::Plan { target, hops, exclude } | Request::Spare { target, hops, exclude } => {
             is_name(target) && (1..=MAX_HOPS).contains(&usize::from(*hops)) && is_list(exclude)
         }
         Request::Replace { hop, records, active: _, exclude } => {

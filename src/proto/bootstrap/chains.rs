@@ -36,6 +36,7 @@ struct Opened {
 }
 
 impl Bootstrap {
+    /// A chain, and the primaries that are to be assigned if a flow goes over it at once.
     pub(super) fn plan(
         &mut self,
         from: NodeId,
@@ -43,7 +44,7 @@ impl Bootstrap {
         hops: u8,
         mut exclude: Vec<NodeId>,
         now: Time,
-    ) -> Result<Planned, Refusal> {
+    ) -> Result<(Planned, Vec<NodeId>), Refusal> {
         let target =
             self.targets.by_name(name).ok_or_else(|| Refusal::UnknownName { name: name.to_owned() })?;
         let target_node = target.node;
@@ -55,10 +56,7 @@ impl Bootstrap {
         let primaries: Vec<NodeId> = plan.hops.iter().map(|hop| hop.primary.node).collect();
         let mut served: Vec<Vec<Candidate>> = plan.hops.iter().map(candidates).collect();
         served.push(vec![Candidate { node: target_node, name: name.to_owned(), address: None }]);
-        for node in &primaries {
-            self.pool.assign(node);
-        }
-        Ok(Planned { route: self.route(from, target_node, &served, now), unprotected })
+        Ok((Planned { route: self.route(from, target_node, &served, now), unprotected }, primaries))
     }
 
     pub(super) fn replace(

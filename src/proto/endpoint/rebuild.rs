@@ -233,7 +233,7 @@ impl Endpoint {
     fn ask_spare(&mut self, flow: FlowKey, without: Without, now: Time, actions: &mut Vec<Action>) {
         let Some(to) = self.open.get(&flow).cloned() else { return };
         let exclude = self.excluded(flow, without, now);
-        let request = Request::Plan { target: to.name, hops: to.hops, exclude };
+        let request = Request::Spare { target: to.name, hops: to.hops, exclude };
         self.clerk.ask(Asked::Spare { flow, without }, request, false, actions);
     }
 

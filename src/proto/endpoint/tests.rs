@@ -213,8 +213,8 @@ fn a_spare_is_asked_for_in_the_background_and_taken_at_once() {
     // Now that one is in use, and another is asked for.
     world.pass(MS);
     let plans: Vec<Request> =
-        world.answer().into_iter().filter(|asked| matches!(asked, Request::Plan { .. })).collect();
-    let [Request::Plan { exclude, .. }] = &plans[..] else { panic!("{plans:?}") };
+        world.answer().into_iter().filter(|asked| matches!(asked, Request::Spare { .. })).collect();
+    let [Request::Spare { exclude, .. }] = &plans[..] else { panic!("{plans:?}") };
     assert!(flat(&new).iter().all(|node| exclude.contains(node)));
     world.lose_first_hop();
     assert!(flat(&world.chain().1).is_disjoint(&flat(&new)));
