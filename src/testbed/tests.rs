@@ -51,20 +51,30 @@ impl Pair {
         start.elapsed()
     }
 
-    /// How many of so many packets arrive.
-    fn arrive(&self, count: u32, bytes: usize) -> u32 {
-        let [a, b] = &self.sockets;
-        for _ in 0..count {
-            a.send(&vec![1; bytes]).unwrap();
-        }
-        // The router takes a host's packets in turn: when it has handed on this one, it has all of them.
-        let marker = self.bed.host(0).enter(|| UdpSocket::bind((self.bed.host(0).address(), 0))).unwrap();
-        marker.send_to(&[2], self.third.local_addr().unwrap()).unwrap();
+    /// Waits until the router has handed on, or not, whatever a host had sent: it takes a host's packets in turn.
+    fn routed(&self, host: usize) {
+        let host = self.bed.host(host);
+        let marker = host.enter(|| UdpSocket::bind((host.address(), 0))).unwrap();
+        marker.send_to(&[0], self.third.local_addr().unwrap()).unwrap();
         self.third.recv(&mut [0]).unwrap();
-        b.set_nonblocking(true).unwrap();
-        let arrived = (0..).take_while(|_| b.recv(&mut [0; 2000]).is_ok()).count();
-        b.set_nonblocking(false).unwrap();
-        u32::try_from(arrived).unwrap()
+    }
+
+    /// How many packets are there for one of the two.
+    fn waiting(&self, at: usize) -> usize {
+        let socket = &self.sockets[at];
+        socket.set_nonblocking(true).unwrap();
+        let waiting = (0..).take_while(|_| socket.recv(&mut [0; 2000]).is_ok()).count();
+        socket.set_nonblocking(false).unwrap();
+        waiting
+    }
+
+    /// How many of so many packets arrive.
+    fn arrive(&self, count: usize, bytes: usize) -> usize {
+        for _ in 0..count {
+            self.sockets[0].send(&vec![1; bytes]).unwrap();
+        }
+        self.routed(0);
+        self.waiting(1)
     }
 }
 
@@ -87,7 +97,7 @@ fn a_delay_takes_its_time_and_keeps_to_its_wire() {
 fn what_is_to_be_lost_is_lost() {
     let Some(pair) = pair() else { return };
     pair.bed.set(0, 1, Wire { loss: 0.3, ..Wire::default() });
-    let arrived: u32 = (0..20).map(|_| pair.arrive(50, 100)).sum();
+    let arrived: usize = (0..20).map(|_| pair.arrive(50, 100)).sum();
     println!("30 % loss: {arrived} of 1000 arrived");
     assert!((620..780).contains(&arrived), "{arrived}");
 }
@@ -105,25 +115,27 @@ fn a_cut_stops_what_is_under_way_and_heals() {
     let Some(pair) = pair() else { return };
     let [a, b] = &pair.sockets;
     pair.bed.set_all(Wire { delay: Duration::from_millis(50), ..Wire::default() });
-    a.send(&[1]).unwrap();
-    pair.bed.cut(0, 1);
-    for (from, to) in [(a, b), (b, a)] {
-        from.send(&[2]).unwrap();
-        to.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-        assert_eq!(to.recv(&mut [0; 4]).unwrap_err().kind(), ErrorKind::WouldBlock);
-        to.set_read_timeout(Some(PATIENCE)).unwrap();
+    for (from, to, socket) in [(0, 1, a), (1, 0, b)] {
+        socket.send(&[1]).unwrap();
+        pair.bed.cut(0, 1);
+        socket.send(&[2]).unwrap();
+        pair.routed(from);
+        assert_eq!(pair.waiting(to), 0);
+        pair.bed.heal(1, 0);
+        pair.round_trip(3);
     }
-    pair.bed.heal(0, 1);
-    pair.round_trip(3);
     pair.bed.cut_one_way(1, 0);
-    a.send(&[4]).unwrap();
+    b.send(&[4]).unwrap();
+    a.send(&[5]).unwrap();
     assert_eq!(b.recv(&mut [0; 4]).unwrap(), 1, "the other way is whole");
-    b.send(&[5]).unwrap();
+    pair.routed(1);
+    assert_eq!(pair.waiting(0), 0);
     pair.bed.heal_all();
     pair.round_trip(6);
     pair.bed.isolate(1);
     a.send(&[7]).unwrap();
-    pair.bed.heal(0, 1);
+    pair.routed(0);
+    pair.bed.heal_all();
     pair.round_trip(8);
 }
 

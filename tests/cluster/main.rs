@@ -10,6 +10,7 @@
 
 mod fixture;
 
+mod accuracy;
 mod churn;
 mod cut;
 mod drain;
