@@ -120,6 +120,7 @@ impl<M: Machine + 'static> Node<M> {
             error = self.read_heartbeats(link, &port) => Some(error),
             () = self.accept_legs(link, &port) => None,
         };
+        tracing::debug!(link = link.0, peer = ?tls::peer(&port.connection), error = ?misdeed, "a link ends");
         match misdeed {
             // The peer needs the link no more, and closes it.
             Some(FrameError::ConnectionLost(_) | FrameError::Finished) => {}
@@ -129,7 +130,8 @@ impl<M: Machine + 'static> Node<M> {
             }
             None => port.connection.close(0u32.into(), b"idle"),
         }
-        port.connection.closed().await;
+        let reason = port.connection.closed().await;
+        tracing::debug!(link = link.0, %reason, "a link is over");
         self.links.borrow_mut().remove(&link);
         self.tally.link_went();
         self.tell(Event::LinkDown { link });
