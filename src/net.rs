@@ -19,6 +19,7 @@ pub mod frames;
 pub mod identity;
 pub mod join;
 pub mod keyfile;
+pub mod memory;
 pub(crate) mod node;
 pub mod socket;
 pub mod tally;

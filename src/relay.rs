@@ -4,6 +4,7 @@ use crate::net::clock::Clock;
 use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::entropy;
 use crate::net::identity::Membership;
+use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Parts};
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
@@ -25,6 +26,9 @@ use tokio::sync::{oneshot, watch};
 /// How long a relay that leaves waits for its last words to get out.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// The least window of a leg's stream.
+const LEAST_STREAM_WINDOW_BYTES: u32 = 512 << 10;
+
 /// How a relay joins and runs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -44,8 +48,22 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
     pub liveness: DetectorConfig,
-    /// The QUIC transport.
+    /// How many bytes of all flows together it keeps for replay, beside 64 KiB for each direction of each: by default a
+    /// quarter of the machine's memory.
+    pub replay_bytes: u64,
+    /// The QUIC transport. No stream's window is larger than [`Options::stream_window_bytes`].
     pub transport: TransportSettings,
+}
+
+impl Options {
+    /// What a peer may send on a leg ahead of this relay's reading: so much that the legs of as many flows as it is
+    /// willing to carry hold no more than its lanes may, unless that were too little to work with.
+    #[must_use]
+    pub fn stream_window_bytes(&self) -> u32 {
+        let fair = self.replay_bytes / (2 * u64::from(self.capacity.max(1)));
+        let window = u32::try_from(fair).unwrap_or(u32::MAX).max(LEAST_STREAM_WINDOW_BYTES);
+        self.transport.stream_window_bytes.min(window)
+    }
 }
 
 impl Default for Options {
@@ -59,6 +77,7 @@ impl Default for Options {
             capacity: 1000,
             drain_timeout: Duration::from_secs(30),
             liveness: DetectorConfig::default(),
+            replay_bytes: default_replay_bytes(),
             transport: TransportSettings::default(),
         }
     }
@@ -198,7 +217,9 @@ fn parts(
     membership: &Membership,
     told: watch::Sender<State>,
 ) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
-    let socket = node::open_socket(membership, options.listen, &options.transport)?;
+    let transport =
+        TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
+    let socket = node::open_socket(membership, options.listen, &transport)?;
     let address = match options.advertise {
         Some(address) => address,
         None => reachable(socket.endpoint.local_addr()?, coordinator.bootstrap())?,
@@ -207,7 +228,7 @@ fn parts(
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let offer = Offer::Relay { address, zone: options.zone.clone(), capacity: options.capacity };
     let clock = Clock::start();
-    let mut flows = FlowsConfig::default();
+    let mut flows = FlowsConfig { replay_bytes: options.replay_bytes, ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
     let parts = Parts {
         machine: Machine::new(membership.node_id(), flows, clerk, offer),
@@ -295,5 +316,21 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         | Notice::Chain { .. }
         | Notice::Attachments { .. }
         | Notice::RoutesChanged => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_windows_of_all_legs_fit_beside_the_lanes() {
+        let window = |replay_bytes, capacity| {
+            let options = Options { replay_bytes, capacity, ..Options::default() };
+            options.stream_window_bytes()
+        };
+        assert_eq!(window(8 << 30, 1000), 2 << 20, "no more than the transport's");
+        assert_eq!(window(2 << 30, 1024), 1 << 20);
+        assert_eq!(window(0, 10_000), LEAST_STREAM_WINDOW_BYTES);
     }
 }

@@ -345,7 +345,14 @@ impl World {
             }
         }
         self.scratch = actions;
+        self.pass_on_room(index);
         self.arm(index);
+    }
+
+    /// Looks at the flow that has room again, if there is one.
+    fn pass_on_room(&mut self, index: NodeIndex) {
+        let woken = self.nodes.at_mut(index).role.as_mut().and_then(|role| role.flows().take_woken());
+        self.woken.extend(woken.map(|flow| (index, flow)));
     }
 
     fn tell(&mut self, node: NodeIndex, event: Event) {

@@ -2,6 +2,7 @@
 
 use super::join::{find_ticket, remember};
 use super::liveness::LivenessArgs;
+use super::size::Size;
 use super::{Failure, ready, signals};
 use crate::relay::{Options, Relay};
 use serde_json::json;
@@ -52,10 +53,14 @@ pub(super) struct Args {
     tally: bool,
     #[command(flatten)]
     liveness: LivenessArgs,
+    /// How many bytes of all flows together it keeps for replay: by default a quarter of the machine's memory
+    #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE")]
+    replay_budget: Option<Size>,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let ticket = find_ticket(args.ticket_flag.or(args.ticket).as_deref())?;
+    let defaults = Options::default();
     let options = Options {
         listen: args.listen,
         advertise: args.advertise,
@@ -65,7 +70,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         capacity: args.capacity,
         drain_timeout: args.drain_timeout,
         liveness: args.liveness.config(),
-        ..Options::default()
+        replay_bytes: args.replay_budget.map_or(defaults.replay_bytes, |size| size.0),
+        ..defaults
     };
     let mut relay = Relay::start(ticket.clone(), options).await?;
     remember(&ticket);

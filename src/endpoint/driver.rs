@@ -6,6 +6,7 @@ use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
+use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Node, Parts};
 use crate::net::tally::Tally;
 use crate::net::ticket::Ticket;
@@ -98,7 +99,7 @@ fn parts(
     let name = options.name.clone().unwrap_or_else(|| me.short());
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
     let clock = Clock::start();
-    let mut flows = FlowsConfig::default();
+    let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
     Ok(Parts {
         machine: Machine::new(me, flows, clerk),

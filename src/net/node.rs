@@ -194,13 +194,25 @@ impl<M: Machine + 'static> Node<M> {
             let Some(event) = self.events.borrow_mut().pop_front() else { break };
             self.machine.borrow_mut().handle(event, self.clock.now(), &mut actions);
         }
+        self.flows(|_| ());
         self.arm();
         result
     }
 
     /// Looks at the machine's flows: for whatever needs no action.
     pub(crate) fn flows<T>(&self, f: impl FnOnce(&mut Flows) -> T) -> T {
-        f(self.machine.borrow_mut().flows())
+        let mut machine = self.machine.borrow_mut();
+        let result = f(machine.flows());
+        if let Some(flow) = machine.flows().take_woken() {
+            self.wake(flow);
+        }
+        result
+    }
+
+    fn wake(&self, flow: FlowKey) {
+        if let Some(signal) = self.signals.borrow().get(&flow) {
+            signal.wake_all();
+        }
     }
 
     fn act(self: &Rc<Self>, action: Action) {
@@ -221,11 +233,7 @@ impl<M: Machine + 'static> Node<M> {
             Action::OpenLeg { leg, flow, attach } => self.open_leg(leg, flow, *attach),
             Action::AnswerLeg { leg, flow, answer } => self.answer_leg(leg, flow, answer),
             Action::CloseLeg { leg, code } => self.close_leg(leg, code),
-            Action::Wake { flow } => {
-                if let Some(signal) = self.signals.borrow().get(&flow) {
-                    signal.wake_all();
-                }
-            }
+            Action::Wake { flow } => self.wake(flow),
             Action::Ask { ask, request, fresh } => {
                 spawn_local(self.clone().ask(ask, request, fresh));
             }

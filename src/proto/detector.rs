@@ -109,6 +109,7 @@ pub enum Outcome {
 pub struct Detector {
     config: Config,
     busy: bool,
+    floor: Duration,
     belief: Belief,
     recovered: bool,
     reason: Option<Reason>,
@@ -154,6 +155,7 @@ impl Detector {
         Self {
             config,
             busy: false,
+            floor: Duration::ZERO,
             belief: Belief::Alive,
             recovered: false,
             reason: None,
@@ -195,6 +197,14 @@ impl Detector {
     pub fn set_busy(&mut self, busy: bool, now: Time) {
         if self.busy != busy {
             self.busy = busy;
+            self.repace(now);
+        }
+    }
+
+    /// The owner hears many peers: none of them is to be heard more often than this, unless there is a hint against it.
+    pub fn set_floor(&mut self, floor: Duration, now: Time) {
+        if self.floor != floor {
+            self.floor = floor;
             self.repace(now);
         }
     }
@@ -289,7 +299,8 @@ impl Detector {
             Pace::Fixed(interval) => interval,
             Pace::Auto => {
                 let rtt = self.rtt.unwrap_or(self.handshake);
-                (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max)
+                let interval = (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max);
+                if self.inbound.hint_at.is_some() { interval } else { interval.max(self.floor) }
             }
         };
         let urgent = self.busy || self.inbound.hint_at.is_some();

@@ -5,13 +5,15 @@
 //! every change a flow is settled: acks, FINs and completion follow (`flows/settle.rs`). The relay's and the endpoint's
 //! machines own one `Flows` each and act on its [`News`].
 //!
-//! Bounds: flows (`max_flows`: more are refused as overloaded), links ([`Links`]), bytes of each lane ([`Limits`]: reading
-//! stops), tombstones (as many as flows; the oldest goes first).
+//! Bounds: flows (`max_flows`: more are refused as overloaded), links ([`Links`]), bytes of each lane ([`Limits`]) and of
+//! all together (`replay_bytes`, and [`RESERVE_BYTES`] for each lane): reading stops; tombstones (as many as flows; the oldest goes first).
 
 mod attach;
+mod budget;
 mod dial;
 mod drain;
 mod next_hop;
+mod pace;
 mod records;
 mod rights;
 mod settle;
@@ -22,16 +24,22 @@ use super::id::{FlowId, NodeId, Pseudonym};
 use super::lane::Violation;
 use super::links::{Arrival, LinkNews, Links, LinksConfig};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
-use super::record::Scope;
-use super::splice::{LegId, Limits, Position, Splice};
+use super::record::{Candidate, Scope};
+use super::splice::{Direction, LegId, Limits, Position, Splice};
 use super::time::Time;
 use super::timers::Timers;
+use budget::Budget;
 use next_hop::NextHop;
+use pace::Paces;
 use rights::Rights;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+pub use budget::RESERVE_BYTES;
 pub use rights::KeyRing;
+
+/// Flows up to which the budget's books are checked in debug builds.
+const MAX_AUDITED: usize = 32;
 
 /// A flow at a node: a small pool may put one relay on two hops of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +59,8 @@ pub struct FlowsConfig {
     pub links: LinksConfig,
     /// How much of each direction of a flow is buffered.
     pub limits: Limits,
+    /// How much of all flows together is kept for replay, beside [`RESERVE_BYTES`] for each direction of each.
+    pub replay_bytes: u64,
     /// Most flows at once.
     pub max_flows: usize,
     /// How long a leg may go without its answer.
@@ -83,6 +93,7 @@ impl Default for FlowsConfig {
         Self {
             links: LinksConfig::default(),
             limits: Limits::default(),
+            replay_bytes: 256 << 20,
             max_flows: 10_000,
             attach_timeout: Duration::from_secs(1),
             head_start: Duration::from_millis(250),
@@ -137,6 +148,8 @@ pub enum News {
 #[derive(Debug)]
 struct Flow {
     splice: Splice,
+    /// What of its lanes counts against the node's budget.
+    charged: u64,
     rights: Rights,
     next_hop: NextHop,
     /// A repair under way: reported once the new leg is answered.
@@ -201,6 +214,10 @@ pub struct Flows {
     legs: BTreeMap<LegId, FlowKey>,
     /// Flows that wait for a link to a candidate.
     waiting: HashMap<NodeId, BTreeSet<FlowKey>>,
+    /// The flows whose next hop a node may serve.
+    served_by: HashMap<NodeId, BTreeSet<FlowKey>>,
+    budget: Budget,
+    paces: Paces,
     timers: Timers<FlowKey>,
     tombstones: HashMap<FlowKey, CloseCode>,
     tombstone_ends: VecDeque<(Time, FlowKey)>,
@@ -218,11 +235,14 @@ impl Flows {
             is_target,
             draining: false,
             links: Links::new(me, config.links.clone()),
+            budget: Budget::new(config.replay_bytes),
+            paces: Paces::default(),
             config,
             ring: KeyRing::default(),
             flows: HashMap::new(),
             legs: BTreeMap::new(),
             waiting: HashMap::new(),
+            served_by: HashMap::new(),
             timers: Timers::default(),
             tombstones: HashMap::new(),
             tombstone_ends: VecDeque::new(),
@@ -315,6 +335,8 @@ impl Flows {
             Event::Asked { .. } => {}
         }
         self.act_on_links(now, actions);
+        self.dial_paced(now, actions);
+        self.audit();
     }
 
     fn control(&mut self, link: LinkId, control: Control, now: Time, actions: &mut Vec<Action>) {
@@ -340,9 +362,13 @@ impl Flows {
     fn link_down(&mut self, link: LinkId, now: Time, actions: &mut Vec<Action>) {
         let peer = self.links.down(link, now);
         let range = LegId::new(link, 0)..=LegId::new(link, u32::MAX);
-        let legs: Vec<LegId> = self.legs.range(range).map(|(leg, _)| *leg).collect();
-        for leg in legs {
+        let mut legs: Vec<(LegId, FlowKey)> = self.legs.range(range).map(|(leg, key)| (*leg, *key)).collect();
+        self.small_first(&mut legs);
+        for (leg, _) in legs {
             self.leg_over(leg, CloseCode::Lost, None, now, actions);
+        }
+        for key in self.paces.remove(link) {
+            self.dial(key, now, actions);
         }
         self.news.extend(peer.filter(|peer| self.links.active(*peer).is_none()).map(News::PeerGone));
     }
@@ -397,7 +423,9 @@ impl Flows {
         while let Some(key) = self.timers.pop_due(now) {
             self.flow_due(key, now, actions);
         }
+        self.dial_paced(now, actions);
         self.bury(now);
+        self.audit();
     }
 
     fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -423,17 +451,62 @@ impl Flows {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let tombstone = self.tombstone_ends.front().map(|(time, _)| *time);
-        [self.links.poll_timeout(), self.timers.next(), tombstone].into_iter().flatten().min()
+        let paced = self.paces.poll_timeout();
+        [self.links.poll_timeout(), self.timers.next(), tombstone, paced].into_iter().flatten().min()
     }
 
-    /// The flows whose next hop `peer` may serve, in the order of their keys, so that runs repeat. Looks at all: neighbours
-    /// come and go rarely.
+    /// The flows whose next hop `peer` may serve, in the order of their keys, so that runs repeat.
     fn flows_with(&self, peer: NodeId) -> Vec<FlowKey> {
-        let names = |flow: &Flow| flow.next_hop.place(peer).is_some();
-        let mut keys: Vec<FlowKey> =
-            self.flows.iter().filter(|(_, flow)| names(flow)).map(|(key, _)| *key).collect();
-        keys.sort_unstable();
-        keys
+        self.served_by.get(&peer).into_iter().flatten().copied().collect()
+    }
+
+    /// A flow's next hop may be served by these from now on; returns who could before.
+    fn set_candidates(&mut self, key: FlowKey, candidates: Vec<Candidate>) -> Vec<NodeId> {
+        let Some(flow) = self.flows.get_mut(&key) else { return Vec::new() };
+        let before: Vec<NodeId> = flow.next_hop.candidates().map(|candidate| candidate.node).collect();
+        for node in &before {
+            if let Some(keys) = self.served_by.get_mut(node) {
+                keys.remove(&key);
+            }
+        }
+        for candidate in &candidates {
+            self.served_by.entry(candidate.node).or_default().insert(key);
+        }
+        flow.next_hop.replace(candidates);
+        for node in &before {
+            if self.served_by.get(node).is_some_and(BTreeSet::is_empty) {
+                self.served_by.remove(node);
+            }
+        }
+        before
+    }
+
+    // ---- the replay budget ----
+
+    /// A flow's lanes may hold more or less than before.
+    fn recount(&mut self, key: FlowKey) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let charge = flow.charge();
+        self.budget.moved(std::mem::replace(&mut flow.charged, charge), charge);
+    }
+
+    /// Whose readers are to be woken, as there is room for them again; to be asked whenever flows were touched.
+    pub fn take_woken(&mut self) -> Option<FlowKey> {
+        self.budget.take_woken()
+    }
+
+    /// What all lanes hold beyond their reserves.
+    #[must_use]
+    pub const fn replay_used(&self) -> u64 {
+        self.budget.used()
+    }
+
+    /// Looks whether the books are right; in a small world only, as it looks at all flows.
+    fn audit(&self) {
+        if cfg!(debug_assertions) && self.flows.len() <= MAX_AUDITED {
+            let sum: u64 = self.flows.values().map(Flow::charge).sum();
+            assert_eq!(self.budget.used(), sum, "the replay budget's account is wrong");
+        }
     }
 
     /// `peer` looks bad: flows that counted on it need somebody else.
@@ -445,11 +518,12 @@ impl Flows {
 }
 
 impl Flow {
-    const fn new(splice: Splice, rights: Rights, next_hop: NextHop, now: Time) -> Self {
+    fn new(splice: Splice, rights: Rights, now: Time) -> Self {
         Self {
             splice,
+            charged: 0,
             rights,
-            next_hop,
+            next_hop: NextHop::default(),
             repair: None,
             dialled_at: now,
             waits: false,
@@ -484,6 +558,16 @@ impl Flow {
     /// Whether nothing was ever repaired before this node.
     fn is_first_path(&self) -> bool {
         self.splice.epoch().counters().iter().all(|counter| *counter == 1)
+    }
+
+    /// What of its lanes counts against the node's budget.
+    fn charge(&self) -> u64 {
+        Direction::BOTH.iter().map(|direction| Budget::share(self.splice.lane(*direction).held())).sum()
+    }
+
+    /// Whether much would have to be sent again.
+    fn is_bulky(&self) -> bool {
+        Direction::BOTH.iter().any(|direction| self.splice.lane(*direction).held() > RESERVE_BYTES)
     }
 
     fn is_origin(&self) -> bool {

@@ -40,6 +40,12 @@ impl Default for LinksConfig {
     }
 }
 
+/// Links that carry flows, up to which each is heard as often as it likes.
+const FEW_LINKS: u32 = 10;
+/// By so much longer is every interval for each more, so that a node in a crowd hears 400 heartbeats a second and not 100 for
+/// each neighbour.
+const FLOOR_PER_LINK: Duration = Duration::from_micros(2500);
+
 /// How good a neighbour looks, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
@@ -110,6 +116,8 @@ pub struct Links {
     me: NodeId,
     config: LinksConfig,
     links: HashMap<LinkId, Link>,
+    /// Links that carry legs.
+    busy: u32,
     active: HashMap<NodeId, LinkId>,
     wishes: HashMap<NodeId, Wish>,
     judged: Timers<LinkId>,
@@ -125,6 +133,7 @@ impl Links {
             me,
             config,
             links: HashMap::new(),
+            busy: 0,
             active: HashMap::new(),
             wishes: HashMap::new(),
             judged: Timers::default(),
@@ -235,6 +244,7 @@ impl Links {
     /// A connection is no more. Returns who was at its end.
     pub fn down(&mut self, id: LinkId, now: Time) -> Option<NodeId> {
         let link = self.links.remove(&id)?;
+        self.busy -= u32::from(link.legs > 0);
         self.judged.set(id, None);
         if self.active.get(&link.peer) == Some(&id) {
             self.active.remove(&link.peer);
@@ -264,6 +274,7 @@ impl Links {
     /// `link` carries one leg more.
     pub fn leg_added(&mut self, id: LinkId, now: Time) {
         if let Some(link) = self.links.get_mut(&id) {
+            self.busy += u32::from(link.legs == 0);
             link.legs += 1;
             link.detector.set_busy(true, now);
             self.judged.set(id, link.detector.poll_timeout());
@@ -273,8 +284,10 @@ impl Links {
     /// `link` carries one leg less.
     pub fn leg_removed(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&id) else { return };
+        let was_busy = link.legs > 0;
         link.legs = link.legs.saturating_sub(1);
         if link.legs == 0 {
+            self.busy -= u32::from(was_busy);
             link.detector.set_busy(false, now);
             self.judged.set(id, link.detector.poll_timeout());
             self.close_if_unneeded(id, actions);
@@ -463,7 +476,9 @@ impl Links {
     }
 
     fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
+        let floor = FLOOR_PER_LINK * self.busy.saturating_sub(FEW_LINKS);
         let Some(link) = self.links.get_mut(&id) else { return };
+        link.detector.set_floor(floor, now);
         while let Some(outcome) = link.detector.poll(now) {
             let silence = now.since(link.detector.last_heard());
             let change = match outcome {

@@ -29,10 +29,28 @@ fn nothing_is_lost_whatever_happens_to_a_relay() {
 }
 
 #[test]
+fn many_flows_lose_many_relays_and_all_go_on() {
+    let home = tempfile::tempdir().unwrap();
+    let args =
+        "bench failover --cause kill --flows 40 --relays 8 --at-once 2 --hops 2 --runs 2 --seed 5 --json";
+    let args: Vec<&str> = args.split_whitespace().collect();
+    let ended = run(home.path(), "", &args, b"");
+    assert!(ended.status.success(), "{:?}\n{}", ended.stdout, ended.stderr);
+    let report: Value = serde_json::from_str(&ended.stdout[0]).unwrap();
+    let count = |name: &str| report.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!((count("lost"), count("duplicated"), count("reordered"), count("broken")), (0, 0, 0, 0));
+    assert_eq!(count("resumed"), count("struck"));
+    let struck = report.get("relays_struck").and_then(Value::as_array).unwrap();
+    assert!(struck.iter().all(|run| run.as_array().is_some_and(|relays| relays.len() == 2)), "{struck:?}");
+    assert_eq!(count("unprotected_runs"), 0, "every hop has a backup again");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let home = tempfile::tempdir().unwrap();
     for (arguments, saying) in [
         (["--relays", "4"], "at least 5"),
+        (["--at-once", "5"], "at least 9"),
         (["--hop", "4"], "--hop 4 is beyond --hops 3"),
         (["--hop", "first"], "write a hop's number, or any"),
         (["--cause", "bribe"], "possible values: kill, freeze, drain"),

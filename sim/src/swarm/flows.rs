@@ -4,6 +4,7 @@ use super::plan::{Scene, WARM_UP, as_usize};
 use crate::dice::Dice;
 use crate::traffic::{Abort, FlowPlan, Reader, Script, Step, When};
 use crate::world::Settings;
+use hopline::proto::flows::RESERVE_BYTES;
 use std::time::Duration;
 
 /// Draws 1 to 6 flows between the endpoints of a scene; these are the last of its nodes.
@@ -19,7 +20,9 @@ pub(super) fn draw(seed: u64, scene: &Scene, settings: &Settings) -> Vec<FlowPla
     };
     // A window a round trip is all that a chain carries.
     let round_trip = (settings.weather.delay.1 * 2 * 8).as_micros().max(1);
-    let carried = u128::from(settings.flows.limits.window_bytes.min(settings.stream_window as u64));
+    let flows = &settings.flows;
+    let window = flows.limits.window_bytes.min(flows.replay_bytes + RESERVE_BYTES);
+    let carried = u128::from(window.min(settings.stream_window as u64));
     let carried = u64::try_from(carried * 20_000_000 / round_trip).unwrap_or(u64::MAX);
     let volume = volume.min(carried).max(1000);
     let first = scene.relays + scene.crowd;

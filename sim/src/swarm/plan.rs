@@ -150,6 +150,9 @@ fn settings(seed: u64, dice: &mut Dice) -> Settings {
         let window = 16 << 10 << dice.below(7);
         flows.limits = Limits { window_bytes: window, backlog_bytes: (window / 4).max(4 << 10) };
     }
+    if seed.is_multiple_of(3) {
+        flows.replay_bytes = (seed / 3 % 4) * (64 << 10);
+    }
     Settings {
         seed,
         weather,

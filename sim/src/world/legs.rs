@@ -150,7 +150,9 @@ impl World {
             };
             let Some(flow) = end.flow.filter(|_| !end.waiting.is_empty()) else { return };
             let role = self.nodes.at_mut(index).role.as_mut();
-            if !role.is_some_and(|role| role.flows().may_receive(leg)) {
+            let may_receive = role.is_some_and(|role| role.flows().may_receive(leg));
+            self.pass_on_room(index);
+            if !may_receive {
                 return;
             }
             let Some(this) = self.conn_mut(conn).and_then(|this| this.leg_mut(leg.number())) else { return };
@@ -208,6 +210,7 @@ impl World {
             if let Some(role) = &mut self.nodes.at_mut(index).role {
                 role.flows().wrote(leg, piece.len());
             }
+            self.pass_on_room(index);
             self.send(leg.link(), Packet::Bytes(leg.number(), piece));
         }
         true

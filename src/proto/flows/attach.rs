@@ -1,19 +1,23 @@
 //! How legs begin and end at a node.
 
 use super::rights::{self, Rights};
-use super::{Flow, FlowKey, Flows, News, NextHop};
+use super::{Flow, FlowKey, Flows, News};
 use crate::proto::Epoch;
 use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control};
 use crate::proto::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
 use crate::proto::planted::{self, Law};
 use crate::proto::record::Entry;
-use crate::proto::splice::{Attached, Ending, Freed, LegId, Opening, Splice};
+use crate::proto::splice::{Attached, Direction, Ending, Freed, LegId, Opening, Splice};
 use crate::proto::time::Time;
 
 impl Flows {
     /// Somebody opens, resumes or rebuilds a leg (Law 3).
     pub(super) fn attach(&mut self, link: LinkId, attach: &Attach, now: Time, actions: &mut Vec<Action>) {
         let leg = LegId::new(link, attach.leg);
+        if self.links.peer(link).is_none() {
+            // The link was lost while the header came.
+            return actions.push(Action::CloseLeg { leg, code: CloseCode::Lost });
+        }
         if !attach.is_bounded() || !self.links.may_name(leg) || self.legs.contains_key(&leg) {
             actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
             self.disconnect(link, Misdeed::OutOfBounds, actions);
@@ -57,8 +61,8 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) -> Result<(), CloseCode> {
         let rights = Rights::accepted(entry, attach).ok_or(CloseCode::Malformed)?;
-        let next_hop = NextHop::new(rights.next_candidates().unwrap_or_default());
-        if next_hop.len() == 0 && !self.is_target {
+        let candidates = rights.next_candidates().unwrap_or_default();
+        if candidates.is_empty() && !self.is_target {
             return Err(CloseCode::Malformed);
         }
         let opening = attach.opening();
@@ -81,7 +85,7 @@ impl Flows {
             Attached::Accepted { answer, replaced, forgotten } => {
                 flow.alone_since = None;
                 flow.rights = rights;
-                self.new_candidates(key, next_hop.candidates().cloned().collect(), now);
+                self.new_candidates(key, candidates, now);
                 self.legs.insert(leg, key);
                 self.links.leg_added(leg.link(), now);
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
@@ -126,7 +130,7 @@ impl Flows {
         } else {
             Splice::relay(opening)
         };
-        self.flows.insert(key, Flow::new(splice, Rights::Target, NextHop::default(), now));
+        self.flows.insert(key, Flow::new(splice, Rights::Target, now));
         if self.is_target {
             actions.push(Action::Notify(Notice::Accepted { flow: key }));
         }
@@ -135,6 +139,7 @@ impl Flows {
 
     /// The acceptor of a leg answered.
     pub(super) fn answered(&mut self, leg: LegId, answer: &AttachOk, now: Time, actions: &mut Vec<Action>) {
+        self.paces.answered(leg.link());
         let Some((key, flow)) = self.by_leg(leg) else { return };
         match flow.splice.answered(leg, answer) {
             Ok(()) => {
@@ -235,9 +240,19 @@ impl Flows {
 
     /// Takes a leg out of the books and has its stream closed.
     pub(super) fn drop_leg(&mut self, leg: LegId, code: CloseCode, now: Time, actions: &mut Vec<Action>) {
-        if self.legs.remove(&leg).is_some() {
+        if let Some(key) = self.legs.remove(&leg) {
             actions.push(Action::CloseLeg { leg, code });
             self.links.leg_removed(leg.link(), now, actions);
+            self.recount(key);
+            self.wait_no_more(key);
+            actions.push(Action::Wake { flow: key });
+        }
+    }
+
+    /// Whoever read into a flow's lanes may be gone: who still does looks for room anew.
+    fn wait_no_more(&mut self, key: FlowKey) {
+        for direction in Direction::BOTH {
+            self.budget.forget((key, direction));
         }
     }
 
@@ -271,7 +286,11 @@ impl Flows {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.stop_waiting(key);
-        self.flows.remove(&key);
+        self.set_candidates(key, Vec::new());
+        self.wait_no_more(key);
+        if let Some(flow) = self.flows.remove(&key) {
+            self.budget.moved(flow.charged, 0);
+        }
         self.timers.set(key, None);
         if self.is_target && key.hop > 0 {
             self.entomb(key, code, now);
@@ -281,7 +300,7 @@ impl Flows {
         actions.push(Action::Notify(Notice::Ended { flow: key, code }));
     }
 
-    fn entomb(&mut self, key: FlowKey, code: CloseCode, now: Time) {
+    pub(super) fn entomb(&mut self, key: FlowKey, code: CloseCode, now: Time) {
         let answer = if code == CloseCode::Done { CloseCode::Done } else { CloseCode::Aborted };
         self.tombstones.insert(key, answer);
         self.tombstone_ends.push_back((now + self.config.tombstone, key));

@@ -110,11 +110,35 @@ impl Flows {
         self.stop_waiting(key);
         let Some(flow) = self.flows.get(&key).filter(|flow| flow.splice.wants_dial()) else { return };
         match self.plan(flow) {
-            Plan::Open(link, place) => self.open_leg(key, link, place, now, actions),
+            Plan::Open(link, place) if self.paces.admits(link, key, flow.is_bulky(), now) => {
+                self.open_leg(key, link, place, now, actions);
+            }
+            Plan::Open(..) => self.wait_for_turn(key, now),
             Plan::Wait => self.wait_for_link(key, now, actions),
             Plan::GiveUp if flow.is_origin() => self.try_later(key, now),
             Plan::GiveUp => self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions),
         }
+    }
+
+    /// Too many attach over the link at once: the flow is told when it is its turn.
+    fn wait_for_turn(&mut self, key: FlowKey, now: Time) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.dial_due = Some(now + self.config.attach_timeout);
+            self.schedule(key);
+        }
+    }
+
+    /// Those whose turn it is attach.
+    pub(super) fn dial_paced(&mut self, now: Time, actions: &mut Vec<Action>) {
+        while let Some(key) = self.paces.next(now) {
+            self.dial(key, now, actions);
+            self.settle(key, now, actions);
+        }
+    }
+
+    /// Of flows that have to go elsewhere together, those first that have little to send again.
+    pub(super) fn small_first(&self, legs: &mut [(LegId, FlowKey)]) {
+        legs.sort_by_key(|(_, key)| self.flows.get(key).is_some_and(Flow::is_bulky));
     }
 
     fn plan(&self, flow: &Flow) -> Plan {
@@ -354,7 +378,8 @@ impl Flows {
     /// The peer at the end of `link` is suspect: every flow that has somebody better goes there at once.
     pub(super) fn leave_link(&mut self, link: LinkId, now: Time, actions: &mut Vec<Action>) {
         let range = LegId::new(link, 0)..=LegId::new(link, u32::MAX);
-        let legs: Vec<(LegId, FlowKey)> = self.legs.range(range).map(|(leg, key)| (*leg, *key)).collect();
+        let mut legs: Vec<(LegId, FlowKey)> = self.legs.range(range).map(|(leg, key)| (*leg, *key)).collect();
+        self.small_first(&mut legs);
         for (leg, key) in legs {
             if self.flows.get(&key).is_some_and(|flow| flow.splice.next() == Some(leg)) {
                 self.reconsider(key, now, actions);

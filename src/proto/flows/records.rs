@@ -293,16 +293,15 @@ impl Flows {
     /// The next hop may be served by these from now on. Whoever waits for others has to dial again.
     pub(super) fn new_candidates(&mut self, key: FlowKey, candidates: Vec<Candidate>, now: Time) {
         self.stop_waiting(key);
+        let before = self.set_candidates(key, candidates);
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let before: Vec<NodeId> = flow.next_hop.candidates().map(|candidate| candidate.node).collect();
-        flow.next_hop.replace(candidates);
         flow.unprotected = false;
         // They have all the time that the former ones had: whoever has no link yet is not to be called unusable.
         (flow.stuck_since, flow.is_stuck) = (None, false);
         flow.backup_attempts = 0;
         flow.backup_due = now;
         for node in before {
-            if !self.flows.values().any(|flow| flow.next_hop.place(node).is_some()) {
+            if !self.served_by.contains_key(&node) {
                 self.links.release(node);
             }
         }
@@ -415,9 +414,9 @@ impl Flows {
         let Some(rights) = Rights::origin(route) else { return };
         let Some(candidates) = rights.next_candidates() else { return };
         self.stop_waiting(key);
+        self.set_candidates(key, candidates);
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.rights = rights;
-        flow.next_hop.replace(candidates);
         (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
         flow.note_route(now);
         flow.late_update.clear();

@@ -19,6 +19,7 @@ impl Flows {
     pub(super) fn settle_all(&mut self, keys: &[FlowKey], now: Time, actions: &mut Vec<Action>) {
         let mut acks: BTreeMap<LinkId, Vec<(u32, u64)>> = BTreeMap::new();
         for key in keys {
+            self.recount(*key);
             self.tell_fins(*key, actions);
             self.collect_acks(*key, now, &mut acks);
         }

@@ -3,10 +3,11 @@
 use super::*;
 use crate::proto::crypto::Key;
 use crate::proto::epoch::Epoch;
-use crate::proto::frame::{Attach, Control};
+use crate::proto::frame::{Attach, AttachOk, Control};
 use crate::proto::id::{BootId, ChainId};
 use crate::proto::machine::Forbidden;
 use crate::proto::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_key};
+use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -238,4 +239,82 @@ fn what_is_out_of_bounds_costs_the_link() {
         let cut = |a: &Action| matches!(a, Action::Disconnect { reason, .. } if *reason == malformed);
         assert!(first.said.iter().any(cut));
     }
+}
+
+/// A relay that carries a flow, both legs answered; they are its key, and the legs from prev and to next.
+fn carrying(replay_bytes: u64) -> (Node, FlowKey, LegId, LegId) {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let mut first = Node::new(FIRST);
+    let config = FlowsConfig { replay_bytes, ..FlowsConfig::default() };
+    first.flows = Flows::new(node(FIRST), false, config);
+    first.flows.ring_mut().extend([(0, relay_key(&network(), &node(FIRST), 0))]);
+    first.link(1, ORIGIN, false);
+    first.link(2, SECOND, true);
+    first.attach(1, &attach);
+    let (next, _) = first.opened();
+    let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+    first.tell(Event::Answered { leg: next, answer });
+    let key = *first.flows.flows.keys().next().expect("a flow");
+    (first, key, LegId::new(LinkId(1), attach.leg), next)
+}
+
+fn kib(count: usize) -> [Bytes; 1] {
+    [Bytes::from(vec![0; count << 10])]
+}
+
+#[test]
+fn a_spent_budget_stops_reading_and_room_wakes_the_reader() {
+    let (mut relay, key, prev, next) = carrying(64 << 10);
+    assert!(relay.flows.may_receive(prev));
+    relay.flows.receive(prev, kib(128), NOW, &mut relay.said);
+    assert_eq!(relay.flows.replay_used(), 64 << 10, "the reserve does not count");
+    assert!(!relay.flows.may_receive(prev));
+    relay.flows.wrote(next, 128 << 10);
+    assert_eq!(relay.flows.take_woken(), None, "what was written may have to be sent again");
+    relay.tell(Event::Control { link: LinkId(2), control: Control::Acks(vec![(next.number(), 32 << 10)]) });
+    assert_eq!(relay.flows.replay_used(), 32 << 10);
+    assert_eq!(relay.flows.take_woken(), Some(key));
+    assert!(relay.flows.may_receive(prev));
+}
+
+#[test]
+fn an_orphan_is_kept_for_a_while_and_gives_its_room_back() {
+    let (mut relay, key, prev, _) = carrying(1 << 20);
+    relay.flows.receive(prev, kib(200), NOW, &mut relay.said);
+    relay.tell(Event::LinkDown { link: LinkId(1) });
+    relay.flows.handle_timeout(NOW + Duration::from_secs(29), &mut relay.said);
+    assert!(relay.flows.splice(&key).is_some() && relay.flows.replay_used() > 0);
+    relay.flows.handle_timeout(NOW + Duration::from_secs(30), &mut relay.said);
+    assert!(relay.flows.is_empty());
+    assert_eq!(relay.flows.replay_used(), 0);
+}
+
+#[test]
+fn a_tombstone_answers_for_a_while_and_is_forgotten() {
+    let mut target = Node::new(TARGET);
+    let key = FlowKey { origin: pseudonym(&network(), &node(ORIGIN)), flow: FLOW, hop: 3 };
+    target.flows.entomb(key, CloseCode::Done, NOW);
+    target.flows.handle_timeout(NOW + Duration::from_secs(89), &mut target.said);
+    assert_eq!(target.flows.tombstones.get(&key), Some(&CloseCode::Done));
+    target.flows.handle_timeout(NOW + Duration::from_secs(90), &mut target.said);
+    assert!(target.flows.tombstones.is_empty() && target.flows.tombstone_ends.is_empty());
+}
+
+#[test]
+fn many_flows_attach_in_portions() {
+    let mut origin = Node::new(ORIGIN);
+    origin.link(1, FIRST, true);
+    for n in 0..100 {
+        let flow = FlowId::from_bytes([n; 16]);
+        origin.flows.open(flow, route(ORIGIN, Time::MAX), NOW, &mut origin.said).expect("a usable route");
+    }
+    let dialled =
+        |origin: &Node| origin.said.iter().filter(|action| matches!(action, Action::OpenLeg { .. })).count();
+    assert_eq!(dialled(&origin), 32);
+    let (leg, _) = origin.opened();
+    let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+    origin.tell(Event::Answered { leg, answer });
+    assert_eq!(dialled(&origin), 33);
+    origin.flows.handle_timeout(NOW + Duration::from_millis(5), &mut origin.said);
+    assert_eq!(dialled(&origin), 65);
 }

@@ -1,12 +1,12 @@
 //! What applications and legs do with a flow: open it, feed it, drain it, end it.
 
-use super::next_hop::NextHop;
 use super::rights::Rights;
 use super::{Flow, FlowKey, Flows};
 use crate::proto::frame::CloseCode;
 use crate::proto::id::FlowId;
 use crate::proto::lane::Violation;
 use crate::proto::machine::Action;
+use crate::proto::planted::{self, Law};
 use crate::proto::record::Route;
 use crate::proto::splice::{Direction, LegId, Splice};
 use crate::proto::time::Time;
@@ -31,10 +31,11 @@ impl Flows {
             return None;
         }
         let rights = Rights::origin(route)?;
-        let next_hop = NextHop::new(rights.next_candidates()?);
-        let mut opened = Flow::new(Splice::origin(), rights, next_hop, now);
+        let candidates = rights.next_candidates()?;
+        let mut opened = Flow::new(Splice::origin(), rights, now);
         opened.alone_since = Some(now);
         self.flows.insert(key, opened);
+        self.set_candidates(key, candidates);
         self.keep_warm(key, now, actions);
         self.settle(key, now, actions);
         Some(key)
@@ -61,16 +62,28 @@ impl Flows {
     pub fn send(&mut self, key: FlowKey, bytes: Bytes, actions: &mut Vec<Action>) -> Result<(), Violation> {
         let flow = self.flows.get_mut(&key).ok_or(Violation::NotAttached)?;
         flow.splice.send(bytes)?;
+        self.recount(key);
         actions.push(Action::Wake { flow: key });
         Ok(())
     }
 
     /// Whether there is room for what the application sends, and in which direction that is; `None` if the flow is no
     /// more.
-    #[must_use]
-    pub fn may_send(&self, key: &FlowKey) -> Option<(bool, Direction)> {
-        let splice = self.splice(key)?;
-        Some((splice.has_room(splice.source(), &self.config.limits), splice.source()))
+    pub fn may_send(&mut self, key: &FlowKey) -> Option<(bool, Direction)> {
+        let source = self.splice(key)?.source();
+        Some((self.may_take(*key, source), source))
+    }
+
+    /// Whether there is room for more of a direction. If only the node's budget has none, it waits for its turn.
+    fn may_take(&mut self, key: FlowKey, direction: Direction) -> bool {
+        let Some(flow) = self.flows.get(&key) else { return false };
+        let lane = flow.splice.lane(direction);
+        let has_room = flow.splice.has_room(direction, &self.config.limits);
+        if !has_room || lane.is_catching_up() || planted::broken(Law::Window) {
+            self.budget.forget((key, direction));
+            return has_room;
+        }
+        self.budget.admits((key, direction), lane.held())
     }
 
     /// The application has sent everything.
@@ -111,18 +124,18 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         self.links.heard(leg.link(), now);
-        let Some((_, flow)) = self.by_leg(leg) else { return };
+        let Some((key, flow)) = self.by_leg(leg) else { return };
         let taken = chunks.into_iter().try_for_each(|bytes| flow.splice.receive(leg, bytes));
+        self.recount(key);
         if let Err(violation) = taken {
             self.misbehaved(leg, violation, now, actions);
         }
     }
 
     /// Whether to go on reading `leg`.
-    #[must_use]
-    pub fn may_receive(&self, leg: LegId) -> bool {
-        self.attached(leg, Splice::fed_by)
-            .is_some_and(|(splice, direction)| splice.has_room(direction, &self.config.limits))
+    pub fn may_receive(&mut self, leg: LegId) -> bool {
+        let fed = self.by_leg(leg).and_then(|(key, flow)| Some((key, flow.splice.fed_by(leg)?)));
+        fed.is_some_and(|(key, direction)| self.may_take(key, direction))
     }
 
     /// Puts what is to be written to `leg` into `chunks`, as far as it fits; returns how many chunks that were.
@@ -134,10 +147,11 @@ impl Flows {
 
     /// That many bytes were written to `leg`.
     pub fn wrote(&mut self, leg: LegId, count: usize) {
-        if let Some((_, flow)) = self.by_leg(leg)
+        if let Some((key, flow)) = self.by_leg(leg)
             && let Some(direction) = flow.splice.feeding(leg)
         {
             flow.splice.wrote(direction, count);
+            self.recount(key);
         }
     }
 

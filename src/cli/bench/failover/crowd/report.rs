@@ -42,6 +42,9 @@ pub(super) struct Run {
     pub(super) protected: Option<Duration>,
 }
 
+/// Which flows' pauses.
+type Of = fn(&Run) -> &[Pause];
+
 /// All of them.
 #[derive(Debug)]
 pub(in super::super) struct Outcome {
@@ -55,7 +58,7 @@ pub(in super::super) struct Outcome {
 }
 
 impl Outcome {
-    fn all(&self, of: fn(&Run) -> &[Pause], what: fn(&Pause) -> Duration) -> Vec<Duration> {
+    fn all(&self, of: Of, what: fn(&Pause) -> Duration) -> Vec<Duration> {
         self.runs.iter().flat_map(of).map(what).collect()
     }
 
@@ -112,7 +115,7 @@ impl Report for Outcome {
         let (struck, resumed) = (self.sum(|run| run.struck), self.sum(|run| run.resumed));
         writeln!(out, "{resumed} of {struck} flows that lost a relay went on, {} broke", self.broken())?;
         writeln!(out, "a portion every {} ms, each way", self.tick.as_millis())?;
-        let rows: [(&str, fn(&Run) -> &[Pause]); 3] = [
+        let rows: [(&str, Of); 3] = [
             ("without a fault", |run| &run.calm),
             ("flows that lost a relay", |run| &run.pauses),
             ("the others meanwhile", |run| &run.others),
