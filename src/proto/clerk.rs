@@ -47,12 +47,22 @@ pub(super) struct Clerk<Own> {
     bootstrap: usize,
     /// Whether the bootstrap wants this node to drain.
     drain_ordered: bool,
+    /// Whether the bootstrap has taken an offer since this was asked last.
+    registered: bool,
 }
 
 impl<Own> Clerk<Own> {
     pub(super) fn new(config: ClerkConfig) -> Self {
         let asks = HashMap::new();
-        Self { config, enrolment: None, asks, next_ask: 0, bootstrap: 0, drain_ordered: false }
+        Self {
+            config,
+            enrolment: None,
+            asks,
+            next_ask: 0,
+            bootstrap: 0,
+            drain_ordered: false,
+            registered: false,
+        }
     }
 
     /// Asks the bootstrap on the owner's account.
@@ -173,6 +183,11 @@ impl<Own> Clerk<Own> {
         }
     }
 
+    /// Whether the bootstrap has taken an offer since this was asked last.
+    pub(super) const fn take_registered(&mut self) -> bool {
+        std::mem::replace(&mut self.registered, false)
+    }
+
     /// Whether the bootstrap wants this node to drain.
     pub(super) const fn is_drain_ordered(&self) -> bool {
         self.drain_ordered
@@ -182,6 +197,7 @@ impl<Own> Clerk<Own> {
         match notice {
             enrolment::Notice::Registered(lease) => {
                 flows.ring_mut().extend(lease.keys);
+                self.registered = true;
                 actions.push(Action::Notify(Notice::Enrolled));
             }
             enrolment::Notice::Renewed(lease) => {

@@ -12,7 +12,7 @@ mod routes;
 use super::clerk::{Clerk, ClerkConfig};
 use super::flows::{FlowKey, Flows, FlowsConfig, News};
 use super::id::{FlowId, NodeId};
-use super::links::Standing;
+use super::links::{Links, Standing};
 use super::machine::{Action, AskFailure, Event, Machine, Notice, OpenFailure};
 use super::record::Candidate;
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
@@ -29,6 +29,8 @@ use std::time::Duration;
 /// How many attachment relays a target keeps: two for the last hop of each flow that leads to it, and one that may take the
 /// place of either at once.
 pub const ATTACHMENTS: usize = 3;
+/// How many former ones it stays linked to.
+const FORMER: usize = 3;
 /// How long a target waits for the last of its attachment relays before it registers with what it has.
 const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
 /// The same when nobody can reach it through those that it registered with.
@@ -94,6 +96,8 @@ struct Target {
     chosen: Vec<Candidate>,
     dead: Vec<NodeId>,
     offered: Vec<NodeId>,
+    /// Whether the flows' origins are to hear of the last offer once the bootstrap knows it.
+    reattached: bool,
     ask_due: Option<Time>,
     offer_due: Option<Time>,
 }
@@ -222,9 +226,7 @@ impl Endpoint {
     fn attach(&mut self, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = &mut self.target else { return };
         target.offer_due = target.offer_due.filter(|due| *due > now);
-        let links = self.flows.links();
-        let up = target.chosen.iter().map(|c| c.node).filter(|node| links.standing(*node) == Standing::Up);
-        let attached: Vec<NodeId> = up.take(ATTACHMENTS).collect();
+        let attached = target.attached(self.flows.links());
         let missing = ATTACHMENTS - attached.len();
         if missing > 0 && target.room(&self.flows) > 0 && target.ask_due.is_none_or(|due| due <= now) {
             target.ask_due = Some(now + ATTACH_PAUSE);
@@ -235,16 +237,14 @@ impl Endpoint {
         if missing == 0 {
             target.ask_due = None;
             target.offer_due = None;
-            let (kept, spare): (Vec<_>, Vec<_>) =
-                target.chosen.drain(..).partition(|candidate| attached.contains(&candidate.node));
-            target.chosen = kept;
-            for candidate in spare {
-                self.flows.links_mut().unwant(candidate.node, actions);
+            for node in target.drop_spare(&attached, self.flows.links()) {
+                self.flows.links_mut().unwant(node, actions);
             }
         }
         if attached.is_empty() || attached == target.offered || target.offer_due.is_some() {
             return;
         }
+        target.reattached = !target.offered.is_empty();
         target.offered.clone_from(&attached);
         let offer = Offer::Target { names: target.names.clone(), attachments: attached.clone() };
         self.clerk.offer(offer, &mut self.flows, now, actions);
@@ -324,6 +324,9 @@ impl Endpoint {
     }
 
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.clerk.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
+            self.flows.tell_reattached(actions);
+        }
         for news in self.flows.take_news() {
             match news {
                 News::WantsRoute(flow) => self.rebuild(flow, now, actions),
@@ -408,15 +411,40 @@ impl Target {
             chosen: Vec::new(),
             dead: Vec::new(),
             offered: Vec::new(),
+            reattached: false,
             ask_due: None,
             offer_due: Some(now + ATTACH_PATIENCE),
         }
+    }
+
+    /// The relays to offer: those that were offered before first, so that one that was silent for a moment is not taken back
+    /// for the one that took its place.
+    fn attached(&self, links: &Links) -> Vec<NodeId> {
+        let up = self.chosen.iter().map(|c| c.node).filter(|node| links.standing(*node) == Standing::Up);
+        let (known, new): (Vec<NodeId>, Vec<NodeId>) = up.partition(|node| self.offered.contains(node));
+        known.into_iter().chain(new).take(ATTACHMENTS).collect()
+    }
+
+    /// Lets go of relays that are not needed beside the attached ones. The last of those that a link is up to stay: records
+    /// of flows may name them as backups for a while.
+    fn drop_spare(&mut self, attached: &[NodeId], links: &Links) -> Vec<NodeId> {
+        let spare = |c: &&Candidate| !attached.contains(&c.node);
+        let mut dropped: Vec<NodeId> = self.chosen.iter().filter(spare).map(|c| c.node).collect();
+        let linked: Vec<NodeId> =
+            dropped.iter().rev().copied().filter(|node| links.active(*node).is_some()).take(FORMER).collect();
+        dropped.retain(|node| !linked.contains(node));
+        self.chosen.retain(|c| !dropped.contains(&c.node));
+        dropped
     }
 
     /// How many more relays may be tried.
     fn room(&self, flows: &Flows) -> usize {
         let tried = self.chosen.iter().filter(|relay| flows.links().standing(relay.node) < Standing::Suspect);
         MAX_TRIED.saturating_sub(tried.count()).min(MAX_CHOSEN.saturating_sub(self.chosen.len()))
+    }
+
+    const fn take_reattached(&mut self) -> bool {
+        std::mem::replace(&mut self.reattached, false)
     }
 
     /// Another attachment relay is needed, the more urgently if nobody can reach this target now.

@@ -355,6 +355,7 @@ impl Flows {
             }
             Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
             Control::Draining => self.links.draining(link),
+            Control::Reattached { leg } => self.reattached(LegId::new(link, leg), actions),
         }
     }
 

@@ -378,6 +378,11 @@ pub enum Control {
     /// The sender will leave: it takes no new flows, and those that it carries are to go on over others. Until they do, it
     /// serves them.
     Draining,
+    /// From the target on its way up: other relays may serve the last hop from now on.
+    Reattached {
+        /// The leg.
+        leg: u32,
+    },
 }
 
 /// One datagram. Sent both ways at each end's own pace; each carries the echo of the last.

@@ -4,6 +4,7 @@ use crate::proto::crypto::Key;
 use crate::proto::detector::Pace;
 use crate::proto::frame::AttachOk;
 use crate::proto::id::BootId;
+use crate::proto::links::Arrival;
 use crate::proto::machine::{AskId, ChainChange, LinkId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -323,4 +324,38 @@ fn records_are_renewed_before_they_expire_again_and_again() {
         world.fail();
     }
     assert!((3..=8).contains(&asks), "{asks}");
+}
+
+/// A target that chose these relays, and links to those that are up.
+fn target(chosen: &[u8], up: &[u8]) -> (Target, Links) {
+    let now = Time::from_micros(1_000_000);
+    let mut links = Links::new(TARGET, FlowsConfig::default().links);
+    for n in up {
+        let boot = BootId::from_bytes([1; 16]);
+        let arrival = Arrival { link: LinkId((*n).into()), peer: relay(*n), boot, dialed: true, rtt: MS };
+        links.up(arrival, now, &mut Vec::new());
+    }
+    let candidate = |n: &u8| Candidate { node: relay(*n), name: String::new(), address: None };
+    (Target { chosen: chosen.iter().map(candidate).collect(), ..Target::new(now) }, links)
+}
+
+#[test]
+fn a_relay_that_was_silent_for_a_moment_does_not_take_its_place_back() {
+    let (mut target, links) = target(&[1, 2, 3, 4], &[1, 2, 3, 4]);
+    assert_eq!(target.attached(&links), [relay(1), relay(2), relay(3)]);
+    target.offered = vec![relay(2), relay(3), relay(4)];
+    assert_eq!(target.attached(&links), [relay(2), relay(3), relay(4)]);
+}
+
+#[test]
+fn former_attachment_relays_stay_linked_for_a_while() {
+    let (mut target, links) = target(&[1, 2, 3, 4, 5, 6, 7, 8], &[1, 2, 4, 5, 6, 7, 8]);
+    let attached = [relay(6), relay(7), relay(8)];
+    assert_eq!(
+        target.drop_spare(&attached, &links),
+        [relay(1), relay(3)],
+        "the oldest, and one without a link"
+    );
+    assert_eq!(target.chosen.len(), 6);
+    assert!(target.drop_spare(&attached, &links).is_empty());
 }

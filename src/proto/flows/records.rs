@@ -184,6 +184,31 @@ impl Flows {
         self.news.push(News::WantsBackup { flow: key, hop: wish.hop, active });
     }
 
+    /// This target is attached to other relays than before: the origin of each flow is told, as its record of the last hop
+    /// may name relays that can't serve it any more.
+    pub fn tell_reattached(&self, actions: &mut Vec<Action>) {
+        let mut targets: Vec<&FlowKey> = self.flows.keys().filter(|key| key.hop > 0).collect();
+        targets.sort_unstable();
+        let prevs = targets.into_iter().filter_map(|key| self.flows.get(key)?.splice.prev());
+        actions.extend(prevs.map(|prev| control(prev, |leg| Control::Reattached { leg })));
+    }
+
+    /// The target is attached to other relays: passes that on to the origin, which asks for the last hop's record anew.
+    pub(super) fn reattached(&mut self, leg: LegId, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
+            return;
+        };
+        if let Some(prev) = flow.splice.prev() {
+            actions.push(control(prev, |leg| Control::Reattached { leg }));
+        }
+        // The record before the target's is that of the last relay.
+        let last = flow.rights.chain().and_then(|_| flow.rights.records().iter().rev().nth(1));
+        if let Some(hop) = last.map(|record| record.scope.hop) {
+            let active = flow.known_to_serve(hop).map(|candidate| candidate.node);
+            self.news.push(News::WantsBackup { flow: key, hop, active });
+        }
+    }
+
     /// The candidates of a flow's next hop that look alive and have not failed it, the current one included.
     fn usable(&self, flow: &Flow) -> Vec<NodeId> {
         let is_usable = |(place, candidate): &(usize, &Candidate)| {
