@@ -8,6 +8,8 @@
 )]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it waits for")]
 
+#[path = "../common/fixture.rs"]
+#[allow(dead_code, reason = "shared with tests/matrix")]
 mod fixture;
 
 mod churn;
