@@ -23,3 +23,4 @@ mod outlive;
 mod pauses;
 mod routes;
 mod secrecy;
+mod soak;
