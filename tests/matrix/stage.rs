@@ -80,6 +80,7 @@ impl Stage {
             let since = Instant::now();
             self.protected(&mut run.chain).await?;
             let protected = since.elapsed();
+            run.flows(FLOWS_BYTES).await?;
             run.longest();
             run.listen_until(Instant::now() + calm).await?;
             let calm = run.longest();

@@ -52,10 +52,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 600, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     /// How often a relay of the chain is killed, and a new one started in its place
-    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = crate::cli::duration::parse)]
+    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = crate::cli::duration::parse_positive)]
     kill_every: Duration,
     /// How long kills go on, and pause, by turns
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = crate::cli::duration::parse)]
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = crate::cli::duration::parse_positive)]
     slice: Duration,
     /// Relays in the pool; at least two more than hops
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
