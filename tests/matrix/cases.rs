@@ -39,6 +39,16 @@ pub enum Step {
     Pause(u64),
     /// Until data flows again, both ways.
     Flows,
+    /// No packet gets over the link before this hop, neither way. (The hop after the last is the target.)
+    Cut(u8),
+    /// No packet gets over it towards the target, or towards the origin.
+    CutForward(u8),
+    CutBackward(u8),
+    /// No packet gets to this hop's primary, or from it.
+    Isolate(u8),
+    IsolateBootstrap,
+    /// Undoes all cuts.
+    Heal,
     KillBootstrap,
     FreezeBootstrap,
     ThawBootstrap,
@@ -47,7 +57,8 @@ pub enum Step {
 }
 
 use Step::{
-    Drain, Flows, Freeze, FreezeBootstrap, Kill, KillBootstrap, Pause, RestartBootstrap, Thaw, ThawBootstrap,
+    Cut, CutBackward, CutForward, Drain, Flows, Freeze, FreezeBootstrap, Heal, Isolate, IsolateBootstrap,
+    Kill, KillBootstrap, Pause, RestartBootstrap, Thaw, ThawBootstrap,
 };
 use Who::{Attachments, Backup, Primary, Relays};
 
@@ -58,6 +69,11 @@ impl Case {
     /// After that, names are unknown until their targets' next heartbeats, 10 s at most.
     pub fn restarts_the_bootstrap(&self) -> bool {
         self.script.iter().any(|step| matches!(step, RestartBootstrap))
+    }
+
+    /// Only there can ways be cut.
+    pub fn needs_a_testbed(&self) -> bool {
+        self.script.iter().any(|step| matches!(step, Heal))
     }
 }
 
@@ -90,6 +106,7 @@ pub fn all() -> Vec<Case> {
     add("all relays of the chain frozen, and thawed", vec![Freeze(chain), Flows, Thaw, Flows]);
     add("all attachment relays of the target at once", vec![Kill(vec![Attachments])]);
     add("a third of the pool at once", vec![Kill(vec![Relays(3)])]);
+    cuts(&mut cases);
     cases
 }
 
@@ -135,6 +152,25 @@ fn bootstrap_at_hop(at: u8, add: &mut impl FnMut(&'static str, Vec<Step>)) {
         "bootstrap restarted, primary and backup die meanwhile",
         vec![KillBootstrap, Kill(vec![primary, backup]), RestartBootstrap],
     );
+}
+
+/// Those that need a testbed, last, as they have a network of their own.
+fn cuts(cases: &mut Vec<Case>) {
+    let mut add = |name, at, script| cases.push(Case { name, hops: 3, at: Some(at), script });
+    for link in 1..=4 {
+        let cut = |step| vec![step, Flows, Heal, Flows];
+        add("the link before is cut, and heals later", link, cut(Cut(link)));
+        add("the link before loses all one way, forward, and heals later", link, cut(CutForward(link)));
+        add("the link before loses all one way, backward, and heals later", link, cut(CutBackward(link)));
+        let script = vec![Cut(link), Pause(20), Heal];
+        add("the link before is cut, and heals during the repair", link, script);
+        let script = vec![IsolateBootstrap, Cut(link), Flows, Heal, Flows];
+        add("bootstrap cut off, the link before is cut", link, script);
+    }
+    for hop in 1..=3 {
+        let script = vec![Isolate(hop), Flows, Heal, Flows];
+        add("a relay is cut off from all, and comes back", hop, script);
+    }
 }
 
 impl fmt::Display for Case {

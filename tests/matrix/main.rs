@@ -18,13 +18,15 @@
 mod fixture;
 
 mod cases;
+mod network;
 mod stage;
 mod stream;
 mod table;
 
+use network::Network;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use stage::Stage;
+use stage::{POOL, Stage};
 use std::time::Duration;
 use table::Table;
 
@@ -42,17 +44,27 @@ async fn nothing_is_lost_whatever_happens_to_the_relays() {
     let cases: Vec<_> = cases::all().into_iter().filter(|case| case.name.contains(&only)).collect();
     assert!(!cases.is_empty(), "HOPLINE_MATRIX={only:?} is in no case's name");
     let (mut table, mut failed) = (Table::default(), Vec::new());
-    let mut stage = Stage::start().await;
+    let mut stage: Option<Stage> = None;
     for case in &cases {
         for _ in 0..setting("HOPLINE_MATRIX_RUNS", 1) {
             let calm = Duration::from_millis(rng.random_range(CALM_MS));
-            let outcome = stage.play(case, calm).await;
+            let usable = stage.take().filter(|stage| stage.network.is_testbed() == case.needs_a_testbed());
+            let mut on = match (usable, case.needs_a_testbed()) {
+                (Some(stage), _) => stage,
+                (None, false) => Stage::start(Network::loopback()).await,
+                (None, true) => match Network::testbed(POOL) {
+                    Ok(network) => Stage::start(network).await,
+                    Err(error) => {
+                        println!("SKIPPED: {case}: {error}");
+                        continue;
+                    }
+                },
+            };
+            let outcome = on.play(case, calm).await;
             eprintln!("{case}: {}", outcome.as_ref().map_or_else(Clone::clone, ToString::to_string));
             table.add(case, outcome.as_ref().ok());
             // What went wrong may last, and the next case is not to blame.
-            if outcome.is_err() || case.restarts_the_bootstrap() {
-                stage = Stage::start().await;
-            }
+            stage = (outcome.is_ok() && !case.restarts_the_bootstrap()).then_some(on);
             failed.extend(outcome.err().map(|why| format!("{case}: {why}")));
         }
     }

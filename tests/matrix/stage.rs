@@ -2,11 +2,12 @@
 
 use crate::cases::{Case, Step, Who};
 use crate::fixture::{Chain, Cluster, PATIENCE, Process};
+use crate::network::Network;
 use crate::stream::{RATE, Stream};
 use aws_lc_rs::digest::Digest;
 use hopline::endpoint::{Endpoint, Flow, FlowEvent, Hop, Incoming, Listener};
 use rustix::process::{Pid, Signal, kill_process};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 const TARGET: &str = "sink";
 /// Enough for six dead ones of a chain of three.
-const POOL: usize = 9;
+pub const POOL: usize = 9;
 /// How much must come after the fault: a fifth of a second's worth.
 const AFTERWARDS_BYTES: u64 = RATE / 5;
 /// How much must come until data is said to flow: what is under way at any moment is less.
@@ -44,6 +45,7 @@ impl fmt::Display for Outcome {
 
 /// A network, an origin and a target.
 pub struct Stage {
+    pub network: Network,
     cluster: Cluster,
     origin: Endpoint,
     target: Endpoint,
@@ -64,17 +66,24 @@ struct Run {
 }
 
 impl Stage {
-    pub async fn start() -> Self {
-        let cluster = Cluster::start(POOL);
-        let (origin, target) = (cluster.join().await, cluster.join().await);
+    pub async fn start(network: Network) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("bootstrap");
+        let args = ["bootstrap", "--data", data.to_str().unwrap()];
+        let bootstrap = network.start("bootstrap", home.path(), "", &args).until_ready();
+        let ticket = bootstrap.ready["ticket"].as_str().unwrap().to_owned();
+        let mut cluster = Cluster { home, bootstrap, ticket, relays: BTreeMap::new() };
+        replenish(&mut cluster, &network, &mut 0);
+        let origin = network.join("origin", &cluster.ticket).await;
+        let target = network.join("target", &cluster.ticket).await;
         let listener = target.listen(TARGET).await.unwrap();
         let (draining, frozen) = Default::default();
-        Self { cluster, origin, target, listener, started: POOL, flows: 0, draining, frozen }
+        Self { network, cluster, origin, target, listener, started: POOL, flows: 0, draining, frozen }
     }
 
     /// Plays a case; why it failed.
     pub async fn play(&mut self, case: &Case, calm: Duration) -> Result<Outcome, String> {
-        self.replenish();
+        replenish(&mut self.cluster, &self.network, &mut self.started);
         let mut run = self.open(case.hops).await?;
         let played = async {
             let since = Instant::now();
@@ -95,17 +104,6 @@ impl Stage {
         let (calm, pause, protected) = told?;
         let equal = run.finish().await?;
         Ok(Outcome { equal, calm, pause, protected })
-    }
-
-    /// Starts relays in the place of those that are gone.
-    fn replenish(&mut self) {
-        let missing = POOL - self.cluster.relays.len();
-        let names: Vec<String> = (1..=missing).map(|n| format!("r{}", self.started + n)).collect();
-        self.started += missing;
-        let start = |name: &String| self.cluster.start_process(&["relay", "--name", name]);
-        let starting: Vec<Process> = names.iter().map(start).collect();
-        let ready = starting.into_iter().map(Process::until_ready);
-        self.cluster.relays.extend(names.into_iter().zip(ready));
     }
 
     async fn open(&mut self, hops: u8) -> Result<Run, String> {
@@ -144,6 +142,7 @@ impl Stage {
         let names = |stage: &Self, who: &[Who]| -> Vec<String> {
             who.iter().flat_map(|who| stage.names(*who, &hops, &attachments)).collect()
         };
+        let ends = |link: u8| [end_of(&hops, link - 1), end_of(&hops, link)];
         for step in script {
             match step {
                 Step::Kill(who) => self.kill(&names(self, who)),
@@ -156,6 +155,21 @@ impl Stage {
                 Step::Thaw => self.thaw(),
                 Step::Pause(ms) => run.listen_until(Instant::now() + Duration::from_millis(*ms)).await?,
                 Step::Flows => run.flows(FLOWS_BYTES).await?,
+                Step::Cut(link) => {
+                    let [near, far] = ends(*link);
+                    self.network.cut(near, far);
+                }
+                Step::CutForward(link) => {
+                    let [near, far] = ends(*link);
+                    self.network.cut_one_way(near, far);
+                }
+                Step::CutBackward(link) => {
+                    let [near, far] = ends(*link);
+                    self.network.cut_one_way(far, near);
+                }
+                Step::Isolate(hop) => self.network.isolate(end_of(&hops, *hop)),
+                Step::IsolateBootstrap => self.network.isolate("bootstrap"),
+                Step::Heal => self.network.heal(),
                 Step::KillBootstrap => self.cluster.bootstrap.kill(),
                 Step::FreezeBootstrap => signal(&self.cluster.bootstrap, Signal::STOP),
                 Step::ThawBootstrap => signal(&self.cluster.bootstrap, Signal::CONT),
@@ -220,9 +234,10 @@ impl Stage {
         }
     }
 
-    /// Leaves nobody frozen and nobody draining.
+    /// Leaves nobody frozen, cut off or draining.
     fn tidy(&mut self) -> Result<(), String> {
         self.thaw();
+        self.network.heal();
         for relay in self.draining.drain(..) {
             let name = relay.ready["name"].clone();
             let ended = relay.finish();
@@ -232,6 +247,18 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Starts relays in the place of those that are gone.
+fn replenish(cluster: &mut Cluster, network: &Network, started: &mut usize) {
+    let missing = POOL - cluster.relays.len();
+    let names: Vec<String> = (1..=missing).map(|n| format!("r{}", *started + n)).collect();
+    *started += missing;
+    let start =
+        |name: &String| network.start(name, cluster.home.path(), &cluster.ticket, &["relay", "--name", name]);
+    let starting: Vec<Process> = names.iter().map(start).collect();
+    let ready = starting.into_iter().map(Process::until_ready);
+    cluster.relays.extend(names.into_iter().zip(ready));
 }
 
 impl Drop for Stage {
@@ -288,6 +315,14 @@ impl Run {
     fn state(&self) -> String {
         let ways = self.ways.each_ref().map(|way| format!("{} {}/{}", way.name, way.received(), way.sent()));
         format!("{}; chain {:?}", ways.join(", "), self.chain.hops)
+    }
+}
+
+/// Who is at a place of the chain: 0 is the origin, and the target comes after the last hop.
+fn end_of(hops: &[Hop], place: u8) -> &str {
+    match usize::from(place).checked_sub(1) {
+        None => "origin",
+        Some(hop) => hops.get(hop).map_or("target", |hop| &hop.primary),
     }
 }
 
