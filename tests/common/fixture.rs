@@ -256,9 +256,11 @@ impl Chain {
             | FlowEvent::Rebuilt { hops, .. } => self.hops.clone_from(hops),
             FlowEvent::Rerouted { hop, to, .. } | FlowEvent::Drained { hop, to, .. } => {
                 self.rerouted += 1;
-                let hop = &mut self.hops[usize::from(*hop) - 1];
-                hop.backup.take_if(|backup| backup == to);
-                hop.primary.clone_from(to);
+                // The target is a hop too, which the last relay may have to reach anew.
+                if let Some(hop) = self.hops.get_mut(usize::from(*hop) - 1) {
+                    hop.backup.take_if(|backup| backup == to);
+                    hop.primary.clone_from(to);
+                }
             }
             _ => {}
         }
