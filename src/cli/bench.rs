@@ -6,6 +6,7 @@ mod ends;
 mod failover;
 mod flow;
 mod load;
+mod soak;
 #[path = "../../benches/splice.rs"]
 #[allow(dead_code, reason = "its report says more than is printed here; its tests look")]
 mod splice;
@@ -35,6 +36,8 @@ enum What {
     /// A process of the measurement: keeps a core busy
     #[command(hide = true)]
     Spin,
+    /// What a flow carries while a relay of its chain is killed every second, or all are restarted in turn
+    Soak(soak::Args),
     /// A process of the measurement: counts what comes
     #[command(hide = true)]
     FlowSink(flow::SinkArgs),
@@ -67,6 +70,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         What::Churn(args) => churn::run(*args).await,
         What::Accuracy(args) => accuracy::run(args).await,
         What::Spin => accuracy::spin(),
+        What::Soak(args) => soak::run(args).await,
         What::FlowSink(args) => flow::sink(args).await,
         What::FlowSource(args) => flow::source(args).await,
         What::SpliceSink => on_one_thread(async || splice::sink(ANYWHERE, splice::Options::default()).await),

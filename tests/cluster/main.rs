@@ -6,8 +6,11 @@
     clippy::print_stderr,
     reason = "a test may fail any way it likes"
 )]
+#![allow(clippy::disallowed_methods, reason = "a test takes the time of what it runs")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it waits for")]
 
+#[path = "../common/fixture.rs"]
+#[allow(dead_code, reason = "shared with tests/matrix")]
 mod fixture;
 
 mod accuracy;
@@ -22,3 +25,4 @@ mod outlive;
 mod pauses;
 mod routes;
 mod secrecy;
+mod soak;

@@ -428,7 +428,9 @@ impl Flows {
         let is_first = flow.splice.dials() == 1;
         let elsewhere = is_first && flow.next_hop.current_place() != Some(0);
         let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
-        let followed = (is_first && !flow.is_first_path()).then(|| Repair::followed(now));
+        // The target is the target, whoever is before it.
+        let is_relay = flow.next_hop.current().is_some_and(|current| current.address.is_some());
+        let followed = (is_first && is_relay && !flow.is_first_path()).then(|| Repair::followed(now));
         let Some(repair) = flow.repair.take().or(unplanned).or(followed) else { return };
         flow.unprotected |= repair.cause != Cause::Followed;
         let Some(record) = flow.rights.records().first() else { return };

@@ -1,6 +1,7 @@
 //! A network of real processes, ended with the test whatever becomes of it.
 
 use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
+use hopline::proto::id::FlowId;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -33,15 +34,18 @@ pub struct Ended {
 impl Process {
     /// Starts `hopline` with these arguments and waits for its `ready` line.
     pub fn serve(home: &Path, ticket: &str, args: &[&str]) -> Self {
-        let mut process = Self::start(home, ticket, args);
-        match process.lines.recv_timeout(PATIENCE) {
+        Self::start(home, ticket, args).until_ready()
+    }
+
+    /// Waits for its `ready` line.
+    pub fn until_ready(mut self) -> Self {
+        match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => {
-                let fields =
-                    line.strip_prefix("ready ").unwrap_or_else(|| panic!("{args:?} began with {line:?}"));
-                process.ready = serde_json::from_str(fields).unwrap();
-                process
+                let fields = line.strip_prefix("ready ").unwrap_or_else(|| panic!("it began with {line:?}"));
+                self.ready = serde_json::from_str(fields).unwrap();
+                self
             }
-            Err(_) => panic!("{args:?} did not get ready: {}", process.end().stderr),
+            Err(_) => panic!("it did not get ready: {}", self.end().stderr),
         }
     }
 
@@ -143,9 +147,7 @@ impl Cluster {
     /// With more arguments for the bootstrap.
     pub fn start_with(relays: usize, more: &[&str]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let data = home.path().join("bootstrap");
-        let args = [&["bootstrap", "--data", data.to_str().unwrap()], more].concat();
-        let bootstrap = Process::serve(home.path(), "", &args);
+        let bootstrap = bootstrap(home.path(), "127.0.0.1:0", more);
         let ticket = bootstrap.ready["ticket"].as_str().unwrap().to_owned();
         let mut cluster = Self { home, bootstrap, ticket, relays: BTreeMap::new() };
         for n in 1..=relays {
@@ -158,6 +160,12 @@ impl Cluster {
     pub fn bootstrap_log(&mut self) -> String {
         self.bootstrap.signal("-TERM");
         self.bootstrap.stderr()
+    }
+
+    /// Starts the bootstrap anew, from the directory and at the address of the one before, which has ended.
+    pub fn restart_bootstrap(&mut self) {
+        let address = self.bootstrap.ready["addr"].as_str().unwrap();
+        self.bootstrap = bootstrap(self.home.path(), address, &[]);
     }
 
     pub fn add_relay(&mut self, name: &str) {
@@ -187,24 +195,40 @@ impl Cluster {
     }
 }
 
-/// Follows one flow's chain by its events.
+fn bootstrap(home: &Path, address: &str, more: &[&str]) -> Process {
+    let data = home.join("bootstrap");
+    let args = ["bootstrap", "--data", data.to_str().unwrap(), "--listen", address];
+    Process::serve(home, "", &[&args, more].concat())
+}
+
+/// Follows the chain of the next flow that is opened, by its events.
 pub struct Chain {
     events: broadcast::Receiver<FlowEvent>,
+    flow: Option<FlowId>,
     pub hops: Vec<Hop>,
     pub rerouted: usize,
 }
 
 impl Chain {
     pub fn of(endpoint: &Endpoint) -> Self {
-        Self { events: endpoint.events(), hops: Vec::new(), rerouted: 0 }
+        Self { events: endpoint.events(), flow: None, hops: Vec::new(), rerouted: 0 }
     }
 
     /// Waits for an event of a kind, taking in all before it.
     pub async fn until(&mut self, is_it: impl Fn(&FlowEvent) -> bool) -> FlowEvent {
         loop {
-            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event").unwrap();
-            self.take_in(&event);
+            let event = tokio::time::timeout(PATIENCE, self.next()).await.expect("an event");
             if is_it(&event) {
+                return event;
+            }
+        }
+    }
+
+    /// The flow's next event, taken in.
+    pub async fn next(&mut self) -> FlowEvent {
+        loop {
+            let event = self.events.recv().await.unwrap();
+            if self.take_in(&event) {
                 return event;
             }
         }
@@ -218,17 +242,29 @@ impl Chain {
         self.hops[hop - 1].primary.clone()
     }
 
-    fn take_in(&mut self, event: &FlowEvent) {
+    /// Whether the event is about this flow.
+    fn take_in(&mut self, event: &FlowEvent) -> bool {
+        if self.flow.is_none() && matches!(event, FlowEvent::Chain { .. }) {
+            self.flow = Some(event.flow());
+        }
+        if self.flow != Some(event.flow()) {
+            return false;
+        }
         match event {
             FlowEvent::Chain { hops, .. }
             | FlowEvent::BackupReplaced { hops, .. }
             | FlowEvent::Rebuilt { hops, .. } => self.hops.clone_from(hops),
             FlowEvent::Rerouted { hop, to, .. } | FlowEvent::Drained { hop, to, .. } => {
                 self.rerouted += 1;
-                self.hops[usize::from(*hop) - 1].primary.clone_from(to);
+                // The target is a hop too, which the last relay may have to reach anew.
+                if let Some(hop) = self.hops.get_mut(usize::from(*hop) - 1) {
+                    hop.backup.take_if(|backup| backup == to);
+                    hop.primary.clone_from(to);
+                }
             }
             _ => {}
         }
+        true
     }
 }
 
