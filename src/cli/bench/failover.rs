@@ -346,6 +346,7 @@ impl Bench<'_> {
         if self.args.cause == Cause::Cut {
             self.stage.cut(&prev, &name);
         }
+        tracing::debug!(name, hop, "it strikes");
         self.args.cause.strike(&mut relay)?;
         let repair = self.repaired(&name, hop).await?;
         let sent = [self.forward.sent(), self.backward.sent()];
