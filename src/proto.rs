@@ -5,6 +5,7 @@
 //! given at construction. The production shell and the simulator drive the very same code.
 
 pub mod bootstrap;
+pub mod budget;
 pub mod clerk;
 pub mod codec;
 pub mod crypto;
