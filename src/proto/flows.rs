@@ -21,7 +21,7 @@ mod rights;
 mod settle;
 mod traffic;
 
-use super::budget::{Allowance, Budget};
+use super::allowance::{Allowance, Spent};
 use super::epoch::MAX_HOPS;
 use super::frame::{Cause, CloseCode, Control, MAX_ACKS, Reroute};
 use super::id::{FlowId, NodeId, Pseudonym};
@@ -215,8 +215,8 @@ struct Flow {
     /// Relays that an origin avoids, as their chains swallowed bytes.
     distrust: gray::Distrust,
     /// What neighbours may yet ask for, and how often attach.
-    questions: Budget,
-    attaches: Budget,
+    questions: Spent,
+    attaches: Spent,
 }
 
 /// See the module's documentation.
@@ -572,8 +572,8 @@ impl Flow {
         Self {
             vigil: is_end.then(|| Vigil::new(decides)),
             distrust: gray::Distrust::default(),
-            questions: Budget::default(),
-            attaches: Budget::default(),
+            questions: Spent::default(),
+            attaches: Spent::default(),
             splice,
             charged: 0,
             rights,

@@ -8,7 +8,7 @@
 //!
 //! Links do not know flows.
 
-use super::budget::{Allowance, Budget};
+use super::allowance::{Allowance, Spent};
 use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
 use super::frame::{Heartbeat, Reason};
 use super::id::{BootId, NodeId};
@@ -100,8 +100,8 @@ struct Link {
     suspect: bool,
     draining: bool,
     /// Attaches of no use, and wishes for preparation, that the peer may yet send.
-    errors: Budget,
-    preparations: Budget,
+    errors: Spent,
+    preparations: Spent,
 }
 
 /// Attaches that are refused: a node that fails leaves its neighbours with stale ones for all their flows.
@@ -244,7 +244,7 @@ impl Links {
         let detector = Detector::new(self.config.detector, rtt, now);
         let next_leg = u32::from(!dialed);
         let (retired, suspect, draining) = (false, false, false);
-        let (errors, preparations) = (Budget::default(), Budget::default());
+        let (errors, preparations) = (Spent::default(), Spent::default());
         let link = Link {
             peer,
             boot,

@@ -12,11 +12,11 @@ pub struct Allowance {
     pub per_second: u32,
 }
 
-/// What is left of an [`Allowance`]: the moment up to which it is used up (the generic cell rate algorithm, ITU-T I.371).
+/// How much of it is used up: the moment up to which an [`Allowance`] is (the generic cell rate algorithm, ITU-T I.371).
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Budget(Time);
+pub struct Spent(Time);
 
-impl Budget {
+impl Spent {
     /// Uses it once more; `false` if it is used up.
     pub fn spend(&mut self, allowed: Allowance, now: Time) -> bool {
         let each = Duration::from_secs(1) / allowed.per_second.max(1);
@@ -36,14 +36,14 @@ mod tests {
     #[test]
     fn so_many_at_once_and_then_at_a_steady_pace() {
         let allowed = Allowance { burst: 3, per_second: 10 };
-        let mut budget = Budget::default();
+        let mut so_far = Spent::default();
         let start = Time::from_micros(1_000_000_000);
-        let spent = |budget: &mut Budget, ms: u64| {
-            (0..100).filter(|_| budget.spend(allowed, start + Duration::from_millis(ms))).count()
+        let spent = |so_far: &mut Spent, ms: u64| {
+            (0..100).filter(|_| so_far.spend(allowed, start + Duration::from_millis(ms))).count()
         };
-        assert_eq!(spent(&mut budget, 0), 3);
-        assert_eq!(spent(&mut budget, 99), 0);
-        assert_eq!(spent(&mut budget, 100), 1);
-        assert_eq!(spent(&mut budget, 10_000), 3, "a rest is not saved up for longer");
+        assert_eq!(spent(&mut so_far, 0), 3);
+        assert_eq!(spent(&mut so_far, 99), 0);
+        assert_eq!(spent(&mut so_far, 100), 1);
+        assert_eq!(spent(&mut so_far, 10_000), 3, "a rest is not saved up for longer");
     }
 }
