@@ -104,6 +104,7 @@ pub struct Relay {
     tally: Arc<Tally>,
     state: watch::Receiver<State>,
     drain: oneshot::Sender<()>,
+    gray: watch::Sender<bool>,
 }
 
 /// Whether the bootstrap has the relay in its pool.
@@ -135,15 +136,23 @@ impl Relay {
         let name = options.name.clone().unwrap_or_else(|| id.short());
         let (drain, to_drain) = oneshot::channel();
         let (told, state) = watch::channel(State::Starting);
+        let (gray, mut turns_gray) = watch::channel(false);
         let build = {
             let (name, patience) = (name.clone(), options.drain_timeout);
             move || {
                 let (parts, address) = parts(&options, name, coordinator, &membership, told.clone())?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
+                    let gray = async {
+                        while turns_gray.changed().await.is_ok() {
+                            node.set_gray(*turns_gray.borrow_and_update());
+                        }
+                        std::future::pending::<()>().await;
+                    };
                     let mut state = told.subscribe();
                     tokio::select! {
                         _ = to_drain => node.with(|machine, now, actions| machine.drain(now, actions)),
+                        () = gray => {}
                         _ = state.wait_for(|state| *state == State::Draining || state.has_drained()) => {}
                     }
                     let drained = state.wait_for(State::has_drained);
@@ -160,7 +169,7 @@ impl Relay {
             }
         };
         let (address, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
-        Ok(Self { name, id, address, tally, state, drain })
+        Ok(Self { name, id, address, tally, state, drain, gray })
     }
 
     /// What listings call it.
@@ -196,6 +205,14 @@ impl Relay {
             Ok(State::Refused(refusal)) => Err(refusal.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// By this it stops to carry payload, and goes on, while it heartbeats and answers as ever: for tests and benchmarks of
+    /// what others make of that.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn gray_switch(&self) -> watch::Sender<bool> {
+        self.gray.clone()
     }
 
     /// Resolves when it has ended, as the bootstrap had it drain.
@@ -309,7 +326,9 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         Notice::Neighbour { node, change, silence } => {
             tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
         }
-        Notice::Violation { link, what } => tracing::warn!(link = link.0, %what, "a peer broke the protocol"),
+        Notice::Violation { link, peer, what } => {
+            tracing::warn!(link = link.0, ?peer, %what, "a peer broke the protocol");
+        }
         Notice::Opened { .. }
         | Notice::OpenFailed { .. }
         | Notice::Accepted { .. }

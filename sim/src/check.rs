@@ -47,6 +47,10 @@ pub(crate) struct Checks {
     /// Whether anything is checked: large runs only count.
     pub(crate) on: bool,
     pub(crate) failure: Option<Failure>,
+    /// Whether somebody lied: then relays may hold what is not true, and peers are told off.
+    pub(crate) liars: bool,
+    /// How often somebody was.
+    pub(crate) told_off: u64,
     /// How much of each direction of a flow a node may buffer.
     pub(crate) limits: Limits,
     issued: Issued,
@@ -99,8 +103,10 @@ impl Checks {
         if let Notice::Ended { flow, .. } = notice {
             self.epochs.forget(index, *flow);
         }
+        self.told_off += u64::from(matches!(notice, Notice::Violation { .. }));
         if let Notice::Violation { what, .. } = notice
             && self.on
+            && !self.liars
         {
             let checker = if matches!(what, Misdeed::Forbidden(_)) { "conduct: rights" } else { "conduct" };
             let what = format!("{:?} says that an honest peer broke the protocol: {what}", node.id);
@@ -121,10 +127,10 @@ impl Checks {
         if let Some(what) = &apps.delivery.corrupt {
             return self.fail("delivery", now, what.clone());
         }
-        let id = node.id;
+        let (id, is_relay) = (node.id, node.is_relay());
         let Some(flows) = node.role.as_mut().map(Machine::flows) else { return };
         let Some(splice) = flows.splice(&key) else { return };
-        let app = apps.of_flow(key.flow);
+        let app = apps.of_flow(key.flow).filter(|_| !self.liars || !is_relay);
         let found = lanes::check(splice, app, &self.limits).map_err(|what| ("lanes", what));
         let grown = self.epochs.check(index, key, splice.epoch()).map_err(|what| ("epochs", what));
         if let Err((checker, what)) = found.and(grown) {

@@ -1,6 +1,7 @@
 //! What may be done to a network, and to whom.
 
 use crate::network::{BOOTSTRAP, NodeIndex, Way};
+use crate::node::{Gray, Lie};
 use crate::world::World;
 use hopline::proto::flows::FlowKey;
 use hopline::proto::machine::Machine;
@@ -31,6 +32,10 @@ pub(crate) enum Fault {
     Slow(Aim, Duration),
     /// It leaves in good order, and comes back.
     Drain(Aim),
+    /// It heartbeats and answers, and carries no payload in some way; then it does again.
+    Gray(Aim, Gray),
+    /// It says what can't be true.
+    Lie(Aim, Lie),
     /// All streams of its legs end without a code.
     EndStreams(Aim),
     /// Partition, then heal: no way from these to those, and back if `both`.
@@ -92,6 +97,8 @@ impl World {
             | Fault::Freeze(aim)
             | Fault::Slow(aim, _)
             | Fault::Drain(aim)
+            | Fault::Gray(aim, _)
+            | Fault::Lie(aim, _)
             | Fault::EndStreams(aim)
             | Fault::Isolate(aim, _) => self.find_aim(*aim).into_iter().collect(),
             Fault::ZoneOutage(zone) => {
@@ -106,6 +113,8 @@ impl World {
             Fault::Freeze(_) => hit.iter().for_each(|node| self.freeze(*node)),
             Fault::Slow(_, each) => hit.iter().for_each(|node| self.slow_down(*node, *each)),
             Fault::Drain(_) => hit.iter().for_each(|node| self.leave(*node)),
+            Fault::Lie(_, lie) => hit.iter().for_each(|node| self.set_lie(*node, Some(*lie))),
+            Fault::Gray(_, gray) => hit.iter().for_each(|node| self.turn_gray(*node, Some(*gray))),
             Fault::EndStreams(_) => hit.iter().for_each(|node| self.end_streams(*node)),
             Fault::Partition { from, to, both } => {
                 self.network.close(number, Way::Cut, set(from), set(to));
@@ -151,6 +160,8 @@ impl World {
             }
             Fault::Freeze(_) => hit.0.iter().for_each(|node| self.thaw(*node)),
             Fault::Slow(..) => hit.0.iter().for_each(|node| self.slow_down(*node, Duration::ZERO)),
+            Fault::Lie(..) => hit.0.iter().for_each(|node| self.set_lie(*node, None)),
+            Fault::Gray(..) => hit.0.iter().for_each(|node| self.turn_gray(*node, None)),
             Fault::EndStreams(_) => {}
             Fault::Partition { .. } | Fault::Isolate(..) | Fault::Hold { .. } => {
                 self.network.open(number);

@@ -4,8 +4,10 @@ use crate::network::NodeIndex;
 use crate::world::Happening;
 use hopline::proto::endpoint::Endpoint;
 use hopline::proto::flows::Flows;
+use hopline::proto::frame::Control;
 use hopline::proto::machine::{Action, Event, Machine};
 use hopline::proto::relay::Relay;
+use hopline::proto::splice::Direction;
 use hopline::proto::{BootId, NodeId, Time};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -92,6 +94,56 @@ pub(crate) enum Blueprint {
     Endpoint,
 }
 
+/// What a gray relay does not do with the payload of the flows on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gray {
+    /// The directions: forward, backward.
+    pub(crate) ways: [bool; 2],
+    /// Whether it takes nothing in; else it writes nothing out.
+    pub(crate) deaf: bool,
+}
+
+/// What a lying relay says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// Acks of what was never sent.
+    Acks,
+    /// Every end twice, the second time elsewhere.
+    Ends,
+}
+
+impl Lie {
+    /// What is sent instead of an honest message.
+    pub(crate) fn told(self, honest: Control) -> Vec<Control> {
+        match (self, honest) {
+            (Self::Acks, Control::Acks(acks)) => {
+                vec![Control::Acks(acks.into_iter().map(|(leg, offset)| (leg, offset + FAR)).collect())]
+            }
+            (Self::Ends, Control::Fin { leg, offset }) => {
+                vec![Control::Fin { leg, offset }, Control::Fin { leg, offset: offset + FAR }]
+            }
+            (Self::Ends, Control::Acks(acks)) => {
+                // An end that nobody has sent yet.
+                let leg = acks.first().map_or(0, |(leg, _)| *leg);
+                vec![Control::Acks(acks), Control::Fin { leg, offset: 1 }]
+            }
+            (_, honest) => vec![honest],
+        }
+    }
+}
+
+/// Further than any flow gets.
+const FAR: u64 = 1 << 40;
+
+impl Gray {
+    /// Whether it moves bytes of this direction, in (or out).
+    pub(crate) const fn moves(self, direction: Direction, inward: bool) -> bool {
+        let [forward, backward] = self.ways;
+        let hit = if matches!(direction, Direction::Forward) { forward } else { backward };
+        !hit || inward != self.deaf
+    }
+}
+
 /// See the module's documentation.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -102,6 +154,10 @@ pub(crate) struct Node {
     /// Counts its lives: what was meant for a former one is for nobody.
     pub(crate) life: u32,
     pub(crate) frozen: bool,
+    /// What it does not do, if it is gray.
+    pub(crate) gray: Option<Gray>,
+    /// What it says that can't be true.
+    pub(crate) lie: Option<Lie>,
     /// How long it takes to deal with one thing.
     pub(crate) slow: Duration,
     pub(crate) busy_until: Time,

@@ -2,7 +2,7 @@
 
 use crate::fault::{Aim, Fault, Ordeal};
 use crate::network::Weather;
-use crate::node::Skew;
+use crate::node::{Gray, Lie, Skew};
 use crate::swarm::Plan;
 use crate::traffic::{FlowPlan, Reader, Script, Step, When};
 use crate::world::{Fidelity, Settings};
@@ -24,7 +24,7 @@ pub(crate) struct Scenario {
 }
 
 /// All of them.
-pub(crate) const SCENARIOS: [Scenario; 7] = [
+pub(crate) const SCENARIOS: [Scenario; 10] = [
     Scenario { name: "kills", about: "each hop in turn loses its relay, six times", plan: kills },
     Scenario {
         name: "kills-without-bootstrap",
@@ -35,6 +35,21 @@ pub(crate) const SCENARIOS: [Scenario; 7] = [
     Scenario { name: "drain", about: "each hop's relay leaves in good order", plan: drain },
     Scenario { name: "zone-outage", about: "one of four zones dies for five seconds", plan: zone_outage },
     Scenario { name: "flash-crowd", about: "forty relays join eight, and die", plan: flash_crowd },
+    Scenario {
+        name: "gray",
+        about: "each hop's relay in turn carries nothing more, in every way",
+        plan: gray,
+    },
+    Scenario {
+        name: "false-acks",
+        about: "each hop's relay in turn acks what was never sent",
+        plan: false_acks,
+    },
+    Scenario {
+        name: "false-ends",
+        about: "each hop's relay in turn tells of ends that are none",
+        plan: false_ends,
+    },
     Scenario { name: "one-way", about: "the middle relay hears and is not heard", plan: one_way },
 ];
 
@@ -126,6 +141,31 @@ fn drain(seed: u64) -> Plan {
     Plan { ordeals: ordeals.collect(), ..quiet(seed, 12, 1) }
 }
 
+fn gray(seed: u64) -> Plan {
+    let ways = [[true, true], [true, false], [false, true]];
+    let grays = ways.into_iter().flat_map(|ways| [true, false].map(|deaf| Gray { ways, deaf }));
+    let hops = [1, 2, 3, 1, 2, 3];
+    let turns = grays
+        .zip(hops)
+        .zip(0..)
+        .map(|((gray, n), turn)| at(turn * 3, MS * 20_000, Fault::Gray(hop(n), gray)));
+    Plan { ordeals: turns.collect(), ..quiet(seed, 16, 1) }
+}
+
+fn liars(seed: u64, lie: Lie) -> Plan {
+    let lies =
+        [1, 2, 3].into_iter().zip(0..).map(|(n, turn)| at(turn * 4, MS * 20_000, Fault::Lie(hop(n), lie)));
+    Plan { ordeals: lies.collect(), ..quiet(seed, 16, 1) }
+}
+
+fn false_acks(seed: u64) -> Plan {
+    liars(seed, Lie::Acks)
+}
+
+fn false_ends(seed: u64) -> Plan {
+    liars(seed, Lie::Ends)
+}
+
 fn zone_outage(seed: u64) -> Plan {
     Plan { ordeals: vec![at(0, MS * 5000, Fault::ZoneOutage(1))], ..quiet(seed, 16, 4) }
 }
@@ -160,6 +200,10 @@ mod tests {
                 let outcome = run(&scenario.plan(seed), &Trim::default(), false);
                 assert_eq!(outcome.failure, None, "{} {seed}", scenario.name);
                 assert!(outcome.longest < Duration::from_secs(2), "{} {seed}: {outcome:?}", scenario.name);
+                let gray = if scenario.name == "gray" { 6 } else { 0 };
+                assert_eq!(outcome.gray, gray, "{} {seed}: {outcome:?}", scenario.name);
+                let lies = scenario.name.starts_with("false");
+                assert_eq!(outcome.told_off > 0, lies, "{} {seed}: {outcome:?}", scenario.name);
             }
         }
     }

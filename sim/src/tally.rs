@@ -20,6 +20,8 @@ pub(crate) struct Tally {
     pub(crate) open_failures: u64,
     pub(crate) reroutes: u64,
     pub(crate) rebuilds: u64,
+    /// Those for want of progress.
+    pub(crate) gray: u64,
     pub(crate) backups: u64,
     /// From the last sign of life of a next hop to its successor's answer, in microseconds.
     pub(crate) gaps: Histogram<u64>,
@@ -47,6 +49,7 @@ impl Default for Tally {
             open_failures: 0,
             reroutes: 0,
             rebuilds: 0,
+            gray: 0,
             backups: 0,
             gaps: times.clone(),
             noticed: times,
@@ -127,7 +130,10 @@ impl Tally {
                     self.gaps.saturating_record(reroute.gap_us.into());
                 }
             }
-            Notice::Chain { change: ChainChange::Rebuilt, .. } => self.rebuilds += 1,
+            Notice::Chain { change: ChainChange::Rebuilt { cause }, .. } => {
+                self.rebuilds += 1;
+                self.gray += u64::from(*cause == Some(Cause::Gray));
+            }
             Notice::Chain { change: ChainChange::BackupReplaced { .. }, .. } => self.backups += 1,
             _ => {}
         }

@@ -408,7 +408,11 @@ impl World {
                 if self.checks.on {
                     self.check_acks(link, &control);
                 }
-                self.send(link, Packet::Control(control));
+                let told = match self.nodes.at(node).lie {
+                    Some(lie) => lie.told(control),
+                    None => vec![control],
+                };
+                told.into_iter().for_each(|control| self.send(link, Packet::Control(control)));
             }
             Action::OpenLeg { leg, flow, attach } => self.open_leg(leg, flow, attach),
             Action::AnswerLeg { leg, flow, answer } => {

@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 /// Join a network's pool and carry flows until told to stop.
 #[derive(Debug, clap::Args)]
@@ -56,6 +58,9 @@ pub(super) struct Args {
     /// How many bytes of all flows together it keeps for replay: by default a quarter of the machine's memory
     #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE")]
     replay_budget: Option<Size>,
+    /// For benchmarks and tests: at SIGUSR1 stop to carry payload and do everything else as ever, at SIGUSR2 go on
+    #[arg(long, hide = true)]
+    gray_on_usr1: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -93,9 +98,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         "id": relay.id().to_string(),
         "addr": relay.address().to_string(),
     }));
+    let gray = relay.gray_switch();
     tokio::select! {
         () = signals::shutdown() => {}
         () = relay.ended() => return Ok(()),
+        failed = turn_gray(gray), if args.gray_on_usr1 => failed?,
         failed = answer(&relay), if args.tally => failed?,
     }
     relay.drain().await;
@@ -111,4 +118,16 @@ async fn answer(relay: &Relay) -> Result<(), Failure> {
         out.flush()?;
     }
     std::future::pending().await
+}
+
+/// Turns the relay gray at SIGUSR1, and back at SIGUSR2.
+async fn turn_gray(switch: watch::Sender<bool>) -> std::io::Result<()> {
+    let mut gray = signal(SignalKind::user_defined1())?;
+    let mut whole = signal(SignalKind::user_defined2())?;
+    loop {
+        tokio::select! {
+            _ = gray.recv() => switch.send_replace(true),
+            _ = whole.recv() => switch.send_replace(false),
+        };
+    }
 }

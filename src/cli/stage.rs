@@ -394,7 +394,8 @@ impl<'a> Relays<'a> {
     fn spawn(&mut self) -> Result<&mut Process, Failure> {
         self.started += 1;
         let name = format!("r{}", self.started);
-        let arguments = ["relay", "--name", &name, "--listen", &self.stage.address(&name)];
+        let address = self.stage.address(&name);
+        let arguments = ["relay", "--name", &name, "--listen", &address, "--gray-on-usr1"];
         let relay = self.stage.start(&name, Some(self.ticket), &arguments)?;
         self.running.push(relay);
         self.running.last_mut().ok_or_else(|| Failure::new(Exit::Failed, "no relay"))

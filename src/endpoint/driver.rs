@@ -238,8 +238,8 @@ impl Desk {
             Notice::Enrolled => self.registered(&Ok(())),
             Notice::EnrolmentRefused { refusal } => self.registered(&Err(refusal)),
             Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not registered with the bootstrap"),
-            Notice::Violation { link, what } => {
-                tracing::warn!(link = link.0, %what, "a peer broke the protocol")
+            Notice::Violation { link, peer, what } => {
+                tracing::warn!(link = link.0, ?peer, %what, "a peer broke the protocol")
             }
             Notice::Neighbour { node, change, silence } => {
                 tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
@@ -303,7 +303,7 @@ async fn take(node: Driven, flow: FlowKey, mut from_app: mpsc::Receiver<ToNode>)
         while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
             signal.room(direction).notified().await;
         }
-        let sent = node.with(|machine, _, actions| machine.flows().send(flow, bytes, actions));
+        let sent = node.with(|machine, now, actions| machine.flows().send(flow, bytes, now, actions));
         if sent.is_err() {
             return;
         }

@@ -90,6 +90,8 @@ pub enum FlowEvent {
         flow: FlowId,
         /// Its hops now.
         hops: Vec<Hop>,
+        /// What was wrong with the chain before, where known.
+        cause: Option<&'static str>,
     },
     /// The flow is over.
     Closed {
@@ -161,7 +163,9 @@ impl FlowEvent {
                     ChainChange::BackupReplaced { hop } => {
                         Self::BackupReplaced { flow: flow.flow, hop: *hop, hops }
                     }
-                    ChainChange::Rebuilt => Self::Rebuilt { flow: flow.flow, hops },
+                    ChainChange::Rebuilt { cause } => {
+                        Self::Rebuilt { flow: flow.flow, hops, cause: cause.map(Cause::as_str) }
+                    }
                 }
             }
             Notice::Rerouted { flow, reroute, by, from, to } => {

@@ -67,6 +67,8 @@ pub(crate) struct Node<M> {
     next_link: Cell<u32>,
     armed: Cell<Option<Time>>,
     rearm: Notify,
+    /// Whether it moves no payload, for tests: everything else goes on.
+    gray: Cell<bool>,
 }
 
 /// What a node is made of.
@@ -167,6 +169,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<No
         next_link: Cell::new(1),
         armed: Cell::new(None),
         rearm: Notify::new(),
+        gray: Cell::new(false),
     });
     let local = LocalSet::new();
     local.spawn_local(node.clone().keep_time());
@@ -215,6 +218,12 @@ impl<M: Machine + 'static> Node<M> {
         if let Some(signal) = self.signals.borrow().get(&flow) {
             signal.wake_all();
         }
+    }
+
+    /// Stops to move payload between streams and lanes, or goes on: what a relay does whose failure no heartbeat shows.
+    pub(crate) fn set_gray(&self, gray: bool) {
+        self.gray.set(gray);
+        self.signals.borrow().values().for_each(|signal| signal.wake_all());
     }
 
     fn act(self: &Rc<Self>, action: Action) {

@@ -21,7 +21,7 @@
 //!
 //! A detector knows neither who the peer is, nor what the link carries, nor what follows from its judgement.
 
-mod estimate;
+pub(super) mod estimate;
 mod evidence;
 mod presets;
 mod stall;

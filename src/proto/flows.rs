@@ -12,16 +12,19 @@ mod attach;
 mod budget;
 mod dial;
 mod drain;
+mod gray;
 mod next_hop;
 mod pace;
+mod probe;
 mod records;
 mod rights;
 mod settle;
 mod traffic;
 
-use super::frame::{CloseCode, Control, Reroute};
+use super::allowance::{Allowance, Spent};
+use super::epoch::MAX_HOPS;
+use super::frame::{Cause, CloseCode, Control, MAX_ACKS, Reroute};
 use super::id::{FlowId, NodeId, Pseudonym};
-use super::lane::Violation;
 use super::links::{Arrival, LinkNews, Links, LinksConfig};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
 use super::record::{Candidate, Scope};
@@ -31,6 +34,7 @@ use super::timers::Timers;
 use budget::Budget;
 use next_hop::NextHop;
 use pace::Paces;
+use probe::Vigil;
 use rights::Rights;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -110,6 +114,12 @@ impl Default for FlowsConfig {
     }
 }
 
+/// How often one neighbour may ask for something that costs work (records, repairs, probes) on behalf of one flow: far more
+/// than anybody does whose relays all fail.
+const QUESTIONS: Allowance = Allowance { burst: 8192, per_second: 512 };
+/// How often one flow may be attached anew at one node. An honest dialer's pauses double.
+const ATTACHES: Allowance = Allowance { burst: 128, per_second: 8 };
+
 /// What the owner of [`Flows`] has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
@@ -156,6 +166,8 @@ struct Flow {
     repair: Option<dial::Repair>,
     /// When the next hop was dialled last: nothing of the flow waited for it before.
     dialled_at: Time,
+    /// How often it was dialled over former chains.
+    former_dials: u32,
     /// Whether a link to any candidate is awaited.
     waits: bool,
     /// When next has to have answered, a link be up, or a candidate be dialled again.
@@ -198,6 +210,13 @@ struct Flow {
     reroutes: BTreeMap<u8, Reroute>,
     /// Relays that failed this origin's flow, and when, the latest last: no plan shall name them again soon.
     failed: VecDeque<(Time, NodeId)>,
+    /// At an end of the flow: whether its bytes arrive.
+    vigil: Option<Vigil>,
+    /// Relays that an origin avoids, as their chains swallowed bytes.
+    distrust: gray::Distrust,
+    /// What neighbours may yet ask for, and how often attach.
+    questions: Spent,
+    attaches: Spent,
 }
 
 /// See the module's documentation.
@@ -300,6 +319,9 @@ impl Flows {
                 if let Some(old) = self.links.up(arrival, now, actions) {
                     self.link_down(old, now, actions);
                 }
+                if self.links.peer(link).is_none() {
+                    return;
+                }
                 self.news.push(News::PeerUp(peer));
                 if self.draining {
                     actions.push(Action::Control { link, control: Control::Draining });
@@ -311,6 +333,7 @@ impl Flows {
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::LinkRefused { link } => self.links.refused(link, now, actions),
             Event::LinkLossy { link, counted } => self.links.lossy(link, counted, now, actions),
+            Event::LinkGarbled { link } => self.disconnect(link, Misdeed::Garbled, now, actions),
             Event::ConnectFailed { peer } => {
                 let first = self.links.connect_failed(peer, now);
                 self.news.push(News::PeerUnreachable { node: peer, first });
@@ -343,6 +366,9 @@ impl Flows {
         match control {
             Control::Acks(acks) => self.acks(link, &acks, now, actions),
             Control::Fin { leg, offset } => self.fin(LegId::new(link, leg), offset, now, actions),
+            Control::Close { winner: Some(winner), .. } if winner.hop() > MAX_HOPS + 1 => {
+                self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+            }
             Control::Close { leg, code, winner } => {
                 self.leg_over(LegId::new(link, leg), code, winner.as_ref(), now, actions);
             }
@@ -356,6 +382,10 @@ impl Flows {
             Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
             Control::Draining => self.links.draining(link),
             Control::Reattached { leg } => self.reattached(LegId::new(link, leg), actions),
+            Control::Probe { leg, number } => self.probe(LegId::new(link, leg), number, now, actions),
+            Control::Progress { leg, progress } => {
+                self.progress(LegId::new(link, leg), progress, now, actions);
+            }
         }
     }
 
@@ -375,6 +405,9 @@ impl Flows {
     }
 
     fn acks(&mut self, link: LinkId, acks: &[(u32, u64)], now: Time, actions: &mut Vec<Action>) {
+        if acks.len() > MAX_ACKS {
+            return self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+        }
         let mut touched = Vec::with_capacity(acks.len());
         for (number, offset) in acks {
             let leg = LegId::new(link, *number);
@@ -395,20 +428,35 @@ impl Flows {
         }
     }
 
-    /// What came over a leg can't be true: the leg is lost, and whoever is behind it told why.
-    fn misbehaved(&mut self, leg: LegId, violation: Violation, now: Time, actions: &mut Vec<Action>) {
-        self.violation(leg.link(), Misdeed::Flow(violation), actions);
+    /// What came over a leg can't be true, or is too much: the leg is lost, and whoever is behind it told why. An origin can't
+    /// tell who on its chain lies, and leaves all of it.
+    fn misbehaved(&mut self, leg: LegId, what: impl Into<Misdeed>, now: Time, actions: &mut Vec<Action>) {
+        self.violation(leg.link(), what.into(), actions);
+        if let Some(key) = self.legs.get(&leg).copied() {
+            self.distrust(key, Cause::Closed, None, now);
+        }
         actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
         self.leg_over(leg, CloseCode::Malformed, None, now, actions);
     }
 
     fn violation(&self, link: LinkId, what: Misdeed, actions: &mut Vec<Action>) {
-        actions.push(Action::Notify(Notice::Violation { link, what }));
+        actions.push(Action::Notify(Notice::Violation { link, peer: self.links.peer(link), what }));
     }
 
-    /// The whole link is worth nothing: its peer does not speak the protocol.
-    fn disconnect(&self, link: LinkId, what: Misdeed, actions: &mut Vec<Action>) {
+    /// Whether whoever is behind `leg` may ask for something more for its flow. If not, the leg is lost.
+    fn may_ask(&mut self, leg: LegId, now: Time, actions: &mut Vec<Action>) -> bool {
+        let Some((_, flow)) = self.by_leg(leg) else { return false };
+        let may = flow.questions.spend(QUESTIONS, now);
+        if !may {
+            self.misbehaved(leg, Misdeed::TooManyQuestions, now, actions);
+        }
+        may
+    }
+
+    /// The whole link is worth nothing: its peer does not speak the protocol, and is turned away for a while.
+    fn disconnect(&mut self, link: LinkId, what: Misdeed, now: Time, actions: &mut Vec<Action>) {
         self.violation(link, what, actions);
+        self.links.ban(link, now);
         actions.push(Action::Disconnect { link, reason: DisconnectReason::Malformed });
     }
 
@@ -520,13 +568,20 @@ impl Flows {
 
 impl Flow {
     fn new(splice: Splice, rights: Rights, now: Time) -> Self {
+        let is_end = splice.position() != Position::Relay;
+        let decides = splice.position() == Position::Origin;
         Self {
+            vigil: is_end.then(|| Vigil::new(decides)),
+            distrust: gray::Distrust::default(),
+            questions: Spent::default(),
+            attaches: Spent::default(),
             splice,
             charged: 0,
             rights,
             next_hop: NextHop::default(),
             repair: None,
             dialled_at: now,
+            former_dials: 0,
             waits: false,
             dial_due: None,
             stuck_since: None,

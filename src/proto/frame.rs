@@ -277,6 +277,48 @@ pub struct BackupWish {
     pub unusable: u8,
 }
 
+/// What a target says of a flow: the answer to a probe, or said unasked because its own bytes are not acked. Offsets
+/// count the FIN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The probe that this answers; 0 if nobody asked.
+    pub probe: u32,
+    /// Up to where the forward direction has come to the target.
+    pub received: u64,
+    /// Up to where its application has sent the backward direction.
+    pub sent: u64,
+    /// Whether its application has yet to take some of what has come.
+    pub reader_blocked: bool,
+    /// What each relay on the way added, the target's neighbour first.
+    pub relays: Vec<Waypoint>,
+}
+
+impl Progress {
+    /// Whether its list is within bounds.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        self.relays.len() <= MAX_HOPS
+    }
+}
+
+/// How far a flow has come at a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waypoint {
+    /// The forward direction.
+    pub forward: Passage,
+    /// The backward one.
+    pub backward: Passage,
+}
+
+/// How far one direction has come at a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passage {
+    /// Everything before this has come.
+    pub received: u64,
+    /// Everything before this was passed on, as far as this relay can tell.
+    pub written: u64,
+}
+
 /// Why a node gave up on a neighbour for a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cause {
@@ -294,6 +336,8 @@ pub enum Cause {
     Unreachable,
     /// Nothing was wrong with it: the hop before is served by another relay, which chose for itself.
     Followed,
+    /// It lives, and yet the flow's bytes do not arrive.
+    Gray,
 }
 
 impl Cause {
@@ -304,7 +348,7 @@ impl Cause {
             Self::Silence => Evidence::Silence,
             Self::LinkLost => Evidence::Transport,
             Self::Closed | Self::NoPath | Self::Drain => Evidence::Word,
-            Self::Unreachable => Evidence::NoAnswer,
+            Self::Unreachable | Self::Gray => Evidence::NoAnswer,
             Self::Followed => Evidence::None,
         }
     }
@@ -320,6 +364,7 @@ impl Cause {
             Self::Drain => "drain",
             Self::Unreachable => "unreachable",
             Self::Followed => "followed the hop before",
+            Self::Gray => "gray",
         }
     }
 }
@@ -382,6 +427,20 @@ pub enum Control {
     Reattached {
         /// The leg.
         leg: u32,
+    },
+    /// From the origin on its way down to the target: how far has the flow come?
+    Probe {
+        /// The leg.
+        leg: u32,
+        /// The probe's number, to be repeated in the answer.
+        number: u32,
+    },
+    /// From the target on its way up: that far.
+    Progress {
+        /// The leg.
+        leg: u32,
+        /// How far.
+        progress: Progress,
     },
 }
 

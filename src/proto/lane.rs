@@ -19,6 +19,9 @@ use std::collections::VecDeque;
 /// No direction is longer than this: what a QUIC stream can carry (RFC 9000, section 4.5).
 pub const MAX_OFFSET: u64 = (1 << 62) - 1;
 
+/// More bytes than any sender holds for want of an ack: a leg that repeats so many brings nothing new.
+pub const MAX_REPLAY_BYTES: u64 = 64 << 20;
+
 /// Chunks shorter than this are copied (a slice would pin its whole receive batch) and merged with a short neighbour.
 const SMALL_BYTES: usize = 1024;
 
@@ -48,6 +51,12 @@ pub enum Violation {
         /// What the source has sent.
         sent: u64,
     },
+    /// More bytes that were received before than anybody holds.
+    #[error("{bytes} bytes in a row that were received before")]
+    EndlessReplay {
+        /// How many.
+        bytes: u64,
+    },
     /// Bytes, an end or an ack on a leg that is not attached.
     #[error("a message on a leg that is not attached")]
     NotAttached,
@@ -64,6 +73,8 @@ pub struct Lane {
     incoming: Option<u64>,
     /// Where the in-leg is that is being left, and still brings bytes.
     fading: Option<u64>,
+    /// Bytes in a row that the in-leg brought although they were received before.
+    replayed: u64,
     outgoing: Option<Cursor>,
     /// How far the out-legs before this one got.
     reached: u64,
@@ -146,7 +157,7 @@ impl Lane {
     /// If it lies beyond: whoever accepts a leg checks that first.
     pub fn attach_in(&mut self, start: u64) {
         assert!(start <= self.received, "an in-leg must not leave a gap");
-        self.incoming = Some(start);
+        (self.incoming, self.replayed) = (Some(start), 0);
     }
 
     /// The in-leg is gone.
@@ -167,7 +178,7 @@ impl Lane {
     /// The next bytes of the in-leg; those that were received before are dropped.
     ///
     /// # Errors
-    /// [`Violation`] if they lie beyond the direction's end or there is no in-leg.
+    /// [`Violation`] if they lie beyond the direction's end, too many came before, or there is no in-leg.
     pub fn push(&mut self, bytes: Bytes) -> Result<(), Violation> {
         let start = self.incoming.ok_or(Violation::NotAttached)?;
         self.incoming = Some(self.take_in(start, bytes)?);
@@ -194,8 +205,13 @@ impl Lane {
             let known = usize::try_from(self.received - start).unwrap_or(usize::MAX);
             let known = if planted::broken(Law::Dedup) { 0 } else { known };
             self.hold(bytes.slice(known..));
-            self.received = end;
+            (self.received, self.replayed) = (end, 0);
             self.count_fin();
+        } else {
+            self.replayed += bytes.len() as u64;
+        }
+        if self.replayed > MAX_REPLAY_BYTES {
+            return Err(Violation::EndlessReplay { bytes: self.replayed });
         }
         Ok(end)
     }
@@ -218,7 +234,9 @@ impl Lane {
     pub fn may_end_at(&self, offset: u64) -> bool {
         match self.fin {
             Some(fin) => fin == offset,
-            None => offset <= MAX_OFFSET && self.received <= offset + 1,
+            // One more was received only if an ack from further on counted the end.
+            None if self.received == offset.saturating_add(1) => offset <= MAX_OFFSET && self.acked > offset,
+            None => offset <= MAX_OFFSET && self.received <= offset,
         }
     }
 
@@ -439,6 +457,14 @@ mod tests {
         lane.ack(6);
         assert!(lane.is_acked() && lane.held() == 0);
         assert_eq!((lane.attach_out(), lane.take_fin()), (6, Some(5)));
+    }
+
+    #[test]
+    fn an_end_before_the_last_byte_is_refused_unless_an_ack_counted_it() {
+        let mut lane = fed(b"abc");
+        assert_eq!(lane.set_fin(2), Err(Violation::ContradictoryFin { offset: 2 }));
+        lane.ack(4);
+        assert_eq!((lane.received(), lane.may_end_at(3), lane.may_end_at(2)), (4, true, false));
     }
 
     #[test]

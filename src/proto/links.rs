@@ -8,6 +8,7 @@
 //!
 //! Links do not know flows.
 
+use super::allowance::{Allowance, Spent};
 use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
 use super::frame::{Heartbeat, Reason};
 use super::id::{BootId, NodeId};
@@ -98,6 +99,26 @@ struct Link {
     retired: bool,
     suspect: bool,
     draining: bool,
+    /// Attaches of no use, and wishes for preparation, that the peer may yet send.
+    errors: Spent,
+    preparations: Spent,
+}
+
+/// Attaches that are refused: a node that fails leaves its neighbours with stale ones for all their flows.
+const ERRORS: Allowance = Allowance { burst: 4096, per_second: 256 };
+/// Preparations: one for each flow and backup in twenty seconds.
+const PREPARATIONS: Allowance = Allowance { burst: 20_000, per_second: 1000 };
+/// How long a peer that broke the protocol is turned away at first; doubled each time, so often at most.
+const FIRST_BAN: Duration = Duration::from_secs(1);
+const MAX_BAN_DOUBLINGS: u32 = 6;
+/// After so long in peace it is forgotten.
+const BAN_MEMORY: Duration = Duration::from_secs(600);
+
+/// A peer that broke the protocol.
+#[derive(Clone, Copy, Debug)]
+struct Ban {
+    count: u32,
+    until: Time,
 }
 
 #[derive(Debug)]
@@ -122,6 +143,8 @@ pub struct Links {
     wishes: HashMap<NodeId, Wish>,
     judged: Timers<LinkId>,
     wished: Timers<NodeId>,
+    /// At most as many as links; if there are more, the newest are not turned away.
+    bans: HashMap<NodeId, Ban>,
     news: Vec<LinkNews>,
 }
 
@@ -138,6 +161,7 @@ impl Links {
             wishes: HashMap::new(),
             judged: Timers::default(),
             wished: Timers::default(),
+            bans: HashMap::new(),
             news: Vec::new(),
         }
     }
@@ -201,6 +225,14 @@ impl Links {
     /// A connection is up. Returns the link to the peer's former life, which is to be counted as down.
     pub fn up(&mut self, arrival: Arrival, now: Time, actions: &mut Vec<Action>) -> Option<LinkId> {
         let Arrival { link: id, peer, boot, dialed, rtt } = arrival;
+        if let Some(until) = self.banned_until(peer, now) {
+            if let Some(wish) = self.wishes.get_mut(&peer) {
+                (wish.connecting, wish.failures) = (false, wish.failures.max(1));
+                self.wished.set(peer, Some(until));
+            }
+            actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Malformed });
+            return None;
+        }
         if let Some(wish) = self.wishes.get_mut(&peer) {
             (wish.connecting, wish.failures) = (false, 0);
             self.wished.set(peer, Some(wish.until));
@@ -212,7 +244,20 @@ impl Links {
         let detector = Detector::new(self.config.detector, rtt, now);
         let next_leg = u32::from(!dialed);
         let (retired, suspect, draining) = (false, false, false);
-        let link = Link { peer, boot, dialed, detector, legs: 0, next_leg, retired, suspect, draining };
+        let (errors, preparations) = (Spent::default(), Spent::default());
+        let link = Link {
+            peer,
+            boot,
+            dialed,
+            detector,
+            legs: 0,
+            next_leg,
+            retired,
+            suspect,
+            draining,
+            errors,
+            preparations,
+        };
         self.links.insert(id, link);
         let superseded = self.choose_active(id, peer, actions);
         self.judge(id, now, actions);
@@ -248,9 +293,10 @@ impl Links {
         self.judged.set(id, None);
         if self.active.get(&link.peer) == Some(&id) {
             self.active.remove(&link.peer);
+            let again = self.banned_until(link.peer, now).unwrap_or(now);
             if let Some(wish) = self.wishes.get_mut(&link.peer) {
                 wish.failures = wish.failures.max(link.suspect.into());
-                self.wished.set(link.peer, Some(now));
+                self.wished.set(link.peer, Some(again));
             }
         }
         Some(link.peer)
@@ -269,6 +315,39 @@ impl Links {
     #[must_use]
     pub fn may_name(&self, leg: LegId) -> bool {
         self.links.get(&leg.link()).is_some_and(|link| leg.number() % 2 == u32::from(link.dialed))
+    }
+
+    // ---- conduct ----
+
+    /// The peer at the end of `link` broke the protocol: it is turned away for a while, the longer the more often.
+    pub fn ban(&mut self, id: LinkId, now: Time) {
+        let Some(peer) = self.peer(id) else { return };
+        if self.bans.len() >= self.config.max_links {
+            self.bans.retain(|_, ban| now.since(ban.until) < BAN_MEMORY);
+        }
+        let count =
+            self.bans.get(&peer).filter(|ban| now.since(ban.until) < BAN_MEMORY).map_or(0, |ban| ban.count);
+        let until = now + FIRST_BAN * (1 << count.min(MAX_BAN_DOUBLINGS));
+        if self.bans.len() < self.config.max_links || self.bans.contains_key(&peer) {
+            self.bans.insert(peer, Ban { count: count.saturating_add(1), until });
+        }
+        if let Some(wish) = self.wishes.get_mut(&peer) {
+            wish.failures = wish.failures.max(1);
+        }
+    }
+
+    fn banned_until(&self, peer: NodeId, now: Time) -> Option<Time> {
+        self.bans.get(&peer).map(|ban| ban.until).filter(|until| *until > now)
+    }
+
+    /// Whether the peer at the end of `link` may have sent another attach that is of no use.
+    pub fn may_err(&mut self, id: LinkId, now: Time) -> bool {
+        self.links.get_mut(&id).is_none_or(|link| link.errors.spend(ERRORS, now))
+    }
+
+    /// Whether it may have this node prepare for another flow.
+    pub fn may_prepare(&mut self, id: LinkId, now: Time) -> bool {
+        self.links.get_mut(&id).is_none_or(|link| link.preparations.spend(PREPARATIONS, now))
     }
 
     /// `link` carries one leg more.

@@ -6,7 +6,7 @@
 
 use super::detector::Transfer;
 use super::flows::{FlowKey, Flows};
-use super::frame::{Attach, AttachOk, CloseCode, Control, Heartbeat, Reroute};
+use super::frame::{Attach, AttachOk, Cause, CloseCode, Control, Heartbeat, Reroute};
 use super::id::{BootId, FlowId, NodeId};
 use super::lane::Violation;
 use super::record::Candidate;
@@ -65,6 +65,11 @@ pub enum Event {
         link: LinkId,
         /// What its transport has counted.
         counted: Transfer,
+    },
+    /// The peer sent what can't be decoded.
+    LinkGarbled {
+        /// The connection.
+        link: LinkId,
     },
     /// [`Action::Connect`] came to nothing.
     ConnectFailed {
@@ -298,6 +303,8 @@ pub enum Notice {
     Violation {
         /// Over which connection.
         link: LinkId,
+        /// Who, unless the connection is gone already.
+        peer: Option<NodeId>,
         /// What.
         what: Misdeed,
     },
@@ -331,7 +338,10 @@ pub enum ChainChange {
         hop: u8,
     },
     /// The flow goes over another chain.
-    Rebuilt,
+    Rebuilt {
+        /// What was wrong with the one before, where known.
+        cause: Option<Cause>,
+    },
 }
 
 /// What a node believes of a neighbour now.
@@ -363,6 +373,15 @@ pub enum Misdeed {
     /// An attach or an answer that contradicts what the target knows.
     #[error("an attach that can't be true")]
     Impossible,
+    /// What can't be decoded.
+    #[error("a frame that can't be read")]
+    Garbled,
+    /// Attaches without any use, or of one flow, more often than anybody honest sends them.
+    #[error("a storm of attaches")]
+    TooManyAttaches,
+    /// Messages that cost work, more often than anybody honest sends them.
+    #[error("a storm of control messages")]
+    TooManyQuestions,
 }
 
 /// What an attach lacked.

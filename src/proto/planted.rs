@@ -65,6 +65,8 @@ pub enum Law {
     ExcludeHeeded,
     /// A heartbeat renews a lease.
     RenewedLease,
+    /// A reader that is slow is not a relay that swallows.
+    ReaderHeeded,
 }
 
 impl Law {
@@ -79,7 +81,7 @@ impl Law {
     ];
 
     /// All of them: the simulator's swarm catches each.
-    pub const PLANTED: [Self; 30] = [
+    pub const PLANTED: [Self; 31] = [
         Self::TrimAfterWrite,
         Self::ExplicitFin,
         Self::AckAfterAttachOk,
@@ -110,6 +112,7 @@ impl Law {
         Self::DistinctPrimary,
         Self::ExcludeHeeded,
         Self::RenewedLease,
+        Self::ReaderHeeded,
     ];
 }
 

@@ -465,6 +465,10 @@ impl Splice {
             CloseCode::Moved | CloseCode::Done if self.position == Position::Relay => {
                 Ending::Free(self.free(CloseCode::Lost, CloseCode::Lost))
             }
+            // Law 5: prev can't believe what came from here, so nobody from here on should.
+            CloseCode::Malformed if self.position == Position::Relay => {
+                Ending::Free(self.free(CloseCode::Lost, CloseCode::Malformed))
+            }
             CloseCode::Lost
             | CloseCode::Moved
             | CloseCode::Done
@@ -486,6 +490,10 @@ impl Splice {
             }
             CloseCode::Stale | CloseCode::Replaced => {
                 winner.and_then(|won| self.yield_to(won)).unwrap_or(Ending::Dial)
+            }
+            // Law 5: next can't believe what this relay holds.
+            CloseCode::Malformed if self.position == Position::Relay => {
+                Ending::Free(self.free(CloseCode::Lost, CloseCode::Lost))
             }
             CloseCode::Lost
             | CloseCode::Moved

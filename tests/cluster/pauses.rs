@@ -7,7 +7,7 @@ use serde_json::Value;
 fn nothing_is_lost_whatever_happens_to_a_relay() {
     let home = tempfile::tempdir().unwrap();
     let plot = home.path().join("cdf.svg");
-    for cause in ["kill", "freeze", "drain"] {
+    for cause in ["kill", "freeze", "drain", "gray"] {
         let args =
             format!("bench failover --cause {cause} --runs 4 --relays 6 --hops 2 --seed 3 --json --plot");
         let mut args: Vec<&str> = args.split_whitespace().collect();
@@ -53,7 +53,7 @@ fn what_makes_no_sense_is_refused() {
         (["--at-once", "5"], "at least 9"),
         (["--hop", "4"], "--hop 4 is beyond --hops 3"),
         (["--hop", "first"], "write a hop's number, or any"),
-        (["--cause", "bribe"], "possible values: kill, freeze, drain"),
+        (["--cause", "bribe"], "possible values: kill, freeze, drain, gray"),
     ] {
         let ended = run(home.path(), "", &[&["bench", "failover"], &arguments[..]].concat(), b"");
         assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);

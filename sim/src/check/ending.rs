@@ -48,6 +48,14 @@ impl World {
         }
     }
 
+    /// Where nothing was ever wrong no chain may be left for want of progress: slow readers and slow links are no faults.
+    pub(crate) fn check_blame(&mut self, faults: usize) {
+        if faults == 0 && self.tally.gray > 0 {
+            let (gray, now) = (self.tally.gray, self.now);
+            self.checks.fail("blame", now, format!("{gray} chains without any fault were left as gray"));
+        }
+    }
+
     /// Whether anybody still holds anything of a flow, long after the last was over.
     pub(crate) fn check_leaks(&mut self) {
         for index in 0..self.nodes.len() {

@@ -7,6 +7,7 @@ use super::plan::{Scene, WARM_UP, as_usize};
 use crate::dice::Dice;
 use crate::fault::{Aim, Fault, Ordeal};
 use crate::network::{BOOTSTRAP, NodeIndex};
+use crate::node::Gray;
 use crate::traffic::FlowPlan;
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ fn fault(dice: &mut Dice, kind: u64, scene: &Scene, flows: &[FlowPlan]) -> Fault
         0..28 => Fault::Crash(aim),
         28..42 => Fault::Freeze(any(dice, aim, scene)),
         42..50 => Fault::Slow(any(dice, aim, scene), dice.log_millis(1, 40)),
-        50..58 => Fault::Drain(aim),
+        50..54 => Fault::Drain(aim),
+        54..58 => Fault::Gray(aim, gray(dice)),
         58..64 => Fault::EndStreams(aim),
         64..74 => Fault::Isolate(any(dice, aim, scene), u8::try_from(dice.below(3)).unwrap_or(2)),
         74..82 => {
@@ -60,6 +62,15 @@ fn fault(dice: &mut Dice, kind: u64, scene: &Scene, flows: &[FlowPlan]) -> Fault
         92..95 if scene.crowd > 0 => Fault::FlashCrowd((scene.relays..scene.relays + scene.crowd).collect()),
         _ => Fault::Bootstrap { with_store: dice.percent(50) },
     }
+}
+
+fn gray(dice: &mut Dice) -> Gray {
+    let ways = match dice.below(3) {
+        0 => [true, false],
+        1 => [false, true],
+        _ => [true, true],
+    };
+    Gray { ways, deaf: dice.percent(50) }
 }
 
 fn aim(dice: &mut Dice, scene: &Scene, flows: &[FlowPlan]) -> Aim {

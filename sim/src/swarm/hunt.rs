@@ -61,6 +61,8 @@ pub(crate) fn guarded(plan: &Plan, trim: &Trim) -> Outcome {
             faults: 0,
             reroutes: 0,
             rebuilds: 0,
+            gray: 0,
+            told_off: 0,
             bytes: 0,
             longest: Duration::ZERO,
             settled: Duration::ZERO,
@@ -104,6 +106,15 @@ mod tests {
         let found = hunt(task, || (), |_, _| ());
         assert!(found.failures.is_empty(), "{:?}", found.failures);
         assert!(found.faults > 1000 && found.reroutes > 1000, "{found:?}");
+    }
+
+    #[test]
+    fn nothing_is_blamed_where_nothing_is_wrong() {
+        for seed in 1..60 {
+            let plan = Plan::draw(seed);
+            let trim = Trim { ordeals: (0..plan.ordeals.len()).collect(), ..Trim::default() };
+            assert_eq!(guarded(&plan, &trim).failure, None, "seed {seed}");
+        }
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub(crate) struct Outcome {
     pub(crate) faults: usize,
     pub(crate) reroutes: u64,
     pub(crate) rebuilds: u64,
+    /// Those for want of progress.
+    pub(crate) gray: u64,
+    /// How often somebody was told off for what can't be true.
+    pub(crate) told_off: u64,
     pub(crate) bytes: u64,
     /// From sending to taking, at most.
     pub(crate) longest: Duration,
@@ -53,6 +57,7 @@ pub(crate) fn run(plan: &Plan, trim: &Trim, told: bool) -> Outcome {
     let faults = trouble(&mut world, plan, trim);
     let healed = heal(&mut world, plan);
     let settled = complete(&mut world, healed);
+    world.check_blame(faults);
     aftermath(&mut world, healed);
     Outcome {
         failure: world.checks.failure.clone(),
@@ -62,6 +67,8 @@ pub(crate) fn run(plan: &Plan, trim: &Trim, told: bool) -> Outcome {
         faults,
         reroutes: world.tally.reroutes,
         rebuilds: world.tally.rebuilds,
+        gray: world.tally.gray,
+        told_off: world.checks.told_off,
         bytes: world.apps.delivery.bytes,
         longest: Duration::from_micros(world.apps.delivery.latency.max()),
         settled,
@@ -163,6 +170,8 @@ fn heal(world: &mut World, plan: &Plan) -> Time {
     for index in 0..world.nodes.len() {
         world.slow_down(index, Duration::ZERO);
         world.thaw(index);
+        world.turn_gray(index, None);
+        world.set_lie(index, None);
     }
     let needed = plan.core.map_or(plan.relays, |spare| plan.longest_chain() + spare).min(plan.started);
     for index in 0..plan.started {

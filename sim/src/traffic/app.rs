@@ -270,7 +270,7 @@ impl App {
             }
             let count = (step.bytes - half.step_sent).min(PIECE_BYTES);
             let bytes = pattern(salt, half.sent, usize::try_from(count).unwrap_or(0));
-            flows.send(key, bytes, actions).ok()?;
+            flows.send(key, bytes, local, actions).ok()?;
             half.sent += count;
             half.step_sent += count;
             if half.marks.len() < MAX_MARKS {

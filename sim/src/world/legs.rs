@@ -152,7 +152,7 @@ impl World {
             let role = self.nodes.at_mut(index).role.as_mut();
             let may_receive = role.is_some_and(|role| role.flows().may_receive(leg));
             self.pass_on_room(index);
-            if !may_receive {
+            if !may_receive || !self.moves(index, flow, leg, true) {
                 return;
             }
             let Some(this) = self.conn_mut(conn).and_then(|this| this.leg_mut(leg.number())) else { return };
@@ -179,7 +179,8 @@ impl World {
             let Some(end) = self.conn_mut(conn).and_then(|this| this.leg_end(leg.number(), side)) else {
                 return;
             };
-            if count == 0 || !end.open {
+            let (is_open, flow) = (end.open, end.flow);
+            if count == 0 || !is_open || flow.is_some_and(|flow| !self.moves(index, flow, leg, false)) {
                 return;
             }
             for chunk in chunks.iter_mut().take(count).map(std::mem::take) {
@@ -234,6 +235,25 @@ impl World {
     }
 
     // ---- faults ----
+
+    /// Whether a node, which may be gray, moves bytes into or out of its lanes over this leg.
+    fn moves(&mut self, index: NodeIndex, flow: FlowKey, leg: LegId, inward: bool) -> bool {
+        let node = self.nodes.at_mut(index);
+        let (Some(gray), Some(role)) = (node.gray, node.role.as_mut()) else { return true };
+        let Some(splice) = role.flows().splice(&flow) else { return true };
+        let direction = if inward { splice.fed_by(leg) } else { splice.feeding(leg) };
+        direction.is_none_or(|direction| gray.moves(direction, inward))
+    }
+
+    /// Whatever waits on a node's legs may move.
+    pub(super) fn wake_legs(&mut self, index: NodeIndex) {
+        for conn in self.nodes.at(index).conns.clone() {
+            let Some(this) = self.conn_mut(conn) else { continue };
+            let side = this.side_of(index);
+            let flows: Vec<FlowKey> = this.legs.iter_mut().filter_map(|leg| leg.end_mut(side).flow).collect();
+            self.woken.extend(flows.into_iter().map(|flow| (index, flow)));
+        }
+    }
 
     /// Every stream of a node's legs ends without a code, as when its tasks are dropped.
     pub(crate) fn end_streams(&mut self, index: NodeIndex) {

@@ -3,7 +3,7 @@
 use super::{Happening, START, World};
 use crate::conn::{Packet, Stage};
 use crate::network::NodeIndex;
-use crate::node::{Blueprint, Node, Role, Skew};
+use crate::node::{Blueprint, Gray, Lie, Node, Role, Skew};
 use hopline::proto::clerk::ClerkConfig;
 use hopline::proto::endpoint::Endpoint;
 use hopline::proto::machine::Machine;
@@ -25,6 +25,8 @@ impl World {
             boot: BootId::from_bytes([0; 16]),
             life: 0,
             frozen: false,
+            gray: None,
+            lie: None,
             slow: Duration::ZERO,
             busy_until: Time::ZERO,
             inbox: VecDeque::new(),
@@ -50,6 +52,7 @@ impl World {
         let node = self.nodes.at_mut(index);
         (node.role, node.boot, node.since) = (Some(role), boot, self.now);
         (node.frozen, node.slow, node.busy_until, node.armed) = (false, Duration::ZERO, Time::ZERO, None);
+        (node.gray, node.lie) = (None, None);
         self.trace.say(self.now, node.id, |_| "STARTED".to_owned());
         self.with(index, |role, now, actions| {
             if let Role::Relay(relay) = role {
@@ -128,6 +131,29 @@ impl World {
         if node.is_alive() {
             node.slow = each;
             self.trace.say(now, node.id, |_| format!("each step takes {each:?}"));
+        }
+    }
+
+    /// A node begins to lie, or tells the truth again. From then on nobody is blamed for what he makes of it.
+    pub(crate) fn set_lie(&mut self, index: NodeIndex, lie: Option<Lie>) {
+        let (now, node) = (self.now, self.nodes.at_mut(index));
+        if node.lie != lie {
+            node.lie = lie;
+            self.checks.liars = true;
+            self.trace.say(now, node.id, |_| format!("lies: {lie:?}"));
+        }
+    }
+
+    /// A node no longer moves payload in some way, or does again.
+    pub(crate) fn turn_gray(&mut self, index: NodeIndex, gray: Option<Gray>) {
+        let (now, node) = (self.now, self.nodes.at_mut(index));
+        if !node.is_alive() || node.gray == gray {
+            return;
+        }
+        node.gray = gray;
+        self.trace.say(now, node.id, |_| format!("is gray: {gray:?}"));
+        if gray.is_none() {
+            self.wake_legs(index);
         }
     }
 

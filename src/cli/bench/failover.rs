@@ -56,6 +56,8 @@ pub(super) enum Cause {
     Drain,
     /// Its link to the hop before it is cut, both ways, until the flow has gone on; needs root
     Cut,
+    /// It carries nothing more, and heartbeats as ever; killed when the flow has gone on
+    Gray,
 }
 
 impl Cause {
@@ -66,6 +68,7 @@ impl Cause {
             Self::Freeze => relay.signal(Signal::STOP),
             Self::Drain => relay.terminate(),
             Self::Cut => Ok(()),
+            Self::Gray => relay.signal(Signal::USR1),
         }
     }
 }
@@ -285,6 +288,9 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     outcome
 }
 
+/// What prev did about a failure, or why the origin left the chain.
+type Repaired = (Option<Repair>, Option<&'static str>);
+
 struct Bench<'a> {
     args: &'a Args,
     stage: &'a Stage,
@@ -348,14 +354,14 @@ impl Bench<'_> {
         }
         tracing::debug!(name, hop, "it strikes");
         self.args.cause.strike(&mut relay)?;
-        let repair = self.repaired(&name, hop).await?;
+        let (repair, rebuilt_for) = self.repaired(&name, hop).await?;
         let sent = [self.forward.sent(), self.backward.sent()];
         let arrived =
             async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
         timeout(PATIENCE, arrived).await.map_err(|_| lost("no data came any more"))?;
         let gap = self.longest();
         self.restore(relay, &prev).await?;
-        Ok(Run { hop, gap, repair, calm })
+        Ok(Run { hop, gap, repair, rebuilt_for, calm })
     }
 
     /// The longest pause since this was called last, in the directions that count.
@@ -371,6 +377,7 @@ impl Bench<'_> {
     async fn restore(&mut self, mut relay: Process, prev: &str) -> Result<(), Failure> {
         match self.args.cause {
             Cause::Kill => {}
+            Cause::Gray => relay.kill()?,
             Cause::Freeze => {
                 relay.signal(Signal::CONT)?;
                 self.relays.put_back(relay);
@@ -388,9 +395,9 @@ impl Bench<'_> {
     }
 
     /// Waits until the flow no longer goes over `relay`; what its prev said of that.
-    async fn repaired(&mut self, relay: &str, at: u8) -> Result<Option<Repair>, Failure> {
+    async fn repaired(&mut self, relay: &str, at: u8) -> Result<Repaired, Failure> {
         let deadline = Instant::now() + PATIENCE;
-        let mut repair = None;
+        let (mut repair, mut rebuilt_for) = (None, None);
         while self.chain.carries(relay) {
             match self.event(deadline).await? {
                 Some(FlowEvent::Rerouted { hop, evidence, gap_ms, detected_ms, replayed_bytes, .. })
@@ -403,11 +410,12 @@ impl Bench<'_> {
                     let (evidence, gap, detected) = ("drain", span(gap_ms), Duration::ZERO);
                     repair = Some(Repair { evidence, gap, detected, replayed_bytes });
                 }
+                Some(FlowEvent::Rebuilt { cause, .. }) => rebuilt_for = cause,
                 Some(_) => {}
                 None => return Err(lost("nobody took over")),
             }
         }
-        Ok(repair)
+        Ok((repair, rebuilt_for))
     }
 
     /// Waits until every hop has a primary and a backup that run.

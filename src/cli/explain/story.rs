@@ -268,7 +268,7 @@ mod tests {
                 replayed_bytes: 77,
                 watch: Some(watch),
             },
-            FlowEvent::Rebuilt { flow, hops },
+            FlowEvent::Rebuilt { flow, hops, cause: None },
         ];
         let lines = events
             .iter()

@@ -182,7 +182,7 @@ impl<M: Machine + 'static> Node<M> {
     ) {
         let mut chunks: [Bytes; CHUNKS] = Default::default();
         loop {
-            let got = if self.flows(|flows| flows.may_receive(leg)) {
+            let got = if !self.gray.get() && self.flows(|flows| flows.may_receive(leg)) {
                 tokio::select! {
                     got = receiver.read_chunks(&mut chunks) => got,
                     code = port.closed() => return drop(receiver.stop(number(code))),
@@ -230,6 +230,7 @@ impl<M: Machine + 'static> Node<M> {
                     *first = header.clone();
                     (1 + self.flows(|flows| flows.to_write(leg, rest)), header.len())
                 }
+                _ if self.gray.get() => (0, 0),
                 _ => (self.flows(|flows| flows.to_write(leg, &mut chunks)), 0),
             };
             let written = if slots > 0 {

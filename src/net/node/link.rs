@@ -126,7 +126,7 @@ impl<M: Machine + 'static> Node<M> {
             Some(FrameError::ConnectionLost(_) | FrameError::Finished) => {}
             Some(error) => {
                 tracing::warn!(link = link.0, %error, "closing a link whose peer broke the protocol");
-                port.close(DisconnectReason::Malformed);
+                self.tell(Event::LinkGarbled { link });
             }
             None => port.connection.close(0u32.into(), b"idle"),
         }

@@ -40,6 +40,8 @@ pub(super) enum Without {
     Serving,
     /// Only who failed.
     Failed,
+    /// Only who must have swallowed bytes.
+    Suspects,
     /// Nobody.
     Nobody,
 }
@@ -133,6 +135,7 @@ impl Endpoint {
         let used = self.in_use(flow);
         let mut nodes = match without {
             Without::Nobody => Vec::new(),
+            Without::Suspects => self.flows.suspects(&flow, now),
             Without::Failed => failed,
             Without::Serving => used.iter().flat_map(InUse::serving).chain(failed).collect(),
             Without::Chain => used.iter().flat_map(InUse::relays).chain(failed).collect(),
@@ -167,10 +170,18 @@ impl Endpoint {
             Ok(Response::Refused(Refusal::PoolTooSmall { .. } | Refusal::NotAttached { .. }))
                 if without != Without::Nobody =>
             {
-                let fewer = if without == Without::Chain { Without::Failed } else { Without::Nobody };
-                self.ask_new_route(flow, fewer, now, actions);
+                self.ask_new_route(flow, self.fewer(flow, without, now), now, actions);
             }
             _ => self.rebuild_over_kept(flow, now, actions),
+        }
+    }
+
+    /// Whom to do without if the pool is too small.
+    fn fewer(&self, flow: FlowKey, without: Without, now: Time) -> Without {
+        match without {
+            Without::Chain | Without::Serving => Without::Failed,
+            Without::Failed if !self.flows.suspects(&flow, now).is_empty() => Without::Suspects,
+            Without::Failed | Without::Suspects | Without::Nobody => Without::Nobody,
         }
     }
 

@@ -172,7 +172,7 @@ fn a_rebuild_goes_over_relays_that_were_not_on_the_old_chain() {
     assert!(excluded.is_superset(&flat(&old)), "{excluded:?} {old:?}");
     world.answer();
     let (change, new) = world.chain();
-    assert_eq!(change, ChainChange::Rebuilt);
+    assert!(matches!(change, ChainChange::Rebuilt { .. }));
     assert!(flat(&new).is_disjoint(&flat(&old)));
 }
 
@@ -192,7 +192,7 @@ fn a_pool_too_small_for_that_gives_what_it_has() {
         world.answer();
     }
     let (change, new) = world.chain();
-    assert_eq!(change, ChainChange::Rebuilt);
+    assert!(matches!(change, ChainChange::Rebuilt { .. }));
     assert!(!old[0].contains(&new[0][0]), "not over those that failed");
 }
 
@@ -209,7 +209,7 @@ fn a_spare_is_asked_for_in_the_background_and_taken_at_once() {
     assert_eq!(world.chain().0, ChainChange::Opened, "it stands by");
     world.lose_first_hop();
     let (change, new) = world.chain();
-    assert_eq!(change, ChainChange::Rebuilt, "without an answer from the bootstrap");
+    assert!(matches!(change, ChainChange::Rebuilt { .. }), "without an answer from the bootstrap");
     assert!(flat(&new).is_disjoint(&flat(&old)));
     // Now that one is in use, and another is asked for.
     world.pass(MS);
@@ -280,7 +280,7 @@ fn without_a_bootstrap_a_rebuild_goes_over_what_is_kept() {
     world.pass(MS * 299);
     assert_eq!(world.chain().1, spare, "the bootstrap has a moment to answer");
     world.pass(MS);
-    assert_eq!(world.chain(), (ChainChange::Rebuilt, first));
+    assert!(matches!(world.chain(), (ChainChange::Rebuilt { .. }, hops) if hops == first));
     // What it answers at last is not needed now.
     world.answer();
     assert_ne!(world.chain().1, spare);

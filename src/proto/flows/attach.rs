@@ -1,7 +1,7 @@
 //! How legs begin and end at a node.
 
 use super::rights::{self, Rights};
-use super::{Flow, FlowKey, Flows, News};
+use super::{ATTACHES, Flow, FlowKey, Flows, News};
 use crate::proto::Epoch;
 use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control};
 use crate::proto::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
@@ -20,7 +20,7 @@ impl Flows {
         }
         if !attach.is_bounded() || !self.links.may_name(leg) || self.legs.contains_key(&leg) {
             actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
-            self.disconnect(link, Misdeed::OutOfBounds, actions);
+            self.disconnect(link, Misdeed::OutOfBounds, now, actions);
             return;
         }
         let refused = match self.admit(attach, now) {
@@ -32,7 +32,11 @@ impl Flows {
                 Some(CloseCode::Forbidden)
             }
         };
-        actions.extend(refused.map(|code| Action::CloseLeg { leg, code }));
+        let Some(code) = refused else { return };
+        actions.push(Action::CloseLeg { leg, code });
+        if !self.links.may_err(link, now) {
+            self.disconnect(link, Misdeed::TooManyAttaches, now, actions);
+        }
     }
 
     fn lacks_key(&self, attach: &Attach) -> bool {
@@ -73,6 +77,10 @@ impl Flows {
             return Err(code);
         }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
+        if opening.epoch > *flow.splice.epoch() && !flow.attaches.spend(ATTACHES, now) {
+            self.violation(leg.link(), Misdeed::TooManyAttaches, actions);
+            return Err(CloseCode::Malformed);
+        }
         match flow.splice.attach(leg, &opening) {
             Attached::Stale { winner } => {
                 actions.push(explain(leg, CloseCode::Stale, Some(winner)));
@@ -84,6 +92,7 @@ impl Flows {
             }
             Attached::Accepted { answer, replaced, forgotten } => {
                 flow.alone_since = None;
+                let over_another = flow.rights.leads_elsewhere(&rights);
                 flow.rights = rights;
                 self.new_candidates(key, candidates, now);
                 self.legs.insert(leg, key);
@@ -101,11 +110,24 @@ impl Flows {
                     self.drop_leg(old, CloseCode::Lost, now, actions);
                 }
                 self.keep_warm(key, now, actions);
+                if over_another {
+                    self.follow_chain(key, now, actions);
+                }
                 self.reconsider(key, now, actions);
                 self.settle(key, now, actions);
                 Ok(())
             }
         }
+    }
+
+    /// The origin goes over another chain: whoever came next on the last one may be what was wrong with it.
+    fn follow_chain(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.splice.next().is_some()) else { return };
+        flow.former_dials = flow.splice.dials();
+        if let Some(leg) = flow.splice.part_from_next() {
+            self.drop_leg(leg, CloseCode::Moved, now, actions);
+        }
+        self.dial(key, now, actions);
     }
 
     /// Makes room for a flow that this node does not hold yet.
@@ -148,6 +170,7 @@ impl Flows {
                 flow.alone_since = flow.alone_since.filter(|_| !flow.is_origin());
                 (flow.stuck_since, flow.is_stuck) = (None, false);
                 (flow.route_due, flow.route_attempts) = (None, 0);
+                flow.watch_anew(now);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
                 self.send_down(key, &late, actions);
                 self.repaired(key, now, actions);

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A next hop that failed and is being replaced.
 #[derive(Clone, Debug)]
 pub(super) struct Repair {
-    cause: Cause,
+    pub(super) cause: Cause,
     /// The candidate that failed first; a newer record may not name it any more.
     from: Option<Candidate>,
     /// The last sign of life from it since it was dialled.
@@ -355,7 +355,8 @@ impl Flows {
             | Cause::Closed
             | Cause::NoPath
             | Cause::Drain
-            | Cause::Followed => judged.and_then(|link| self.links.last_heard(link)),
+            | Cause::Followed
+            | Cause::Gray => judged.and_then(|link| self.links.last_heard(link)),
         };
         let reason = judged.and_then(|link| self.links.reason(link));
         flow.repair = Some(Repair {
@@ -425,7 +426,7 @@ impl Flows {
     /// The next hop answered: if that ends a repair, the origin is told, and another backup is looked for.
     pub(super) fn repaired(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let is_first = flow.splice.dials() == 1;
+        let is_first = flow.splice.dials() == flow.former_dials + 1;
         let elsewhere = is_first && flow.next_hop.current_place() != Some(0);
         let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
         // The target is the target, whoever is before it.

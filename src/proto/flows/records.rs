@@ -81,8 +81,11 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         if !own.is_bounded() || !next.is_bounded() {
-            self.disconnect(link, Misdeed::OutOfBounds, actions);
+            self.disconnect(link, Misdeed::OutOfBounds, now, actions);
             return;
+        }
+        if !self.links.may_prepare(link, now) {
+            return self.disconnect(link, Misdeed::TooManyQuestions, now, actions);
         }
         let reach = self.ring.entry(own).and_then(|entry| entry.reach_next);
         let candidates = reach.and_then(|reach| next.candidates(&reach)).unwrap_or_default();
@@ -159,6 +162,9 @@ impl Flows {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
+        if !self.may_ask(leg, now, actions) {
+            return;
+        }
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
         };
@@ -229,6 +235,8 @@ impl Flows {
         let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
         let lately = flow.failed.iter().filter(|(at, _)| now.since(*at) < FAILED_LIFETIME);
         exclude.extend(lately.map(|(_, node)| node).filter(|node| !usable.contains(node)));
+        let suspects = flow.distrust.suspects(now).filter(|node| !exclude.contains(node));
+        exclude.extend(suspects.collect::<Vec<NodeId>>());
         Some((flow.rights.records(), exclude))
     }
 
@@ -287,7 +295,10 @@ impl Flows {
     ) {
         let bounded = records.len() <= MAX_RECORDS && records.iter().all(Record::is_bounded);
         if !bounded || !tags_fit(records, tags) {
-            return self.disconnect(leg.link(), Misdeed::OutOfBounds, actions);
+            return self.disconnect(leg.link(), Misdeed::OutOfBounds, now, actions);
+        }
+        if !self.may_ask(leg, now, actions) {
+            return;
         }
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.prev() == Some(leg)) else {
             return;
@@ -353,6 +364,9 @@ impl Flows {
 
     /// A relay further down repaired its next hop: passes that on to the origin.
     pub(super) fn rerouted(&mut self, leg: LegId, reroute: Reroute, now: Time, actions: &mut Vec<Action>) {
+        if !self.may_ask(leg, now, actions) {
+            return;
+        }
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
         };
@@ -362,6 +376,7 @@ impl Flows {
         if let Some(prev) = flow.splice.prev() {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
         }
+        flow.watch_anew(now);
         let Some(chain) = flow.rights.chain() else { return };
         let candidates = chain.named(reroute.hop, reroute.version);
         let at = |place: u8| candidates.get(usize::from(place)).cloned();
@@ -441,14 +456,16 @@ impl Flows {
         self.stop_waiting(key);
         self.set_candidates(key, candidates);
         let Some(flow) = self.flows.get_mut(&key) else { return };
+        let cause = flow.rebuilt_for(now);
         flow.rights = rights;
         (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
+        flow.former_dials = flow.splice.dials();
         flow.note_route(now);
         flow.late_update.clear();
         flow.serving.clear();
         flow.reroutes.clear();
         let left = [flow.splice.leave_next(), flow.splice.detach_fading()];
-        self.tell_chain(key, ChainChange::Rebuilt, actions);
+        self.tell_chain(key, ChainChange::Rebuilt { cause }, actions);
         for leg in left.into_iter().flatten() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
@@ -486,7 +503,7 @@ impl Flows {
     /// Whether the next hop of a flow has answered.
     #[must_use]
     pub fn reaches_next(&self, key: &FlowKey) -> bool {
-        self.flows.get(key).is_some_and(|flow| flow.splice.is_next_answered())
+        self.flows.get(key).is_some_and(|flow| flow.splice.is_next_answered() && !flow.distrust.is_pending())
     }
 
     /// Tells the application what the chain of its flow looks like.

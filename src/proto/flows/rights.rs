@@ -163,6 +163,12 @@ impl Rights {
         }
     }
 
+    /// Whether `newer` are for another chain than these.
+    pub(super) fn leads_elsewhere(&self, newer: &Self) -> bool {
+        let chain = |rights: &Self| rights.records().first().map(|record| record.scope.chain);
+        chain(self).is_some_and(|known| chain(newer).is_some_and(|newer| newer != known))
+    }
+
     /// The candidates of the next hop. `None` if its record is not for this node's eyes.
     pub(super) fn next_candidates(&self) -> Option<Vec<Candidate>> {
         match self {

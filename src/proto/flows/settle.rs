@@ -1,5 +1,6 @@
 //! What follows from a change: acks, FINs, completion, and when to look again.
 
+use super::probe::Vigil;
 use super::{Flow, FlowKey, Flows};
 use crate::proto::frame::{CloseCode, Control, MAX_ACKS};
 use crate::proto::machine::{Action, LinkId};
@@ -83,6 +84,7 @@ impl Flows {
         {
             return self.end(key, CloseCode::Done, CloseCode::Lost, now, actions);
         }
+        flow.look(now);
         if flow.splice.wants_dial() && flow.splice.dials() == 0 && flow.dial_due.is_none() {
             self.dial(key, now, actions);
         }
@@ -102,6 +104,7 @@ impl Flows {
             flow.upkeep_due,
             flow.leave_due,
             flow.route_due,
+            flow.vigil.as_ref().and_then(Vigil::due),
             alone,
             backup,
         ];
@@ -133,6 +136,7 @@ impl Flows {
             self.want_backup(key, now, actions);
         }
         self.want_backup_again(key, now, actions);
+        self.look_is_due(key, now, actions);
         self.settle(key, now, actions);
     }
 

@@ -59,9 +59,18 @@ impl Flows {
     ///
     /// # Errors
     /// [`Violation`] after its end; [`Violation::NotAttached`] if the flow is no more.
-    pub fn send(&mut self, key: FlowKey, bytes: Bytes, actions: &mut Vec<Action>) -> Result<(), Violation> {
+    pub fn send(
+        &mut self,
+        key: FlowKey,
+        bytes: Bytes,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Violation> {
         let flow = self.flows.get_mut(&key).ok_or(Violation::NotAttached)?;
         flow.splice.send(bytes)?;
+        if flow.look(now) {
+            self.schedule(key);
+        }
         self.recount(key);
         actions.push(Action::Wake { flow: key });
         Ok(())

@@ -70,7 +70,7 @@ impl Counts {
         tracing::debug!(?event, "of a flow");
         if let FlowEvent::Chain { flow, hops, .. }
         | FlowEvent::BackupReplaced { flow, hops, .. }
-        | FlowEvent::Rebuilt { flow, hops } = event
+        | FlowEvent::Rebuilt { flow, hops, .. } = event
         {
             self.assign(*flow, hops);
         }

@@ -330,7 +330,7 @@ impl Crowd<'_> {
 
     async fn restore(&mut self, victims: Vec<Process>, names: &[String]) -> Result<(), Failure> {
         match self.args.cause {
-            Cause::Kill | Cause::Cut => {}
+            Cause::Kill | Cause::Cut | Cause::Gray => {}
             Cause::Freeze => {
                 for mut relay in victims {
                     relay.signal(rustix::process::Signal::CONT)?;

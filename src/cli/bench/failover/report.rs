@@ -21,6 +21,8 @@ pub(super) struct Run {
     pub(super) gap: Duration,
     /// What its prev did about it; `None` if the origin went on over another chain.
     pub(super) repair: Option<Repair>,
+    /// Why the origin did, where it knew.
+    pub(super) rebuilt_for: Option<&'static str>,
     /// The longest pause just before, when nothing was wrong.
     pub(super) calm: Duration,
 }
@@ -73,9 +75,8 @@ impl Outcome {
     fn noticed_by(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for run in &self.runs {
-            *counts
-                .entry(run.repair.map_or("rebuilt by the origin", |repair| repair.evidence))
-                .or_default() += 1;
+            let rebuilt = run.rebuilt_for.filter(|cause| *cause == "gray").unwrap_or("rebuilt by the origin");
+            *counts.entry(run.repair.map_or(rebuilt, |repair| repair.evidence)).or_default() += 1;
         }
         counts
     }
@@ -151,6 +152,7 @@ impl Cause {
             Self::Freeze => "freeze",
             Self::Drain => "drain",
             Self::Cut => "cut",
+            Self::Gray => "gray",
         }
     }
 }

@@ -1,0 +1,403 @@
+//! Whether a flow's bytes arrive, as one of its ends can tell: the judge of *gray* failures.
+//!
+//! A relay may heartbeat, answer every control message, and yet carry nothing. No link's detector sees that; only the ends
+//! of a flow can. Each of them watches the bytes that it sends: if some are outstanding and no ack has come for longer
+//! than an ack ever takes, something is wrong, or the reader at the other end is slow. So the origin asks the target, and
+//! the target tells the origin unasked: up to where has what come, and does your application have some of it yet to take?
+//!
+//! Two answers in a row, half a patience apart, convict the chain: between them nothing came, though something should
+//! have, and no reader kept it from coming. So does no answer at all, a few times. A slow reader is never convicted (what
+//! it has not taken yet is said), nor is a slow flow: whatever comes, however little, begins the count anew.
+//!
+//! Nothing storms: while nothing changes, questions get rarer, up to [`LONGEST`]; and each verdict that brought nothing
+//! doubles the patience before the next.
+//!
+//! A vigil knows neither legs nor relays, and not what follows from its verdict.
+
+use crate::proto::detector::estimate::Smoothed;
+use crate::proto::frame::Progress;
+use crate::proto::planted::{self, Law};
+use crate::proto::splice::Direction;
+use crate::proto::time::Time;
+use std::time::Duration;
+
+/// Patience while nothing is known of how long acks take.
+const UNKNOWN: Duration = Duration::from_secs(1);
+/// The least patience, however soon acks come: loss and busy machines delay them now and then.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// The most, and the longest pause between two questions.
+const LONGEST: Duration = Duration::from_secs(4);
+/// Patience is so many times what an ack rarely exceeds.
+const PATIENCE: u32 = 3;
+/// Probes in a row that may go unanswered, each waited for twice as long as the one before.
+const MAX_UNANSWERED: u32 = 3;
+/// How often patience and pauses double at most.
+const MAX_DOUBLINGS: u32 = 6;
+
+/// How far a flow has come at the end that watches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// What this end sent, and up to where it was acked.
+    pub(super) sent: u64,
+    pub(super) acked: u64,
+    /// What came here.
+    pub(super) received: u64,
+    /// Whether the application here has yet to take some of that.
+    pub(super) reader_blocked: bool,
+}
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing yet.
+    Wait,
+    /// The origin: send a probe of this number. The target: tell the origin how far it is.
+    Speak(u32),
+    /// The origin: nobody answers; go over another chain.
+    Leave,
+}
+
+/// That one direction was found not to move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standstill {
+    since: Time,
+    /// Where it stood, at both ends.
+    at: (u64, u64),
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Vigil {
+    /// Whether this end asks and decides; the other one tells.
+    decides: bool,
+    marks: Marks,
+    /// Since when bytes have been outstanding without an ack.
+    waiting_since: Option<Time>,
+    /// When something came last.
+    received_at: Time,
+    /// How long acks take, and the one that is being timed: the offset it has to reach, and since when.
+    ack_time: Option<Smoothed>,
+    timed: Option<(u64, Time)>,
+    due: Option<Time>,
+    /// Questions, and how many of the last ones had no answer, or none that called for action.
+    number: u32,
+    unanswered: u32,
+    idle: u32,
+    standstills: [Option<Standstill>; 2],
+    /// Verdicts in a row that brought nothing, and where the flow stood then.
+    verdicts: u32,
+    convicted_at: (u64, u64),
+}
+
+impl Vigil {
+    /// Of a flow of which nothing was sent. The origin decides.
+    pub(super) fn new(decides: bool) -> Self {
+        Self {
+            decides,
+            marks: Marks::default(),
+            waiting_since: None,
+            received_at: Time::ZERO,
+            ack_time: None,
+            timed: None,
+            due: None,
+            number: 0,
+            unanswered: 0,
+            idle: 0,
+            standstills: [None; 2],
+            verdicts: 0,
+            convicted_at: (0, 0),
+        }
+    }
+
+    /// When to [poll](Self::poll).
+    pub(super) const fn due(&self) -> Option<Time> {
+        self.due
+    }
+
+    /// The flow may have come further here.
+    pub(super) fn note(&mut self, marks: Marks, now: Time) {
+        let has_come = marks.acked > self.marks.acked;
+        let (acked, sent) = (marks.acked, marks.sent);
+        if marks.received > self.marks.received {
+            self.received_at = now;
+        }
+        self.marks = marks;
+        if let Some((_, since)) = self.timed.filter(|(offset, _)| *offset <= acked) {
+            self.learn(now.since(since));
+            self.timed = None;
+        }
+        // In a flow that trickles the next ack is long in coming, though the last was soon there.
+        let waited = self.waiting_since.filter(|_| has_come).map(|since| now.since(since));
+        if let Some(waited) = waited.filter(|waited| self.ack_time.is_some_and(|usual| *waited > usual.mean))
+        {
+            self.learn(waited);
+        }
+        let begins = has_come || self.waiting_since.is_none();
+        if acked >= sent {
+            self.waiting_since = None;
+        } else if begins {
+            self.waiting_since = Some(now);
+            self.timed = self.timed.or(Some((sent, now)));
+        }
+        if has_come {
+            (self.idle, self.unanswered) = (0, 0);
+        }
+        if let Some(since) = self.waiting_since.filter(|_| begins || self.due.is_none()) {
+            let until = since + self.patience();
+            // A deadline that comes too early is put off when it comes.
+            self.due = Some(self.due.map_or(until, |due| due.min(until)));
+        }
+    }
+
+    /// An ack took so long.
+    fn learn(&mut self, sample: Duration) {
+        self.ack_time = Some(self.ack_time.map_or_else(|| Smoothed::first(sample), |all| all.with(sample)));
+    }
+
+    /// The flow goes over other relays than before, or is about to: whatever was seen tells nothing of them.
+    pub(super) fn restart(&mut self, now: Time) {
+        self.waiting_since = self.waiting_since.map(|_| now);
+        (self.timed, self.standstills) = (None, [None; 2]);
+        (self.unanswered, self.idle) = (0, 0);
+        self.due = self.due.map(|_| now + self.patience());
+    }
+
+    /// How long an ack may take before something is wrong.
+    fn patience(&self) -> Duration {
+        let usual = self.ack_time.map_or(UNKNOWN, |times| times.bound() * PATIENCE);
+        let moved = (self.marks.acked, self.marks.received);
+        let verdicts = if self.verdicts > 0 && moved == self.convicted_at { self.verdicts } else { 0 };
+        (usual.clamp(SHORTEST, LONGEST) * (1 << verdicts.min(MAX_DOUBLINGS))).min(LONGEST * 2)
+    }
+
+    /// What is due.
+    pub(super) fn poll(&mut self, now: Time) -> Step {
+        if self.due.is_none_or(|due| due > now) {
+            return Step::Wait;
+        }
+        let patience = self.patience();
+        let overdue = self.waiting_since.map(|since| since + patience);
+        let suspicious = self.standstills.iter().any(Option::is_some);
+        if !suspicious && overdue.is_none_or(|overdue| overdue > now) {
+            self.due = overdue;
+            return Step::Wait;
+        }
+        if self.decides && self.unanswered >= MAX_UNANSWERED {
+            self.convict(now);
+            return Step::Leave;
+        }
+        self.number = self.number.wrapping_add(1).max(1);
+        let pause = if self.decides { self.unanswered } else { self.idle };
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.idle = self.idle.saturating_add(1);
+        self.due = Some(now + doubled(patience, pause));
+        Step::Speak(self.number)
+    }
+
+    /// The target says how far it is; the direction that is found not to move though nobody keeps it from moving.
+    pub(super) fn hear(&mut self, progress: &Progress, now: Time) -> Option<Direction> {
+        let is_answer = progress.probe == self.number && self.number > 0;
+        if progress.probe != 0 && !is_answer {
+            return None;
+        }
+        if is_answer {
+            self.unanswered = 0;
+        }
+        let patience = self.patience();
+        let Marks { sent, acked, received, reader_blocked } = self.marks;
+        let blocked = |blocked: bool| blocked && !planted::broken(Law::ReaderHeeded);
+        let overdue = self.waiting_since.is_some_and(|since| now.since(since) >= patience);
+        let forward = overdue && acked < sent && !blocked(progress.reader_blocked);
+        let is_quiet = now.since(self.received_at) >= patience / 2;
+        let backward = is_quiet && progress.sent > received && !blocked(reader_blocked);
+        let found = [
+            (Direction::Forward, forward.then_some((acked, progress.received))),
+            (Direction::Backward, backward.then_some((received, 0))),
+        ];
+        let mut convicted = None;
+        for (known, (direction, at)) in self.standstills.iter_mut().zip(found) {
+            let since = known.filter(|known| Some(known.at) == at).map_or(now, |known| known.since);
+            *known = at.map(|at| Standstill { since, at });
+            if known.is_some() && now.since(since) >= patience / 2 {
+                convicted = convicted.or(Some(direction));
+            }
+        }
+        if convicted.is_some() {
+            self.convict(now);
+        } else if self.standstills.iter().any(Option::is_some) {
+            // What looks bad is looked at again soon.
+            let soon = now + patience / 2;
+            self.due = Some(self.due.filter(|_| !is_answer).map_or(soon, |due| due.min(soon)));
+        } else if is_answer {
+            self.due = self.waiting_since.map(|_| now + doubled(patience, self.idle));
+        }
+        convicted
+    }
+
+    fn convict(&mut self, now: Time) {
+        let at = (self.marks.acked, self.marks.received);
+        self.verdicts = if at == self.convicted_at { self.verdicts.saturating_add(1) } else { 1 };
+        self.convicted_at = at;
+        self.restart(now);
+    }
+}
+
+fn doubled(pause: Duration, times: u32) -> Duration {
+    (pause * (1 << times.min(MAX_DOUBLINGS))).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const START: Time = Time::from_micros(1_000_000_000);
+
+    /// An origin whose flow has had its acks after 5 ms until now.
+    struct Origin {
+        vigil: Vigil,
+        marks: Marks,
+        now: Time,
+        asked: Vec<(Duration, u32)>,
+        left: Vec<Duration>,
+    }
+
+    impl Origin {
+        fn new() -> Self {
+            let marks = Marks::default();
+            let mut origin =
+                Self { vigil: Vigil::new(true), marks, now: START, asked: Vec::new(), left: Vec::new() };
+            for _ in 0..20 {
+                origin.send(1000);
+                origin.now = origin.now + MS * 5;
+                origin.ack(1000);
+            }
+            origin
+        }
+
+        fn send(&mut self, bytes: u64) {
+            self.marks.sent += bytes;
+            self.vigil.note(self.marks, self.now);
+        }
+
+        fn ack(&mut self, bytes: u64) {
+            self.marks.acked += bytes;
+            self.vigil.note(self.marks, self.now);
+        }
+
+        /// Lets time pass; `answer` is what the target says, if anything.
+        fn pass(&mut self, time: Duration, answer: impl Fn(u32) -> Option<Progress>) -> Option<Direction> {
+            let (begin, end) = (self.now, self.now + time);
+            while let Some(due) = self.vigil.due().filter(|due| *due <= end) {
+                self.now = self.now.max(due);
+                match self.vigil.poll(self.now) {
+                    Step::Wait => {}
+                    Step::Leave => self.left.push(self.now.since(begin)),
+                    Step::Speak(number) => {
+                        self.asked.push((self.now.since(begin), number));
+                        let heard = answer(number).and_then(|progress| self.vigil.hear(&progress, self.now));
+                        if heard.is_some() {
+                            return heard;
+                        }
+                    }
+                }
+                assert!(self.vigil.due().is_none_or(|due| due > self.now), "what was due is done");
+            }
+            self.now = end;
+            None
+        }
+    }
+
+    fn progress(probe: u32, received: u64, reader_blocked: bool) -> Progress {
+        Progress { probe, received, sent: 0, reader_blocked, relays: Vec::new() }
+    }
+
+    #[test]
+    fn bytes_that_do_not_arrive_convict_the_chain_in_two_answers() {
+        let mut origin = Origin::new();
+        origin.send(1000);
+        let heard = origin.pass(MS * 1000, |number| Some(progress(number, 20_000, false)));
+        assert_eq!(heard, Some(Direction::Forward));
+        let asked: Vec<u128> = origin.asked.iter().map(|(at, _)| at.as_millis()).collect();
+        assert_eq!(asked, [100, 150]);
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_is_never_blamed_and_asked_after_ever_more_rarely() {
+        let mut origin = Origin::new();
+        origin.send(4 << 20);
+        let heard = origin.pass(MS * 600_000, |number| Some(progress(number, 100_000, true)));
+        assert_eq!((heard, origin.left.len()), (None, 0));
+        assert!(origin.asked.len() < 160, "{} probes in ten minutes", origin.asked.len());
+        // Not even if all of it came and is only not taken.
+        assert_eq!(origin.pass(MS * 60_000, |number| Some(progress(number, 5 << 20, true))), None);
+    }
+
+    #[test]
+    fn a_trickle_is_progress() {
+        let mut origin = Origin::new();
+        origin.send(1 << 20);
+        for pause in [40, 90, 95, 200, 500, 1000, 2000, 3000, 3000, 3000, 500, 90].repeat(5) {
+            // Nothing comes in between, and then very little.
+            let received = origin.marks.acked;
+            let heard = origin.pass(MS * pause, |number| Some(progress(number, received, false)));
+            assert_eq!(heard, None, "{pause}");
+            origin.ack(1);
+        }
+        assert!(origin.left.is_empty());
+    }
+
+    #[test]
+    fn no_answer_means_another_chain_after_three_probes_each_time_later() {
+        let mut origin = Origin::new();
+        origin.send(1000);
+        origin.pass(MS * 60_000, |_| None);
+        let left: Vec<u128> = origin.left.iter().map(Duration::as_millis).collect();
+        assert_eq!(left.first(), Some(&800), "100 to doubt, 100, 200 and 400 for answers");
+        let pauses: Vec<u128> = left.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.windows(2).all(|pair| pair[0] < pair[1] || pair[1] > 10_000), "{pauses:?}");
+        assert!(left.len() < 10, "{left:?}");
+    }
+
+    #[test]
+    fn backward_bytes_that_do_not_come_are_told_of_by_the_target() {
+        let mut target = Vigil::new(false);
+        target.note(Marks { sent: 10, ..Marks::default() }, START);
+        let mut said = Vec::new();
+        let mut now = START;
+        while now < START + MS * 60_000 {
+            now = target.due().expect("it goes on watching");
+            said.extend(matches!(target.poll(now), Step::Speak(_)).then_some(now));
+        }
+        assert!((5..25).contains(&said.len()), "rarely enough: {}", said.len());
+        // The origin sends nothing itself: it hears of it, asks once more, and knows.
+        let mut origin = Origin::new();
+        origin.now = origin.now + MS * 100;
+        let behind = |probe| Progress { sent: 10, ..progress(probe, 20_000, false) };
+        assert_eq!(origin.vigil.hear(&behind(0), origin.now), None);
+        assert_eq!(origin.pass(MS * 1000, |number| Some(behind(number))), Some(Direction::Backward));
+        // Unless its own reader is what keeps them from coming.
+        let mut origin = Origin::new();
+        origin.marks.reader_blocked = true;
+        origin.send(0);
+        origin.now = origin.now + MS * 100;
+        assert_eq!(origin.vigil.hear(&behind(0), origin.now), None);
+        assert_eq!(origin.pass(MS * 1000, |number| Some(behind(number))), None);
+    }
+
+    #[test]
+    fn an_old_answer_tells_nothing_of_the_present() {
+        let mut origin = Origin::new();
+        origin.send(1000);
+        origin.pass(MS * 120, |_| None);
+        let stale = progress(origin.vigil.number + 1, 20_000, false);
+        assert_eq!(origin.vigil.hear(&stale, origin.now), None);
+        assert!(origin.vigil.standstills.iter().all(Option::is_none));
+        // Over another chain everything is counted anew.
+        let answer = progress(origin.vigil.number, 20_000, false);
+        assert_eq!(origin.vigil.hear(&answer, origin.now), None);
+        origin.vigil.restart(origin.now);
+        assert!(origin.vigil.standstills.iter().all(Option::is_none));
+        assert!(origin.vigil.due().is_some_and(|due| due >= origin.now + SHORTEST));
+    }
+}

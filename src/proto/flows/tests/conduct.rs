@@ -1,0 +1,258 @@
+//! What a node makes of neighbours that lie, repeat themselves for ever, or ask too much, tried on real machines' flows.
+
+use super::*;
+use crate::proto::epoch::MAX_HOPS;
+use crate::proto::frame::{AttachOk, BackupWish, MAX_ACKS, Progress, Waypoint};
+use crate::proto::lane::{MAX_OFFSET, MAX_REPLAY_BYTES, Violation};
+use crate::proto::links::Standing;
+use crate::proto::splice::Direction;
+use bytes::Bytes;
+
+impl Node {
+    fn misdeeds(&self) -> Vec<(Option<NodeId>, Misdeed)> {
+        let misdeed = |action: &Action| match action {
+            Action::Notify(Notice::Violation { peer, what, .. }) => Some((*peer, *what)),
+            _ => None,
+        };
+        self.said.iter().filter_map(misdeed).collect()
+    }
+
+    fn is_cut_off(&self, from: u32) -> bool {
+        let cut = |action: &Action| {
+            let malformed = DisconnectReason::Malformed;
+            matches!(action, Action::Disconnect { link, reason } if *link == LinkId(from) && *reason == malformed)
+        };
+        self.said.iter().any(cut)
+    }
+
+    fn control(&mut self, link: u32, control: Control) {
+        self.said.clear();
+        self.tell(Event::Control { link: LinkId(link), control });
+    }
+
+    fn receive(&mut self, leg: LegId, bytes: &[u8]) {
+        self.said.clear();
+        self.flows.receive(leg, [Bytes::copy_from_slice(bytes)], NOW, &mut self.said);
+    }
+
+    fn answer(&mut self, leg: LegId) {
+        let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+        self.tell(Event::Answered { leg, answer });
+    }
+}
+
+/// An origin whose flow the first relay carries, and the leg to it.
+fn attached_origin() -> (Node, LegId) {
+    let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
+    let (leg, _) = origin.opened();
+    origin.answer(leg);
+    (origin, leg)
+}
+
+/// A first relay that the origin is attached to, and the leg.
+fn attached_relay() -> (Node, LegId, Attach) {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let mut first = relay(FIRST);
+    first.attach(1, &attach);
+    assert!(first.has_answered());
+    (first, LegId::new(LinkId(1), attach.leg), attach)
+}
+
+#[test]
+fn an_ack_beyond_what_was_sent_costs_the_leg_and_the_chain() {
+    let (mut origin, leg) = attached_origin();
+    let key = *origin.flows.flows.keys().next().unwrap();
+    origin.flows.send(key, Bytes::from_static(b"hello"), NOW, &mut origin.said).unwrap();
+    origin.control(1, Control::Acks(vec![(leg.number(), 5)]));
+    assert_eq!(origin.misdeeds(), [], "as much as was sent");
+    origin.control(1, Control::Acks(vec![(leg.number(), 6)]));
+    let lie = Misdeed::Flow(Violation::AckBeyondSent { offset: 6, sent: 5 });
+    assert_eq!(origin.misdeeds(), [(Some(node(FIRST)), lie)]);
+    assert_eq!(origin.closed_with(), Some(CloseCode::Malformed));
+    assert!(origin.flows.take_news().contains(&News::WantsRoute(key)), "anybody on the chain may have lied");
+    assert!(!origin.flows.reaches_next(&key));
+    assert_ne!(origin.opened().0, leg, "meanwhile it goes on over the backup");
+    assert_eq!(origin.flows.splice(&key).unwrap().lane(Direction::Forward).acked(), 5);
+}
+
+#[test]
+fn a_relay_forgets_what_its_prev_can_not_believe_and_so_does_everybody_after_it() {
+    let (mut first, leg, _) = attached_relay();
+    first.link(2, SECOND, true);
+    let (next, _) = first.opened();
+    first.answer(next);
+    first.said.clear();
+    first.control(2, Control::Acks(vec![(next.number(), MAX_OFFSET)]));
+    assert_eq!(first.misdeeds(), [], "only the source can judge");
+    first.said.clear();
+    first.tell(Event::LegClosed { leg, code: CloseCode::Malformed });
+    assert!(first.flows.is_empty());
+    let told = |a: &Action| matches!(a, Action::CloseLeg { leg, code } if *leg == next && *code == CloseCode::Malformed);
+    assert!(first.said.iter().any(told));
+}
+
+#[test]
+fn bytes_past_the_end_and_another_end_cost_the_leg() {
+    let (mut first, leg, _) = attached_relay();
+    first.receive(leg, b"abc");
+    first.control(1, Control::Fin { leg: leg.number(), offset: 2 });
+    let lie = Misdeed::Flow(Violation::ContradictoryFin { offset: 2 });
+    assert_eq!(
+        (first.misdeeds(), first.closed_with()),
+        (vec![(Some(node(ORIGIN)), lie)], Some(CloseCode::Malformed))
+    );
+    for (end, then) in [(4, Some(7)), (3, None)] {
+        let (mut first, leg, _) = attached_relay();
+        first.receive(leg, b"abc");
+        first.control(1, Control::Fin { leg: leg.number(), offset: end });
+        assert_eq!(first.misdeeds(), []);
+        let lie = match then {
+            Some(offset) => {
+                first.control(1, Control::Fin { leg: leg.number(), offset });
+                Violation::ContradictoryFin { offset }
+            }
+            None => {
+                first.receive(leg, b"x");
+                Violation::PastFin { end: 4, fin: 3 }
+            }
+        };
+        assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::Flow(lie))]);
+        assert_eq!(first.closed_with(), Some(CloseCode::Malformed));
+    }
+}
+
+/// The attach that the origin would send to the first relay at its dial of that number.
+fn attach_number(dial: u32) -> Attach {
+    let route = route(ORIGIN, Time::MAX);
+    let tag = Tag::start(&route.secret.candidate_key(1, &node(FIRST)), FLOW, 1, dial);
+    let (_, first) = Node::origin(ORIGIN, route).opened();
+    Attach { epoch: Epoch::ORIGIN.child(dial), tag, leg: first.leg + 2 * dial, ..first }
+}
+
+#[test]
+fn a_replay_that_never_ends_costs_the_leg() {
+    let mut first = relay(FIRST);
+    let (once, again) = (attach_number(1), attach_number(2));
+    first.attach(1, &once);
+    let block = Bytes::from(vec![7; 1 << 20]);
+    let blocks = MAX_REPLAY_BYTES / block.len() as u64;
+    let receive = |first: &mut Node, attach: &Attach, times: u64| {
+        let leg = LegId::new(LinkId(1), attach.leg);
+        for _ in 0..times {
+            first.flows.receive(leg, [block.clone()], NOW, &mut first.said);
+        }
+    };
+    receive(&mut first, &once, blocks + 8);
+    first.attach(1, &again);
+    assert!(first.has_answered());
+    receive(&mut first, &again, blocks);
+    assert_eq!(first.misdeeds(), [], "whatever a sender may hold is no offence");
+    first.said.clear();
+    receive(&mut first, &again, 1);
+    let lie = Misdeed::Flow(Violation::EndlessReplay { bytes: MAX_REPLAY_BYTES + (1 << 20) });
+    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), lie)]);
+    assert_eq!(first.closed_with(), Some(CloseCode::Malformed));
+}
+
+#[test]
+fn a_storm_of_stale_attaches_costs_the_link_and_its_peer_is_turned_away_for_a_while() {
+    let (mut first, _, attach) = attached_relay();
+    let mut sent = 0;
+    while !first.is_cut_off(1) {
+        sent += 1;
+        assert!(sent < 10_000, "it goes on for ever");
+        first.attach(1, &Attach { leg: attach.leg + 2 * sent, ..attach.clone() });
+        assert_eq!(first.closed_with(), Some(CloseCode::Stale), "each is answered");
+    }
+    assert!(sent > 4000, "what is left of ten thousand flows is no storm: {sent}");
+    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::TooManyAttaches)]);
+    first.tell(Event::LinkDown { link: LinkId(1) });
+    first.said.clear();
+    first.link(3, ORIGIN, false);
+    assert!(first.is_cut_off(3) && first.flows.links().active(node(ORIGIN)).is_none());
+    let (boot, rtt, later) = (BootId::from_bytes([1; 16]), Duration::ZERO, NOW + Duration::from_secs(2));
+    let back = Event::LinkUp { link: LinkId(4), peer: node(ORIGIN), boot, dialed: false, rtt };
+    first.flows.handle(back, later, &mut first.said);
+    assert_eq!(first.flows.links().standing(node(ORIGIN)), Standing::Up);
+}
+
+#[test]
+fn a_flow_that_is_attached_anew_again_and_again_is_refused() {
+    let mut first = relay(FIRST);
+    let refused = (1..=130).find(|dial| {
+        first.attach(1, &attach_number(*dial));
+        !first.has_answered()
+    });
+    assert_eq!(refused, Some(129), "far more often than an honest dialer tries at once");
+    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::TooManyAttaches)]);
+}
+
+#[test]
+fn an_epoch_longer_than_any_path_costs_the_link() {
+    let (_, _, attach) = attached_relay();
+    let long = (0..=MAX_HOPS + 1).fold(Epoch::ORIGIN, |epoch, _| epoch.child(u32::MAX));
+    for epoch in [Epoch::ORIGIN, long.clone()] {
+        let mut first = relay(FIRST);
+        first.attach(1, &Attach { epoch, ..attach.clone() });
+        assert!(first.is_cut_off(1));
+    }
+    // The greatest counter there is needs the right to it like any other.
+    relay(FIRST)
+        .assert_forbids(&Attach { epoch: Epoch::ORIGIN.child(u32::MAX), ..attach }, Forbidden::WrongTag);
+    let (mut origin, leg) = attached_origin();
+    origin.control(1, Control::Close { leg: leg.number(), code: CloseCode::Stale, winner: Some(long) });
+    assert_eq!(origin.misdeeds(), [(Some(node(FIRST)), Misdeed::OutOfBounds)]);
+    assert!(origin.is_cut_off(1));
+}
+
+#[test]
+fn lists_beyond_their_bounds_cost_the_link() {
+    let passage = crate::proto::frame::Passage { received: 0, written: 0 };
+    let relays = vec![Waypoint { forward: passage, backward: passage }; MAX_HOPS + 1];
+    let progress = Progress { probe: 0, received: 0, sent: 0, reader_blocked: false, relays };
+    let (_, leg) = attached_origin();
+    for bad in [
+        Control::Acks(vec![(leg.number(), 0); MAX_ACKS + 1]),
+        Control::Progress { leg: leg.number(), progress },
+    ] {
+        let (mut origin, _) = attached_origin();
+        origin.control(1, bad);
+        assert_eq!(origin.misdeeds(), [(Some(node(FIRST)), Misdeed::OutOfBounds)]);
+        assert!(origin.is_cut_off(1));
+    }
+}
+
+#[test]
+fn a_storm_of_questions_costs_the_leg() {
+    let (mut origin, leg) = attached_origin();
+    let wish = BackupWish { hop: 2, version: 1, active: None, unusable: 0 };
+    let progress = Progress { probe: 0, received: 0, sent: 0, reader_blocked: false, relays: Vec::new() };
+    let storm = [
+        Control::BackupWanted { leg: leg.number(), wish },
+        Control::Progress { leg: leg.number(), progress },
+    ];
+    let mut taken = 0;
+    while origin.misdeeds().is_empty() {
+        origin.control(1, storm[taken % 2].clone());
+        taken += 1;
+        assert!(taken < 20_000, "it goes on for ever");
+    }
+    assert_eq!((taken, origin.misdeeds()), (8193, vec![(Some(node(FIRST)), Misdeed::TooManyQuestions)]));
+    assert_eq!(origin.closed_with(), Some(CloseCode::Malformed));
+    let (mut first, leg, _) = attached_relay();
+    let mut taken = 0;
+    while first.misdeeds().is_empty() && taken < 20_000 {
+        first.control(1, Control::Probe { leg: leg.number(), number: taken });
+        taken += 1;
+    }
+    assert_eq!((taken, first.misdeeds()), (8193, vec![(Some(node(ORIGIN)), Misdeed::TooManyQuestions)]));
+}
+
+#[test]
+fn what_can_not_be_read_costs_the_link() {
+    let (mut first, ..) = attached_relay();
+    first.said.clear();
+    first.tell(Event::LinkGarbled { link: LinkId(1) });
+    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::Garbled)]);
+    assert!(first.is_cut_off(1));
+}
