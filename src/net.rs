@@ -12,6 +12,7 @@
 pub mod authority;
 pub mod bootstrap_rpc;
 pub mod clock;
+mod congestion;
 pub mod coordinator;
 pub mod entropy;
 pub mod error;

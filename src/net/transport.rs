@@ -7,6 +7,7 @@
 //! An endpoint's stateless resets (RFC 9000, 10.3) survive its process: a node that comes back on its old address tells
 //! its neighbours at their next packet that it has forgotten them, instead of leaving them to the idle timeout.
 
+use super::congestion::Floored;
 use super::error::ErrorKind;
 use super::socket::{HintingSocket, SocketRuntime};
 use crate::proto::crypto::Key;
@@ -36,6 +37,10 @@ const MAX_WAITING_ATTEMPTS: usize = 1024;
 const WAITING_ATTEMPT_BYTES: u64 = 16 << 10;
 const WAITING_ATTEMPTS_BYTES: u64 = 4 << 20;
 
+/// Room for one heartbeat that can't leave yet, in bytes, with the 32 that quinn counts for each datagram: the next replaces
+/// it. An old one would be worth nothing, and its echo be taken for a long round trip.
+const UNSENT_DATAGRAM_BYTES: usize = 64;
+
 /// How connections behave. The defaults are for links; [`TransportSettings::control`] is for talk with bootstraps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransportSettings {
@@ -54,8 +59,8 @@ pub struct TransportSettings {
     pub streams: u32,
     /// How many unidirectional streams the peer may have open at once, at most [`MAX_STREAMS`].
     pub control_streams: u32,
-    /// What waits of datagrams, in bytes each way; then the oldest is dropped. Datagrams overtake all streams, so only
-    /// heartbeats travel in them, and an old heartbeat is worth nothing.
+    /// What waits of datagrams that came, in bytes; then the oldest is dropped. Datagrams overtake all streams, so only
+    /// heartbeats travel in them. Of those to be sent only the newest waits.
     pub datagram_buffer_bytes: usize,
     /// After this long without a packet a connection is dropped. On links heartbeats have acted by then.
     pub idle_timeout: Duration,
@@ -185,12 +190,14 @@ pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(settings.streams().into())
         .max_concurrent_uni_streams(settings.control_streams().into())
         .datagram_receive_buffer_size(datagrams)
-        .datagram_send_buffer_size(settings.datagram_buffer_bytes)
+        .datagram_send_buffer_size(UNSENT_DATAGRAM_BYTES)
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(settings.keep_alive)
         .initial_rtt(settings.initial_rtt)
         .mtu_discovery_config(Some(discovery))
-        .congestion_controller_factory(settings.congestion.factory(settings.initial_window_bytes));
+        .congestion_controller_factory(Arc::new(Floored(
+            settings.congestion.factory(settings.initial_window_bytes),
+        )));
     Arc::new(config)
 }
 

@@ -54,6 +54,17 @@ async fn streams_that_are_not_read_do_not_block_another() {
 }
 
 #[tokio::test]
+async fn of_heartbeats_that_cannot_leave_only_the_newest_waits() {
+    let ([near, far], _endpoints) = pair(&TransportSettings::default()).await;
+    // Nothing leaves before this task rests.
+    for n in 0..10 {
+        near.send_datagram(vec![n; 32].into()).unwrap();
+    }
+    let first = timeout(PATIENCE, far.read_datagram()).await.unwrap().unwrap();
+    assert_eq!(first, vec![9; 32]);
+}
+
+#[tokio::test]
 async fn the_mtu_rises_where_the_network_carries_it() {
     let ([near, _far], _endpoints) = pair(&TransportSettings::default()).await;
     let (mut stream, _) = near.open_bi().await.unwrap();
