@@ -69,7 +69,7 @@ pub(super) fn remember(ticket: &Ticket) {
     if std::fs::read_to_string(&path).is_ok_and(|before| before == text) {
         return;
     }
-    if let Err(error) = crate::net::keyfile::write_private(&path, &text) {
+    if let Err(error) = crate::net::keyfile::write_memo(&path, &text) {
         tracing::debug!(%error, "did not keep the ticket for next time");
     }
 }

@@ -87,7 +87,7 @@ pub(super) enum Existing {
 
 /// Writes the file, and the directory it lies in if need be.
 pub(super) fn store(path: &Path, text: &str, existing: Existing) -> Result<(), KeyFileError> {
-    write(path, text, existing).map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
+    failing_at(path, write(path, text, existing, Durability::Synced))
 }
 
 /// Writes a private file, replacing what was there: readable by its owner alone, and never seen half-written.
@@ -98,30 +98,49 @@ pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), KeyFileError>
     store(path, text, Existing::Replace)
 }
 
+/// The same for what is no loss if the machine fails: it does not wait for the disk, which may take seconds on a busy one.
+///
+/// # Errors
+/// [`KeyFileError::Io`] if it can't be written.
+pub(crate) fn write_memo(path: &Path, text: &str) -> Result<(), KeyFileError> {
+    failing_at(path, write(path, text, Existing::Replace, Durability::Unsynced))
+}
+
+fn failing_at(path: &Path, written: io::Result<()>) -> Result<(), KeyFileError> {
+    written.map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
+}
+
+/// Whether to wait until the disk has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durability {
+    Synced,
+    Unsynced,
+}
+
 /// The value of the line `name = value` before the PEM block.
 pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = text.lines().take_while(|line| !line.starts_with("-----BEGIN"));
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))
 }
 
-fn write(path: &Path, text: &str, existing: Existing) -> io::Result<()> {
+fn write(path: &Path, text: &str, existing: Existing, durability: Durability) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
     let draft = directory.join(format!(".draft-{:016x}", u64::from_ne_bytes(entropy::bytes())));
-    let written = write_draft(&draft, text).and_then(|()| publish(&draft, path, existing));
+    let written = write_draft(&draft, text, durability).and_then(|()| publish(&draft, path, existing));
     let _ = fs::remove_file(&draft); // renamed away if all went well
     written?;
-    File::open(directory)?.sync_all()
+    if durability == Durability::Synced { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-fn write_draft(draft: &Path, text: &str) -> io::Result<()> {
+fn write_draft(draft: &Path, text: &str, durability: Durability) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(draft)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
+    if durability == Durability::Synced { file.sync_all() } else { Ok(()) }
 }
 
 /// A hard link is made only if nothing is there, in one step. File systems without hard links get a rename: then the

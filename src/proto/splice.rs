@@ -10,11 +10,12 @@
 //! A splice does not know nodes, links, candidates, tags or the time: whoever owns it picks whom to dial, and dials.
 
 use super::epoch::Epoch;
-use super::frame::{AttachOk, CloseCode};
+use super::frame::AttachOk;
 use super::lane::{Lane, MAX_OFFSET, Violation};
 use super::planted::{self, Law};
 use bytes::Bytes;
 
+mod endings;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -426,106 +427,6 @@ impl Splice {
         if offset > sent { Err(Violation::AckBeyondSent { offset, sent }) } else { Ok(()) }
     }
 
-    /// The stream of `leg` ended without a code: a lost leg, never a FIN (Law 2).
-    pub fn stream_ended(&mut self, leg: LegId) -> Ending {
-        if planted::broken(Law::ExplicitFin)
-            && let Some(direction) = self.fed_by(leg)
-            && let Some(offset) = self.lane(direction).incoming()
-        {
-            let _ = self.lane_mut(direction).set_fin(offset);
-        }
-        self.closed(leg, CloseCode::Lost, None)
-    }
-
-    /// `leg` is no more: closed by the peer with `code` (and the epoch that won, where the code names one), or lost
-    /// with its link.
-    pub fn closed(&mut self, leg: LegId, code: CloseCode, winner: Option<&Epoch>) -> Ending {
-        if self.prev == Some(leg) {
-            self.prev_closed(code)
-        } else if self.next == Some(leg) {
-            self.next_closed(code, winner)
-        } else {
-            self.fading_closed(leg, winner)
-        }
-    }
-
-    /// What closes the leg that is being left may have come over another path than this node's.
-    fn fading_closed(&mut self, leg: LegId, winner: Option<&Epoch>) -> Ending {
-        if self.fading == Some(leg) {
-            self.detach_fading();
-            return winner.map_or(Ending::Ignored, |won| self.yield_to(won).unwrap_or(Ending::Ignored));
-        }
-        Ending::Ignored
-    }
-
-    fn prev_closed(&mut self, code: CloseCode) -> Ending {
-        self.detach_prev();
-        match code {
-            CloseCode::Aborted => Ending::Free(self.free(CloseCode::Aborted, CloseCode::Aborted)),
-            CloseCode::Moved | CloseCode::Done if self.position == Position::Relay => {
-                Ending::Free(self.free(CloseCode::Lost, CloseCode::Lost))
-            }
-            // Law 5: prev can't believe what came from here, so nobody from here on should.
-            CloseCode::Malformed if self.position == Position::Relay => {
-                Ending::Free(self.free(CloseCode::Lost, CloseCode::Malformed))
-            }
-            CloseCode::Lost
-            | CloseCode::Moved
-            | CloseCode::Done
-            | CloseCode::Stale
-            | CloseCode::Replaced
-            | CloseCode::NoPath
-            | CloseCode::Unknown
-            | CloseCode::Forbidden
-            | CloseCode::Malformed
-            | CloseCode::Overloaded => Ending::Orphaned,
-        }
-    }
-
-    fn next_closed(&mut self, code: CloseCode, winner: Option<&Epoch>) -> Ending {
-        self.detach_next(code == CloseCode::NoPath);
-        match code {
-            CloseCode::Done | CloseCode::Unknown | CloseCode::Aborted => {
-                Ending::Free(self.free(code, CloseCode::Lost))
-            }
-            CloseCode::Stale | CloseCode::Replaced => {
-                winner.and_then(|won| self.yield_to(won)).unwrap_or(Ending::Dial)
-            }
-            // Law 5: next can't believe what this relay holds.
-            CloseCode::Malformed if self.position == Position::Relay => {
-                Ending::Free(self.free(CloseCode::Lost, CloseCode::Lost))
-            }
-            CloseCode::Lost
-            | CloseCode::Moved
-            | CloseCode::NoPath
-            | CloseCode::Forbidden
-            | CloseCode::Malformed
-            | CloseCode::Overloaded => Ending::Dial,
-        }
-    }
-
-    /// Frees the flow if another path has won.
-    fn yield_to(&mut self, winner: &Epoch) -> Option<Ending> {
-        self.is_outranked(winner).then(|| {
-            let freed = self.free(CloseCode::Replaced, CloseCode::Lost);
-            Ending::Free(Freed { winner: Some(winner.clone()), ..freed })
-        })
-    }
-
-    /// Whether `winner` outranks this node's last dial. The origin never yields.
-    ///
-    /// A counter of its own that it has not reached yet is another's, too: one that was attached with the same epoch
-    /// (an attach that was accepted, forgotten and accepted again). Both would go on outbidding each other.
-    fn is_outranked(&self, winner: &Epoch) -> bool {
-        self.position == Position::Relay && self.epoch.child(self.dials).outranked_by(winner)
-    }
-
-    /// The flow is over at this node: the legs to close, and with what.
-    pub fn free(&mut self, code: CloseCode, down: CloseCode) -> Freed {
-        let (prev, next, fading) = (self.detach_prev(), self.leave_next(), self.detach_fading());
-        Freed { code, winner: None, prev, next, fading, down }
-    }
-
     // ---- what goes out ----
 
     /// An ack for whoever feeds `direction`, if there is news and it can be told: (leg, offset).
@@ -583,44 +484,5 @@ impl Splice {
             (direction, self.position),
             (Direction::Forward, Position::Target) | (Direction::Backward, Position::Origin)
         )
-    }
-
-    // ---- the application, at an endpoint ----
-
-    /// The direction that this endpoint's application feeds.
-    #[must_use]
-    pub const fn source(&self) -> Direction {
-        match self.position {
-            Position::Origin | Position::Relay => Direction::Forward,
-            Position::Target => Direction::Backward,
-        }
-    }
-
-    /// The direction that this endpoint's application takes.
-    #[must_use]
-    pub const fn sink(&self) -> Direction {
-        match self.position {
-            Position::Origin | Position::Relay => Direction::Backward,
-            Position::Target => Direction::Forward,
-        }
-    }
-
-    /// The application sends.
-    ///
-    /// # Errors
-    /// [`Violation::PastFin`] after its end.
-    pub fn send(&mut self, bytes: Bytes) -> Result<(), Violation> {
-        let source = self.source();
-        self.lane_mut(source).push(bytes)
-    }
-
-    /// The application has sent everything.
-    pub fn finish(&mut self) {
-        let source = self.source();
-        let lane = self.lane_mut(source);
-        if lane.fin().is_none() {
-            let end = lane.received();
-            lane.set_fin(end).expect("a source's own end contradicts nothing");
-        }
     }
 }
