@@ -1,6 +1,7 @@
 //! Single steps of a splice; [`laws`](super::laws) tries them in whole worlds.
 
 use super::*;
+use crate::proto::frame::CloseCode;
 
 const PREV: LegId = LegId(0);
 
