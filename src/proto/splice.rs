@@ -15,6 +15,7 @@ use super::lane::{Lane, MAX_OFFSET, Violation};
 use super::planted::{self, Law};
 use bytes::Bytes;
 
+mod application;
 mod endings;
 #[cfg(test)]
 mod laws;
