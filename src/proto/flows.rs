@@ -19,7 +19,7 @@ mod rights;
 mod settle;
 mod traffic;
 
-use super::frame::{CloseCode, Control, Reroute};
+use super::frame::{CloseCode, Control, Evidence, Reroute};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::lane::Violation;
 use super::links::{Arrival, LinkNews, Links, LinksConfig};
@@ -36,6 +36,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 pub use budget::RESERVE_BYTES;
+pub use records::FAILED_LIFETIME;
 pub use rights::KeyRing;
 
 /// Flows up to which the budget's books are checked in debug builds.
@@ -127,7 +128,12 @@ pub enum News {
     /// A flow is over.
     Ended(FlowKey),
     /// A neighbour has been silent for too long.
-    PeerSuspect(NodeId),
+    PeerSuspect {
+        /// Which.
+        node: NodeId,
+        /// Whether the network says as well that it can't be reached.
+        refused: bool,
+    },
     /// A neighbour that was suspect is heard again.
     PeerRecovered(NodeId),
     /// A neighbour will leave.
@@ -433,7 +439,10 @@ impl Flows {
             let (LinkNews::Suspect(link) | LinkNews::Recovered(link) | LinkNews::Draining(link)) = news;
             let Some(peer) = self.links.peer(link) else { continue };
             let news = match news {
-                LinkNews::Suspect(_) => News::PeerSuspect(peer),
+                LinkNews::Suspect(link) => {
+                    let evidence = self.links.reason(link).map(|reason| reason.evidence);
+                    News::PeerSuspect { node: peer, refused: evidence == Some(Evidence::Refusal) }
+                }
                 LinkNews::Recovered(_) => News::PeerRecovered(peer),
                 LinkNews::Draining(_) => News::PeerDraining(peer),
             };
