@@ -1,6 +1,7 @@
 //! What a flow's events tell of its chain.
 
 use crate::endpoint::{FlowEvent, Hop};
+use crate::proto::frame::Cause;
 
 /// A flow's chain, as its events tell it.
 #[derive(Debug, Default)]
@@ -28,6 +29,14 @@ impl Chain {
                 self.hops.clone_from(hops);
                 self.failovers += 1;
             }
+            FlowEvent::Rerouted { hop, to, cause, .. } if *cause == Cause::Followed.as_str() => {
+                // Nobody failed there: whoever took over the hop before chose the backup, and the two change places.
+                self.failovers += 1;
+                if let Some(hop) = self.hops.get_mut(usize::from(*hop).wrapping_sub(1)) {
+                    let before = std::mem::replace(&mut hop.primary, to.clone());
+                    hop.backup.take_if(|backup| backup == to).map(|_| hop.backup.insert(before));
+                }
+            }
             FlowEvent::Rerouted { hop, to, .. } | FlowEvent::Drained { hop, to, .. } => {
                 self.failovers += 1;
                 if let Some(hop) = self.hops.get_mut(usize::from(*hop).wrapping_sub(1)) {
@@ -52,5 +61,43 @@ impl Chain {
         let protected =
             |hop: &Hop| runs(&hop.primary) && hop.backup.as_ref().is_some_and(|backup| runs(backup));
         self.hops.iter().position(|hop| !protected(hop)).map(|place| place + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::id::FlowId;
+
+    fn rerouted(cause: Cause) -> FlowEvent {
+        let flow = FlowId::from_bytes([1; 16]);
+        FlowEvent::Rerouted {
+            flow,
+            hop: 1,
+            from: "a".to_owned(),
+            to: "b".to_owned(),
+            cause: cause.as_str(),
+            gap_ms: 0.0,
+            by: "origin".to_owned(),
+            evidence: "none",
+            detected_ms: 0.0,
+            replayed_bytes: 0,
+            watch: None,
+        }
+    }
+
+    #[test]
+    fn whoever_failed_stands_by_no_more_but_whoever_was_passed_over_does() {
+        for (cause, backup) in [(Cause::Silence, None), (Cause::Followed, Some("a"))] {
+            let mut chain = Chain::default();
+            let hops = vec![Hop { primary: "a".to_owned(), backup: Some("b".to_owned()) }];
+            chain.apply(&FlowEvent::Rebuilt { flow: FlowId::from_bytes([1; 16]), hops, cause: None });
+            chain.apply(&rerouted(cause));
+            assert_eq!(
+                (chain.primary(1), chain.hops()[0].backup.as_deref()),
+                (Some("b"), backup),
+                "{cause:?}"
+            );
+        }
     }
 }

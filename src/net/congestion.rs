@@ -71,6 +71,7 @@ impl Controller for FlooredController {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "quinn's controllers are told instants")]
 mod tests {
     use super::*;
     use quinn::congestion::CubicConfig;

@@ -7,6 +7,7 @@
 //! Queues: each link's control messages ([`MAX_QUEUED_CONTROLS`]; a peer that lets more pile up is disconnected). Bytes
 //! wait in lanes only.
 
+mod dials;
 mod leg;
 mod link;
 
@@ -24,6 +25,7 @@ use crate::proto::machine::{Action, AskId, DisconnectReason, Event, LinkId, Mach
 use crate::proto::rpc::Request;
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
+use dials::{Dials, is_same};
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
 use std::cell::{Cell, RefCell};
@@ -63,6 +65,7 @@ pub(crate) struct Node<M> {
     links: RefCell<HashMap<LinkId, Rc<LinkPort>>>,
     legs: RefCell<HashMap<LegId, Rc<LegPort>>>,
     signals: RefCell<HashMap<FlowKey, Rc<FlowSignal>>>,
+    dials: Dials,
     events: RefCell<VecDeque<Event>>,
     next_link: Cell<u32>,
     armed: Cell<Option<Time>>,
@@ -165,6 +168,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<No
         links: RefCell::default(),
         legs: RefCell::default(),
         signals: RefCell::default(),
+        dials: Dials::default(),
         events: RefCell::default(),
         next_link: Cell::new(1),
         armed: Cell::new(None),
@@ -351,7 +355,8 @@ impl<M: Machine + 'static> Node<M> {
     /// Passes on what the network says of peers that can't be reached.
     async fn hear_refusals(self: Rc<Self>, socket: Arc<HintingSocket>) {
         while let Ok(address) = socket.refused().await {
-            let refused = |port: &LinkPort| port.connection.remote_address() == address;
+            self.dials.refused(address);
+            let refused = |port: &LinkPort| is_same(port.connection.remote_address(), address);
             let links: Vec<LinkId> = {
                 let links = self.links.borrow();
                 links.iter().filter(|(_, port)| refused(port)).map(|(link, _)| *link).collect()
@@ -390,7 +395,11 @@ impl<M: Machine + 'static> Node<M> {
         let dialled = async {
             let client = self.client.borrow().clone();
             let connecting = self.endpoint.connect_with(client, address, &tls::node_name(peer).to_str())?;
-            self.establish(connecting.await?, Some(peer)).await
+            let connection = tokio::select! {
+                connection = connecting => connection?,
+                () = self.dials.refusal(address) => return Err("the network says that nobody is there".into()),
+            };
+            self.establish(connection, Some(peer)).await
         };
         if let Err(error) = within(dialled).await {
             tracing::debug!(?peer, %address, %error, "could not dial a neighbour");

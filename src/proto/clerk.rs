@@ -8,12 +8,20 @@ use super::id::NodeId;
 use super::machine::{Action, AskFailure, AskId, Notice};
 use super::rpc::{Offer, Request, Response};
 use super::time::Time;
+use super::timers::Timers;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 /// Questions that may be under way at once; beyond, reports are dropped.
 const MAX_ASKS: usize = 1024;
+/// How long a neighbour that is merely silent may take to be heard again before it is reported. Flows have left it by then;
+/// but a report keeps everybody from it, and where processes wait for a processor, silences of some tenths of a second
+/// mean nothing.
+const REPORT_DELAY: Duration = Duration::from_millis(300);
+/// Reported neighbours that are remembered, to be taken back; beyond, those of the smallest NodeIds are not.
+const MAX_REPORTED: usize = 1024;
 
 /// The driver knows the list of bootstraps and goes on to the next whenever it is asked afresh, so that to the enrolment
 /// there seem to be always two: the one that is asked, and another.
@@ -44,6 +52,10 @@ pub(super) struct Clerk<Own> {
     enrolment: Option<Enrolment>,
     asks: HashMap<AskId, Purpose<Own>>,
     next_ask: u64,
+    /// Silent neighbours, and when they are reported.
+    doubted: Timers<NodeId>,
+    /// Who was reported and not heard since.
+    reported: BTreeSet<NodeId>,
     bootstrap: usize,
     /// Whether the bootstrap wants this node to drain.
     drain_ordered: bool,
@@ -53,12 +65,13 @@ pub(super) struct Clerk<Own> {
 
 impl<Own> Clerk<Own> {
     pub(super) fn new(config: ClerkConfig) -> Self {
-        let asks = HashMap::new();
         Self {
             config,
             enrolment: None,
-            asks,
+            asks: HashMap::new(),
             next_ask: 0,
+            doubted: Timers::default(),
+            reported: BTreeSet::new(),
             bootstrap: 0,
             drain_ordered: false,
             registered: false,
@@ -100,17 +113,29 @@ impl<Own> Clerk<Own> {
         None
     }
 
-    /// A neighbour is suspect. One report keeps it from being assigned, two take it out of the pool; its own next
+    /// A neighbour is silent: it is reported unless it is heard again soon.
+    pub(super) fn doubt(&mut self, node: NodeId, now: Time) {
+        self.doubted.set(node, Some(now + REPORT_DELAY));
+    }
+
+    /// A neighbour can't be reached. One report keeps it from being assigned, two take it out of the pool; its own next
     /// heartbeat brings it back.
     pub(super) fn report(&mut self, node: NodeId, actions: &mut Vec<Action>) {
+        self.doubted.set(node, None);
         if self.asks.len() < MAX_ASKS {
+            self.reported.insert(node);
+            if self.reported.len() > MAX_REPORTED {
+                self.reported.pop_first();
+            }
             self.send(Purpose::Report, Request::ReportDown { node }, false, actions);
         }
     }
 
-    /// A neighbour that was reported is heard again.
+    /// A neighbour is heard, again or for the first time: if it was reported, that is taken back.
     pub(super) fn take_back(&mut self, node: NodeId, actions: &mut Vec<Action>) {
-        if self.asks.len() < MAX_ASKS {
+        self.doubted.set(node, None);
+        if self.reported.contains(&node) && self.asks.len() < MAX_ASKS {
+            self.reported.remove(&node);
             self.send(Purpose::Report, Request::ReportUp { node }, false, actions);
         }
     }
@@ -151,6 +176,9 @@ impl<Own> Clerk<Own> {
     }
 
     pub(super) fn handle_timeout(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        while let Some(node) = self.doubted.pop_due(now) {
+            self.report(node, actions);
+        }
         let mut steps = Vec::new();
         if let Some(enrolment) = &mut self.enrolment {
             enrolment.set_flows(u32::try_from(flows.len()).unwrap_or(u32::MAX));
@@ -160,7 +188,8 @@ impl<Own> Clerk<Own> {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.enrolment.as_ref().and_then(Enrolment::poll_timeout)
+        let lease = self.enrolment.as_ref().and_then(Enrolment::poll_timeout);
+        [lease, self.doubted.next()].into_iter().flatten().min()
     }
 
     fn enrol(&mut self, event: enrolment::Event, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
@@ -221,5 +250,66 @@ impl From<AskFailure> for enrolment::Failure {
             AskFailure::Timeout => Self::Timeout,
             AskFailure::Unreachable => Self::Network,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::flows::FlowsConfig;
+
+    const ME: NodeId = NodeId::from_bytes([1; 32]);
+    const PEER: NodeId = NodeId::from_bytes([2; 32]);
+
+    struct World {
+        clerk: Clerk<()>,
+        flows: Flows,
+        now: Time,
+        actions: Vec<Action>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let flows = Flows::new(ME, false, FlowsConfig::default());
+            Self { clerk: Clerk::new(ClerkConfig::default()), flows, now: Time::ZERO, actions: Vec::new() }
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now = self.now + time;
+            self.clerk.handle_timeout(&mut self.flows, self.now, &mut self.actions);
+        }
+
+        fn asked(&mut self) -> Vec<Request> {
+            let request =
+                |action| if let Action::Ask { request, .. } = action { Some(request) } else { None };
+            self.actions.drain(..).filter_map(request).collect()
+        }
+    }
+
+    #[test]
+    fn silence_is_reported_unless_it_ends_soon() {
+        let mut world = World::new();
+        world.clerk.doubt(PEER, world.now);
+        world.pass(REPORT_DELAY - Duration::from_millis(1));
+        world.clerk.take_back(PEER, &mut world.actions);
+        world.pass(REPORT_DELAY);
+        assert_eq!(world.asked(), [], "it was heard in time");
+
+        world.clerk.doubt(PEER, world.now);
+        assert_eq!(world.clerk.poll_timeout(), Some(world.now + REPORT_DELAY));
+        world.pass(REPORT_DELAY);
+        assert_eq!(world.asked(), [Request::ReportDown { node: PEER }]);
+        world.clerk.take_back(PEER, &mut world.actions);
+        world.clerk.take_back(PEER, &mut world.actions);
+        assert_eq!(world.asked(), [Request::ReportUp { node: PEER }], "once is enough");
+    }
+
+    #[test]
+    fn who_is_known_to_be_dead_is_reported_at_once_and_once() {
+        let mut world = World::new();
+        world.clerk.doubt(PEER, world.now);
+        world.clerk.report(PEER, &mut world.actions);
+        world.pass(REPORT_DELAY * 2);
+        assert_eq!(world.asked(), [Request::ReportDown { node: PEER }]);
     }
 }

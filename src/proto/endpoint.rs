@@ -10,7 +10,7 @@ mod renewals;
 mod routes;
 
 use super::clerk::{Clerk, ClerkConfig};
-use super::flows::{FlowKey, Flows, FlowsConfig, News};
+use super::flows::{FAILED_LIFETIME, FlowKey, Flows, FlowsConfig, News};
 use super::id::{FlowId, NodeId};
 use super::links::{Links, Standing};
 use super::machine::{Action, AskFailure, Event, Machine, Notice, OpenFailure};
@@ -45,6 +45,9 @@ const MAX_TRIED: usize = 5;
 const MAX_CHOSEN: usize = 16;
 /// The pause after there were no more.
 const NO_MORE_PAUSE: Duration = Duration::from_secs(2);
+/// Where the bootstrap knew nobody else, only those are excluded that failed a flow within this time: by then it has heard
+/// of who died, and who has recovered is better than nobody.
+const SHORT_MEMORY: Duration = Duration::from_secs(1);
 /// How often a plan is asked for before a flow counts as not to be opened.
 const PLAN_ATTEMPTS: u32 = 3;
 
@@ -188,7 +191,8 @@ impl Endpoint {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        let Some((records, exclude)) = self.flows.chain(&flow, now) else { return };
+        let memory = if self.backups.is_short(flow, hop) { SHORT_MEMORY } else { FAILED_LIFETIME };
+        let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
         exclude.iter().for_each(|node| self.routes.note_failed(*node, now));
         let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
         self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
@@ -206,7 +210,7 @@ impl Endpoint {
             self.backups.remove(flow, hop);
             self.flows.backup_found(flow, &record, now, actions);
             self.records_changed(flow, now);
-        } else if self.backups.refused(flow, hop, now) {
+        } else if self.backups.refused(flow, hop, !is_final(&result), now) {
             // Somebody on the chain reaches nobody, and there is nobody else for that hop.
             self.flows.want_route(flow, now);
         }
@@ -335,9 +339,13 @@ impl Endpoint {
                         self.ask_backup(flow, hop, active, now, actions);
                     }
                 }
-                News::PeerSuspect(node) => {
+                News::PeerSuspect { node, refused } => {
                     self.routes.note_failed(node, now);
-                    self.clerk.report(node, actions);
+                    if refused {
+                        self.clerk.report(node, actions);
+                    } else {
+                        self.clerk.doubt(node, now);
+                    }
                     self.attachment_doubtful(node, now, actions);
                 }
                 News::PeerRecovered(node) => {
@@ -359,6 +367,7 @@ impl Endpoint {
                 }
                 News::PeerUp(node) => {
                     self.routes.note_alive(node);
+                    self.clerk.take_back(node, actions);
                     self.attach(now, actions);
                 }
                 News::Ended(flow) => {
@@ -456,6 +465,11 @@ impl Target {
 
 const fn is_transient(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Internal | Refusal::Throttled { .. })
+}
+
+/// Whether the same question will never be answered otherwise.
+const fn is_final(result: &Result<Response, AskFailure>) -> bool {
+    matches!(result, Ok(Response::Refused(Refusal::Denied { .. })))
 }
 
 impl Machine for Endpoint {

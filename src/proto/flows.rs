@@ -23,7 +23,7 @@ mod traffic;
 
 use super::allowance::{Allowance, Spent};
 use super::epoch::MAX_HOPS;
-use super::frame::{Cause, CloseCode, Control, MAX_ACKS, Reroute};
+use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::links::{Arrival, LinkNews, Links, LinksConfig};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
@@ -40,6 +40,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 pub use budget::RESERVE_BYTES;
+pub use records::FAILED_LIFETIME;
 pub use rights::KeyRing;
 
 /// Flows up to which the budget's books are checked in debug builds.
@@ -137,7 +138,12 @@ pub enum News {
     /// A flow is over.
     Ended(FlowKey),
     /// A neighbour has been silent for too long.
-    PeerSuspect(NodeId),
+    PeerSuspect {
+        /// Which.
+        node: NodeId,
+        /// Whether the network says as well that it can't be reached.
+        refused: bool,
+    },
     /// A neighbour that was suspect is heard again.
     PeerRecovered(NodeId),
     /// A neighbour will leave.
@@ -482,7 +488,10 @@ impl Flows {
             let (LinkNews::Suspect(link) | LinkNews::Recovered(link) | LinkNews::Draining(link)) = news;
             let Some(peer) = self.links.peer(link) else { continue };
             let news = match news {
-                LinkNews::Suspect(_) => News::PeerSuspect(peer),
+                LinkNews::Suspect(link) => {
+                    let evidence = self.links.reason(link).map(|reason| reason.evidence);
+                    News::PeerSuspect { node: peer, refused: evidence == Some(Evidence::Refusal) }
+                }
                 LinkNews::Recovered(_) => News::PeerRecovered(peer),
                 LinkNews::Draining(_) => News::PeerDraining(peer),
             };

@@ -69,16 +69,17 @@ impl Relay {
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
         for news in self.flows.take_news() {
             match news {
-                News::PeerSuspect(node) | News::PeerUnreachable { node, first: true } => {
+                News::PeerSuspect { node, refused: false } => self.clerk.doubt(node, now),
+                News::PeerSuspect { node, refused: true } | News::PeerUnreachable { node, first: true } => {
                     self.clerk.report(node, actions);
                 }
+                News::PeerUp(node) => self.clerk.take_back(node, actions),
                 News::PeerRecovered(node) => {
                     self.clerk.take_back(node, actions);
                     self.clerk.revive(now);
                 }
                 News::PeerGone(_)
                 | News::PeerDraining(_)
-                | News::PeerUp(_)
                 | News::PeerUnreachable { first: false, .. }
                 | News::Ended(_)
                 | News::WantsBackup { .. }

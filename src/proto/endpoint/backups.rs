@@ -1,7 +1,8 @@
 //! Which hops of an origin's flows need another candidate, and when to ask for one again.
 //!
 //! A relay's wish may die with the relay, and the bootstrap may have nobody yet (a target that lost an attachment relay
-//! needs a moment to find another). So the origin itself goes on asking until it is told of one.
+//! needs a moment to find another). So the origin itself goes on asking until it is told of one: soon at first, each second for
+//! a while, as the next fault may come, and then seldom, as a small pool may never have anybody.
 
 use crate::proto::flows::FlowKey;
 use crate::proto::id::NodeId;
@@ -14,8 +15,15 @@ use std::time::Duration;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The same for a hop that nobody serves.
 const FIRST_URGENT_PAUSE: Duration = Duration::from_millis(10);
-/// After so many questions it is up to the relay to wish again.
-const MAX_ATTEMPTS: u32 = 7;
+/// After so many it is up to the relay to wish again, if nobody serves the hop (then another route is looked for too) or
+/// the bootstrap does not accept the question.
+const FEW_ATTEMPTS: u32 = 7;
+/// The longest pause,
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// until so many questions were in vain,
+const MANY_ATTEMPTS: u32 = 30;
+/// and then.
+const RARE_PAUSE: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -55,18 +63,26 @@ impl Backups {
         self.due.set((flow, hop), None);
     }
 
-    /// There is none yet. Returns whether nobody serves the hop: then another route may help.
-    pub(super) fn refused(&mut self, flow: FlowKey, hop: u8, now: Time) -> bool {
+    /// Whether the bootstrap knew nobody for a hop when it was asked last.
+    pub(super) fn is_short(&self, flow: FlowKey, hop: u8) -> bool {
+        self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.attempts > 0)
+    }
+
+    /// There is none yet, and perhaps never. Returns whether nobody serves the hop: then another route may help.
+    pub(super) fn refused(&mut self, flow: FlowKey, hop: u8, hopeful: bool, now: Time) -> bool {
         let Some(wanted) = self.wanted.get_mut(&(flow, hop)) else { return false };
         let is_urgent = wanted.active.is_none();
         let pause = if is_urgent { FIRST_URGENT_PAUSE } else { FIRST_PAUSE };
-        let again = now + pause * (1 << wanted.attempts);
+        let pause = match wanted.attempts {
+            MANY_ATTEMPTS.. => RARE_PAUSE,
+            attempts => pause.saturating_mul(1 << attempts).min(LONGEST_PAUSE),
+        };
         wanted.asking = false;
-        wanted.attempts += 1;
-        if wanted.attempts >= MAX_ATTEMPTS {
+        wanted.attempts = wanted.attempts.saturating_add(1);
+        if wanted.attempts >= FEW_ATTEMPTS && (is_urgent || !hopeful) {
             self.remove(flow, hop);
         } else {
-            self.due.set((flow, hop), Some(again));
+            self.due.set((flow, hop), Some(now + pause));
         }
         is_urgent
     }
@@ -95,5 +111,58 @@ impl Backups {
         for hop in hops {
             self.remove(flow, hop);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::id::{FlowId, Pseudonym};
+
+    const SERVES: NodeId = NodeId::from_bytes([1; 32]);
+
+    fn flow() -> FlowKey {
+        FlowKey { origin: Pseudonym::from_bytes([1; 16]), flow: FlowId::from_bytes([2; 16]), hop: 0 }
+    }
+
+    /// The pauses after which it is asked again, if it is always refused.
+    fn pauses(active: Option<NodeId>, hopeful: bool, count: usize) -> Vec<Duration> {
+        let (mut backups, mut now) = (Backups::default(), Time::ZERO);
+        assert!(backups.want(flow(), 1, active) && !backups.is_short(flow(), 1));
+        let mut pauses = Vec::new();
+        for _ in 0..count {
+            assert_eq!(backups.refused(flow(), 1, hopeful, now), active.is_none());
+            let Some(due) = backups.poll_timeout() else { break };
+            pauses.push(due.since(now));
+            now = due;
+            assert!(backups.is_short(flow(), 1));
+            assert_eq!(backups.take_due(now), [(flow(), 1, active)]);
+        }
+        pauses
+    }
+
+    #[test]
+    fn who_has_no_backup_goes_on_asking_each_second_and_then_seldom() {
+        let pauses = pauses(Some(SERVES), true, 40);
+        assert_eq!(pauses.len(), 40);
+        assert_eq!(pauses[..3], [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4]);
+        assert!(pauses[5..30].iter().all(|pause| *pause == LONGEST_PAUSE), "{pauses:?}");
+        assert!(pauses[30..].iter().all(|pause| *pause == RARE_PAUSE), "{pauses:?}");
+    }
+
+    #[test]
+    fn what_is_not_to_be_had_is_asked_for_a_few_times() {
+        for (active, hopeful) in [(None, true), (Some(SERVES), false)] {
+            assert_eq!(pauses(active, hopeful, 40).len(), FEW_ATTEMPTS as usize - 1);
+        }
+    }
+
+    #[test]
+    fn who_serves_now_needs_a_backup_at_once() {
+        let mut backups = Backups::default();
+        assert!(backups.want(flow(), 1, None) && !backups.want(flow(), 1, None));
+        backups.refused(flow(), 1, true, Time::ZERO);
+        assert!(!backups.want(flow(), 1, None), "that is under way");
+        assert!(backups.want(flow(), 1, Some(SERVES)) && !backups.is_short(flow(), 1));
     }
 }

@@ -26,7 +26,8 @@ const FIRST_ROUTE_PAUSE: Duration = Duration::from_millis(25);
 const MAX_PAUSE_DOUBLINGS: u32 = 6;
 /// Failed relays that an origin remembers for a flow, and for how long: by then the bootstrap has heard of it too.
 const MAX_FAILED: usize = 32;
-const FAILED_LIFETIME: Duration = Duration::from_secs(5);
+/// See [`MAX_FAILED`].
+pub const FAILED_LIFETIME: Duration = Duration::from_secs(5);
 /// Backups that a node remembers having prepared.
 const MAX_PREPARED: usize = 4096;
 
@@ -229,11 +230,22 @@ impl Flows {
     /// The records of an origin's flow, and the relays that no plan for it should name.
     #[must_use]
     pub fn chain(&self, key: &FlowKey, now: Time) -> Option<(&[Record], Vec<NodeId>)> {
+        self.chain_lately(key, FAILED_LIFETIME, now)
+    }
+
+    /// The same, where it does not count who failed longer ago.
+    #[must_use]
+    pub fn chain_lately(
+        &self,
+        key: &FlowKey,
+        memory: Duration,
+        now: Time,
+    ) -> Option<(&[Record], Vec<NodeId>)> {
         let flow = self.flows.get(key).filter(|flow| flow.is_origin())?;
         let usable = self.usable(flow);
         let next = flow.next_hop.candidates().map(|candidate| candidate.node);
         let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
-        let lately = flow.failed.iter().filter(|(at, _)| now.since(*at) < FAILED_LIFETIME);
+        let lately = flow.failed.iter().filter(|(at, _)| now.since(*at) < memory);
         exclude.extend(lately.map(|(_, node)| node).filter(|node| !usable.contains(node)));
         let suspects = flow.distrust.suspects(now).filter(|node| !exclude.contains(node));
         exclude.extend(suspects.collect::<Vec<NodeId>>());
