@@ -5,6 +5,7 @@
 //! times and shows whether our own words arrive. Three things make a peer suspect:
 //! - **silence**: nothing was heard (any packet counts) for three of the intervals that we asked for, and for longer than
 //!   is usual: one interval and four times the mean lateness, which grows with the first late arrival and shrinks slowly;
+//!   or as many intervals as chance takes heartbeats in a row, on a path that loses some (their numbers tell lost from late);
 //! - **deafness**: its heartbeats come, but for as long (and a round trip) none has echoed what we sent;
 //! - **stall**: its heartbeats come, and what goes to it over legs is lost again and again (see `detector/stall.rs`). No
 //!   sign of life speaks against that, so the link stays suspect until it is down and dialled anew.
@@ -320,7 +321,8 @@ impl Detector {
 
     /// How much silence is suspicious.
     fn deadline(&self, interval: Duration) -> Duration {
-        let patient = (interval * FLOOR_INTERVALS).max(self.inbound.lateness.bound(interval));
+        let floor = interval * FLOOR_INTERVALS.max(self.inbound.losses.bound());
+        let patient = floor.max(self.inbound.lateness.bound(interval));
         patient * (1 + self.doubt.score)
     }
 
@@ -399,6 +401,7 @@ impl Detector {
                     Some(_) => Fault::Stalled,
                     None => Fault::Deaf,
                 };
+                self.inbound.missed |= fault == Fault::Silent;
                 self.reason = Some(self.reason_for(fault, interval, now));
                 let patience = self.config.down_after.max(self.deadline(interval) * DOWN_DEADLINES);
                 self.belief = Belief::Suspect { fault, down_at: now + patience };

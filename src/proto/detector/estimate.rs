@@ -1,4 +1,4 @@
-//! Two estimates of a detector: round-trip times, and how irregularly heartbeats arrive.
+//! What a detector estimates: round-trip times, how late heartbeats arrive, and how many don't.
 
 use std::time::Duration;
 
@@ -32,11 +32,16 @@ impl Smoothed {
 /// It rises by a third of what a gap is off, so that four times it covers a gap like the one just seen, and falls by a
 /// 512th with every punctual one: a machine that stalls now and then will do so for a while. Lateness is a matter of
 /// the machines and the network, not of the interval, so it outlives a change of pace.
+///
+/// A gap that was judged to be a fault is covered from then on too, if it was short: so busy machines surprise but once. It
+/// never teaches more than that, however often it comes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lateness(Duration);
 
 /// Gaps beyond so many intervals count as that many: one outage must not blunt the detector for long.
 const MAX_GAP_INTERVALS: u32 = 10;
+/// The same for gaps that were judged to be faults.
+const MAX_FAULT_INTERVALS: u32 = 6;
 /// The most that is carried over to another interval, in intervals of that.
 const MAX_CARRIED_INTERVALS: u32 = 2;
 const RISE: u32 = 3;
@@ -50,6 +55,12 @@ impl Lateness {
             if late > self.0 { self.0 + (late - self.0) / RISE } else { self.0 - (self.0 - late) / FALL };
     }
 
+    /// As [`Lateness::add`], of a gap that made the peer suspect.
+    pub(super) fn add_fault(&mut self, gap: Duration, interval: Duration) {
+        let late = gap.min(interval * MAX_FAULT_INTERVALS).saturating_sub(interval);
+        self.0 = self.0.max(late / RISE);
+    }
+
     /// From now on heartbeats are to come at `interval`.
     pub(super) fn carry_over(&mut self, interval: Duration) {
         self.0 = self.0.min(interval * MAX_CARRIED_INTERVALS);
@@ -58,6 +69,47 @@ impl Lateness {
     /// The longest gap at `interval` that is still nothing unusual.
     pub(super) fn bound(self, interval: Duration) -> Duration {
         interval + self.0 * 4
+    }
+}
+
+/// How many of the peer's heartbeats are lost on their way: how long a run of losses is nothing unusual.
+///
+/// Sequence numbers tell what was lost from what is late. A share of losses makes more patient, as it goes on by chance; a
+/// long gap does not: a path that was cut, or a queue that overflowed, is whole again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// The share of heartbeats that are lost, in [`WHOLE`]ths.
+    share: u64,
+}
+
+const WHOLE: u64 = 1 << 20;
+/// By what part of it each heartbeat moves the share.
+const WEIGHT: u64 = 64;
+/// Heartbeats lost in a row count as no more than so many.
+const MAX_RUN: u32 = 4;
+/// A run of losses that comes as rarely as once in so many heartbeats is unusual.
+const RARE: u64 = 100_000;
+/// Of no link more patience is asked than for so many heartbeats in a row.
+const MAX_PATIENCE: u32 = 20;
+
+impl Losses {
+    /// A heartbeat came after `missing` that did not.
+    pub(super) fn add(&mut self, missing: u32) {
+        for _ in 0..missing.min(MAX_RUN) {
+            self.share += (WHOLE - self.share) / WEIGHT;
+        }
+        self.share -= self.share.div_ceil(WEIGHT);
+    }
+
+    /// How many heartbeats in a row chance rarely takes.
+    pub(super) fn bound(self) -> u32 {
+        let mut chance = WHOLE;
+        let mut run = 0;
+        while run < MAX_PATIENCE && chance * RARE > WHOLE {
+            chance = chance * self.share / WHOLE;
+            run += 1;
+        }
+        run
     }
 }
 
@@ -96,6 +148,32 @@ mod tests {
         lateness.add(Duration::from_secs(50), Duration::from_secs(5));
         lateness.carry_over(INTERVAL);
         assert!(lateness.bound(INTERVAL) <= MS * 90);
+    }
+
+    #[test]
+    fn faults_are_covered_while_they_are_short_and_never_add_up() {
+        let mut lateness = Lateness::default();
+        lateness.add_fault(MS * 60, INTERVAL);
+        let once = lateness;
+        assert!((MS * 60..MS * 80).contains(&once.bound(INTERVAL)));
+        (0..100).for_each(|_| lateness.add_fault(Duration::from_secs(600), INTERVAL));
+        assert_eq!(lateness, once);
+    }
+
+    #[test]
+    fn losses_make_patient_and_are_forgotten() {
+        let mut losses = Losses::default();
+        assert!(losses.bound() <= 3);
+        losses.add(1_000_000);
+        assert!(losses.bound() <= 5, "one outage");
+        (0..100).for_each(|_| losses.add(0));
+        assert!(losses.bound() <= 3, "a second later: {losses:?}");
+        (0..200).for_each(|_| losses.add(1));
+        assert!((13..=20).contains(&losses.bound()), "every second one: {losses:?}");
+        (0..10_000).for_each(|_| losses.add(u32::MAX));
+        assert_eq!(losses.bound(), MAX_PATIENCE);
+        (0..2000).for_each(|_| losses.add(0));
+        assert_eq!(losses, Losses::default());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a detector has seen of its link: what came from the peer, and what went to it.
 
-use super::estimate::Lateness;
+use super::estimate::{Lateness, Losses};
 use crate::proto::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub(super) struct Inbound {
     pub(super) sequence: u32,
     pub(super) beat_at: Option<Time>,
     pub(super) lateness: Lateness,
+    pub(super) losses: Losses,
+    /// Whether the silence since its last heartbeat has made it suspect.
+    pub(super) missed: bool,
     /// Silence counts from here at the earliest: the peer must first have learned at which interval we want to hear it.
     pub(super) asked_at: Time,
     /// Silence that our own lateness accounts for.
@@ -34,6 +37,8 @@ impl Inbound {
             sequence: 0,
             beat_at: None,
             lateness: Lateness::default(),
+            losses: Losses::default(),
+            missed: false,
             asked_at: now,
             excused: Duration::ZERO,
             hint_at: None,
@@ -49,13 +54,20 @@ impl Inbound {
         self.refused_at = None;
     }
 
-    /// A heartbeat came, newer than all before.
+    /// A heartbeat came, newer than all before. What is missing between them was lost, not late.
     pub(super) fn beat(&mut self, sequence: u32, interval: Option<Duration>, now: Time) {
+        let missing = sequence.wrapping_sub(self.sequence).saturating_sub(1);
+        self.losses.add(missing);
         // A gap that began before the peer knew the present pace says nothing about it.
         let before = self.beat_at.filter(|at| *at >= self.asked_at);
         if let (Some(before), Some(interval)) = (before, interval) {
-            self.lateness.add(now.since(before), interval);
+            let gap = now.since(before).saturating_sub(interval.saturating_mul(missing));
+            match self.missed {
+                true => self.lateness.add_fault(gap, interval),
+                false => self.lateness.add(gap, interval),
+            }
         }
+        self.missed = false;
         self.beat_at = Some(now);
         self.sequence = sequence;
     }

@@ -27,6 +27,9 @@ struct World {
     latency: Duration,
     /// Whether what end `i` sends arrives.
     carries: [bool; 2],
+    /// By what chance anything is lost.
+    loss: f64,
+    rng: StdRng,
     /// Until when end `i` does nothing.
     asleep_until: [Time; 2],
     waking: Waking,
@@ -43,6 +46,8 @@ impl World {
             ends: [(); 2].map(|()| Detector::new(config, latency * 2, at(0))),
             latency,
             carries: [true; 2],
+            loss: 0.0,
+            rng: StdRng::seed_from_u64(1),
             asleep_until: [Time::ZERO; 2],
             waking: Waking::TimersFirst,
             wire: Vec::new(),
@@ -102,7 +107,7 @@ impl World {
             match outcome {
                 Outcome::SendHeartbeat(heartbeat) => {
                     self.sent[i] += 1;
-                    if self.carries[i] {
+                    if self.carries[i] && !self.rng.random_bool(self.loss) {
                         self.wire.push((now + self.latency, 1 - i, heartbeat));
                     }
                 }
@@ -268,6 +273,51 @@ fn a_loaded_machine_alarms_rarely() {
     }
     let alarms = world.log.iter().filter(|(.., what)| *what == Outcome::Suspect).count();
     assert!(alarms <= 20, "{alarms} in ten minutes");
+}
+
+/// How long end 0 took each time that `fault` befell it and its peer, and that `mend` ended it 200 ms later.
+fn detections(fault: fn(&mut World), mend: fn(&mut World)) -> Vec<Duration> {
+    let mut world = World::busy(Pace::Auto, MS / 5);
+    let mut taken = Vec::new();
+    for _ in 0..60 {
+        world.run(SECOND);
+        world.log.clear();
+        let since = world.now;
+        fault(&mut world);
+        world.run(MS * 200);
+        mend(&mut world);
+        taken.extend(world.first(0, Outcome::Suspect).map(|at| at.since(since)));
+    }
+    taken
+}
+
+#[test]
+fn faults_again_and_again_do_not_blunt_it() {
+    let cuts = detections(|world| world.carries = [false; 2], |world| world.carries = [true; 2]);
+    assert_eq!(cuts.len(), 60);
+    assert!(cuts.iter().all(|taken| *taken <= MS * 40), "{cuts:?}");
+    let freezes = detections(|world| world.stall(1, MS * 200), |_| ());
+    assert_eq!(freezes.len(), 60);
+    assert!(freezes.iter().all(|taken| *taken <= MS * 80), "{freezes:?}");
+}
+
+#[test]
+fn random_loss_alarms_rarely_and_hides_no_death() {
+    for loss in [0.1, 0.5] {
+        let mut world = World::busy(Pace::Auto, MS / 2);
+        world.loss = loss;
+        world.run(SECOND * 600);
+        let alarms = world.log.iter().filter(|(.., what)| *what == Outcome::Suspect).count();
+        assert!(alarms <= 60, "{alarms} in ten minutes at {loss}");
+        assert!(world.log.iter().all(|(.., what)| *what != Outcome::Down));
+        world.log.clear();
+        world.kill(1);
+        let died = world.now;
+        world.run(SECOND * 5);
+        let suspect = world.first(0, Outcome::Suspect).unwrap();
+        assert!(suspect.since(died) <= MS * 250, "{:?} at {loss}", suspect.since(died));
+        assert!(world.first(0, Outcome::Down).is_some());
+    }
 }
 
 #[test]
