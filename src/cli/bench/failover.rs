@@ -426,6 +426,7 @@ impl Bench<'_> {
             if hop.is_none() && !self.chain.hops().is_empty() {
                 return Ok(());
             }
+            tracing::debug!(?hop, hops = ?self.chain.hops(), "waits for protection");
             if self.event(deadline).await?.is_none() {
                 return Err(lost("a hop has had no backup that runs for too long"));
             }

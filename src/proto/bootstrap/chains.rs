@@ -72,7 +72,8 @@ impl Bootstrap {
         };
         // Whoever has a working relay needs a second, or at least to know that the other one is of no use; whoever has
         // none is helped by one.
-        let shrinks = opened.old.iter().any(|old| request.exclude.contains(&old.node));
+        let is_of_no_use = |node: &NodeId| Some(*node) != request.active && request.exclude.contains(node);
+        let shrinks = opened.old.iter().any(|old| is_of_no_use(&old.node));
         let needed = if request.active.is_some() && !shrinks { CANDIDATES } else { 1 };
         if candidates.len() < needed {
             return Err(Refusal::NoSpare);

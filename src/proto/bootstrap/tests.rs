@@ -354,8 +354,11 @@ fn a_pool_without_a_spare_says_so() {
     assert_eq!(open(&route, &record), [b], "nobody shall try the dead one again");
     let mut shrunk = route.clone();
     shrunk.records[0] = record;
-    let again = replace(&shrunk, 1, Some(b), &[a]);
-    assert_eq!(refused(bootstrap.answer(ORIGIN, again, at(2))), Refusal::NoSpare);
+    for exclude in [&[a][..], &[a, b]] {
+        let again = replace(&shrunk, 1, Some(b), exclude);
+        let answer = refused(bootstrap.answer(ORIGIN, again, at(2)));
+        assert_eq!(answer, Refusal::NoSpare, "also if the one that serves had failed before");
+    }
     lease(bootstrap.answer(relay(9), relay_offer(9), at(3)));
     let record = replaced(bootstrap.answer(ORIGIN, request, at(3)));
     assert_eq!(open(&route, &record), [b, relay(9)]);

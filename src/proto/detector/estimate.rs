@@ -41,7 +41,7 @@ pub(super) struct Lateness(Duration);
 /// Gaps beyond so many intervals count as that many: one outage must not blunt the detector for long.
 const MAX_GAP_INTERVALS: u32 = 10;
 /// The same for gaps that were judged to be faults.
-const MAX_FAULT_INTERVALS: u32 = 6;
+const MAX_FAULT_INTERVALS: u32 = 4;
 /// The most that is carried over to another interval, in intervals of that.
 const MAX_CARRIED_INTERVALS: u32 = 2;
 const RISE: u32 = 3;
