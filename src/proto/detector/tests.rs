@@ -252,8 +252,8 @@ fn a_peer_that_stalls_is_suspect_until_it_wakes_and_less_easily_from_then_on() {
     let mut world = World::busy(Pace::Auto, MS / 2);
     for _ in 0..30 {
         world.run(MS * 900);
-        world.stall(1, MS * 60);
-        world.run(MS * 60);
+        world.stall(1, MS * 35);
+        world.run(MS * 35);
     }
     let by_awake: Vec<Outcome> =
         world.log.iter().filter(|(_, end, _)| *end == 0).map(|(.., what)| *what).collect();
