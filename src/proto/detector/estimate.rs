@@ -85,8 +85,8 @@ pub(super) struct Losses {
 const WHOLE: u64 = 1 << 20;
 /// By what part of it each heartbeat moves the share.
 const WEIGHT: u64 = 64;
-/// Heartbeats lost in a row count as no more than so many.
-const MAX_RUN: u32 = 4;
+/// More heartbeats lost in a row than these are no chance, and do not count.
+const MAX_RUN: u32 = 6;
 /// A run of losses that comes as rarely as once in so many heartbeats is unusual.
 const RARE: u64 = 100_000;
 /// Of no link more patience is asked than for so many heartbeats in a row.
@@ -95,7 +95,8 @@ const MAX_PATIENCE: u32 = 20;
 impl Losses {
     /// A heartbeat came after `missing` that did not.
     pub(super) fn add(&mut self, missing: u32) {
-        for _ in 0..missing.min(MAX_RUN) {
+        let by_chance = if missing > MAX_RUN { 0 } else { missing };
+        for _ in 0..by_chance {
             self.share += (WHOLE - self.share) / WEIGHT;
         }
         self.share -= self.share.div_ceil(WEIGHT);
@@ -165,12 +166,14 @@ mod tests {
         let mut losses = Losses::default();
         assert!(losses.bound() <= 3);
         losses.add(1_000_000);
-        assert!(losses.bound() <= 5, "one outage");
+        assert!(losses.bound() <= 3, "an outage");
+        losses.add(4);
+        assert!(losses.bound() <= 5, "a short run");
         (0..100).for_each(|_| losses.add(0));
         assert!(losses.bound() <= 3, "a second later: {losses:?}");
         (0..200).for_each(|_| losses.add(1));
         assert!((13..=20).contains(&losses.bound()), "every second one: {losses:?}");
-        (0..10_000).for_each(|_| losses.add(u32::MAX));
+        (0..10_000).for_each(|_| losses.add(MAX_RUN));
         assert_eq!(losses.bound(), MAX_PATIENCE);
         (0..2000).for_each(|_| losses.add(0));
         assert_eq!(losses, Losses::default());
