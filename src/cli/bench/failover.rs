@@ -394,11 +394,20 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Whether the flow still goes over `relay` where that matters: one whose link to the hop before is cut may serve another
+    /// hop as well, and goes on there.
+    fn is_hit(&self, relay: &str, at: u8) -> bool {
+        match self.args.cause {
+            Cause::Cut => self.chain.primary(at) == Some(relay),
+            Cause::Kill | Cause::Freeze | Cause::Drain | Cause::Gray => self.chain.carries(relay),
+        }
+    }
+
     /// Waits until the flow no longer goes over `relay`; what its prev said of that.
     async fn repaired(&mut self, relay: &str, at: u8) -> Result<Repaired, Failure> {
         let deadline = Instant::now() + PATIENCE;
         let (mut repair, mut rebuilt_for) = (None, None);
-        while self.chain.carries(relay) {
+        while self.is_hit(relay, at) {
             match self.event(deadline).await? {
                 Some(FlowEvent::Rerouted { hop, evidence, gap_ms, detected_ms, replayed_bytes, .. })
                     if hop == at =>
