@@ -85,7 +85,9 @@ async fn connect(cluster: &Cluster, relay: &str) -> quinn::Connection {
     let membership = coordinator.membership();
     let settings = TransportSettings::default();
     let mut client = tls::link_client(&membership).unwrap();
-    client.transport_config(transport::transport(&settings));
+    let mut transport = transport::transport(&settings);
+    std::sync::Arc::get_mut(&mut transport).unwrap().datagram_send_buffer_size(64 << 10);
+    client.transport_config(transport);
     let endpoint = transport::bind_client(&settings, &membership.identity.reset_secret()).unwrap();
     let ready = &cluster.relays[relay].ready;
     let node = ready["id"].as_str().unwrap().parse().unwrap();

@@ -50,10 +50,10 @@ fn what_makes_no_sense_is_refused() {
     let home = tempfile::tempdir().unwrap();
     for (arguments, saying) in [
         (["--relays", "4"], "at least 5"),
-        (["--at-once", "5"], "at least 9"),
+        (["--at-once", "12"], "at least 16"),
         (["--hop", "4"], "--hop 4 is beyond --hops 3"),
         (["--hop", "first"], "write a hop's number, or any"),
-        (["--cause", "bribe"], "possible values: kill, freeze, drain, gray"),
+        (["--cause", "bribe"], "possible values: kill, freeze, drain, cut, gray"),
     ] {
         let ended = run(home.path(), "", &[&["bench", "failover"], &arguments[..]].concat(), b"");
         assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
