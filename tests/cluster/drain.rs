@@ -1,10 +1,11 @@
 //! Relays leave under a flow: it goes elsewhere first, and they end well.
 
 use crate::fixture::{Chain, Cluster, Process, pattern};
-use hopline::endpoint::{Flow, FlowEvent};
+use hopline::endpoint::{Endpoint, Flow, FlowEvent};
 use std::path::Path;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// Echoes what it is sent in small parts until it is told to stop; whether every part came back as it was.
@@ -29,6 +30,15 @@ async fn chat(flow: Flow, stop: watch::Receiver<bool>) -> bool {
     true
 }
 
+/// A flow to the echo that is chatted over until it is told to stop.
+async fn chatting(endpoint: &Endpoint) -> (Chain, watch::Sender<bool>, JoinHandle<bool>) {
+    let mut chain = Chain::of(endpoint);
+    let flow = endpoint.open("echo").await.unwrap();
+    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+    let (stop, stopped) = watch::channel(false);
+    (chain, stop, tokio::spawn(chat(flow, stopped)))
+}
+
 fn is_about(event: &FlowEvent, relay: &str) -> bool {
     matches!(event, FlowEvent::Drained { from, .. } if from == relay)
 }
@@ -38,11 +48,7 @@ async fn every_relay_of_a_chain_is_restarted_in_turn() {
     let mut cluster = Cluster::start(9);
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
     let endpoint = cluster.join().await;
-    let mut chain = Chain::of(&endpoint);
-    let flow = endpoint.open("echo").await.unwrap();
-    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
-    let (stop, stopped) = watch::channel(false);
-    let chat = tokio::spawn(chat(flow, stopped));
+    let (mut chain, stop, chat) = chatting(&endpoint).await;
     for hop in 1..=3 {
         let name = chain.primary(hop);
         let relay = cluster.relays.remove(&name).unwrap();
@@ -62,11 +68,7 @@ async fn a_relay_is_drained_by_its_name() {
     let mut cluster = Cluster::start(8);
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
     let endpoint = cluster.join().await;
-    let mut chain = Chain::of(&endpoint);
-    let flow = endpoint.open("echo").await.unwrap();
-    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
-    let (stop, stopped) = watch::channel(false);
-    let chat = tokio::spawn(chat(flow, stopped));
+    let (mut chain, stop, chat) = chatting(&endpoint).await;
     let name = chain.primary(2);
     let relay = cluster.relays.remove(&name).unwrap();
     let order = cluster.start_process(&["drain", &name, "--json"]);
