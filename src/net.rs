@@ -27,5 +27,6 @@ pub mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;
+pub(crate) mod timer;
 pub mod tls;
 pub mod transport;

@@ -16,6 +16,7 @@ use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
 use crate::net::socket::HintingSocket;
 use crate::net::tally::Tally;
+use crate::net::timer::Timer;
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::flows::{FlowKey, Flows};
@@ -43,8 +44,8 @@ const MAX_QUEUED_CONTROLS: usize = 8192;
 const MAX_HANDSHAKES: usize = 64;
 /// How long a dial or a handshake may take, in all.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
-/// The runtime's timers are no finer than this.
-const TIMER_TICK: Duration = Duration::from_millis(1);
+/// The timekeeper looks again at least so often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// How long a bootstrap may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -116,10 +117,10 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
         runtime.block_on(async {
-            match build() {
-                Ok((parts, told, main)) => {
+            match build().and_then(|built| Ok((built, Timer::new()?))) {
+                Ok(((parts, told, main), timer)) => {
                     let _ = ready.send(Ok(told));
-                    run(parts, main).await;
+                    run(parts, timer, main).await;
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
@@ -154,7 +155,7 @@ fn link_configs(
     Ok((client, transport::server_config(tls::link_server(membership)?, settings)))
 }
 
-async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<Node<M>>)) {
+async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl AsyncFnOnce(Rc<Node<M>>)) {
     let Socket { endpoint, client, hints, settings } = parts.socket;
     let node = Rc::new(Node {
         machine: RefCell::new(parts.machine),
@@ -176,7 +177,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, main: impl AsyncFnOnce(Rc<No
         gray: Cell::new(false),
     });
     let local = LocalSet::new();
-    local.spawn_local(node.clone().keep_time());
+    local.spawn_local(node.clone().keep_time(timer));
     local.spawn_local(node.clone().accept());
     local.spawn_local(node.clone().hear_refusals(hints));
     local.spawn_local(node.clone().keep_certified(settings));
@@ -296,41 +297,39 @@ impl<M: Machine + 'static> Node<M> {
 
     // ---- time ----
 
-    /// Has the timekeeper look again if the machine's deadline is not what it sleeps for.
+    /// Has the timekeeper look again if the machine's deadline comes before what it sleeps for. If it comes after, waking
+    /// once for nothing costs less than setting the timer at every event.
     fn arm(&self) {
         let due = self.machine.borrow().poll_timeout();
-        if self.armed.replace(due) != due {
+        if due.is_some_and(|due| self.armed.get().is_none_or(|armed| due < armed)) {
+            self.armed.set(due);
             self.rearm.notify_one();
         }
     }
 
-    async fn keep_time(self: Rc<Self>) {
+    async fn keep_time(self: Rc<Self>, timer: Timer) {
         loop {
             let Some(due) = self.armed.get() else {
                 self.rearm.notified().await;
                 continue;
             };
+            let wait = due.since(self.clock.now()).min(LONGEST_SLEEP);
             tokio::select! {
-                () = self.until(due) => {
+                biased;
+                () = self.rearm.notified() => {}
+                slept = timer.sleep(wait) => {
+                    if let Err(error) = slept {
+                        tracing::warn!(%error, "a timer failed; the runtime's has to do");
+                        tokio::time::sleep(wait).await;
+                    }
+                    self.armed.set(None);
                     self.with(|machine, now, actions| {
-                        if due <= now {
+                        if machine.poll_timeout().is_some_and(|due| due <= now) {
                             machine.handle_timeout(now, actions);
                         }
                     });
                 }
-                () = self.rearm.notified() => {}
             }
-        }
-    }
-
-    /// Waits until then. The runtime's timers come up to two milliseconds late, which is as long as a killed neighbour takes to be
-    /// missed; so what is due sooner than that is awaited by letting all others run, over and over. It is rare.
-    async fn until(&self, due: Time) {
-        if due.since(self.clock.now()) >= TIMER_TICK {
-            return tokio::time::sleep_until(self.clock.instant(due)).await;
-        }
-        while self.clock.now() < due {
-            tokio::task::yield_now().await;
         }
     }
 

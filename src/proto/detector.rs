@@ -247,11 +247,12 @@ impl Detector {
     pub fn on_refusal(&mut self, now: Time) {
         let first = *self.inbound.refused_at.get_or_insert(now);
         let probed = self.outbound.sent_at.filter(|sent| now > first && *sent >= first);
-        let (since, patience) = match (probed, self.rtt) {
-            (Some(probed), Some(rtt)) => (probed, rtt.mean),
-            _ => (now, self.round_trip() + REFUSAL_GRACE),
+        let soon = match (probed, self.rtt) {
+            (Some(probed), Some(rtt)) => probed + rtt.mean,
+            _ => now + (self.round_trip() + REFUSAL_GRACE) * (1 + self.doubt.score),
         };
-        let soon = (since + patience * (1 + self.doubt.score)).max(now);
+        let soon = soon.max(now);
+        self.inbound.refused_again |= probed.is_some();
         let is_known = self.inbound.hint_at.is_some_and(|at| at <= soon);
         if is_known {
             return;
@@ -301,12 +302,17 @@ impl Detector {
             Pace::Auto => {
                 let rtt = self.rtt.unwrap_or(self.handshake);
                 let interval = (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max);
-                if self.inbound.hint_at.is_some() { interval } else { interval.max(self.floor) }
+                if self.is_hinted() { interval } else { interval.max(self.floor) }
             }
         };
-        let urgent = self.busy || self.inbound.hint_at.is_some();
+        let urgent = self.busy || self.is_hinted();
         let interval = if urgent { busy } else { self.config.idle };
         Some(interval.clamp(MIN_INTERVAL, MAX_INTERVAL))
+    }
+
+    /// Whether a hint against the peer is still open. Once it is suspect there is no hurry any more.
+    fn is_hinted(&self) -> bool {
+        self.inbound.hint_at.is_some() && self.is_alive()
     }
 
     /// At which interval this end sends: its own, so that echoes come as often, or what the peer wants if that is faster.
@@ -337,7 +343,7 @@ impl Detector {
             Belief::Suspect { down_at, .. } => down_at,
             Belief::Down { .. } => return None,
         };
-        let in_doubt = self.doubt.score > 0;
+        let in_doubt = self.doubt.score > 0 && !self.inbound.refused_again;
         Some(if in_doubt { at.max(self.doubt.since + interval) } else { at })
     }
 

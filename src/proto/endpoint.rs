@@ -19,7 +19,7 @@ use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
 use super::timers::Timers;
 use backups::Backups;
-use rebuild::{Waiting, Without};
+use rebuild::{HOP_PATIENCE, Waiting, Without};
 use renewals::Renewals;
 use routes::Routes;
 pub use routes::{Kept, MAX_DESTINATIONS, MAX_ROUTES};
@@ -194,6 +194,10 @@ impl Endpoint {
         let memory = if self.backups.is_short(flow, hop) { SHORT_MEMORY } else { FAILED_LIFETIME };
         let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
         exclude.iter().for_each(|node| self.routes.note_failed(*node, now));
+        tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
+        if active.is_none() {
+            self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
+        }
         let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
         self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
     }
@@ -206,6 +210,13 @@ impl Endpoint {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
+        match &result {
+            Ok(Response::Replaced(record)) => tracing::debug!(
+                flow = %flow.flow, hop, version = record.scope.version, candidates = record.candidate_count(),
+                "other candidates"
+            ),
+            other => tracing::debug!(flow = %flow.flow, hop, answer = ?other, "no other candidates"),
+        }
         if let Ok(Response::Replaced(record)) = result {
             self.backups.remove(flow, hop);
             self.flows.backup_found(flow, &record, now, actions);
@@ -335,7 +346,7 @@ impl Endpoint {
             match news {
                 News::WantsRoute(flow) => self.rebuild(flow, now, actions),
                 News::WantsBackup { flow, hop, active } => {
-                    if self.backups.want(flow, hop, active) {
+                    if self.backups.want(flow, hop, active, now) {
                         self.ask_backup(flow, hop, active, now, actions);
                     }
                 }

@@ -77,6 +77,9 @@ pub struct FlowsConfig {
     /// How long a node that knows nobody good for a flow's next hop hopes for other candidates before it gives up on
     /// these.
     pub stuck_timeout: Duration,
+    /// How long a relay at least looks for a way on, with the origin's help, before it tells prev that there is none: prev's
+    /// other candidates would only look for the same.
+    pub no_path_timeout: Duration,
     /// How long a relay keeps a flow that lost its prev.
     pub orphan_timeout: Duration,
     /// How long an origin tries to reach anybody before it gives a flow up. A target waits twice as long for it.
@@ -104,6 +107,7 @@ impl Default for FlowsConfig {
             head_start: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
             stuck_timeout: Duration::from_millis(100),
+            no_path_timeout: Duration::from_millis(300),
             orphan_timeout: Duration::from_secs(30),
             give_up: Duration::from_secs(30),
             linger: Duration::from_secs(5),
@@ -180,6 +184,8 @@ struct Flow {
     dial_due: Option<Time>,
     /// Since when no candidate could be had.
     stuck_since: Option<Time>,
+    /// Since when next is not reached.
+    unserved_since: Option<Time>,
     /// When a suspect next is left although there is nobody better.
     doubt_due: Option<Time>,
     /// Hops whose new records next is told once it has answered.
@@ -594,6 +600,7 @@ impl Flow {
             waits: false,
             dial_due: None,
             stuck_since: None,
+            unserved_since: None,
             doubt_due: None,
             late_update: BTreeSet::new(),
             alone_since: None,

@@ -8,6 +8,8 @@
 //!
 //! Links do not know flows.
 
+mod floor;
+
 use super::allowance::{Allowance, Spent};
 use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
 use super::frame::{Heartbeat, Reason};
@@ -16,6 +18,7 @@ use super::machine::{Action, DisconnectReason, LinkId, NeighbourChange, Notice};
 use super::splice::LegId;
 use super::time::Time;
 use super::timers::Timers;
+use floor::Floor;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,12 +43,6 @@ impl Default for LinksConfig {
         }
     }
 }
-
-/// Links that carry flows, up to which each is heard as often as it likes.
-const FEW_LINKS: u32 = 10;
-/// By so much longer is every interval for each more, so that a node in a crowd hears 400 heartbeats a second and not 100 for
-/// each neighbour.
-const FLOOR_PER_LINK: Duration = Duration::from_micros(2500);
 
 /// How good a neighbour looks, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,6 +136,7 @@ pub struct Links {
     links: HashMap<LinkId, Link>,
     /// Links that carry legs.
     busy: u32,
+    floor: Floor,
     active: HashMap<NodeId, LinkId>,
     wishes: HashMap<NodeId, Wish>,
     judged: Timers<LinkId>,
@@ -157,6 +155,7 @@ impl Links {
             config,
             links: HashMap::new(),
             busy: 0,
+            floor: Floor::default(),
             active: HashMap::new(),
             wishes: HashMap::new(),
             judged: Timers::default(),
@@ -536,6 +535,9 @@ impl Links {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if let Some(due) = self.judged.next().filter(|due| *due <= now) {
+            self.floor.note(due, now);
+        }
         while let Some(link) = self.judged.pop_due(now) {
             self.judge(link, now, actions);
         }
@@ -555,7 +557,7 @@ impl Links {
     }
 
     fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
-        let floor = FLOOR_PER_LINK * self.busy.saturating_sub(FEW_LINKS);
+        let floor = self.floor.interval(self.busy);
         let Some(link) = self.links.get_mut(&id) else { return };
         link.detector.set_floor(floor, now);
         while let Some(outcome) = link.detector.poll(now) {

@@ -28,6 +28,8 @@ pub(super) struct Inbound {
     pub(super) hint_at: Option<Time>,
     /// When the network said, for the first time since something was heard, that the peer can't be reached.
     pub(super) refused_at: Option<Time>,
+    /// Another one came after a probe.
+    pub(super) refused_again: bool,
 }
 
 impl Inbound {
@@ -43,6 +45,7 @@ impl Inbound {
             excused: Duration::ZERO,
             hint_at: None,
             refused_at: None,
+            refused_again: false,
         }
     }
 
@@ -52,6 +55,7 @@ impl Inbound {
         self.excused = Duration::ZERO;
         self.hint_at = None;
         self.refused_at = None;
+        self.refused_again = false;
     }
 
     /// A heartbeat came, newer than all before. What is missing between them was lost, not late.

@@ -25,9 +25,17 @@ const MANY_ATTEMPTS: u32 = 30;
 /// and then.
 const RARE_PAUSE: Duration = Duration::from_secs(10);
 
+/// When many relays die at once, so many hops are asked for at once, and then one each pause: flows that stand still go
+/// first, and a handshake with a new neighbour costs as much as moving many of them.
+const AT_ONCE: u32 = 8;
+/// See [`AT_ONCE`].
+const PACE: Duration = Duration::from_millis(15);
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Backups {
+    /// When the questions so far would have been asked, one each [`PACE`].
+    paced: Time,
     wanted: BTreeMap<(FlowKey, u8), Wanted>,
     due: Timers<(FlowKey, u8)>,
 }
@@ -38,23 +46,37 @@ struct Wanted {
     active: Option<NodeId>,
     attempts: u32,
     asking: bool,
+    /// Whether it waits for its turn.
+    queued: bool,
 }
 
 impl Backups {
-    /// A hop needs another candidate. Returns whether that is news to ask about now.
-    pub(super) fn want(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>) -> bool {
-        let fresh = Wanted { active, attempts: 0, asking: false };
+    /// A hop needs another candidate. Returns whether that is news to ask about now: if not, it is asked about when its turn
+    /// comes.
+    pub(super) fn want(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>, now: Time) -> bool {
+        let fresh = Wanted { active, attempts: 0, asking: false, queued: false };
         let wanted = self.wanted.entry((flow, hop)).or_insert(fresh);
         let is_news = wanted.attempts == 0 || wanted.active != active;
         if wanted.active != active {
             (wanted.active, wanted.attempts) = (active, 0);
         }
-        if wanted.asking || !is_news {
+        let is_urgent = active.is_none();
+        if wanted.asking || !is_news || (wanted.queued && !is_urgent) {
             return false;
         }
-        wanted.asking = true;
-        self.due.set((flow, hop), None);
-        true
+        let turn = if is_urgent { now } else { self.turn(now) };
+        let waits = turn > now;
+        self.due.set((flow, hop), waits.then_some(turn));
+        if let Some(wanted) = self.wanted.get_mut(&(flow, hop)) {
+            (wanted.asking, wanted.queued) = (!waits, waits);
+        }
+        !waits
+    }
+
+    /// When the next question about a hop that somebody serves may be asked.
+    fn turn(&mut self, now: Time) -> Time {
+        self.paced = self.paced.max(now) + PACE;
+        (self.paced - PACE * AT_ONCE).max(now)
     }
 
     /// No more is to be asked for a hop.
@@ -66,6 +88,11 @@ impl Backups {
     /// Whether the bootstrap knew nobody for a hop when it was asked last.
     pub(super) fn is_short(&self, flow: FlowKey, hop: u8) -> bool {
         self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.attempts > 0)
+    }
+
+    /// Whether the bootstrap owes an answer about a hop that nobody serves.
+    pub(super) fn is_unserved(&self, flow: FlowKey, hop: u8) -> bool {
+        self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.asking && wanted.active.is_none())
     }
 
     /// There is none yet, and perhaps never. Returns whether nobody serves the hop: then another route may help.
@@ -92,7 +119,7 @@ impl Backups {
         let mut due = Vec::new();
         while let Some(key) = self.due.pop_due(now) {
             if let Some(wanted) = self.wanted.get_mut(&key) {
-                wanted.asking = true;
+                (wanted.asking, wanted.queued) = (true, false);
                 due.push((key.0, key.1, wanted.active));
             }
         }
@@ -128,7 +155,7 @@ mod tests {
     /// The pauses after which it is asked again, if it is always refused.
     fn pauses(active: Option<NodeId>, hopeful: bool, count: usize) -> Vec<Duration> {
         let (mut backups, mut now) = (Backups::default(), Time::ZERO);
-        assert!(backups.want(flow(), 1, active) && !backups.is_short(flow(), 1));
+        assert!(backups.want(flow(), 1, active, Time::ZERO) && !backups.is_short(flow(), 1));
         let mut pauses = Vec::new();
         for _ in 0..count {
             assert_eq!(backups.refused(flow(), 1, hopeful, now), active.is_none());
@@ -158,11 +185,26 @@ mod tests {
     }
 
     #[test]
+    fn of_many_hops_that_are_served_each_is_asked_for_in_its_turn_but_those_that_are_not_at_once() {
+        let (mut backups, now) = (Backups::default(), Time::ZERO + Duration::from_secs(1));
+        let hops = 1..=u8::try_from(AT_ONCE).unwrap() + 3;
+        let asked: Vec<bool> = hops.clone().map(|hop| backups.want(flow(), hop, Some(SERVES), now)).collect();
+        assert_eq!(asked.iter().filter(|now| **now).count(), AT_ONCE as usize);
+        assert!(!asked.last().unwrap());
+        assert!(!backups.want(flow(), *hops.end(), Some(SERVES), now), "it keeps its turn");
+        assert_eq!(backups.poll_timeout(), Some(now + PACE));
+        assert_eq!(backups.take_due(now + PACE * 3).len(), 3);
+        assert!(!backups.want(flow(), 100, Some(SERVES), now + PACE * 3));
+        assert!(backups.want(flow(), 100, None, now + PACE * 3), "nobody serves it any more");
+        assert!(backups.take_due(now + PACE * 100).is_empty());
+    }
+
+    #[test]
     fn who_serves_now_needs_a_backup_at_once() {
         let mut backups = Backups::default();
-        assert!(backups.want(flow(), 1, None) && !backups.want(flow(), 1, None));
+        assert!(backups.want(flow(), 1, None, Time::ZERO) && !backups.want(flow(), 1, None, Time::ZERO));
         backups.refused(flow(), 1, true, Time::ZERO);
-        assert!(!backups.want(flow(), 1, None), "that is under way");
-        assert!(backups.want(flow(), 1, Some(SERVES)) && !backups.is_short(flow(), 1));
+        assert!(!backups.want(flow(), 1, None, Time::ZERO), "that is under way");
+        assert!(backups.want(flow(), 1, Some(SERVES), Time::ZERO) && !backups.is_short(flow(), 1));
     }
 }

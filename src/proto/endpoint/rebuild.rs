@@ -17,6 +17,8 @@ use std::time::Duration;
 /// How long a bootstrap may take to answer before a kept route is taken.
 const PATIENCE: Duration = Duration::from_secs(1);
 const REBUILD_PATIENCE: Duration = Duration::from_millis(300);
+/// How long a hop that nobody serves waits for other candidates before the flow takes another route.
+pub(super) const HOP_PATIENCE: Duration = Duration::from_millis(150);
 /// How long a flow has to be open before a spare is looked for.
 const SPARE_DELAY: Duration = Duration::from_millis(500);
 /// How old a spare may get before another is asked for: relays come and go.
@@ -29,6 +31,7 @@ const NO_SPARE_PAUSE: Duration = Duration::from_secs(10);
 pub(super) enum Waiting {
     Open(FlowId),
     Rebuild(FlowKey),
+    Backup(FlowKey, u8),
 }
 
 /// Whom another chain is to do without.
@@ -212,6 +215,11 @@ impl Endpoint {
         while let Some(waiting) = self.patience.pop_due(now) {
             match waiting {
                 Waiting::Open(flow) => drop(self.open_over_kept(flow, now, actions)),
+                Waiting::Backup(flow, hop) => {
+                    if self.backups.is_unserved(flow, hop) {
+                        self.flows.want_route(flow, now);
+                    }
+                }
                 Waiting::Rebuild(flow) => {
                     let Some((to, used)) = self.open.get(&flow).zip(self.in_use(flow)) else {
                         continue;

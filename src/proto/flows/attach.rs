@@ -168,7 +168,7 @@ impl Flows {
                 flow.dial_due = None;
                 // A relay is alone without prev, whoever comes after it.
                 flow.alone_since = flow.alone_since.filter(|_| !flow.is_origin());
-                (flow.stuck_since, flow.is_stuck) = (None, false);
+                (flow.stuck_since, flow.is_stuck, flow.unserved_since) = (None, false, None);
                 (flow.route_due, flow.route_attempts) = (None, 0);
                 flow.watch_anew(now);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();

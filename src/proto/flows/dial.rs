@@ -108,8 +108,10 @@ impl Flows {
     /// Dials the most promising candidate of a flow's next hop.
     pub(super) fn dial(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         self.stop_waiting(key);
-        let Some(flow) = self.flows.get(&key).filter(|flow| flow.splice.wants_dial()) else { return };
-        match self.plan(flow) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.splice.wants_dial()) else { return };
+        flow.unserved_since.get_or_insert(now);
+        let Some(flow) = self.flows.get(&key) else { return };
+        match self.plan(flow, now) {
             Plan::Open(link, place) if self.paces.admits(link, key, flow.is_bulky(), now) => {
                 self.open_leg(key, link, place, now, actions);
             }
@@ -141,23 +143,28 @@ impl Flows {
         legs.sort_by_key(|(_, key)| self.flows.get(key).is_some_and(Flow::is_bulky));
     }
 
-    fn plan(&self, flow: &Flow) -> Plan {
+    fn plan(&self, flow: &Flow, now: Time) -> Plan {
         let chosen = flow.next_hop.choose(|node| self.standing(node));
         let Some((place, candidate)) = chosen.and_then(|n| Some((n, flow.next_hop.get(n)?))) else {
             return Plan::GiveUp;
         };
         match self.links.active(candidate.node) {
-            _ if self.is_hopeless(flow) => Plan::GiveUp,
+            _ if self.is_hopeless(flow, now) => Plan::GiveUp,
             Some(link) => Plan::Open(link, place),
             None if candidate.address.is_some() => Plan::Wait,
             None => Plan::GiveUp,
         }
     }
 
-    /// Whether even the best candidate has failed this flow so often that it is time to say so upward.
-    fn is_hopeless(&self, flow: &Flow) -> bool {
-        let failed = self.failures(flow) >= FAILURES_BEFORE_NO_PATH;
+    /// Whether even the best candidate has failed this flow so often, for so long, that it is time to say so upward.
+    fn is_hopeless(&self, flow: &Flow, now: Time) -> bool {
+        let failed = self.failures(flow) >= FAILURES_BEFORE_NO_PATH && now >= self.no_path_at(flow, now);
         !flow.is_origin() && (failed || flow.splice.is_exhausted()) && !planted::broken(Law::NoPath)
+    }
+
+    /// When a relay may say at the earliest that there is no way on.
+    fn no_path_at(&self, flow: &Flow, now: Time) -> Time {
+        flow.unserved_since.unwrap_or(now) + self.config.no_path_timeout
     }
 
     fn failures(&self, flow: &Flow) -> u32 {
@@ -201,6 +208,7 @@ impl Flows {
         let new = standings.contains(&Standing::Absent);
         let bad = standings.iter().any(|standing| *standing >= Standing::Suspect);
         let end = since + if new { connect_timeout } else { stuck_timeout };
+        let end = if flow.is_origin() { end } else { end.max(self.no_path_at(flow, now)) };
         if end <= now {
             return self.wait_is_over(key, now, actions);
         }
@@ -332,7 +340,7 @@ impl Flows {
         if all_failed {
             self.cry(key, now, actions);
         }
-        let hopeless = self.flows.get(&key).is_some_and(|flow| self.is_hopeless(flow));
+        let hopeless = self.flows.get(&key).is_some_and(|flow| self.is_hopeless(flow, now));
         if all_failed && !hopeless {
             self.try_later(key, now);
         } else {
@@ -399,7 +407,7 @@ impl Flows {
         };
         let current = flow.next_hop.current_place();
         match self.links.peer(next.link()).map(|node| self.standing(node)) {
-            // Whoever serves goes on, also if a newer record does not name it.
+            _ if flow.is_next_unnamed() => return self.move_on(key, now, actions),
             Some(Standing::Up | Standing::Absent) => return,
             Some(Standing::Draining) => return self.move_on(key, now, actions),
             Some(Standing::Suspect | Standing::Failed) | None => {}

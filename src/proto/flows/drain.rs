@@ -5,7 +5,7 @@
 //! when the new path reaches the node after the one that drains, which then closes its leg as replaced. So neither
 //! direction waits for a round trip.
 
-use super::{FlowKey, Flows};
+use super::{Flow, FlowKey, Flows};
 use crate::proto::frame::{Cause, CloseCode, Control};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
@@ -21,14 +21,18 @@ impl Flows {
         }
     }
 
-    /// next will leave. Goes on over another candidate that a link is up to; if there is none, asks for some, and stays.
+    /// next will leave, or the newest record no longer names it. Goes on over another candidate that a link is up to; if there
+    /// is none, asks for some, and stays.
     pub(super) fn move_on(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
         let chosen = flow.next_hop.choose(|node| self.standing(node));
         let better = chosen.filter(|place| Some(*place) != flow.next_hop.current_place());
         let better = better.and_then(|place| flow.next_hop.get(place)).map(|candidate| candidate.node);
         match better.map(|node| self.standing(node)) {
-            Some(Standing::Up) => self.make_before_break(key, now, actions),
+            Some(Standing::Up) => {
+                let cause = if flow.is_next_unnamed() { Cause::Followed } else { Cause::Drain };
+                self.make_before_break(key, cause, now, actions);
+            }
             // It is dialled already, as all candidates are, and moved to when it is up.
             Some(Standing::Absent) => {}
             Some(Standing::Draining | Standing::Suspect | Standing::Failed) | None => {
@@ -37,8 +41,8 @@ impl Flows {
         }
     }
 
-    fn make_before_break(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        self.begin_repair(key, Cause::Drain, None, now);
+    fn make_before_break(&mut self, key: FlowKey, cause: Cause, now: Time, actions: &mut Vec<Action>) {
+        self.begin_repair(key, cause, None, now);
         let Some(flow) = self.flows.get_mut(&key) else { return };
         if let Some(leg) = flow.splice.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
@@ -47,14 +51,23 @@ impl Flows {
         self.settle(key, now, actions);
     }
 
-    /// A link to `peer` is up: flows whose next will leave may go on over it.
+    /// A link to `peer` is up: flows whose next is not to stay may go on over it.
     pub(super) fn move_to(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.flows_with(peer) {
-            let next = self.flows.get(&key).and_then(|flow| flow.splice.next());
-            let next = next.and_then(|leg| self.links.peer(leg.link()));
-            if next.is_some_and(|node| self.standing(node) == Standing::Draining) {
+            let Some(flow) = self.flows.get(&key) else { continue };
+            let next = flow.splice.next().and_then(|leg| self.links.peer(leg.link()));
+            let will_leave = next.is_some_and(|node| self.standing(node) == Standing::Draining);
+            if will_leave || flow.is_next_unnamed() {
                 self.move_on(key, now, actions);
             }
         }
+    }
+}
+
+impl Flow {
+    /// Whether whoever serves the next hop is not among its candidates any more. Nobody else would know of it, nor provide for
+    /// its failure.
+    pub(super) fn is_next_unnamed(&self) -> bool {
+        self.splice.is_next_answered() && self.next_hop.current_place().is_none()
     }
 }

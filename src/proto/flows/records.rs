@@ -180,6 +180,7 @@ impl Flows {
         let candidates = chain.named(scope.hop, scope.version);
         if scope.version > wish.version && chain.named(scope.hop, wish.version) != candidates {
             // It was answered already, and the answer lost with a leg.
+            tracing::debug!(flow = %key.flow, hop = wish.hop, wish = wish.version, version = scope.version, "repeats its records");
             return self.send_down(key, &[wish.hop], actions);
         }
         let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| wish.unusable >> place & 1 == 1);
@@ -187,6 +188,9 @@ impl Flows {
         let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
         for node in unusable {
             flow.note_failed(node, now);
+        }
+        if active.is_none() {
+            flow.serving.remove(&wish.hop);
         }
         self.news.push(News::WantsBackup { flow: key, hop: wish.hop, active });
     }
@@ -552,8 +556,9 @@ impl Flow {
         candidates.into_iter().find(serves)
     }
 
-    /// A relay failed this origin's flow.
+    /// A relay failed this origin's flow: it serves no hop, and no record has to name it.
     pub(super) fn note_failed(&mut self, node: NodeId, now: Time) {
+        self.serving.retain(|_, serves| *serves != node);
         self.failed.retain(|(_, failed)| *failed != node);
         self.failed.push_back((now, node));
         if self.failed.len() > MAX_FAILED {

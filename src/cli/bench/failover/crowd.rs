@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// Portions that all flows together send a second: so many cost no more than the machine has beside their failover.
-const PORTIONS_PER_SECOND: u32 = 8000;
+const PORTIONS_PER_SECOND: u32 = 1600;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 const LONGEST_TICK: Duration = Duration::from_millis(250);
 const BLOCK_BYTES: usize = 4 << 10;
@@ -236,7 +236,7 @@ impl Crowd<'_> {
     /// Lets it happen once.
     async fn one(&mut self) -> Result<Run, Failure> {
         let protected = self.book.until(PATIENCE, |known| known.unprotected().is_empty()).await?;
-        protected.ok_or_else(|| lost("a flow has had a hop without a backup for too long"))?;
+        protected.ok_or_else(|| lost(&self.book.look(|known| known.tell_unprotected())))?;
         self.longest();
         let within: u32 = self.rng.random_range(0..100);
         tokio::time::sleep(self.pace.tick * CALM_TICKS + Duration::from_millis(within.into())).await;

@@ -3,7 +3,7 @@
 use super::super::{Where, lost};
 use crate::cli::Failure;
 use crate::cli::chain::Chain;
-use crate::endpoint::FlowEvent;
+use crate::endpoint::{FlowEvent, Hop};
 use crate::proto::id::FlowId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -151,6 +151,19 @@ impl Known {
 
     pub(super) const fn unprotected(&self) -> &HashSet<FlowId> {
         &self.unprotected
+    }
+
+    /// What is wrong with the first flow that has a hop without a primary or a backup that lives.
+    pub(super) fn tell_unprotected(&self) -> String {
+        let Some(flow) = self.unprotected.iter().min() else { return "every hop has a backup".to_owned() };
+        let count = self.unprotected.len();
+        let chain = self.chains.get(flow).map(Chain::hops).unwrap_or_default();
+        let hop = |hop: &Hop| format!("{}/{}", hop.primary, hop.backup.as_deref().unwrap_or("none"));
+        let hops: Vec<String> = chain.iter().map(hop).collect();
+        format!(
+            "{count} flows have had a hop without a backup for too long; flow {flow} has {} (primary/backup)",
+            hops.join(" ")
+        )
     }
 
     /// Flows that ended before everything had arrived.

@@ -1,0 +1,55 @@
+//! How often a node can afford to hear its neighbours.
+
+use crate::proto::time::Time;
+use std::time::Duration;
+
+/// Links that carry flows, up to which each is heard as often as it likes.
+const FEW_LINKS: u32 = 5;
+/// By so much longer is every interval for each more, so that a node in a crowd hears 100 heartbeats a second from it, and not
+/// 100 from each neighbour.
+const PER_LINK: Duration = Duration::from_millis(10);
+/// Intervals are so many times as long as this node's own timers come late.
+const SLIPS: u32 = 32;
+/// One long stall must not make it slow for long.
+const MAX_SLIP: Duration = Duration::from_millis(50);
+/// The weight of what was before, against one new slip.
+const MEMORY: u32 = 31;
+
+/// The shortest interval of a node's links: longer for each that carries flows, and on a machine that has no time to spare.
+/// There more heartbeats would only make everything later, and what they tell would be how late this node is itself.
+#[derive(Debug, Default)]
+pub(super) struct Floor {
+    slip: Duration,
+}
+
+impl Floor {
+    /// What was due then is done now.
+    pub(super) fn note(&mut self, due: Time, now: Time) {
+        self.slip = (self.slip * MEMORY + now.since(due).min(MAX_SLIP)) / (MEMORY + 1);
+    }
+
+    pub(super) fn interval(&self, busy: u32) -> Duration {
+        (PER_LINK * busy.saturating_sub(FEW_LINKS)).max(self.slip * SLIPS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_and_a_busy_machine_are_heard_less_often() {
+        let mut floor = Floor::default();
+        let at = |micros: u64| Time::from_micros(1_000_000 + micros);
+        assert_eq!(floor.interval(FEW_LINKS), Duration::ZERO);
+        assert_eq!(floor.interval(FEW_LINKS + 100), PER_LINK * 100);
+        (0..500).for_each(|_| floor.note(at(0), at(5000)));
+        let busy = floor.interval(FEW_LINKS);
+        let slips = Duration::from_millis(5) * SLIPS;
+        assert!(busy > slips * 9 / 10 && busy <= slips, "{busy:?}");
+        floor.note(at(0), at(60_000_000));
+        assert!(floor.interval(0) < busy + MAX_SLIP, "one long stall counts little");
+        (0..500).for_each(|_| floor.note(at(0), at(50)));
+        assert!(floor.interval(0) < Duration::from_millis(1));
+    }
+}
