@@ -76,7 +76,7 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use tokio::time::Instant;
 
     #[tokio::test]
     async fn it_never_comes_early_and_a_wait_that_was_given_up_does_not_end_the_next() {

@@ -213,6 +213,9 @@ impl Detector {
     /// Takes a heartbeat of the peer.
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time) {
         let slept = self.is_late(now);
+        if slept {
+            self.inbound.slept += self.lateness(now);
+        }
         self.on_traffic(now);
         if !is_newer(heartbeat.sequence, self.inbound.sequence) {
             return;
@@ -387,6 +390,7 @@ impl Detector {
 
     /// Time that this node slept counts neither as silence nor as deafness.
     fn excuse(&mut self, lateness: Duration, now: Time) {
+        self.inbound.slept += lateness;
         self.inbound.excused += lateness.min(now.since(self.inbound.heard_at));
         let unechoed = self.outbound.unechoed_since.map_or(Duration::ZERO, |since| now.since(since));
         self.outbound.excused += lateness.min(unechoed);

@@ -18,6 +18,8 @@ pub(super) struct Inbound {
     pub(super) beat_at: Option<Time>,
     pub(super) lateness: Lateness,
     pub(super) losses: Losses,
+    /// How much of the time since then this node has slept: that much of a gap is not the peer's.
+    pub(super) slept: Duration,
     /// Whether the silence since its last heartbeat has made it suspect.
     pub(super) missed: bool,
     /// Silence counts from here at the earliest: the peer must first have learned at which interval we want to hear it.
@@ -40,6 +42,7 @@ impl Inbound {
             beat_at: None,
             lateness: Lateness::default(),
             losses: Losses::default(),
+            slept: Duration::ZERO,
             missed: false,
             asked_at: now,
             excused: Duration::ZERO,
@@ -65,13 +68,13 @@ impl Inbound {
         // A gap that began before the peer knew the present pace says nothing about it.
         let before = self.beat_at.filter(|at| *at >= self.asked_at);
         if let (Some(before), Some(interval)) = (before, interval) {
-            let gap = now.since(before).saturating_sub(interval.saturating_mul(missing));
+            let gap = now.since(before).saturating_sub(interval.saturating_mul(missing) + self.slept);
             match self.missed {
                 true => self.lateness.add_fault(gap, interval),
                 false => self.lateness.add(gap, interval),
             }
         }
-        self.missed = false;
+        (self.missed, self.slept) = (false, Duration::ZERO);
         self.beat_at = Some(now);
         self.sequence = sequence;
     }

@@ -302,6 +302,25 @@ fn faults_again_and_again_do_not_blunt_it() {
 }
 
 #[test]
+fn our_own_stalls_do_not_blunt_us() {
+    for waking in [Waking::TimersFirst, Waking::PacketsFirst] {
+        let mut world = World::busy(Pace::Auto, MS / 10);
+        world.waking = waking;
+        for _ in 0..20 {
+            world.run(SECOND / 2);
+            world.stall(0, SECOND / 4);
+            world.run(SECOND / 2);
+        }
+        world.log.clear();
+        let killed = world.now;
+        world.kill(1);
+        world.run(SECOND);
+        let missed = world.first(0, Outcome::Suspect).expect("it is missed").since(killed);
+        assert!(missed <= MS * 45, "{waking:?}: {missed:?}");
+    }
+}
+
+#[test]
 fn random_loss_alarms_rarely_and_hides_no_death() {
     for loss in [0.1, 0.5] {
         let mut world = World::busy(Pace::Auto, MS / 2);
