@@ -354,7 +354,7 @@ impl Bench<'_> {
         }
         tracing::debug!(name, hop, "it strikes");
         self.args.cause.strike(&mut relay)?;
-        let (repair, rebuilt_for) = self.repaired(&name, hop).await?;
+        let (repair, rebuilt_for) = self.repaired(&prev, &name, hop).await?;
         let sent = [self.forward.sent(), self.backward.sent()];
         let arrived =
             async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
@@ -394,20 +394,23 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Whether the flow still goes over `relay` where that matters: one whose link to the hop before is cut may serve another
-    /// hop as well, and goes on there.
-    fn is_hit(&self, relay: &str, at: u8) -> bool {
+    /// Whether the flow still goes over `relay` where that matters: one whose link to the hop before is cut is of use to
+    /// whoever else serves that hop, and at another.
+    fn is_hit(&self, prev: &str, relay: &str, at: u8) -> bool {
         match self.args.cause {
-            Cause::Cut => self.chain.primary(at) == Some(relay),
+            Cause::Cut => {
+                let before = self.chain.primary(at - 1).unwrap_or(ORIGIN);
+                self.chain.primary(at) == Some(relay) && before == prev
+            }
             Cause::Kill | Cause::Freeze | Cause::Drain | Cause::Gray => self.chain.carries(relay),
         }
     }
 
     /// Waits until the flow no longer goes over `relay`; what its prev said of that.
-    async fn repaired(&mut self, relay: &str, at: u8) -> Result<Repaired, Failure> {
+    async fn repaired(&mut self, prev: &str, relay: &str, at: u8) -> Result<Repaired, Failure> {
         let deadline = Instant::now() + PATIENCE;
         let (mut repair, mut rebuilt_for) = (None, None);
-        while self.is_hit(relay, at) {
+        while self.is_hit(prev, relay, at) {
             match self.event(deadline).await? {
                 Some(FlowEvent::Rerouted { hop, evidence, gap_ms, detected_ms, replayed_bytes, .. })
                     if hop == at =>

@@ -85,8 +85,10 @@ pub(super) struct Losses {
 const WHOLE: u64 = 1 << 20;
 /// By what part of it each heartbeat moves the share.
 const WEIGHT: u64 = 64;
-/// More heartbeats lost in a row than these are no chance, and do not count.
+/// More heartbeats lost in a row than these are no chance, and do not count,
 const MAX_RUN: u32 = 6;
+/// nor are more than these on a path that has not lost enough before to make them likely.
+const MAX_FIRST_RUN: u32 = 2;
 /// A run of losses that comes as rarely as once in so many heartbeats is unusual.
 const RARE: u64 = 100_000;
 /// Of no link more patience is asked than for so many heartbeats in a row.
@@ -95,7 +97,8 @@ const MAX_PATIENCE: u32 = 20;
 impl Losses {
     /// A heartbeat came after `missing` that did not.
     pub(super) fn add(&mut self, missing: u32) {
-        let by_chance = if missing > MAX_RUN { 0 } else { missing };
+        let likely = self.bound().clamp(MAX_FIRST_RUN, MAX_RUN);
+        let by_chance = if missing > likely { 0 } else { missing };
         for _ in 0..by_chance {
             self.share += (WHOLE - self.share) / WEIGHT;
         }
@@ -167,8 +170,10 @@ mod tests {
         assert!(losses.bound() <= 3);
         losses.add(1_000_000);
         assert!(losses.bound() <= 3, "an outage");
-        losses.add(4);
-        assert!(losses.bound() <= 5, "a short run");
+        (0..10).for_each(|_| losses.add(4));
+        assert!(losses.bound() <= 3, "short outages");
+        losses.add(2);
+        assert!((2..=5).contains(&losses.bound()), "a short run");
         (0..100).for_each(|_| losses.add(0));
         assert!(losses.bound() <= 3, "a second later: {losses:?}");
         (0..200).for_each(|_| losses.add(1));
