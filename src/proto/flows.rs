@@ -10,6 +10,7 @@
 
 mod attach;
 mod budget;
+mod config;
 mod dial;
 mod drain;
 mod gray;
@@ -18,6 +19,7 @@ mod pace;
 mod probe;
 mod records;
 mod rights;
+mod routes;
 mod settle;
 mod traffic;
 
@@ -25,10 +27,10 @@ use super::allowance::{Allowance, Spent};
 use super::epoch::MAX_HOPS;
 use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute};
 use super::id::{FlowId, NodeId, Pseudonym};
-use super::links::{Arrival, LinkNews, Links, LinksConfig};
+use super::links::{Arrival, LinkNews, Links};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
 use super::record::{Candidate, Scope};
-use super::splice::{Direction, LegId, Limits, Position, Splice};
+use super::splice::{Direction, LegId, Position, Splice};
 use super::time::Time;
 use super::timers::Timers;
 use budget::Budget;
@@ -37,9 +39,9 @@ use pace::Paces;
 use probe::Vigil;
 use rights::Rights;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::time::Duration;
 
 pub use budget::RESERVE_BYTES;
+pub use config::FlowsConfig;
 pub use records::FAILED_LIFETIME;
 pub use rights::KeyRing;
 
@@ -55,68 +57,6 @@ pub struct FlowKey {
     pub flow: FlowId,
     /// 0 at the origin, then counted up to the target.
     pub hop: u8,
-}
-
-/// Settings of [`Flows`].
-#[derive(Clone, Debug)]
-pub struct FlowsConfig {
-    /// The links.
-    pub links: LinksConfig,
-    /// How much of each direction of a flow is buffered.
-    pub limits: Limits,
-    /// How much of all flows together is kept for replay, beside [`RESERVE_BYTES`] for each direction of each.
-    pub replay_bytes: u64,
-    /// Most flows at once.
-    pub max_flows: usize,
-    /// How long a leg may go without its answer.
-    pub attach_timeout: Duration,
-    /// How long a flow that is being opened waits for the relay that was planned when it could have the backup.
-    pub head_start: Duration,
-    /// How long a flow waits for a link to its next hop.
-    pub connect_timeout: Duration,
-    /// How long a node that knows nobody good for a flow's next hop hopes for other candidates before it gives up on
-    /// these.
-    pub stuck_timeout: Duration,
-    /// How long a relay at least looks for a way on, with the origin's help, before it tells prev that there is none: prev's
-    /// other candidates would only look for the same.
-    pub no_path_timeout: Duration,
-    /// How long a relay keeps a flow that lost its prev.
-    pub orphan_timeout: Duration,
-    /// How long an origin tries to reach anybody before it gives a flow up. A target waits twice as long for it.
-    pub give_up: Duration,
-    /// How long an origin that has everything stays for a target that may not.
-    pub linger: Duration,
-    /// How long a target remembers a flow that ended.
-    pub tombstone: Duration,
-    /// How often links to candidates are wished for anew, each time for twice as long.
-    pub upkeep: Duration,
-    /// How long a sink may put off an ack.
-    pub ack_delay: Duration,
-    /// How much a sink may leave unacked.
-    pub ack_bytes: u64,
-}
-
-impl Default for FlowsConfig {
-    fn default() -> Self {
-        Self {
-            links: LinksConfig::default(),
-            limits: Limits::default(),
-            replay_bytes: 256 << 20,
-            max_flows: 10_000,
-            attach_timeout: Duration::from_secs(1),
-            head_start: Duration::from_millis(250),
-            connect_timeout: Duration::from_secs(3),
-            stuck_timeout: Duration::from_millis(100),
-            no_path_timeout: Duration::from_millis(300),
-            orphan_timeout: Duration::from_secs(30),
-            give_up: Duration::from_secs(30),
-            linger: Duration::from_secs(5),
-            tombstone: Duration::from_secs(90),
-            upkeep: Duration::from_secs(20),
-            ack_delay: Duration::from_millis(10),
-            ack_bytes: 256 << 10,
-        }
-    }
 }
 
 /// How often one neighbour may ask for something that costs work (records, repairs, probes) on behalf of one flow: far more

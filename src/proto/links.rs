@@ -8,7 +8,9 @@
 //!
 //! Links do not know flows.
 
+mod bans;
 mod floor;
+mod wishes;
 
 use super::allowance::{Allowance, Spent};
 use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
@@ -18,10 +20,12 @@ use super::machine::{Action, DisconnectReason, LinkId, NeighbourChange, Notice};
 use super::splice::LegId;
 use super::time::Time;
 use super::timers::Timers;
+use bans::Bans;
 use floor::Floor;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
+use wishes::{Wish, Wishes};
 
 /// Settings of [`Links`].
 #[derive(Clone, Debug)]
@@ -105,29 +109,6 @@ struct Link {
 const ERRORS: Allowance = Allowance { burst: 4096, per_second: 256 };
 /// Preparations: one for each flow and backup in twenty seconds.
 const PREPARATIONS: Allowance = Allowance { burst: 20_000, per_second: 1000 };
-/// How long a peer that broke the protocol is turned away at first; doubled each time, so often at most.
-const FIRST_BAN: Duration = Duration::from_secs(1);
-const MAX_BAN_DOUBLINGS: u32 = 6;
-/// After so long in peace it is forgotten.
-const BAN_MEMORY: Duration = Duration::from_secs(600);
-
-/// A peer that broke the protocol.
-#[derive(Clone, Copy, Debug)]
-struct Ban {
-    count: u32,
-    until: Time,
-}
-
-#[derive(Debug)]
-struct Wish {
-    address: SocketAddr,
-    until: Time,
-    /// Whether anybody here counts on the neighbour: one that nobody does is dialled once.
-    needed: bool,
-    connecting: bool,
-    failures: u32,
-}
-
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Links {
@@ -138,11 +119,9 @@ pub struct Links {
     busy: u32,
     floor: Floor,
     active: HashMap<NodeId, LinkId>,
-    wishes: HashMap<NodeId, Wish>,
+    wishes: Wishes,
     judged: Timers<LinkId>,
-    wished: Timers<NodeId>,
-    /// At most as many as links; if there are more, the newest are not turned away.
-    bans: HashMap<NodeId, Ban>,
+    bans: Bans,
     news: Vec<LinkNews>,
 }
 
@@ -152,15 +131,14 @@ impl Links {
     pub fn new(me: NodeId, config: LinksConfig) -> Self {
         Self {
             me,
-            config,
             links: HashMap::new(),
             busy: 0,
             floor: Floor::default(),
             active: HashMap::new(),
-            wishes: HashMap::new(),
+            wishes: Wishes::new(config.redial),
             judged: Timers::default(),
-            wished: Timers::default(),
-            bans: HashMap::new(),
+            bans: Bans::new(config.max_links),
+            config,
             news: Vec::new(),
         }
     }
@@ -190,7 +168,7 @@ impl Links {
             Some(link) if link.suspect => Standing::Suspect,
             Some(link) if link.draining => Standing::Draining,
             Some(_) => Standing::Up,
-            None if self.wishes.get(&peer).is_some_and(|wish| wish.failures > 0) => Standing::Failed,
+            None if self.wishes.has_failed(peer) => Standing::Failed,
             None => Standing::Absent,
         }
     }
@@ -224,18 +202,12 @@ impl Links {
     /// A connection is up. Returns the link to the peer's former life, which is to be counted as down.
     pub fn up(&mut self, arrival: Arrival, now: Time, actions: &mut Vec<Action>) -> Option<LinkId> {
         let Arrival { link: id, peer, boot, dialed, rtt } = arrival;
-        if let Some(until) = self.banned_until(peer, now) {
-            if let Some(wish) = self.wishes.get_mut(&peer) {
-                (wish.connecting, wish.failures) = (false, wish.failures.max(1));
-                self.wished.set(peer, Some(until));
-            }
+        if let Some(until) = self.bans.until(peer, now) {
+            self.wishes.banned(peer, until);
             actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Malformed });
             return None;
         }
-        if let Some(wish) = self.wishes.get_mut(&peer) {
-            (wish.connecting, wish.failures) = (false, 0);
-            self.wished.set(peer, Some(wish.until));
-        }
+        self.wishes.up(peer);
         if self.links.len() >= self.config.max_links {
             actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Overloaded });
             return None;
@@ -292,11 +264,8 @@ impl Links {
         self.judged.set(id, None);
         if self.active.get(&link.peer) == Some(&id) {
             self.active.remove(&link.peer);
-            let again = self.banned_until(link.peer, now).unwrap_or(now);
-            if let Some(wish) = self.wishes.get_mut(&link.peer) {
-                wish.failures = wish.failures.max(link.suspect.into());
-                self.wished.set(link.peer, Some(again));
-            }
+            let again = self.bans.until(link.peer, now).unwrap_or(now);
+            self.wishes.lost(link.peer, link.suspect, again);
         }
         Some(link.peer)
     }
@@ -321,22 +290,8 @@ impl Links {
     /// The peer at the end of `link` broke the protocol: it is turned away for a while, the longer the more often.
     pub fn ban(&mut self, id: LinkId, now: Time) {
         let Some(peer) = self.peer(id) else { return };
-        if self.bans.len() >= self.config.max_links {
-            self.bans.retain(|_, ban| now.since(ban.until) < BAN_MEMORY);
-        }
-        let count =
-            self.bans.get(&peer).filter(|ban| now.since(ban.until) < BAN_MEMORY).map_or(0, |ban| ban.count);
-        let until = now + FIRST_BAN * (1 << count.min(MAX_BAN_DOUBLINGS));
-        if self.bans.len() < self.config.max_links || self.bans.contains_key(&peer) {
-            self.bans.insert(peer, Ban { count: count.saturating_add(1), until });
-        }
-        if let Some(wish) = self.wishes.get_mut(&peer) {
-            wish.failures = wish.failures.max(1);
-        }
-    }
-
-    fn banned_until(&self, peer: NodeId, now: Time) -> Option<Time> {
-        self.bans.get(&peer).map(|ban| ban.until).filter(|until| *until > now)
+        self.bans.add(peer, now);
+        self.wishes.blame(peer, true);
     }
 
     /// Whether the peer at the end of `link` may have sent another attach that is of no use.
@@ -375,7 +330,7 @@ impl Links {
     /// Closes a link without legs that is retired, or that this node dialled and no longer wants.
     fn close_if_unneeded(&mut self, id: LinkId, actions: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let unwanted = link.dialed && !self.wishes.contains_key(&link.peer);
+        let unwanted = link.dialed && !self.wishes.contains(link.peer);
         if link.legs == 0 && (link.retired || unwanted) {
             // It takes a moment to close, in which no new leg may use it.
             link.retired = true;
@@ -397,7 +352,7 @@ impl Links {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.wish(peer, Wish { address, until, needed: true, connecting: false, failures: 0 }, now, actions);
+        self.wish(peer, Wish { address, until, needed: true }, now, actions);
     }
 
     /// `peer` may be wanted before `until`: a link to it is welcome, but worth one attempt only.
@@ -409,64 +364,40 @@ impl Links {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.wish(peer, Wish { address, until, needed: false, connecting: false, failures: 0 }, now, actions);
+        self.wish(peer, Wish { address, until, needed: false }, now, actions);
     }
 
     /// Nobody here counts on `peer` any more: a link to it stays for as long as it was wanted.
     pub fn release(&mut self, peer: NodeId) {
-        if let Some(wish) = self.wishes.get_mut(&peer) {
-            wish.needed = false;
-        }
+        self.wishes.release(peer);
     }
 
-    fn wish(&mut self, peer: NodeId, new: Wish, now: Time, actions: &mut Vec<Action>) {
-        if peer == self.me || (self.wishes.len() >= self.config.max_links && !self.wishes.contains_key(&peer))
-        {
-            return;
-        }
-        let Wish { address, until, needed, .. } = new;
-        let wish = self.wishes.entry(peer).or_insert(new);
-        wish.address = address;
-        wish.until = wish.until.max(until);
-        wish.needed |= needed;
-        if wish.failures == 0 {
+    fn wish(&mut self, peer: NodeId, wish: Wish, now: Time, actions: &mut Vec<Action>) {
+        let room = self.wishes.len() < self.config.max_links || self.wishes.contains(peer);
+        if peer != self.me && room && self.wishes.add(peer, wish) {
             self.connect(peer, now, actions);
         }
     }
 
     /// `peer` is wanted no more.
     pub fn unwant(&mut self, peer: NodeId, actions: &mut Vec<Action>) {
-        self.wishes.remove(&peer);
-        self.wished.set(peer, None);
+        self.wishes.remove(peer);
         if let Some(link) = self.active(peer) {
             self.close_if_unneeded(link, actions);
         }
     }
 
     fn connect(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
-        let linked = self.active.contains_key(&peer);
-        let Some(wish) = self.wishes.get_mut(&peer) else { return };
-        if linked {
-            self.wished.set(peer, Some(wish.until.max(now + Duration::from_micros(1))));
-        } else if !wish.connecting {
-            wish.connecting = true;
-            self.wished.set(peer, None);
-            actions.push(Action::Connect { peer, address: wish.address });
+        if self.active.contains_key(&peer) {
+            self.wishes.rest(peer, now);
+        } else if let Some(address) = self.wishes.dial(peer) {
+            actions.push(Action::Connect { peer, address });
         }
     }
 
     /// Dialling `peer` came to nothing. Returns whether it looked good until now.
     pub fn connect_failed(&mut self, peer: NodeId, now: Time) -> bool {
-        let Some(wish) = self.wishes.get_mut(&peer) else { return false };
-        wish.connecting = false;
-        if !wish.needed {
-            return self.wishes.remove(&peer).is_some_and(|wish| wish.failures == 0);
-        }
-        let (first, longest) = self.config.redial;
-        let pause = first.saturating_mul(1 << wish.failures.min(16)).min(longest);
-        wish.failures += 1;
-        self.wished.set(peer, Some(now + pause));
-        wish.failures == 1
+        self.wishes.failed(peer, now)
     }
 
     // ---- liveness ----
@@ -541,8 +472,8 @@ impl Links {
         while let Some(link) = self.judged.pop_due(now) {
             self.judge(link, now, actions);
         }
-        while let Some(peer) = self.wished.pop_due(now) {
-            if self.wishes.get(&peer).is_some_and(|wish| wish.until <= now) {
+        while let Some((peer, has_ended)) = self.wishes.pop_due(now) {
+            if has_ended {
                 self.unwant(peer, actions);
             } else {
                 self.connect(peer, now, actions);
@@ -553,7 +484,7 @@ impl Links {
     /// When something will be due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        [self.judged.next(), self.wished.next()].into_iter().flatten().min()
+        [self.judged.next(), self.wishes.next_due()].into_iter().flatten().min()
     }
 
     fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {

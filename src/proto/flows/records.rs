@@ -5,12 +5,12 @@
 //! the chain already, may ask the bootstrap, and can compute tags. So a wish travels up to the origin, and a new record
 //! comes down with a tag for each of its candidates, folded on its way by every dialer.
 
-use super::{Flow, FlowKey, Flows, News, Rights};
-use crate::proto::frame::{BackupWish, Cause, CloseCode, Control, Reroute, tags_fit};
+use super::{Flow, FlowKey, Flows, News};
+use crate::proto::frame::{BackupWish, Cause, Control, Reroute, tags_fit};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
 use crate::proto::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
-use crate::proto::record::{Candidate, MAX_RECORDS, Record, Route, Tag};
+use crate::proto::record::{Candidate, MAX_RECORDS, Record, Tag};
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
 use std::collections::BTreeSet;
@@ -20,10 +20,8 @@ use std::time::Duration;
 const PROTECTED: usize = 2;
 /// The first pause before another backup is asked for again; doubled each time.
 const FIRST_BACKUP_PAUSE: Duration = Duration::from_millis(100);
-/// The same for another route.
-const FIRST_ROUTE_PAUSE: Duration = Duration::from_millis(25);
 /// The pause doubles so often at most.
-const MAX_PAUSE_DOUBLINGS: u32 = 6;
+pub(super) const MAX_PAUSE_DOUBLINGS: u32 = 6;
 /// Failed relays that an origin remembers for a flow, and for how long: by then the bootstrap has heard of it too.
 const MAX_FAILED: usize = 32;
 /// See [`MAX_FAILED`].
@@ -434,98 +432,6 @@ impl Flows {
         for reroute in flow.reroutes.values().copied() {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
         }
-    }
-
-    // ---- the origin's routes ----
-
-    /// An origin reaches nobody on its flow's chain, or somebody there nobody: asks its owner for another one.
-    pub fn want_route(&mut self, key: FlowKey, now: Time) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        if let Some(at) = flow.next_route_at().filter(|at| *at > now) {
-            flow.route_due = flow.route_due.max(Some(at));
-            return self.schedule(key);
-        }
-        if !flow.route_wanted && flow.route_due.is_none_or(|due| due <= now) {
-            flow.route_wanted = true;
-            flow.route_due = None;
-            self.news.push(News::WantsRoute(key));
-        }
-    }
-
-    /// There was no other route when it was asked for last, or it led nowhere.
-    pub(super) fn want_route_again(&mut self, key: FlowKey, now: Time) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.route_due = None;
-        if !flow.splice.is_next_answered() {
-            self.want_route(key, now);
-        }
-    }
-
-    /// The origin has another route for a flow: it goes on over that one.
-    pub fn reroute(&mut self, key: FlowKey, route: Route, now: Time, actions: &mut Vec<Action>) {
-        let same_origin = route.scope().is_some_and(|scope| scope.origin == key.origin);
-        if !same_origin || !self.flows.get(&key).is_some_and(Flow::is_origin) {
-            return;
-        }
-        let Some(rights) = Rights::origin(route) else { return };
-        let Some(candidates) = rights.next_candidates() else { return };
-        self.stop_waiting(key);
-        self.set_candidates(key, candidates);
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        let cause = flow.rebuilt_for(now);
-        flow.rights = rights;
-        (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
-        flow.former_dials = flow.splice.dials();
-        flow.note_route(now);
-        flow.late_update.clear();
-        flow.serving.clear();
-        flow.reroutes.clear();
-        let left = [flow.splice.leave_next(), flow.splice.detach_fading()];
-        self.tell_chain(key, ChainChange::Rebuilt { cause }, actions);
-        for leg in left.into_iter().flatten() {
-            self.drop_leg(leg, CloseCode::Moved, now, actions);
-        }
-        self.keep_warm(key, now, actions);
-        self.dial(key, now, actions);
-        self.settle(key, now, actions);
-    }
-
-    /// No other route was to be had: it will be asked for again, if it is still needed then.
-    pub fn route_not_found(&mut self, key: FlowKey, now: Time) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.route_wanted = false;
-        let pause = FIRST_ROUTE_PAUSE.saturating_mul(1 << flow.route_attempts.min(MAX_PAUSE_DOUBLINGS));
-        flow.route_due = Some(now + pause);
-        flow.route_attempts += 1;
-        self.schedule(key);
-    }
-
-    /// The chain that an origin's flow goes over, and by whom: those who serve it first.
-    #[must_use]
-    pub fn in_use(&self, key: &FlowKey) -> Option<(&Route, Vec<Vec<Candidate>>)> {
-        let flow = self.flows.get(key)?;
-        let chain = flow.rights.chain()?;
-        let relays = chain.hops().len().saturating_sub(1);
-        let mut hops: Vec<Vec<Candidate>> = chain.hops().take(relays).collect();
-        for (hop, candidates) in (1u8..).zip(&mut hops) {
-            let serves = |candidate: &Candidate| flow.serving.get(&hop) == Some(&candidate.node);
-            if let Some(place) = candidates.iter().position(serves) {
-                candidates.get_mut(..=place).into_iter().for_each(|front| front.rotate_right(1));
-            }
-        }
-        Some((chain.route(), hops))
-    }
-
-    /// Whether the next hop of a flow has answered.
-    #[must_use]
-    pub fn reaches_next(&self, key: &FlowKey) -> bool {
-        self.flows.get(key).is_some_and(|flow| flow.splice.is_next_answered() && !flow.distrust.is_pending())
-    }
-
-    /// Tells the application what the chain of its flow looks like.
-    pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
-        let Some((_, hops)) = self.in_use(&key) else { return };
-        actions.push(Action::Notify(Notice::Chain { flow: key, hops, change }));
     }
 }
 

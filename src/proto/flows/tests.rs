@@ -12,6 +12,7 @@ use crate::proto::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::time::Duration;
 
 const NOW: Time = Time::from_micros(1_000_000_000);
 const FLOW: FlowId = FlowId::from_bytes([7; 16]);

@@ -1,0 +1,104 @@
+//! Over which chain an origin's flow goes: when another is needed, how it is taken, and what the application hears of it.
+
+use super::records::MAX_PAUSE_DOUBLINGS;
+use super::{Flow, FlowKey, Flows, News, Rights};
+use crate::proto::frame::CloseCode;
+use crate::proto::machine::{Action, ChainChange, Notice};
+use crate::proto::record::{Candidate, Route};
+use crate::proto::time::Time;
+use std::time::Duration;
+
+/// The first pause before another route is asked for again; doubled each time.
+const FIRST_ROUTE_PAUSE: Duration = Duration::from_millis(25);
+
+impl Flows {
+    /// An origin reaches nobody on its flow's chain, or somebody there nobody: asks its owner for another one.
+    pub fn want_route(&mut self, key: FlowKey, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        if let Some(at) = flow.next_route_at().filter(|at| *at > now) {
+            flow.route_due = flow.route_due.max(Some(at));
+            return self.schedule(key);
+        }
+        if !flow.route_wanted && flow.route_due.is_none_or(|due| due <= now) {
+            flow.route_wanted = true;
+            flow.route_due = None;
+            self.news.push(News::WantsRoute(key));
+        }
+    }
+
+    /// There was no other route when it was asked for last, or it led nowhere.
+    pub(super) fn want_route_again(&mut self, key: FlowKey, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        flow.route_due = None;
+        if !flow.splice.is_next_answered() {
+            self.want_route(key, now);
+        }
+    }
+
+    /// The origin has another route for a flow: it goes on over that one.
+    pub fn reroute(&mut self, key: FlowKey, route: Route, now: Time, actions: &mut Vec<Action>) {
+        let same_origin = route.scope().is_some_and(|scope| scope.origin == key.origin);
+        if !same_origin || !self.flows.get(&key).is_some_and(Flow::is_origin) {
+            return;
+        }
+        let Some(rights) = Rights::origin(route) else { return };
+        let Some(candidates) = rights.next_candidates() else { return };
+        self.stop_waiting(key);
+        self.set_candidates(key, candidates);
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let cause = flow.rebuilt_for(now);
+        flow.rights = rights;
+        (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
+        flow.former_dials = flow.splice.dials();
+        flow.note_route(now);
+        flow.late_update.clear();
+        flow.serving.clear();
+        flow.reroutes.clear();
+        let left = [flow.splice.leave_next(), flow.splice.detach_fading()];
+        self.tell_chain(key, ChainChange::Rebuilt { cause }, actions);
+        for leg in left.into_iter().flatten() {
+            self.drop_leg(leg, CloseCode::Moved, now, actions);
+        }
+        self.keep_warm(key, now, actions);
+        self.dial(key, now, actions);
+        self.settle(key, now, actions);
+    }
+
+    /// No other route was to be had: it will be asked for again, if it is still needed then.
+    pub fn route_not_found(&mut self, key: FlowKey, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        flow.route_wanted = false;
+        let pause = FIRST_ROUTE_PAUSE.saturating_mul(1 << flow.route_attempts.min(MAX_PAUSE_DOUBLINGS));
+        flow.route_due = Some(now + pause);
+        flow.route_attempts += 1;
+        self.schedule(key);
+    }
+
+    /// The chain that an origin's flow goes over, and by whom: those who serve it first.
+    #[must_use]
+    pub fn in_use(&self, key: &FlowKey) -> Option<(&Route, Vec<Vec<Candidate>>)> {
+        let flow = self.flows.get(key)?;
+        let chain = flow.rights.chain()?;
+        let relays = chain.hops().len().saturating_sub(1);
+        let mut hops: Vec<Vec<Candidate>> = chain.hops().take(relays).collect();
+        for (hop, candidates) in (1u8..).zip(&mut hops) {
+            let serves = |candidate: &Candidate| flow.serving.get(&hop) == Some(&candidate.node);
+            if let Some(place) = candidates.iter().position(serves) {
+                candidates.get_mut(..=place).into_iter().for_each(|front| front.rotate_right(1));
+            }
+        }
+        Some((chain.route(), hops))
+    }
+
+    /// Whether the next hop of a flow has answered.
+    #[must_use]
+    pub fn reaches_next(&self, key: &FlowKey) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.splice.is_next_answered() && !flow.distrust.is_pending())
+    }
+
+    /// Tells the application what the chain of its flow looks like.
+    pub fn tell_chain(&self, key: FlowKey, change: ChainChange, actions: &mut Vec<Action>) {
+        let Some((_, hops)) = self.in_use(&key) else { return };
+        actions.push(Action::Notify(Notice::Chain { flow: key, hops, change }));
+    }
+}

@@ -1,0 +1,144 @@
+//! Who is wanted as a neighbour, until when, and when each is to be dialled (again).
+
+use crate::proto::id::NodeId;
+use crate::proto::time::Time;
+use crate::proto::timers::Timers;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) address: SocketAddr,
+    pub(super) until: Time,
+    /// Whether anybody here counts on the neighbour: one that nobody does is dialled once.
+    pub(super) needed: bool,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    wish: Wish,
+    connecting: bool,
+    failures: u32,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Wishes {
+    /// The first and the longest pause between attempts to dial a neighbour.
+    redial: (Duration, Duration),
+    wanted: HashMap<NodeId, Wanted>,
+    due: Timers<NodeId>,
+}
+
+impl Wishes {
+    pub(super) fn new(redial: (Duration, Duration)) -> Self {
+        Self { redial, wanted: HashMap::new(), due: Timers::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
+    pub(super) fn contains(&self, peer: NodeId) -> bool {
+        self.wanted.contains_key(&peer)
+    }
+
+    /// Whether `peer` could not be dialled the last time, or was found dead.
+    pub(super) fn has_failed(&self, peer: NodeId) -> bool {
+        self.wanted.get(&peer).is_some_and(|wanted| wanted.failures > 0)
+    }
+
+    /// Another wish for `peer`. Returns whether it may be dialled now.
+    pub(super) fn add(&mut self, peer: NodeId, new: Wish) -> bool {
+        let wanted = self.wanted.entry(peer).or_insert(Wanted { wish: new, connecting: false, failures: 0 });
+        let wish = &mut wanted.wish;
+        wish.address = new.address;
+        wish.until = wish.until.max(new.until);
+        wish.needed |= new.needed;
+        wanted.failures == 0
+    }
+
+    /// Nobody counts on `peer` any more.
+    pub(super) fn release(&mut self, peer: NodeId) {
+        if let Some(wanted) = self.wanted.get_mut(&peer) {
+            wanted.wish.needed = false;
+        }
+    }
+
+    pub(super) fn remove(&mut self, peer: NodeId) {
+        self.wanted.remove(&peer);
+        self.due.set(peer, None);
+    }
+
+    /// `peer` is to be dialled: where, unless that is under way.
+    pub(super) fn dial(&mut self, peer: NodeId) -> Option<SocketAddr> {
+        let wanted = self.wanted.get_mut(&peer).filter(|wanted| !wanted.connecting)?;
+        wanted.connecting = true;
+        self.due.set(peer, None);
+        Some(wanted.wish.address)
+    }
+
+    /// There is a link to `peer`: nothing is due before the wish ends.
+    pub(super) fn rest(&mut self, peer: NodeId, now: Time) {
+        if let Some(wanted) = self.wanted.get(&peer) {
+            self.due.set(peer, Some(wanted.wish.until.max(now + Duration::from_micros(1))));
+        }
+    }
+
+    /// A link to `peer` has come up.
+    pub(super) fn up(&mut self, peer: NodeId) {
+        if let Some(wanted) = self.wanted.get_mut(&peer) {
+            (wanted.connecting, wanted.failures) = (false, 0);
+            self.due.set(peer, Some(wanted.wish.until));
+        }
+    }
+
+    /// A link to `peer` came up and is turned away; it is dialled again then.
+    pub(super) fn banned(&mut self, peer: NodeId, until: Time) {
+        self.blame(peer, true);
+        if let Some(wanted) = self.wanted.get_mut(&peer) {
+            wanted.connecting = false;
+            self.due.set(peer, Some(until));
+        }
+    }
+
+    /// The link to `peer` is no more, which was suspect or not; it is dialled again then.
+    pub(super) fn lost(&mut self, peer: NodeId, suspect: bool, again: Time) {
+        self.blame(peer, suspect);
+        if self.wanted.contains_key(&peer) {
+            self.due.set(peer, Some(again));
+        }
+    }
+
+    /// `peer` counts as one that failed.
+    pub(super) fn blame(&mut self, peer: NodeId, failed: bool) {
+        if let Some(wanted) = self.wanted.get_mut(&peer) {
+            wanted.failures = wanted.failures.max(failed.into());
+        }
+    }
+
+    /// Dialling `peer` came to nothing. Returns whether it looked good until now.
+    pub(super) fn failed(&mut self, peer: NodeId, now: Time) -> bool {
+        let Some(wanted) = self.wanted.get_mut(&peer) else { return false };
+        wanted.connecting = false;
+        if !wanted.wish.needed {
+            return self.wanted.remove(&peer).is_some_and(|wanted| wanted.failures == 0);
+        }
+        let (first, longest) = self.redial;
+        let pause = first.saturating_mul(1 << wanted.failures.min(16)).min(longest);
+        wanted.failures += 1;
+        self.due.set(peer, Some(now + pause));
+        wanted.failures == 1
+    }
+
+    /// A neighbour for whom something is due, and whether the wish for it has ended.
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<(NodeId, bool)> {
+        let peer = self.due.pop_due(now)?;
+        Some((peer, self.wanted.get(&peer).is_some_and(|wanted| wanted.wish.until <= now)))
+    }
+
+    pub(super) const fn next_due(&self) -> Option<Time> {
+        self.due.next()
+    }
+}
