@@ -52,6 +52,8 @@ const FLOOR_INTERVALS: u32 = 3;
 const STALE_HEARTBEATS: u32 = 3;
 /// Deadlines that pass at least between suspect and down.
 const DOWN_DEADLINES: u32 = 10;
+/// Heartbeats that a suspect peer is sent at least before it is down.
+const SUSPECT_PROBES: u32 = 10;
 /// The most that self-doubt grows to; deadlines are multiplied by one more.
 const MAX_DOUBT: u32 = 7;
 /// How often a busy link's peer is to be heard.
@@ -213,12 +215,12 @@ impl Detector {
     /// Takes a heartbeat of the peer.
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time) {
         let slept = self.is_late(now);
-        if slept {
-            self.inbound.slept += self.lateness(now);
-        }
         self.on_traffic(now);
         if !is_newer(heartbeat.sequence, self.inbound.sequence) {
             return;
+        }
+        if slept {
+            self.inbound.slept += self.lateness(now);
         }
         self.note_arrival(heartbeat.sequence, now);
         self.note_wish(heartbeat.wanted_us, now);
@@ -251,7 +253,8 @@ impl Detector {
         let first = *self.inbound.refused_at.get_or_insert(now);
         let probed = self.outbound.sent_at.filter(|sent| now > first && *sent >= first);
         let soon = match (probed, self.rtt) {
-            (Some(probed), Some(rtt)) => probed + rtt.mean,
+            (Some(probed), Some(rtt)) if self.doubt.score == 0 => probed + rtt.mean,
+            (Some(probed), Some(rtt)) => (probed + rtt.mean).max(now + REFUSAL_GRACE),
             _ => now + (self.round_trip() + REFUSAL_GRACE) * (1 + self.doubt.score),
         };
         let soon = soon.max(now);
@@ -305,7 +308,7 @@ impl Detector {
             Pace::Auto => {
                 let rtt = self.rtt.unwrap_or(self.handshake);
                 let interval = (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max);
-                if self.is_hinted() { interval } else { interval.max(self.floor) }
+                if self.is_hinted() { interval } else { interval.max(self.floor.min(self.config.auto_max)) }
             }
         };
         let urgent = self.busy || self.is_hinted();
@@ -318,9 +321,12 @@ impl Detector {
         self.inbound.hint_at.is_some() && self.is_alive()
     }
 
-    /// At which interval this end sends: its own, so that echoes come as often, or what the peer wants if that is faster.
+    /// At which interval this end sends: its own, so that echoes come as often, or what the peer wants if that is faster. A
+    /// suspect is probed often enough that it can show that it lives before it is down.
     fn send_interval(&self) -> Option<Duration> {
-        [self.interval(), self.outbound.peer_wants].into_iter().flatten().min()
+        let is_suspect = matches!(self.belief, Belief::Suspect { .. });
+        let probing = is_suspect.then(|| self.config.down_after / SUSPECT_PROBES);
+        [self.interval(), self.outbound.peer_wants, probing].into_iter().flatten().min()
     }
 
     /// An upper estimate of the round trip (RFC 6298's retransmission timeout without its floor).
@@ -352,7 +358,9 @@ impl Detector {
 
     fn silent_at(&self, interval: Duration) -> Time {
         let since = self.inbound.heard_at.max(self.inbound.asked_at);
-        let at = since + self.deadline(interval) + self.inbound.excused;
+        // The peer keeps the pace that it was told last.
+        let deadline = self.deadline(interval.max(self.outbound.announced));
+        let at = since + deadline + self.inbound.excused;
         self.inbound.hint_at.map_or(at, |hint| at.min(hint))
     }
 
@@ -390,7 +398,7 @@ impl Detector {
 
     /// Time that this node slept counts neither as silence nor as deafness.
     fn excuse(&mut self, lateness: Duration, now: Time) {
-        self.inbound.slept += lateness;
+        self.inbound.slept += self.inbound.beat_at.map_or(lateness, |at| lateness.min(now.since(at)));
         self.inbound.excused += lateness.min(now.since(self.inbound.heard_at));
         let unechoed = self.outbound.unechoed_since.map_or(Duration::ZERO, |since| now.since(since));
         self.outbound.excused += lateness.min(unechoed);

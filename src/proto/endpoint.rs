@@ -195,9 +195,6 @@ impl Endpoint {
         let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
         exclude.iter().for_each(|node| self.routes.note_failed(*node, now));
         tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
-        if active.is_none() {
-            self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
-        }
         let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
         self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
     }
@@ -346,6 +343,9 @@ impl Endpoint {
             match news {
                 News::WantsRoute(flow) => self.rebuild(flow, now, actions),
                 News::WantsBackup { flow, hop, active } => {
+                    if active.is_none() && !self.backups.is_unserved(flow, hop) {
+                        self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
+                    }
                     if self.backups.want(flow, hop, active, now) {
                         self.ask_backup(flow, hop, active, now, actions);
                     }

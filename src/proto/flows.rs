@@ -443,6 +443,7 @@ impl Flows {
             };
             if news == News::PeerRecovered(peer) {
                 self.dial_recovered(peer, now, actions);
+                self.move_to(peer, now, actions);
             } else {
                 self.leave_link(link, now, actions);
                 self.want_backups(peer, now, actions);

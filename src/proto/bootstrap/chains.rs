@@ -149,13 +149,15 @@ impl Bootstrap {
             let serves = opened.old(active).or_else(|| known.map(candidate));
             chosen.push(serves.ok_or(DenyReason::OutOfBounds)?);
         }
-        let others_serving = opened.old.iter().map(|candidate| candidate.node);
-        let kept =
-            others_serving.filter(|node| request.active != Some(*node) && !request.exclude.contains(node));
+        let (old, dialer) = (opened.old.iter().map(|candidate| candidate.node), opened.dialer());
+        let kept = old.filter(|node| {
+            request.active != Some(*node) && dialer != Some(*node) && !request.exclude.contains(node)
+        });
         let alive = kept.filter_map(|node| self.pool.get(&node)).filter(|relay| relay.is_assignable());
         chosen.extend(alive.map(candidate));
         chosen.truncate(CANDIDATES);
         let mut taken = request.exclude.clone();
+        taken.extend(request.active);
         taken.extend(opened.others().chain(opened.old.iter().map(|candidate| candidate.node)));
         let others: Vec<&Relay> = opened.others().filter_map(|node| self.pool.get(&node)).collect();
         while chosen.len() < CANDIDATES {
@@ -185,8 +187,8 @@ impl Bootstrap {
         let mut exclude = request.exclude.clone();
         exclude.extend(request.active);
         let mut others = attached(&self.pool, attachments, &exclude);
-        // Better a backup that also serves another hop than none, but never the relay that would have to dial itself.
-        let dialer = opened.before.last().and_then(|hop| hop.first()).map(|candidate| candidate.node);
+        // Better a backup that also serves another hop than none.
+        let dialer = opened.dialer();
         others.retain(|relay| Some(relay.node) != dialer);
         others.sort_by_key(|relay| opened.others().any(|node| node == relay.node));
         chosen.extend(others.into_iter().map(candidate));
@@ -228,6 +230,11 @@ impl Opened {
             [only] => only.first().map(|target| target.node),
             [] | [_, _, ..] => None,
         }
+    }
+
+    /// The relay before the hop, which must not have to dial itself.
+    fn dialer(&self) -> Option<NodeId> {
+        self.before.last()?.first().map(|candidate| candidate.node)
     }
 
     /// Everybody known to be on the chain but for the hop itself.

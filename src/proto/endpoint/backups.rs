@@ -36,6 +36,8 @@ const PACE: Duration = Duration::from_millis(15);
 pub(super) struct Backups {
     /// When the questions so far would have been asked, one each [`PACE`].
     paced: Time,
+    /// How many wait for their turn.
+    queued: u32,
     wanted: BTreeMap<(FlowKey, u8), Wanted>,
     due: Timers<(FlowKey, u8)>,
 }
@@ -64,24 +66,31 @@ impl Backups {
         if wanted.asking || !is_news || (wanted.queued && !is_urgent) {
             return false;
         }
+        self.queued -= u32::from(std::mem::take(&mut wanted.queued));
         let turn = if is_urgent { now } else { self.turn(now) };
         let waits = turn > now;
         self.due.set((flow, hop), waits.then_some(turn));
         if let Some(wanted) = self.wanted.get_mut(&(flow, hop)) {
             (wanted.asking, wanted.queued) = (!waits, waits);
+            self.queued += u32::from(waits);
         }
         !waits
     }
 
     /// When the next question about a hop that somebody serves may be asked.
     fn turn(&mut self, now: Time) -> Time {
+        if self.queued == 0 {
+            // Those that had the later turns need none any more.
+            self.paced = self.paced.min(now + PACE * AT_ONCE);
+        }
         self.paced = self.paced.max(now) + PACE;
         (self.paced - PACE * AT_ONCE).max(now)
     }
 
     /// No more is to be asked for a hop.
     pub(super) fn remove(&mut self, flow: FlowKey, hop: u8) {
-        self.wanted.remove(&(flow, hop));
+        let wanted = self.wanted.remove(&(flow, hop));
+        self.queued -= u32::from(wanted.is_some_and(|wanted| wanted.queued));
         self.due.set((flow, hop), None);
     }
 
@@ -90,9 +99,15 @@ impl Backups {
         self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.attempts > 0)
     }
 
-    /// Whether the bootstrap owes an answer about a hop that nobody serves.
+    /// Whether it is still looked for somebody for a hop that nobody serves.
     pub(super) fn is_unserved(&self, flow: FlowKey, hop: u8) -> bool {
-        self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.asking && wanted.active.is_none())
+        self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.active.is_none())
+    }
+
+    /// The hops of a flow for which somebody is still looked for, as nobody serves them.
+    pub(super) fn unserved(&self, flow: FlowKey) -> impl Iterator<Item = u8> {
+        let wanted = self.wanted.range((flow, 0)..=(flow, u8::MAX));
+        wanted.filter(|(_, wanted)| wanted.active.is_none()).map(|((_, hop), _)| *hop)
     }
 
     /// There is none yet, and perhaps never. Returns whether nobody serves the hop: then another route may help.
@@ -119,7 +134,8 @@ impl Backups {
         let mut due = Vec::new();
         while let Some(key) = self.due.pop_due(now) {
             if let Some(wanted) = self.wanted.get_mut(&key) {
-                (wanted.asking, wanted.queued) = (true, false);
+                self.queued -= u32::from(std::mem::take(&mut wanted.queued));
+                wanted.asking = true;
                 due.push((key.0, key.1, wanted.active));
             }
         }

@@ -164,7 +164,7 @@ impl Endpoint {
                 let Some(to) = self.open.get(&flow) else { return };
                 self.routes.keep(to, plan.route.clone(), now);
                 // It may have found its way over a kept route or another backup meanwhile.
-                if self.flows.reaches_next(&flow) {
+                if self.goes_on(flow) {
                     self.flows.route_not_found(flow, now);
                 } else {
                     self.go_over(flow, plan.route, now, actions);
@@ -188,9 +188,15 @@ impl Endpoint {
         }
     }
 
+    /// Whether a flow seems to go on over its present chain: its next answers, and no relay further down is at a loss.
+    fn goes_on(&self, flow: FlowKey) -> bool {
+        let mut unserved = self.backups.unserved(flow).filter(|hop| !self.flows.is_served(&flow, *hop));
+        self.flows.reaches_next(&flow) && unserved.next().is_none()
+    }
+
     /// There is no fresh route for a flow: takes a kept one.
     fn rebuild_over_kept(&mut self, flow: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        if self.flows.reaches_next(&flow) {
+        if self.goes_on(flow) {
             return self.flows.route_not_found(flow, now);
         }
         let known = self.open.get(&flow).zip(self.in_use(flow));
@@ -216,7 +222,7 @@ impl Endpoint {
             match waiting {
                 Waiting::Open(flow) => drop(self.open_over_kept(flow, now, actions)),
                 Waiting::Backup(flow, hop) => {
-                    if self.backups.is_unserved(flow, hop) {
+                    if self.backups.is_unserved(flow, hop) && !self.flows.is_served(&flow, hop) {
                         self.flows.want_route(flow, now);
                     }
                 }
@@ -225,7 +231,7 @@ impl Endpoint {
                         continue;
                     };
                     let kept = self.routes.for_rebuild(to, &used, now);
-                    if let Some(route) = kept.filter(|_| !self.flows.reaches_next(&flow)) {
+                    if let Some(route) = kept.filter(|_| !self.goes_on(flow)) {
                         self.go_over(flow, route, now, actions);
                     }
                 }

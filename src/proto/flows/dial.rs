@@ -331,6 +331,9 @@ impl Flows {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         // A relay that says `NoPath` has tried for long enough itself.
         flow.next_hop.penalise_current(if cause == Cause::NoPath { FAILURES_BEFORE_NO_PATH } else { 1 });
+        if cause == Cause::NoPath {
+            flow.unserved_since = Some(Time::ZERO);
+        }
         flow.doubt_due = None;
         flow.alone_since = flow.alone_since.or(flow.is_origin().then_some(now));
         if cause == Cause::NoPath && flow.is_origin() && flow.is_lost_cause(now, self.config.give_up) {
@@ -407,9 +410,10 @@ impl Flows {
         };
         let current = flow.next_hop.current_place();
         match self.links.peer(next.link()).map(|node| self.standing(node)) {
-            _ if flow.is_next_unnamed() => return self.move_on(key, now, actions),
-            Some(Standing::Up | Standing::Absent) => return,
-            Some(Standing::Draining) => return self.move_on(key, now, actions),
+            Some(Standing::Up | Standing::Absent) if !flow.is_next_unnamed() => return,
+            Some(Standing::Up | Standing::Absent | Standing::Draining) => {
+                return self.move_on(key, now, actions);
+            }
             Some(Standing::Suspect | Standing::Failed) | None => {}
         }
         if flow.next_hop.choose(|node| self.standing(node)) != current {

@@ -100,6 +100,9 @@ impl Flows {
     /// Asks for another candidate if one serves the next hop and none stands by.
     pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup_due <= now) else { return };
+        if flow.is_next_unnamed() {
+            return self.move_on(key, now, actions);
+        }
         let current = flow.next_hop.current().filter(|_| flow.splice.is_next_answered());
         let Some(active) = current.map(|candidate| candidate.node) else { return };
         let usable = self.usable(flow);

@@ -90,6 +90,12 @@ impl Flows {
         Some((chain.route(), hops))
     }
 
+    /// Whether somebody is known to have taken over a hop of an origin's flow since its relay was last found wanting.
+    #[must_use]
+    pub fn is_served(&self, key: &FlowKey, hop: u8) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.serving.contains_key(&hop))
+    }
+
     /// Whether the next hop of a flow has answered.
     #[must_use]
     pub fn reaches_next(&self, key: &FlowKey) -> bool {
