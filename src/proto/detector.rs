@@ -52,6 +52,8 @@ const FLOOR_INTERVALS: u32 = 3;
 const STALE_HEARTBEATS: u32 = 3;
 /// Deadlines that pass at least between suspect and down.
 const DOWN_DEADLINES: u32 = 10;
+/// The part of an interval by which a heartbeat may leave early because others leave.
+const ALONG_PART: u32 = 8;
 /// Heartbeats that a suspect peer is sent at least before it is down.
 const SUSPECT_PROBES: u32 = 10;
 /// The most that self-doubt grows to; deadlines are multiplied by one more.
@@ -283,6 +285,13 @@ impl Detector {
         Some(interval)
     }
 
+    /// The owner is awake for another link: a heartbeat that is about due leaves now.
+    pub fn go_along(&mut self, now: Time) {
+        if let Some(every) = self.send_interval() {
+            self.outbound.hurry(now, every / ALONG_PART);
+        }
+    }
+
     /// The next thing to do or to know, if any. To be called after every input and at [`Detector::poll_timeout`], until
     /// it returns `None`.
     pub fn poll(&mut self, now: Time) -> Option<Outcome> {
@@ -480,8 +489,8 @@ impl Detector {
     fn note_wish(&mut self, wanted_us: u32, now: Time) {
         let wanted = Duration::from_micros(wanted_us.into());
         self.outbound.peer_wants = (wanted_us > 0).then(|| wanted.clamp(MIN_INTERVAL, MAX_INTERVAL));
-        if let (Some(sent), Some(every)) = (self.outbound.sent_at, self.send_interval()) {
-            self.outbound.next_at = self.outbound.next_at.min((sent + every).max(now));
+        if let Some(every) = self.send_interval() {
+            self.outbound.meet(now, every);
         }
     }
 

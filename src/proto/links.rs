@@ -468,9 +468,7 @@ impl Links {
     pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         if let Some(due) = self.judged.next().filter(|due| *due <= now) {
             self.floor.note(due, now);
-        }
-        while let Some(link) = self.judged.pop_due(now) {
-            self.judge(link, now, actions);
+            self.judge_due(now, actions);
         }
         while let Some((peer, has_ended)) = self.wishes.pop_due(now) {
             if has_ended {
@@ -478,6 +476,18 @@ impl Links {
             } else {
                 self.connect(peer, now, actions);
             }
+        }
+    }
+
+    /// Judges the links that are due, and those that are about due: then this node wakes once for many.
+    fn judge_due(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let soon = now + self.floor.slack(self.busy);
+        let due: Vec<LinkId> = std::iter::from_fn(|| self.judged.pop_due(soon)).collect();
+        for id in due {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.detector.go_along(now);
+            }
+            self.judge(id, now, actions);
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Step {
     Freeze(Vec<Who>),
     /// SIGCONT, to all that were frozen.
     Thaw,
+    /// It carries nothing more, and heartbeats as ever.
+    Gray(Who),
     /// What lies between one step and the next is part of the case.
     Pause(u64),
     /// Until data flows again, both ways.
@@ -57,8 +59,8 @@ pub enum Step {
 }
 
 use Step::{
-    Cut, CutBackward, CutForward, Drain, Flows, Freeze, FreezeBootstrap, Heal, Isolate, IsolateBootstrap,
-    Kill, KillBootstrap, Pause, RestartBootstrap, Thaw, ThawBootstrap,
+    Cut, CutBackward, CutForward, Drain, Flows, Freeze, FreezeBootstrap, Gray, Heal, Isolate,
+    IsolateBootstrap, Kill, KillBootstrap, Pause, RestartBootstrap, Thaw, ThawBootstrap,
 };
 use Who::{Attachments, Backup, Primary, Relays};
 
@@ -137,6 +139,11 @@ fn at_hop(at: u8, add: &mut impl FnMut(&'static str, Vec<Step>)) {
         "primary and backup frozen, and thawed later",
         vec![Freeze(vec![primary, backup]), Flows, Thaw, Flows],
     );
+    add("a relay turns gray", vec![Gray(primary), Flows, Kill(vec![primary])]);
+    add(
+        "a relay turns gray, its backup dies",
+        vec![Gray(primary), Kill(vec![backup]), Flows, Kill(vec![primary])],
+    );
     bootstrap_at_hop(at, add);
 }
 
@@ -144,6 +151,10 @@ fn bootstrap_at_hop(at: u8, add: &mut impl FnMut(&'static str, Vec<Step>)) {
     let (primary, backup) = (Primary(at), Backup(at));
     add("bootstrap dead, a relay dies", vec![KillBootstrap, Kill(vec![primary]), Flows, RestartBootstrap]);
     add("bootstrap frozen, a relay dies", vec![FreezeBootstrap, Kill(vec![primary]), Flows, ThawBootstrap]);
+    add(
+        "bootstrap dead, a relay turns gray",
+        vec![KillBootstrap, Gray(primary), Flows, Kill(vec![primary]), RestartBootstrap],
+    );
     add(
         "bootstrap restarted, a relay dies meanwhile",
         vec![KillBootstrap, Kill(vec![primary]), RestartBootstrap],

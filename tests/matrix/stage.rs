@@ -153,6 +153,7 @@ impl Stage {
                     self.frozen.extend(names);
                 }
                 Step::Thaw => self.thaw(),
+                Step::Gray(who) => self.signal(&names(self, &[*who]), Signal::USR1),
                 Step::Pause(ms) => run.listen_until(Instant::now() + Duration::from_millis(*ms)).await?,
                 Step::Flows => run.flows(FLOWS_BYTES).await?,
                 Step::Cut(link) => {
@@ -254,8 +255,10 @@ fn replenish(cluster: &mut Cluster, network: &Network, started: &mut usize) {
     let missing = POOL - cluster.relays.len();
     let names: Vec<String> = (1..=missing).map(|n| format!("r{}", *started + n)).collect();
     *started += missing;
-    let start =
-        |name: &String| network.start(name, cluster.home.path(), &cluster.ticket, &["relay", "--name", name]);
+    let start = |name: &String| {
+        let args = ["relay", "--name", name, "--gray-on-usr1"];
+        network.start(name, cluster.home.path(), &cluster.ticket, &args)
+    };
     let starting: Vec<Process> = names.iter().map(start).collect();
     let ready = starting.into_iter().map(Process::until_ready);
     cluster.relays.extend(names.into_iter().zip(ready));

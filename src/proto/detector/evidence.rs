@@ -87,6 +87,9 @@ impl Inbound {
     }
 }
 
+/// A heartbeat may leave this part of an interval early or late, to go along with something else.
+const ANSWER_PART: u32 = 4;
+
 /// What went to the peer.
 #[derive(Debug)]
 pub(super) struct Outbound {
@@ -122,7 +125,8 @@ impl Outbound {
         }
     }
 
-    /// Counts a heartbeat that leaves now; the next is due after `every`.
+    /// Counts a heartbeat that leaves now. The next is due after `every`, and a little: by then one of the peer's should have
+    /// come, which it can answer.
     pub(super) fn send(&mut self, now: Time, every: Duration) {
         self.sequence = self.sequence.wrapping_add(1);
         if self.unechoed.len() == MAX_UNECHOED {
@@ -131,7 +135,22 @@ impl Outbound {
         self.unechoed.push_back((self.sequence, now));
         self.unechoed_since.get_or_insert(now);
         self.sent_at = Some(now);
-        self.next_at = now + every;
+        self.next_at = now + every + every / ANSWER_PART;
+    }
+
+    /// A heartbeat came from a peer that wants one `every` so often: if ours is about due, it goes along with the
+    /// acknowledgement, and both ends wake half as often. Whoever sent first keeps the pace.
+    pub(super) fn meet(&mut self, now: Time, every: Duration) {
+        let Some(sent_at) = self.sent_at else { return };
+        self.next_at = self.next_at.min((sent_at + every).max(now));
+        self.hurry(now, every / ANSWER_PART);
+    }
+
+    /// What is due within `slack` is due now.
+    pub(super) fn hurry(&mut self, now: Time, slack: Duration) {
+        if self.next_at <= now + slack {
+            self.next_at = self.next_at.min(now);
+        }
     }
 
     /// Takes the echo of heartbeat `heard`: when that was sent, if it is news.

@@ -164,6 +164,24 @@ fn a_busy_link_beats_once_per_interval_and_an_idle_one_rarely() {
 }
 
 #[test]
+fn heartbeats_answer_each_other_so_that_each_end_wakes_once_for_both() {
+    let mut world = World::busy(Pace::Auto, MS / 2);
+    // They begin out of step.
+    world.stall(1, MS * 5);
+    world.run(SECOND * 2);
+    let mut answered = 0;
+    for _ in 0..200 {
+        let before = world.sent;
+        world.run(MS * 10);
+        answered += u32::from(world.sent[0] == before[0] + 1 && world.sent[1] == before[1] + 1);
+        let (one, other) = (world.ends[0].outbound.sent_at.unwrap(), world.ends[1].outbound.sent_at.unwrap());
+        let apart = one.since(other).max(other.since(one));
+        assert!(apart <= MS / 2 || apart >= MS * 19 / 2, "{apart:?}");
+    }
+    assert!(answered >= 198, "{answered}");
+}
+
+#[test]
 fn on_a_quiet_machine_a_death_shows_within_the_floor() {
     let mut world = World::busy(Pace::Auto, MS / 2);
     world.run(SECOND);
@@ -389,7 +407,11 @@ fn wishes_of_the_peer_are_served_within_bounds() {
     while detector.poll(at(0)).is_some() {}
     detector.on_heartbeat(&wish(1, 20_000), at(1));
     while detector.poll(at(1)).is_some() {}
-    assert_eq!(detector.poll_timeout(), Some(at(21)));
+    assert_eq!(
+        detector.poll_timeout(),
+        Some(at(26)),
+        "a quarter later than the peer's next, which it answers"
+    );
     detector.on_heartbeat(&wish(2, 1), at(2));
     assert_eq!(detector.poll_timeout(), Some(at(11)), "not faster than every 10 ms");
     detector.on_heartbeat(&wish(1, 1_000_000), at(3));
@@ -406,7 +428,7 @@ fn switched_off_it_judges_nothing_and_serves_the_peer() {
     detector.on_heartbeat(&wish, at(9_000_000));
     let answer = Heartbeat { sequence: 1, heard: 1, heard_ago_us: 0, wanted_us: 0, probe: false };
     assert_eq!(detector.poll(at(9_000_000)), Some(Outcome::SendHeartbeat(answer)));
-    assert_eq!(detector.poll_timeout(), Some(at(9_000_020)));
+    assert_eq!(detector.poll_timeout(), Some(at(9_000_025)), "or it answers the peer's next");
 }
 
 #[test]

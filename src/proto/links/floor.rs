@@ -1,5 +1,6 @@
 //! How often a node can afford to hear its neighbours.
 
+use crate::proto::detector::MIN_INTERVAL;
 use crate::proto::time::Time;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ const FEW_LINKS: u32 = 5;
 const PER_LINK: Duration = Duration::from_millis(10);
 /// Intervals are so many times as long as this node's own timers come late.
 const SLIPS: u32 = 32;
+/// The part of an interval by which a link may be looked after early.
+const SLACK_PART: u32 = 8;
 /// One long stall must not make it slow for long.
 const MAX_SLIP: Duration = Duration::from_millis(50);
 /// The weight of what was before, against one new slip.
@@ -30,6 +33,11 @@ impl Floor {
 
     pub(super) fn interval(&self, busy: u32) -> Duration {
         (PER_LINK * busy.saturating_sub(FEW_LINKS)).max(self.slip * SLIPS)
+    }
+
+    /// How much sooner than it is due a node looks after a link when it is awake for another one.
+    pub(super) fn slack(&self, busy: u32) -> Duration {
+        self.interval(busy).max(MIN_INTERVAL) / SLACK_PART
     }
 }
 
