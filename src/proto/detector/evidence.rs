@@ -64,7 +64,7 @@ impl Inbound {
     /// A heartbeat came, newer than all before. What is missing between them was lost, not late.
     pub(super) fn beat(&mut self, sequence: u32, interval: Option<Duration>, now: Time) {
         let missing = sequence.wrapping_sub(self.sequence).saturating_sub(1);
-        self.losses.add(missing);
+        self.losses.add(if self.missed { 0 } else { missing });
         // A gap that began before the peer knew the present pace says nothing about it.
         let before = self.beat_at.filter(|at| *at >= self.asked_at);
         if let (Some(before), Some(interval)) = (before, interval) {

@@ -13,8 +13,8 @@ const PER_LINK: Duration = Duration::from_millis(10);
 const SLIPS: u32 = 32;
 /// The part of an interval by which a link may be looked after early.
 const SLACK_PART: u32 = 8;
-/// One long stall must not make it slow for long.
-const MAX_SLIP: Duration = Duration::from_millis(50);
+/// A slip counts as twice the usual one and this at most: a stall now and then is not usual, however long.
+const UNUSUAL: Duration = Duration::from_micros(500);
 /// The weight of what was before, against one new slip.
 const MEMORY: u32 = 31;
 
@@ -28,7 +28,8 @@ pub(super) struct Floor {
 impl Floor {
     /// What was due then is done now.
     pub(super) fn note(&mut self, due: Time, now: Time) {
-        self.slip = (self.slip * MEMORY + now.since(due).min(MAX_SLIP)) / (MEMORY + 1);
+        let slip = now.since(due).min(self.slip * 2 + UNUSUAL);
+        self.slip = (self.slip * MEMORY + slip) / (MEMORY + 1);
     }
 
     pub(super) fn interval(&self, busy: u32) -> Duration {
@@ -56,8 +57,10 @@ mod tests {
         let slips = Duration::from_millis(5) * SLIPS;
         assert!(busy > slips * 9 / 10 && busy <= slips, "{busy:?}");
         floor.note(at(0), at(60_000_000));
-        assert!(floor.interval(0) < busy + MAX_SLIP, "one long stall counts little");
+        assert!(floor.interval(0) < busy * 11 / 10, "one long stall counts little");
         (0..500).for_each(|_| floor.note(at(0), at(50)));
         assert!(floor.interval(0) < Duration::from_millis(2));
+        (0..5).for_each(|_| floor.note(at(0), at(200_000)));
+        assert!(floor.interval(0) < MIN_INTERVAL, "nor do five");
     }
 }
