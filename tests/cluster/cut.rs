@@ -20,6 +20,7 @@ fn nothing_is_lost_when_links_are_cut() {
     let count = |name: &str| report.get(name).and_then(Value::as_u64).unwrap_or_else(|| panic!("{name}"));
     assert_eq!((count("lost"), count("duplicated"), count("reordered")), (0, 0, 0));
     assert_eq!(count("runs"), 3);
-    let longest = |of: &str| report.pointer(of).and_then(Value::as_f64).unwrap();
-    assert!(longest("/gap_ms/p50") > longest("/no_fault_ms/p50"), "a cut shows");
+    // However busy the machine is: a neighbour is heard each 10 ms, and given more than two of them.
+    let longest = report.pointer("/gap_ms/p50").and_then(Value::as_f64).unwrap();
+    assert!(longest > 20.0, "a cut shows: {longest}");
 }
