@@ -72,7 +72,10 @@ async fn a_relay_is_drained_by_its_name() {
     let name = chain.primary(2);
     let relay = cluster.relays.remove(&name).unwrap();
     let order = cluster.start_process(&["drain", &name, "--json"]);
-    chain.until(|event| is_about(event, &name)).await;
+    // On a busy machine it may have been left before, for being late.
+    while chain.hops.iter().any(|hop| hop.primary == name) {
+        timeout(crate::fixture::PATIENCE, chain.next()).await.expect("the flow leaves it");
+    }
     let ended = tokio::task::spawn_blocking(|| (relay.finish(), order.finish())).await.unwrap();
     assert!(ended.0.status.success(), "{}", ended.0.stderr);
     assert!(ended.1.status.success(), "{}", ended.1.stderr);
