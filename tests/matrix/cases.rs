@@ -151,9 +151,10 @@ fn bootstrap_at_hop(at: u8, add: &mut impl FnMut(&'static str, Vec<Step>)) {
     let (primary, backup) = (Primary(at), Backup(at));
     add("bootstrap dead, a relay dies", vec![KillBootstrap, Kill(vec![primary]), Flows, RestartBootstrap]);
     add("bootstrap frozen, a relay dies", vec![FreezeBootstrap, Kill(vec![primary]), Flows, ThawBootstrap]);
+    // An origin asks for its spare when a flow is half a second old; before that it has no chain without the gray relay.
     add(
         "bootstrap dead, a relay turns gray",
-        vec![KillBootstrap, Gray(primary), Flows, Kill(vec![primary]), RestartBootstrap],
+        vec![Pause(1500), KillBootstrap, Gray(primary), Flows, Kill(vec![primary]), RestartBootstrap],
     );
     add(
         "bootstrap restarted, a relay dies meanwhile",
