@@ -162,9 +162,11 @@ impl Flows {
         !flow.is_origin() && (failed || flow.splice.is_exhausted()) && !planted::broken(Law::NoPath)
     }
 
-    /// When a relay may say at the earliest that there is no way on.
+    /// When a relay may say at the earliest that there is no way on. The origin can't help the one before the target.
     fn no_path_at(&self, flow: &Flow, now: Time) -> Time {
-        flow.unserved_since.unwrap_or(now) + self.config.no_path_timeout
+        let is_last = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        flow.unserved_since.unwrap_or(now)
+            + if is_last { Duration::ZERO } else { self.config.no_path_timeout }
     }
 
     fn failures(&self, flow: &Flow) -> u32 {
