@@ -109,6 +109,7 @@ struct Link {
 const ERRORS: Allowance = Allowance { burst: 4096, per_second: 256 };
 /// Preparations: one for each flow and backup in twenty seconds.
 const PREPARATIONS: Allowance = Allowance { burst: 20_000, per_second: 1000 };
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Links {
