@@ -15,7 +15,7 @@ use crate::proto::flows::FlowsConfig;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
 use crate::proto::relay::Relay as Machine;
-use crate::proto::rpc::{Offer, Refusal};
+use crate::proto::rpc::{Capabilities, Offer, Refusal};
 use rand::Rng;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ pub struct Options {
     pub zone: String,
     /// How many flows it is willing to carry.
     pub capacity: u32,
+    /// How others may use it.
+    pub capabilities: Capabilities,
     /// How long a relay that drains waits until its flows have gone elsewhere.
     pub drain_timeout: Duration,
     /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
@@ -75,6 +77,7 @@ impl Default for Options {
             name: None,
             zone: String::new(),
             capacity: 1000,
+            capabilities: Capabilities::default(),
             drain_timeout: Duration::from_secs(30),
             liveness: DetectorConfig::default(),
             replay_bytes: default_replay_bytes(),
@@ -243,7 +246,13 @@ fn parts(
     };
     let mut rng = entropy::seeded_rng();
     let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
-    let offer = Offer::Relay { address, zone: options.zone.clone(), capacity: options.capacity };
+    let offer = Offer::Relay {
+        address,
+        zone: options.zone.clone(),
+        capacity: options.capacity,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        capabilities: options.capabilities,
+    };
     let clock = Clock::start();
     let mut flows = FlowsConfig { replay_bytes: options.replay_bytes, ..FlowsConfig::default() };
     flows.links.detector = options.liveness;

@@ -97,8 +97,9 @@ const fn node_of(event: &PoolEvent) -> Option<&NodeId> {
         | PoolEvent::Left(node)
         | PoolEvent::Forgotten(node)
         | PoolEvent::TargetJoined(node)
-        | PoolEvent::TargetLeft(node) => Some(node),
-        PoolEvent::Preserving { .. } | PoolEvent::Resumed => None,
+        | PoolEvent::TargetLeft(node)
+        | PoolEvent::Distrusted(node) => Some(node),
+        PoolEvent::Preserving { .. } | PoolEvent::Resumed | PoolEvent::Ignored(_) => None,
     }
 }
 
@@ -114,6 +115,10 @@ fn log(event: &PoolEvent, name: Option<&str>) {
         PoolEvent::Forgotten(_) => "relay forgotten",
         PoolEvent::TargetJoined(_) => "target announced",
         PoolEvent::TargetLeft(_) => "target left",
+        PoolEvent::Distrusted(_) => {
+            "this node reported relays down that live, again and again; its reports count no more for a while"
+        }
+        PoolEvent::Ignored(what) => return tracing::debug!(?what, "not taken at its word"),
         PoolEvent::Resumed => "the relays are heard again; leases end as usual",
         PoolEvent::Preserving { overdue } => {
             tracing::warn!(
@@ -148,7 +153,7 @@ mod tests {
 
     fn register(keeper: &Keeper, node: NodeId) -> Response {
         let address = "127.0.0.1:1".parse().unwrap();
-        let offer = Offer::Relay { address, zone: String::new(), capacity: 1 };
+        let offer = Offer::relay(address, "", 1);
         let request = Request::Register { name: "r1".to_owned(), offer };
         keeper.with(|machine, now| machine.answer(node, request, now))
     }

@@ -98,7 +98,7 @@ async fn a_newcomer_joins_registers_and_asks() {
     assert_eq!(coordinator.membership().node_id(), coordinator.node_id());
     assert_eq!(coordinator.bootstrap(), server.local_addr());
     let address = "127.0.0.1:1".parse().unwrap();
-    let offer = Offer::Relay { address, zone: "z".to_owned(), capacity: 7 };
+    let offer = Offer::relay(address, "z", 7);
     let register = Request::Register { name: "r1".to_owned(), offer };
     assert!(matches!(coordinator.ask(register, PATIENCE).await, Ok(Response::Lease(_))));
     let listing = list(&coordinator).await.unwrap();

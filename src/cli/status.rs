@@ -44,7 +44,7 @@ fn to_json(network: &str, listing: &Listing) -> Value {
             "overlay": relay.node.overlay().to_string(),
             "status": relay.status.as_str(),
             "zone": relay.zone,
-            "flows": relay.flows,
+            "flows": relay.load.flows,
             "capacity": relay.capacity,
             "age_seconds": relay.age.as_secs(),
             "lease_seconds": relay.lease_left.as_secs_f64(),
@@ -92,7 +92,7 @@ fn print_table(out: &mut impl Write, network: &str, listing: &Listing) -> std::i
             relay.status.as_str(),
             relay.node.overlay().to_string(),
             relay.zone,
-            format!("{}/{}", relay.flows, relay.capacity),
+            format!("{}/{}", relay.load.flows, relay.capacity),
             relay.age.as_secs(),
             relay.lease_left.as_secs_f64(),
         )?;

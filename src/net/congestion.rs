@@ -1,68 +1,91 @@
-//! A congestion controller with a floor: whatever is lost, a sender may have a few packets under way.
+//! A congestion controller with a floor and a trickle: whatever is lost, a sender may have a few packets under way, and
+//! send a little more while it waits for acks.
 //!
 //! Heartbeats are QUIC datagrams, so they count against the congestion window. A path that loses half of its packets, full or
 //! not, shrinks the window to two of them; once both are lost nothing goes out before a probe timeout, which doubles each
 //! time, and a link whose heartbeats would have arrived falls silent for seconds. The floor is about what RFC 9002 (7.2)
-//! lets every connection begin with, so it can't do a path more harm than a new connection does. When nothing at all is
-//! acked, probe timeouts slow the sender down as ever.
+//! lets every connection begin with, so it can't do a path more harm than a new connection does.
+//!
+//! Where legs carry data, that fills the floor, and only acks or probe timeouts make room. So for each moment that passes
+//! without an ack the window grows by a trickle, which datagrams take first: heartbeats leave on time, and as they are
+//! acked, the packets before them are known to be lost without a probe timeout. The trickle ends after a while: when
+//! nothing at all is acked, probe timeouts slow the sender down as ever.
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What a sender may always have under way, in bytes.
 const FLOOR_BYTES: u64 = 16 << 10;
+/// What it may send beyond its window in each second without an ack: some ten heartbeats in the shortest interval,
+const TRICKLE_BYTES_PER_SECOND: u64 = 64 << 10;
+/// for so long.
+const TRICKLE_LASTS: Duration = Duration::from_secs(2);
 
 /// Builds controllers of another kind, and gives them the floor.
 pub(super) struct Floored(pub(super) Arc<dyn ControllerFactory + Send + Sync>);
 
 impl ControllerFactory for Floored {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(FlooredController(self.0.clone().build(now, current_mtu)))
+        Box::new(FlooredController { inner: self.0.clone().build(now, current_mtu), acked_at: now })
     }
 }
 
-struct FlooredController(Box<dyn Controller>);
+struct FlooredController {
+    inner: Box<dyn Controller>,
+    /// When an ack came last.
+    acked_at: Instant,
+}
+
+impl FlooredController {
+    fn window_at(&self, now: Instant) -> u64 {
+        let waited = now.saturating_duration_since(self.acked_at).min(TRICKLE_LASTS);
+        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.inner.window().max(FLOOR_BYTES) + micros * TRICKLE_BYTES_PER_SECOND / 1_000_000
+    }
+}
 
 impl Controller for FlooredController {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
-        self.0.on_sent(now, bytes, last_packet_number);
+        self.inner.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.0.on_ack(now, sent, bytes, app_limited, rtt);
+        self.acked_at = now;
+        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_acked: Option<u64>) {
-        self.0.on_end_acks(now, in_flight, app_limited, largest_acked);
+        self.inner.on_end_acks(now, in_flight, app_limited, largest_acked);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent: bool, lost_bytes: u64) {
-        self.0.on_congestion_event(now, sent, is_persistent, lost_bytes);
+        self.inner.on_congestion_event(now, sent, is_persistent, lost_bytes);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
-        self.0.on_mtu_update(new_mtu);
+        self.inner.on_mtu_update(new_mtu);
     }
 
+    #[expect(clippy::disallowed_methods, reason = "quinn's controllers are told instants, but not here")]
     fn window(&self) -> u64 {
-        self.0.window().max(FLOOR_BYTES)
+        self.window_at(Instant::now())
     }
 
     fn metrics(&self) -> ControllerMetrics {
-        let mut metrics = self.0.metrics();
+        let mut metrics = self.inner.metrics();
         metrics.congestion_window = self.window();
         metrics
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self(self.0.clone_box()))
+        Box::new(Self { inner: self.inner.clone_box(), acked_at: self.acked_at })
     }
 
     fn initial_window(&self) -> u64 {
-        self.0.initial_window()
+        self.inner.initial_window()
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -75,25 +98,34 @@ impl Controller for FlooredController {
 mod tests {
     use super::*;
     use quinn::congestion::CubicConfig;
-    use std::time::Duration;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn floored(config: CubicConfig, now: Instant) -> FlooredController {
+        FlooredController { inner: Arc::new(config).build(now, 1200), acked_at: now }
+    }
 
     #[test]
     fn no_loss_shrinks_the_window_below_the_floor_nor_does_a_clone() {
         let now = Instant::now();
-        let mut controller = Arc::new(Floored(Arc::new(CubicConfig::default()))).build(now, 1200);
-        let mut bare: Box<dyn Controller> = Arc::new(CubicConfig::default()).build(now, 1200);
+        let mut controller = floored(CubicConfig::default(), now);
         for n in 1..100 {
-            let later = now + Duration::from_secs(n);
+            let later = now + SECOND * n;
             controller.on_congestion_event(later, later, true, 1200);
-            bare.on_congestion_event(later, later, true, 1200);
         }
-        assert!(bare.window() < FLOOR_BYTES, "it is the floor that holds");
-        for controller in [controller.clone_box(), controller] {
-            assert_eq!(
-                (controller.window(), controller.metrics().congestion_window),
-                (FLOOR_BYTES, FLOOR_BYTES)
-            );
-        }
+        assert!(controller.inner.window() < FLOOR_BYTES, "it is the floor that holds");
+        assert_eq!(controller.window_at(now), FLOOR_BYTES);
+        let clone = controller.clone_box();
+        assert!(clone.window() >= FLOOR_BYTES && clone.metrics().congestion_window >= FLOOR_BYTES);
+    }
+
+    #[test]
+    fn without_acks_a_trickle_goes_on_for_a_while() {
+        let now = Instant::now();
+        let controller = floored(CubicConfig::default(), now);
+        let beyond = |after| controller.window_at(now + after) - controller.window_at(now);
+        assert_eq!(beyond(SECOND / 100), TRICKLE_BYTES_PER_SECOND / 100);
+        assert_eq!(beyond(SECOND * 60), TRICKLE_BYTES_PER_SECOND * TRICKLE_LASTS.as_secs());
     }
 
     #[test]
@@ -101,9 +133,9 @@ mod tests {
         let now = Instant::now();
         let mut config = CubicConfig::default();
         config.initial_window(1 << 20);
-        let mut controller = Arc::new(Floored(Arc::new(config))).build(now, 1200);
-        assert_eq!((controller.window(), controller.initial_window()), (1 << 20, 1 << 20));
+        let mut controller = floored(config, now);
+        assert_eq!((controller.window_at(now), controller.initial_window()), (1 << 20, 1 << 20));
         controller.on_congestion_event(now, now, false, 1200);
-        assert!((FLOOR_BYTES..1 << 20).contains(&controller.window()));
+        assert!((FLOOR_BYTES..1 << 20).contains(&controller.window_at(now)));
     }
 }

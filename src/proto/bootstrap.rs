@@ -3,8 +3,8 @@
 //! All its state is the pool and the targets, which the nodes themselves restore by registering again; of the chains it
 //! planned it remembers nothing. Whoever wants a hop replaced hands in the records (see [`record`](super::record)), and
 //! any bootstrap that holds the network secret can tell whether they are genuine. So it may be restarted at any time:
-//! flows go on without it, and a driver that stored registrations only repeats them as requests, which gives every node
-//! the grace of one lease.
+//! flows go on without it, and what its driver stored of each [`Registration`] gives every node its place back, with the
+//! grace of one lease ([`Bootstrap::restore`]).
 //!
 //! Invariants: a request is judged by its bounds before anything else; a refused one has changed nothing; only members'
 //! own activity and [`Bootstrap::handle_timeout`] end leases, reading never does. A response tells nobody but the
@@ -22,11 +22,12 @@ use super::planner::Planner;
 use super::pool::targets::{AnnounceError, Targets};
 use super::pool::{self, Pool, PoolEvent, Relay, RelayOffer};
 use super::record::{Candidate, MAX_KEY_EPOCHS, relay_key};
-use super::rpc::{DenyReason, Lease, Offer, Refusal, Request, Response, Status};
+use super::rpc::{DenyReason, Heartbeat, Lease, Offer, Refusal, Request, Response, Status};
 use super::time::Time;
 use chains::Replacement;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -35,13 +36,32 @@ use std::time::Duration;
 pub struct Config {
     /// Those of the pool, the duration of leases among them.
     pub pool: pool::Config,
-    /// How often nodes send a heartbeat: several times within a lease.
+    /// How often nodes send a heartbeat: several times within a lease. Zero for no monitoring: no lease ends for silence, and
+    /// nodes come only for new keys.
     pub heartbeat: Duration,
     /// How long new flows may start on a record.
     pub record_lifetime: Duration,
     /// How long relays' keys are in use; key epochs are counted from the Unix epoch in this unit.
     pub key_epoch: Duration,
 }
+
+/// What nodes register, as a driver may store it: it gives them their places back after a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Who.
+    pub node: NodeId,
+    /// What people call it.
+    pub name: String,
+    /// What it offers.
+    pub offer: Offer,
+    /// When it took its place.
+    pub registered_at: Time,
+}
+
+/// For how many key epochs a node is not heard without monitoring: few of as many keys as it has.
+const KEY_EPOCHS_UNHEARD: u32 = 8;
+/// A lease that does not end for as long as anybody will care.
+const ENDLESS: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Shorter than this no key epoch, and no route's life, can be.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -59,6 +79,17 @@ pub enum PolicyError {
         key_epoch: Duration,
         /// How long new flows may start on a record.
         route: Duration,
+    },
+    /// Nodes that live would lose their places.
+    #[error(
+        "a lease of {lease:?} with a heartbeat every {heartbeat:?}: it must last for at least two of them; or turn monitoring off \
+         with a heartbeat of 0"
+    )]
+    ShortLease {
+        /// How long a lease is.
+        lease: Duration,
+        /// How often nodes send a heartbeat.
+        heartbeat: Duration,
     },
     /// More keys than a node keeps.
     #[error(
@@ -83,7 +114,12 @@ impl Config {
     /// # Errors
     /// [`PolicyError`] if not.
     pub fn validate(&self) -> Result<(), PolicyError> {
-        let (route, key_epoch, lease) = (self.record_lifetime, self.key_epoch, self.pool.lease);
+        let (route, key_epoch, heartbeat) = (self.record_lifetime, self.key_epoch, self.heartbeat);
+        // Without monitoring nodes ask for keys before those that they have are used up.
+        let lease = if heartbeat.is_zero() { key_epoch } else { self.pool.lease };
+        if lease < heartbeat * 2 {
+            return Err(PolicyError::ShortLease { lease, heartbeat });
+        }
         if route.min(key_epoch) < SHORTEST {
             return Err(PolicyError::TooShort { key_epoch, route });
         }
@@ -125,7 +161,10 @@ pub struct Bootstrap {
 impl Bootstrap {
     /// A bootstrap that knows nobody yet.
     #[must_use]
-    pub fn new(config: Config, network_secret: Key, rng: StdRng, now: Time) -> Self {
+    pub fn new(mut config: Config, network_secret: Key, rng: StdRng, now: Time) -> Self {
+        if config.heartbeat.is_zero() {
+            config.pool.lease = ENDLESS;
+        }
         Self {
             config,
             secret: network_secret,
@@ -140,6 +179,26 @@ impl Bootstrap {
     /// Answers a question of the member `from`.
     pub fn answer(&mut self, from: NodeId, request: Request, now: Time) -> Response {
         self.try_answer(from, request, now).unwrap_or_else(Response::Refused)
+    }
+
+    /// Puts a node that had registered before a restart back in its place, with the grace of one lease.
+    pub fn restore(&mut self, registration: Registration, now: Time) {
+        let Registration { node, name, offer, registered_at } = registration;
+        match offer {
+            Offer::Relay { address, zone, capacity, version, capabilities } => {
+                let offer = RelayOffer { name, address, zone, capacity, version, capabilities };
+                self.pool.restore(node, offer, registered_at, now);
+            }
+            // A name that somebody else has registered meanwhile is theirs.
+            Offer::Target { names, attachments } => {
+                let _ = self.targets.register(node, names, attachments, now);
+            }
+        }
+    }
+
+    /// The connection of a member broke, over which it sent its heartbeats.
+    pub fn cut_off(&mut self, node: &NodeId, now: Time) {
+        self.pool.cut_off(node, now);
     }
 
     /// Does what is due. Afterwards [`Bootstrap::poll_timeout`] lies after `now`.
@@ -192,9 +251,7 @@ impl Bootstrap {
         bounds::check(&request)?;
         match request {
             Request::Register { name, offer } => self.register(from, name, offer, now).map(Response::Lease),
-            Request::Heartbeat { flows, key_epoch } => {
-                self.heartbeat(from, flows, key_epoch, now).map(Response::Lease)
-            }
+            Request::Heartbeat(heartbeat) => self.heartbeat(from, &heartbeat, now).map(Response::Lease),
             Request::Deregister => self.deregister(from, now),
             Request::Drain => self.drain(from, now),
             Request::ReportDown { node } => Ok(self.report_down(from, node, now)),
@@ -225,10 +282,10 @@ impl Bootstrap {
 
     fn register(&mut self, from: NodeId, name: String, offer: Offer, now: Time) -> Result<Lease, Refusal> {
         self.handle_timeout(now);
-        let throttled = Refusal::Throttled { retry_after: self.config.pool.lease };
+        let throttled = Refusal::Throttled { retry_after: self.interval() };
         match offer {
-            Offer::Relay { address, zone, capacity } => {
-                let offer = RelayOffer { name, address, zone, capacity };
+            Offer::Relay { address, zone, capacity, version, capabilities } => {
+                let offer = RelayOffer { name, address, zone, capacity, version, capabilities };
                 self.pool.register(from, offer, now).map_err(|_| throttled)?;
             }
             Offer::Target { names, attachments } => {
@@ -239,25 +296,19 @@ impl Bootstrap {
             }
         }
         // The first heartbeats of nodes that registered at once (after a restart) come spread out.
-        let interval = self.config.heartbeat;
+        let interval = self.interval();
         Ok(self.lease(from, None, (interval / 10, interval), now))
     }
 
-    fn heartbeat(
-        &mut self,
-        from: NodeId,
-        flows: u32,
-        key_epoch: Option<u32>,
-        now: Time,
-    ) -> Result<Lease, Refusal> {
-        let as_relay = self.pool.heartbeat(&from, flows, now);
+    fn heartbeat(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Time) -> Result<Lease, Refusal> {
+        let as_relay = self.pool.heartbeat(&from, heartbeat, now);
         let as_target = self.targets.heartbeat(&from, now);
         self.handle_timeout(now);
         if !as_relay && !as_target {
             return Err(Refusal::UnknownNode);
         }
-        let interval = self.config.heartbeat;
-        Ok(self.lease(from, key_epoch, (interval * 9 / 10, interval * 11 / 10), now))
+        let interval = self.interval();
+        Ok(self.lease(from, heartbeat.key_epoch, (interval * 9 / 10, interval * 11 / 10), now))
     }
 
     fn deregister(&mut self, from: NodeId, now: Time) -> Result<Response, Refusal> {
@@ -313,6 +364,12 @@ impl Bootstrap {
         Ok(relays.into_iter().map(candidate).collect())
     }
 
+    /// When nodes are to be heard again. Without monitoring they come for keys alone, long before the last one is used up.
+    fn interval(&self) -> Duration {
+        let heartbeat = self.config.heartbeat;
+        if heartbeat.is_zero() { self.config.key_epoch * KEY_EPOCHS_UNHEARD } else { heartbeat }
+    }
+
     /// A lease with the keys of later epochs than the one known, and a heartbeat at some time between two.
     ///
     /// They are those of each epoch whose records may not have expired, as a relay that restarted may be named in them, and
@@ -337,6 +394,7 @@ impl Bootstrap {
             keys: needed.map(|epoch| (epoch, relay_key(&self.secret, &node, epoch))).collect(),
             counts,
             drain: self.pool.get(&node).is_some_and(|relay| relay.status == Status::Draining),
+            now,
         }
     }
 

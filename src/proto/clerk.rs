@@ -6,7 +6,7 @@ use super::enrolment::{self, Attempt, Enrolment, Trouble};
 use super::flows::Flows;
 use super::id::NodeId;
 use super::machine::{Action, AskFailure, AskId, Notice};
-use super::rpc::{Offer, Request, Response};
+use super::rpc::{Load, Offer, Request, Response};
 use super::time::Time;
 use super::timers::Timers;
 use rand::SeedableRng;
@@ -57,6 +57,8 @@ pub(super) struct Clerk<Own> {
     /// Who was reported and not heard since.
     reported: BTreeSet<NodeId>,
     bootstrap: usize,
+    /// How busy the node's machine is; its flows are counted when they are told.
+    load: Load,
     /// Whether the bootstrap wants this node to drain.
     drain_ordered: bool,
     /// Whether the bootstrap has taken an offer since this was asked last.
@@ -73,6 +75,7 @@ impl<Own> Clerk<Own> {
             doubted: Timers::default(),
             reported: BTreeSet::new(),
             bootstrap: 0,
+            load: Load::default(),
             drain_ordered: false,
             registered: false,
         }
@@ -158,6 +161,16 @@ impl<Own> Clerk<Own> {
         self.follow(steps, flows, actions);
     }
 
+    /// How busy the node's machine is; heartbeats tell. The flows in it don't matter, they are counted here.
+    pub(super) const fn set_load(&mut self, load: Load) {
+        self.load = load;
+    }
+
+    /// How often what has happened to this node's lease.
+    pub(super) fn enrolment_counters(&self) -> enrolment::Counters {
+        self.enrolment.as_ref().map(Enrolment::counters).unwrap_or_default()
+    }
+
     /// This node may have been taken for dead: the bootstrap hears of it soon.
     pub(super) fn revive(&mut self, now: Time) {
         if let Some(enrolment) = &mut self.enrolment {
@@ -181,7 +194,8 @@ impl<Own> Clerk<Own> {
         }
         let mut steps = Vec::new();
         if let Some(enrolment) = &mut self.enrolment {
-            enrolment.set_flows(u32::try_from(flows.len()).unwrap_or(u32::MAX));
+            let flows = u32::try_from(flows.len()).unwrap_or(u32::MAX);
+            enrolment.set_load(Load { flows, ..self.load });
             enrolment.handle_timeout(now, &mut steps);
         }
         self.follow(steps, flows, actions);

@@ -20,7 +20,7 @@
 
 mod message;
 
-use super::rpc::{Lease, Offer, Refusal, Request, Response};
+use super::rpc::{Heartbeat, Lease, Load, Offer, Refusal, Request, Response};
 use super::time::Time;
 pub use message::{Action, Attempt, Counters, Event, Failure, Notice, Setback, Trouble};
 use rand::RngExt;
@@ -84,7 +84,7 @@ pub struct Enrolment {
     rng: StdRng,
     name: String,
     offer: Offer,
-    flows: u32,
+    load: Load,
     /// The latest key epoch that a lease brought a key of.
     key_epoch: Option<u32>,
     bootstraps: usize,
@@ -140,7 +140,7 @@ impl Enrolment {
             rng,
             name,
             offer,
-            flows: 0,
+            load: Load::default(),
             key_epoch: None,
             bootstraps,
             bootstrap: 0,
@@ -173,9 +173,9 @@ impl Enrolment {
         self.counters
     }
 
-    /// How many flows the next heartbeat reports.
-    pub const fn set_flows(&mut self, flows: u32) {
-        self.flows = flows;
+    /// How busy the node is, for the next heartbeat.
+    pub const fn set_load(&mut self, load: Load) {
+        self.load = load;
     }
 
     /// Changes what is offered, and registers it at once (if it changes often, as often as failed registrations are
@@ -447,7 +447,12 @@ impl Enrolment {
             }
             Question::Heartbeat => {
                 self.counters.heartbeats += 1;
-                Request::Heartbeat { flows: self.flows, key_epoch: self.key_epoch }
+                Request::Heartbeat(Heartbeat {
+                    sequence: attempt.0,
+                    sent_at: now,
+                    load: self.load,
+                    key_epoch: self.key_epoch,
+                })
             }
             Question::Drain => Request::Drain,
             Question::Deregister => Request::Deregister,

@@ -143,7 +143,7 @@ impl Want<'_> {
             avoided: self.avoid.contains(&relay.node),
             shared: (with_partner, with_others),
             age: Reverse(age),
-            load: (u64::from(relay.load()) << 24) / u64::from(relay.capacity.max(1)),
+            load: (u64::from(relay.flows()) << 24) / u64::from(relay.capacity.max(1)),
             tie,
         }
     }

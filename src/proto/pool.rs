@@ -3,7 +3,8 @@
 //! A relay takes its place by registering and keeps it by heartbeats: each renews its *lease*. A lease near its end makes
 //! it suspect, an ended one offline, and so does a neighbour's report that it is down (suspect) and a second one by
 //! another neighbour (offline). A later heartbeat brings it back, and so does the reporter if it hears it again before
-//! anybody else reports it.
+//! anybody else reports it. In place of the second report, a connection to the bootstrap that broke will do. Who reports
+//! many that live is not believed any more, for a while (see `pool/reports.rs`).
 //!
 //! Self-preservation, as in Netflix's Eureka: when a larger part of the pool than [`Config::preserve_percent`] would fall
 //! silent within one lease, the likelier cause is this bootstrap's own network. Then no lease is ended for silence alone
@@ -18,15 +19,17 @@
 
 mod preservation;
 pub mod relay;
+mod reports;
 pub mod targets;
 
 use super::id::NodeId;
-use super::rpc::{Counts, Status};
+use super::rpc::{Counts, Heartbeat, Status};
 use super::time::Time;
 use preservation::Preservation;
 use rand::RngExt;
 use relay::Report;
 pub use relay::{Relay, RelayOffer};
+use reports::Reporters;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -97,6 +100,19 @@ pub enum PoolEvent {
     TargetJoined(NodeId),
     /// A target's lease ended, or it said goodbye.
     TargetLeft(NodeId),
+    /// This node reported so many relays down that live that its reports count no more for a while.
+    Distrusted(NodeId),
+    /// A report was not believed, or a heartbeat came after a later one: counted, no more.
+    Ignored(Ignored),
+}
+
+/// What was not taken at its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// A report by somebody whose reports count no more.
+    Report,
+    /// A heartbeat that is older than the last one.
+    Heartbeat,
 }
 
 /// There is no place for another node.
@@ -134,6 +150,7 @@ pub struct Pool {
     /// How many assignable relays have which capacity.
     capacities: BTreeMap<u32, usize>,
     preservation: Preservation,
+    reporters: Reporters,
     expired: u32,
     events: Vec<PoolEvent>,
 }
@@ -151,6 +168,7 @@ impl Pool {
             gone: BTreeSet::new(),
             capacities: BTreeMap::new(),
             preservation: Preservation::new(&config),
+            reporters: Reporters::new(&config),
             expired: 0,
             events: Vec::new(),
         }
@@ -167,6 +185,7 @@ impl Pool {
             self.make_room(now)?;
             self.insert(Relay::new(node, offer, now, lease_ends));
         } else {
+            self.disprove(&node, now);
             self.update(&node, |relay| relay.register_again(offer, now, lease_ends));
         }
         match before {
@@ -179,14 +198,25 @@ impl Pool {
         Ok(())
     }
 
+    /// Puts a relay back in its place after a restart of the bootstrap, which has not heard it since: with the grace of one
+    /// lease. Who has registered meanwhile keeps that place.
+    pub fn restore(&mut self, node: NodeId, offer: RelayOffer, registered_at: Time, now: Time) {
+        if !self.places.contains_key(&node) && self.relays.len() < self.config.max_relays {
+            self.insert(Relay::new(node, offer, registered_at.min(now), now + self.config.lease));
+        }
+    }
+
     /// Renews a relay's lease. `false` if it has none to renew and must register.
-    pub fn heartbeat(&mut self, node: &NodeId, flows: u32, now: Time) -> bool {
-        let Some(before) = self.get(node).map(|relay| relay.status).filter(|status| *status != Status::Left)
-        else {
-            return false;
-        };
+    pub fn heartbeat(&mut self, node: &NodeId, heartbeat: &Heartbeat, now: Time) -> bool {
+        let Some(relay) = self.get(node).filter(|relay| relay.status != Status::Left) else { return false };
+        let before = relay.status;
+        if !relay.is_news(heartbeat) {
+            self.events.push(PoolEvent::Ignored(Ignored::Heartbeat));
+            return true;
+        }
+        self.disprove(node, now);
         let lease_ends = now + self.config.lease;
-        self.update(node, |relay| relay.renew(flows, lease_ends));
+        self.update(node, |relay| relay.renew(heartbeat, now, lease_ends));
         match before {
             Status::Registered => self.events.push(PoolEvent::Online(*node)),
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
@@ -207,11 +237,16 @@ impl Pool {
 
     /// Takes note that `reporter` found `node` dead. Reports on nodes that are gone or unknown change nothing.
     pub fn report_down(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
-        let Some(relay) = self.get(node).filter(|relay| reporter != *node && !relay.is_gone()) else {
+        if reporter == *node || self.get(node).is_none_or(Relay::is_gone) {
             return;
-        };
+        }
+        if !self.reporters.may_report(reporter, *node, self.leases.len(), now) {
+            return self.events.push(PoolEvent::Ignored(Ignored::Report));
+        }
+        let Some(relay) = self.get(node) else { return };
         let (assignable, window) = (relay.is_assignable(), self.config.report_window);
         if relay.is_confirmed_by(reporter, now, window) {
+            self.reporters.settled(reporter, node);
             self.set_status(node, Status::Offline, now);
             return;
         }
@@ -225,10 +260,21 @@ impl Pool {
     pub fn report_up(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
         let was_wrong = |relay: &&Relay| relay.report.is_some_and(|report| report.reporter == reporter);
         let Some(status) = self.get(node).filter(was_wrong).map(|relay| relay.status) else { return };
+        self.reporters.settled(reporter, node);
         self.update(node, |relay| relay.report = None);
         if status == Status::Suspect {
             self.set_status(node, Status::Online, now);
         }
+    }
+
+    /// Takes note that a relay's connection to the bootstrap broke: if a neighbour reported it down lately, it is.
+    pub fn cut_off(&mut self, node: &NodeId, now: Time) {
+        let window = self.config.report_window;
+        let Some(relay) = self.get(node).filter(|relay| !relay.is_gone()) else { return };
+        if relay.is_reported(now, window) {
+            return self.set_status(node, Status::Offline, now);
+        }
+        self.update(node, |relay| relay.cut_off = true);
     }
 
     /// Counts a flow that will soon lead over this relay, until its next heartbeat tells how many there are.
@@ -321,6 +367,16 @@ impl Pool {
         drawn
     }
 
+    /// A relay that somebody may have reported down says something.
+    fn disprove(&mut self, node: &NodeId, now: Time) {
+        let open = self.get(node).filter(|relay| !relay.is_gone()).and_then(|relay| relay.report);
+        if let Some(report) = open
+            && self.reporters.refuted(report.reporter, *node, now)
+        {
+            self.events.push(PoolEvent::Distrusted(report.reporter));
+        }
+    }
+
     fn place(&self, node: &NodeId) -> Option<usize> {
         self.places.get(node).copied()
     }
@@ -340,6 +396,10 @@ impl Pool {
     fn set_status(&mut self, node: &NodeId, status: Status, now: Time) {
         let node = *node;
         let forget_at = now + self.config.forget_after;
+        let report = self.get(&node).and_then(|relay| relay.report).filter(|_| status == Status::Offline);
+        if let Some(report) = report {
+            self.reporters.settled(report.reporter, &node);
+        }
         self.update(&node, |relay| relay.set_status(status, forget_at));
         self.expired = self.expired.saturating_add(u32::from(status == Status::Offline));
         self.events.push(match status {

@@ -4,7 +4,8 @@ use super::clerk::{Clerk, ClerkConfig};
 use super::flows::{Flows, FlowsConfig, News};
 use super::id::NodeId;
 use super::machine::{Action, Event, Machine, Notice};
-use super::rpc::Offer;
+use super::enrolment;
+use super::rpc::{Load, Offer};
 use super::time::Time;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -40,6 +41,23 @@ impl Relay {
     /// Starts to ask for a lease.
     pub fn start(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.clerk.offer(self.offer.clone(), &mut self.flows, now, actions);
+    }
+
+    /// Changes what it offers, such as its capabilities: the bootstrap hears of it at once.
+    pub fn set_offer(&mut self, offer: Offer, now: Time, actions: &mut Vec<Action>) {
+        self.offer = offer;
+        self.start(now, actions);
+    }
+
+    /// How busy its machine is, for the next heartbeat. Its flows it counts itself.
+    pub const fn set_load(&mut self, load: Load) {
+        self.clerk.set_load(load);
+    }
+
+    /// How often what has happened to its lease.
+    #[must_use]
+    pub fn enrolment_counters(&self) -> enrolment::Counters {
+        self.clerk.enrolment_counters()
     }
 
     /// Takes no new flows, and has those that it carries moved elsewhere: [`Notice::Drained`] says when that is done.

@@ -12,6 +12,8 @@ use std::time::Duration;
 pub const MAX_REQUEST_BYTES: usize = 32 * 1024;
 /// Most nodes in one list of a [`Request`].
 pub const MAX_LISTED_NODES: usize = 64;
+/// Longest version of a relay, in bytes.
+pub const MAX_VERSION_BYTES: usize = 32;
 /// Most names that one endpoint may register.
 pub const MAX_NAMES: usize = 16;
 
@@ -26,6 +28,10 @@ pub enum Offer {
         zone: String,
         /// How many flows it is willing to carry.
         capacity: u32,
+        /// The version of the software that it runs.
+        version: String,
+        /// How others may use it.
+        capabilities: Capabilities,
     },
     /// To be reached under names, through the relays that it keeps links to, the preferred one first.
     Target {
@@ -34,6 +40,67 @@ pub enum Offer {
         /// Its attachment relays.
         attachments: Vec<NodeId>,
     },
+}
+
+impl Offer {
+    /// A relay's, of no particular version and with the usual capabilities.
+    #[must_use]
+    pub fn relay(address: SocketAddr, zone: &str, capacity: u32) -> Self {
+        let (zone, version) = (zone.to_owned(), String::new());
+        Self::Relay { address, zone, capacity, version, capabilities: Capabilities::default() }
+    }
+}
+
+/// How a relay may be used. It may change: registering again says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Anybody may dial it. A relay behind a NAT that lets nobody in is not assigned to chains. Nobody tests this: who runs
+    /// the relay says so.
+    pub reachable: bool,
+    /// It is willing to bridge relays that are not reachable.
+    pub bridge: bool,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self { reachable: true, bridge: false }
+    }
+}
+
+/// How busy a node is, as its heartbeats say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Flows that it carries.
+    pub flows: u32,
+    /// Payload that it has received lately, in bytes a second.
+    pub bytes_per_second: u64,
+    /// What its machine has in use, if it can tell.
+    pub resources: Option<Resources>,
+}
+
+/// What a machine has in use, in percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Of the processors' time.
+    pub cpu_percent: u8,
+    /// Of the memory.
+    pub memory_percent: u8,
+    /// Of the disk that holds its data.
+    pub disk_percent: u8,
+}
+
+/// What a heartbeat says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Counts this node's questions since it registered: of two heartbeats the one with the lower number is the older one,
+    /// whenever it arrives.
+    pub sequence: u64,
+    /// When it was sent, by the node's clock: shows clocks that are wrong.
+    pub sent_at: Time,
+    /// How busy the node is.
+    pub load: Load,
+    /// The latest key epoch that it has a key of: only later keys come with the answer.
+    pub key_epoch: Option<u32>,
 }
 
 /// A question to the bootstrap. The asker is known by its certificate. Append-only.
@@ -47,12 +114,7 @@ pub enum Request {
         offer: Offer,
     },
     /// Keep the lease.
-    Heartbeat {
-        /// How many flows the node carries.
-        flows: u32,
-        /// The latest key epoch that it has a key of: only later keys come with the answer.
-        key_epoch: Option<u32>,
-    },
+    Heartbeat(Heartbeat),
     /// Give the lease up.
     Deregister,
     /// A neighbour was found dead.
@@ -133,6 +195,8 @@ pub struct Lease {
     pub counts: Counts,
     /// Whether the node is to drain, if it does not already.
     pub drain: bool,
+    /// The bootstrap's time.
+    pub now: Time,
 }
 
 /// How many relays there are.
@@ -189,10 +253,14 @@ pub struct RelayInfo {
     pub status: Status,
     /// Its failure domain.
     pub zone: String,
-    /// Flows it reported.
-    pub flows: u32,
+    /// How busy it was when it was heard last.
+    pub load: Load,
     /// Flows it is willing to carry.
     pub capacity: u32,
+    /// The version of the software that it runs.
+    pub version: String,
+    /// How it may be used.
+    pub capabilities: Capabilities,
     /// Since its registration.
     pub age: Duration,
     /// What is left of its lease; zero when it ended.
@@ -225,6 +293,8 @@ pub struct Listing {
     pub targets: Vec<TargetInfo>,
     /// How many relays there are in all, also those not listed.
     pub counts: Counts,
+    /// For how long self-preservation has kept silent relays in the pool, if it does.
+    pub preserving: Option<Duration>,
 }
 
 /// A chain as the bootstrap planned it.

@@ -69,7 +69,7 @@ impl World {
         match blueprint {
             Blueprint::Endpoint => Role::Endpoint(Box::new(Endpoint::new(id, flows, clerk))),
             Blueprint::Relay { zone, capacity } => {
-                let offer = Offer::Relay { address: address(index), zone: format!("z{zone}"), capacity };
+                let offer = Offer::relay(address(index), &format!("z{zone}"), capacity);
                 Role::Relay(Box::new(Relay::new(id, flows, clerk, offer)))
             }
         }

@@ -2,15 +2,15 @@
 
 use crate::proto::epoch::MAX_HOPS;
 use crate::proto::record::{MAX_RECORDS, Record};
-use crate::proto::rpc::{DenyReason, MAX_LISTED_NODES, MAX_NAMES, Offer, Request, is_name};
+use crate::proto::rpc::{DenyReason, MAX_LISTED_NODES, MAX_NAMES, MAX_VERSION_BYTES, Offer, Request, Resources, is_name};
 use std::net::{IpAddr, SocketAddr};
 
 /// Whether all its names, numbers and lists are within bounds.
 pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
     let good = match request {
         Request::Register { name, offer } => is_name(name) && is_offer(offer),
-        Request::Heartbeat { .. }
-        | Request::Deregister
+        Request::Heartbeat(heartbeat) => heartbeat.load.resources.is_none_or(are_shares),
+        Request::Deregister
         | Request::Drain
         | Request::ReportDown { .. }
         | Request::ReportUp { .. }
@@ -35,8 +35,8 @@ fn is_chain(records: &[Record]) -> bool {
 
 fn is_offer(offer: &Offer) -> bool {
     match offer {
-        Offer::Relay { address, zone, capacity: _ } => {
-            is_dialable(*address) && (zone.is_empty() || is_name(zone))
+        Offer::Relay { address, zone, capacity: _, version, capabilities: _ } => {
+            is_dialable(*address) && (zone.is_empty() || is_name(zone)) && is_version(version)
         }
         Offer::Target { names, attachments } => {
             (1..=MAX_NAMES).contains(&names.len())
@@ -44,6 +44,16 @@ fn is_offer(offer: &Offer) -> bool {
                 && is_list(attachments)
         }
     }
+}
+
+const fn are_shares(resources: Resources) -> bool {
+    resources.cpu_percent <= 100 && resources.memory_percent <= 100 && resources.disk_percent <= 100
+}
+
+/// As Semantic Versioning writes them, a little abbreviated.
+fn is_version(version: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+');
+    version.len() <= MAX_VERSION_BYTES && version.bytes().all(allowed)
 }
 
 const fn is_list<T>(list: &[T]) -> bool {
@@ -59,11 +69,27 @@ fn is_dialable(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::NodeId;
+    use crate::proto::rpc::{Capabilities, Heartbeat, Load};
+    use crate::proto::{NodeId, Time};
 
     fn relay(address: &str, zone: &str) -> Request {
-        let offer = Offer::Relay { address: address.parse().unwrap(), zone: zone.to_owned(), capacity: 1 };
+        versioned(address, zone, "0.1.0")
+    }
+
+    fn versioned(address: &str, zone: &str, version: &str) -> Request {
+        let offer = Offer::Relay {
+            address: address.parse().unwrap(),
+            zone: zone.to_owned(),
+            capacity: 1,
+            version: version.to_owned(),
+            capabilities: Capabilities::default(),
+        };
         Request::Register { name: "r1".to_owned(), offer }
+    }
+
+    fn heartbeat(cpu_percent: u8) -> Request {
+        let load = Load { resources: Some(Resources { cpu_percent, ..Resources::default() }), ..Load::default() };
+        Request::Heartbeat(Heartbeat { sequence: 1, sent_at: Time::MAX, load, key_epoch: None })
     }
 
     fn target(name: &str, names: &[&str], attachments: usize) -> Request {
@@ -84,6 +110,9 @@ mod tests {
         let good = [
             relay("127.0.0.1:1", ""),
             relay("[2001:db8::1]:4433", "eu-west.1_a"),
+            versioned("127.0.0.1:1", "", "1.2.3-rc.1+5"),
+            versioned("127.0.0.1:1", "", ""),
+            heartbeat(100),
             target("A.b-c_9", &["echo"], 0),
             target(&long, &["x"; 16], 64),
             plan("echo", 1, 0),
@@ -106,6 +135,9 @@ mod tests {
             relay("224.0.0.1:1", ""),
             relay("255.255.255.255:1", ""),
             relay("127.0.0.1:1", "a b"),
+            versioned("127.0.0.1:1", "", "1 0"),
+            versioned("127.0.0.1:1", "", &"1".repeat(33)),
+            heartbeat(101),
             target("", &["x"], 0),
             target("naïve", &["x"], 0),
             target(&long, &["x"], 0),

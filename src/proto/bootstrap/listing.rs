@@ -26,6 +26,7 @@ impl Bootstrap {
             relays: fitting(relays, MAX_RELAY_BYTES),
             targets: fitting(targets, MAX_TARGET_BYTES),
             counts: self.pool.counts(),
+            preserving: self.pool.preserving_since().map(|since| now.since(since)),
         }
     }
 
@@ -59,8 +60,10 @@ fn relay_info(relay: &Relay, now: Time) -> RelayInfo {
         name: relay.name.clone(),
         status: relay.status,
         zone: relay.zone.clone(),
-        flows: relay.flows,
+        load: relay.load,
         capacity: relay.capacity,
+        version: relay.version.clone(),
+        capabilities: relay.capabilities,
         age: now.since(relay.registered_at),
         lease_left: relay.lease_left(now),
     }

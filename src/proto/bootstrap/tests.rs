@@ -1,7 +1,7 @@
 use super::*;
 use crate::proto::codec::{self, MAX_FRAME_BYTES};
 use crate::proto::record::{ChainSecret, MAX_RECORDS, Record, Route, pseudonym};
-use crate::proto::rpc::{Counts, Listing, MAX_REQUEST_BYTES, Planned, Status};
+use crate::proto::rpc::{Capabilities, Counts, Load, Listing, MAX_REQUEST_BYTES, Planned, Status};
 use rand::SeedableRng;
 
 const ORIGIN: NodeId = NodeId::from_bytes([0xaa; 32]);
@@ -25,12 +25,13 @@ fn empty() -> Bootstrap {
 }
 
 fn relay_offer(n: u8) -> Request {
-    let offer = Offer::Relay {
-        address: ([127, 0, 0, 1], 4000 + u16::from(n)).into(),
-        zone: String::new(),
-        capacity: 100,
-    };
+    let offer = Offer::relay(([127, 0, 0, 1], 4000 + u16::from(n)).into(), "", 100);
     Request::Register { name: format!("relay-{n:02}"), offer }
+}
+
+fn heartbeat(sequence: u64, flows: u32, key_epoch: Option<u32>) -> Request {
+    let load = Load { flows, ..Load::default() };
+    Request::Heartbeat(Heartbeat { sequence, sent_at: at(0), load, key_epoch })
 }
 
 fn target_offer(attachments: &[u8]) -> Request {
@@ -105,11 +106,10 @@ fn a_registration_brings_a_lease_and_keys() {
         (19_993..=20_001).map(|epoch| (epoch, relay_key(&secret(), &relay(1), epoch))).collect();
     assert_eq!(first.keys, keys, "of a week of records, and of tomorrow");
     assert_eq!(first.counts, Counts { registered: 1, online: 1, expired: 0 });
-    let heartbeat = |key_epoch| Request::Heartbeat { flows: 3, key_epoch };
-    let next = lease(bootstrap.answer(relay(1), heartbeat(Some(20_000)), at(9)));
+    let next = lease(bootstrap.answer(relay(1), heartbeat(1, 3, Some(20_000)), at(9)));
     assert_eq!(next.keys, keys[8..], "what it has is not sent again");
     assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&next.next_heartbeat));
-    assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().flows, 3);
+    assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().load.flows, 3);
     assert_eq!(bootstrap.take_events(), [PoolEvent::Joined(relay(1)), PoolEvent::Online(relay(1))]);
 }
 
@@ -123,10 +123,9 @@ fn a_relay_has_the_key_to_every_record_that_is_alive_until_its_lease_ends() {
     let now = bootstrap.key_epoch(at(0));
     let first = epochs(lease(bootstrap.answer(relay(1), relay_offer(1), at(0))));
     assert_eq!(first, (now - 3..=now + 15).collect::<Vec<u32>>());
-    let heartbeat = |key_epoch| Request::Heartbeat { flows: 0, key_epoch: Some(key_epoch) };
-    let next = epochs(lease(bootstrap.answer(relay(1), heartbeat(now + 15), at(10))));
+    let next = epochs(lease(bootstrap.answer(relay(1), heartbeat(1, 0, Some(now + 15)), at(10))));
     assert_eq!(next, (now + 16..=now + 20).collect::<Vec<u32>>());
-    let longer_before = epochs(lease(bootstrap.answer(relay(1), heartbeat(u32::MAX), at(10))));
+    let longer_before = epochs(lease(bootstrap.answer(relay(1), heartbeat(2, 0, Some(u32::MAX)), at(10))));
     assert_eq!(longer_before.first(), Some(&(now + 2)), "epochs have been counted anew");
 }
 
@@ -146,7 +145,7 @@ fn policies_that_nodes_can_not_keep_up_with_are_refused() {
 #[test]
 fn without_a_registration_there_is_nothing_to_renew() {
     let mut bootstrap = empty();
-    for request in [Request::Heartbeat { flows: 0, key_epoch: None }, Request::Deregister, Request::Drain] {
+    for request in [heartbeat(1, 0, None), Request::Deregister, Request::Drain] {
         assert_eq!(refused(bootstrap.answer(relay(1), request, at(0))), Refusal::UnknownNode);
     }
     for request in [Request::ReportDown { node: relay(1) }, Request::List] {
@@ -169,7 +168,7 @@ fn leases_end_when_it_is_time_and_a_heartbeat_brings_a_relay_back() {
         Refusal::UnknownName { name: "echo".to_owned() }
     );
     let counts =
-        lease(bootstrap.answer(relay(0), Request::Heartbeat { flows: 0, key_epoch: None }, at(61))).counts;
+        lease(bootstrap.answer(relay(0), heartbeat(1, 0, None), at(61))).counts;
     assert_eq!(counts, Counts { registered: 1, online: 1, expired: 1 });
     let events = bootstrap.take_events();
     for event in [PoolEvent::Offline(relay(0)), PoolEvent::Back(relay(0)), PoolEvent::TargetLeft(TARGET)] {
@@ -430,7 +429,8 @@ fn a_listing_is_sorted_and_fits_a_frame() {
         bytes[..2].copy_from_slice(&n.to_be_bytes());
         let node = NodeId::from_bytes(bytes);
         let address = ([10, 0, 0, 1], 4000 + n).into();
-        let offer = Offer::Relay { address, zone: "z".repeat(64), capacity: u32::MAX };
+        let (version, capabilities) = ("1".repeat(32), Capabilities::default());
+        let offer = Offer::Relay { address, zone: "z".repeat(64), capacity: u32::MAX, version, capabilities };
         lease(bootstrap.answer(node, Request::Register { name: long(n, "r"), offer }, at(0)));
         let names = (0..16).map(|name| long(n * 16 + name, "t")).collect();
         let offer = Offer::Target { names, attachments: vec![node; 64] };

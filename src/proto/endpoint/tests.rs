@@ -38,7 +38,7 @@ impl World {
         let mut bootstrap = Bootstrap::new(config, Key::from_bytes([7; 32]), StdRng::seed_from_u64(1), now);
         for n in 0..RELAYS {
             let address = ([127, 0, 0, 1], 4000 + u16::from(n)).into();
-            let offer = Offer::Relay { address, zone: String::new(), capacity: 100 };
+            let offer = Offer::relay(address, "", 100);
             let register = Request::Register { name: format!("r{n}"), offer };
             assert!(matches!(bootstrap.answer(relay(n), register, now), Response::Lease(_)));
         }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::proto::pool::{Config, RelayOffer};
+use crate::proto::rpc::{Capabilities, Heartbeat, Load};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -21,7 +22,14 @@ fn address(host: [u8; 4], n: u32) -> SocketAddr {
 }
 
 fn offer(address: SocketAddr, zone: &str, capacity: u32) -> RelayOffer {
-    RelayOffer { name: "r".to_owned(), address, zone: zone.to_owned(), capacity }
+    RelayOffer {
+        name: "r".to_owned(),
+        address,
+        zone: zone.to_owned(),
+        capacity,
+        version: String::new(),
+        capabilities: Capabilities::default(),
+    }
 }
 
 fn empty() -> Pool {
@@ -45,6 +53,11 @@ fn loopback(count: u32) -> Pool {
         pool.register(node(n), offer(address([127, 0, 0, 1], n), "", 100), at(0)).unwrap();
     }
     pool
+}
+
+fn beat(flows: u32, now: Time) -> Heartbeat {
+    let load = Load { flows, ..Load::default() };
+    Heartbeat { sequence: now.as_micros(), sent_at: now, load, key_epoch: None }
 }
 
 fn rng() -> StdRng {
@@ -140,7 +153,7 @@ fn failure_domains_are_kept_apart_as_far_as_the_pool_allows() {
 fn the_least_loaded_is_chosen_and_nobody_is_overfilled() {
     let mut pool = scattered(40);
     for n in 0..40 {
-        pool.heartbeat(&node(n), if n == 7 { 10 } else { 50 }, at(1));
+        pool.heartbeat(&node(n), &beat(if n == 7 { 10 } else { 50 }, at(1)), at(1));
     }
     let mut rng = rng();
     let mut flows = [0u32; 40];
@@ -153,7 +166,7 @@ fn the_least_loaded_is_chosen_and_nobody_is_overfilled() {
     assert!(flows[7] >= 40, "{}", flows[7]);
     assert!(flows.iter().skip(1).all(|flows| (5..60).contains(flows)), "{flows:?}");
     for n in 1..40 {
-        pool.heartbeat(&node(n), 100, at(2));
+        pool.heartbeat(&node(n), &beat(100, at(2)), at(2));
     }
     let refused = Planner::new(&pool, at(2), &mut rng).plan(2, &[node(0)], &[]);
     assert_eq!(refused.unwrap_err(), PlanError::TooSmall { need: 2, have: 1 }, "all others are full");
@@ -163,7 +176,7 @@ fn the_least_loaded_is_chosen_and_nobody_is_overfilled() {
 fn the_one_relay_that_fits_is_found_in_a_large_pool() {
     let mut pool = scattered(5000);
     for n in 0..5000 {
-        pool.heartbeat(&node(n), if n == 4321 { 99 } else { 100 }, at(1));
+        pool.heartbeat(&node(n), &beat(if n == 4321 { 99 } else { 100 }, at(1)), at(1));
     }
     let rng = &mut rng();
     let plan = Planner::new(&pool, at(1), rng).plan(2, &[node(0)], &[]).unwrap();
@@ -185,7 +198,7 @@ fn load_spreads_by_capacity_over_a_large_pool() {
         let first = plan.hops[0].primary.node;
         pool.assign(&first);
     }
-    let used = |relay: &Relay| f64::from(relay.load()) / f64::from(relay.capacity);
+    let used = |relay: &Relay| f64::from(relay.flows()) / f64::from(relay.capacity);
     let most = pool.iter().map(used).fold(0.0, f64::max);
     let mean = 20_000.0 / (100.0 * 400.0 + 300.0 * 100.0);
     assert!(most < mean * 1.15, "{most} where {mean} is the mean");
@@ -259,7 +272,7 @@ proptest! {
             match fate {
                 0 => drop(pool.deregister(&node(n), at(0))),
                 1 => pool.report_down(&node(n), node(99), at(0)),
-                _ => drop(pool.heartbeat(&node(n), 1, at(0))),
+                _ => drop(pool.heartbeat(&node(n), &beat(1, at(1)), at(0))),
             }
         }
         let attachments: Vec<NodeId> = attachments.into_iter().map(node).collect();

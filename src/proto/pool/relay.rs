@@ -2,7 +2,7 @@
 
 use crate::proto::id::NodeId;
 use crate::proto::planted::{self, Law};
-use crate::proto::rpc::Status;
+use crate::proto::rpc::{Capabilities, Heartbeat, Load, Status};
 use crate::proto::time::Time;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,6 +18,10 @@ pub struct RelayOffer {
     pub zone: String,
     /// How many flows it is willing to carry.
     pub capacity: u32,
+    /// The version of the software that it runs.
+    pub version: String,
+    /// How it may be used.
+    pub capabilities: Capabilities,
 }
 
 /// One relay of the pool.
@@ -33,9 +37,13 @@ pub struct Relay {
     pub zone: String,
     /// How many flows it is willing to carry.
     pub capacity: u32,
-    /// How many it reported.
-    pub flows: u32,
-    /// How many were assigned to it since that report.
+    /// The version of the software that it runs.
+    pub version: String,
+    /// How it may be used.
+    pub capabilities: Capabilities,
+    /// How busy it was when it was heard last.
+    pub load: Load,
+    /// How many flows were assigned to it since that report.
     pub assigned: u32,
     /// What is believed of it.
     pub status: Status,
@@ -45,6 +53,12 @@ pub struct Relay {
     pub lease_ends: Time,
     /// When it is forgotten, if it is gone.
     forget_at: Time,
+    /// The number of its last heartbeat.
+    sequence: u64,
+    /// By how much its clock was ahead when it was heard last, in microseconds; a journey's time is part of it.
+    pub clock_ahead_us: i64,
+    /// Whether its connection to the bootstrap broke since it was last heard.
+    pub(super) cut_off: bool,
     /// The last report that it is down since it was last heard.
     pub(super) report: Option<Report>,
 }
@@ -90,12 +104,17 @@ impl Relay {
             address: offer.address,
             zone: offer.zone,
             capacity: offer.capacity,
-            flows: 0,
+            version: offer.version,
+            capabilities: offer.capabilities,
+            load: Load::default(),
             assigned: 0,
             status: Status::Registered,
             registered_at: now,
             lease_ends,
             forget_at: Time::MAX,
+            sequence: 0,
+            clock_ahead_us: 0,
+            cut_off: false,
             report: None,
         }
     }
@@ -115,7 +134,7 @@ impl Relay {
     /// Whether chains may be led over it.
     #[must_use]
     pub const fn is_assignable(&self) -> bool {
-        matches!(self.status, Status::Registered | Status::Online)
+        matches!(self.status, Status::Registered | Status::Online) && self.capabilities.reachable
     }
 
     /// Whether it is no longer in the pool, though still listed.
@@ -126,14 +145,14 @@ impl Relay {
 
     /// Flows that it carries or soon will.
     #[must_use]
-    pub const fn load(&self) -> u32 {
-        self.flows.saturating_add(self.assigned)
+    pub const fn flows(&self) -> u32 {
+        self.load.flows.saturating_add(self.assigned)
     }
 
     /// Whether it would take another flow.
     #[must_use]
     pub const fn has_room(&self) -> bool {
-        self.load() < self.capacity
+        self.flows() < self.capacity
     }
 
     /// How much of its lease is left.
@@ -152,12 +171,23 @@ impl Relay {
     }
 
     /// Whether a report by `reporter` proves what is already suspected: somebody else reported it lately, or it is
-    /// overdue with its own heartbeat.
+    /// overdue with its own heartbeat, or its connection to the bootstrap broke.
     pub(super) fn is_confirmed_by(&self, reporter: NodeId, now: Time, window: Duration) -> bool {
         match self.report {
+            _ if self.cut_off => true,
             Some(report) => report.reporter != reporter && now.since(report.at) <= window,
             None => self.status == Status::Suspect,
         }
+    }
+
+    /// Whether somebody reported it down lately.
+    pub(super) fn is_reported(&self, now: Time, window: Duration) -> bool {
+        self.report.is_some_and(|report| now.since(report.at) <= window)
+    }
+
+    /// Whether a heartbeat says something newer than the last one did.
+    pub(super) const fn is_news(&self, heartbeat: &Heartbeat) -> bool {
+        heartbeat.sequence > self.sequence
     }
 
     pub(super) fn set_status(&mut self, status: Status, forget_at: Time) {
@@ -167,28 +197,37 @@ impl Relay {
 
     pub(super) fn register_again(&mut self, offer: RelayOffer, now: Time, lease_ends: Time) {
         let registered_at = if self.is_gone() { now } else { self.registered_at };
-        let (status, flows, assigned) = match self.status {
-            Status::Online => (Status::Online, self.flows, self.assigned),
+        let (status, load, assigned) = match self.status {
+            Status::Online => (Status::Online, self.load, self.assigned),
             Status::Registered | Status::Suspect | Status::Draining => {
-                (Status::Registered, self.flows, self.assigned)
+                (Status::Registered, self.load, self.assigned)
             }
-            Status::Offline | Status::Left => (Status::Registered, 0, 0),
+            Status::Offline | Status::Left => (Status::Registered, Load::default(), 0),
         };
         let fresh = Self::new(self.node, offer, registered_at, lease_ends);
-        *self = Self { status, flows, assigned, ..fresh };
+        *self = Self { status, load, assigned, ..fresh };
     }
 
-    pub(super) fn renew(&mut self, flows: u32, lease_ends: Time) {
+    pub(super) fn renew(&mut self, heartbeat: &Heartbeat, now: Time, lease_ends: Time) {
         if !matches!(self.status, Status::Draining) {
             self.status = Status::Online;
         }
-        self.flows = flows;
+        self.load = heartbeat.load;
         self.assigned = 0;
+        self.sequence = heartbeat.sequence;
+        self.clock_ahead_us = micros_between(heartbeat.sent_at, now);
+        self.cut_off = false;
         if !planted::broken(Law::RenewedLease) {
             self.lease_ends = lease_ends;
         }
         self.report = None;
     }
+}
+
+/// From `b` to `a`, in microseconds.
+fn micros_between(a: Time, b: Time) -> i64 {
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    if a >= b { micros(a.since(b)) } else { -micros(b.since(a)) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use super::*;
+use crate::proto::rpc::{Capabilities, Load};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn at(s: u32) -> Time {
     Time::ZERO + Duration::from_secs(1) * s
@@ -17,7 +19,17 @@ fn offer(n: u8) -> RelayOffer {
         address: ([10, 0, n, 1], 4000).into(),
         zone: String::new(),
         capacity: 100,
+        version: String::new(),
+        capabilities: Capabilities::default(),
     }
+}
+
+/// A heartbeat that says so many flows; each is newer than the ones sent before.
+fn beat(flows: u32) -> Heartbeat {
+    static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+    let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed) + 1;
+    let load = Load { flows, ..Load::default() };
+    Heartbeat { sequence, sent_at: at(0), load, key_epoch: None }
 }
 
 /// A pool of `count` relays, registered at 0 and heard since.
@@ -25,7 +37,7 @@ fn pool(count: u8) -> Pool {
     let mut pool = Pool::new(Config::default());
     for n in 0..count {
         pool.register(node(n), offer(n), at(0)).unwrap();
-        assert!(pool.heartbeat(&node(n), 0, at(0)));
+        assert!(pool.heartbeat(&node(n), &beat(0), at(0)));
     }
     pool.take_events();
     pool
@@ -40,13 +52,13 @@ fn a_relay_comes_stays_and_goes() {
     let mut pool = Pool::new(Config::default());
     pool.register(node(1), offer(1), at(0)).unwrap();
     assert_eq!((status(&pool, 1), pool.assignable().len()), (Some(Status::Registered), 1));
-    assert!(pool.heartbeat(&node(1), 7, at(10)));
-    assert_eq!(pool.get(&node(1)).unwrap().flows, 7);
+    assert!(pool.heartbeat(&node(1), &beat(7), at(10)));
+    assert_eq!(pool.get(&node(1)).unwrap().load.flows, 7);
     assert!(pool.drain(&node(1), at(20)));
-    assert!(pool.heartbeat(&node(1), 3, at(21)), "it still renews its lease");
+    assert!(pool.heartbeat(&node(1), &beat(3), at(21)), "it still renews its lease");
     assert_eq!((status(&pool, 1), pool.assignable().len()), (Some(Status::Draining), 0));
     assert!(pool.deregister(&node(1), at(22)));
-    assert!(!pool.heartbeat(&node(1), 0, at(23)), "who left must register");
+    assert!(!pool.heartbeat(&node(1), &beat(0), at(23)), "who left must register");
     assert!(!pool.deregister(&node(1), at(24)) && !pool.drain(&node(1), at(24)));
     pool.expire(at(21 + 600));
     assert_eq!(status(&pool, 1), Some(Status::Left));
@@ -72,7 +84,7 @@ fn silence_makes_suspect_then_offline_and_a_heartbeat_brings_back() {
     assert_eq!(status(&pool, 0), Some(Status::Offline));
     assert_eq!(pool.counts(), Counts { registered: 1, online: 0, expired: 1 });
     assert_eq!((pool.take_expired(), pool.take_expired()), (1, 0));
-    assert!(pool.heartbeat(&node(0), 0, at(40)));
+    assert!(pool.heartbeat(&node(0), &beat(0), at(40)));
     assert_eq!(status(&pool, 0), Some(Status::Online));
     let events = [PoolEvent::Suspect(node(0)), PoolEvent::Offline(node(0)), PoolEvent::Back(node(0))];
     assert_eq!(pool.take_events(), events);
@@ -95,7 +107,7 @@ fn two_reports_by_different_neighbours_take_a_relay_out() {
     pool.report_up(&node(3), node(8), at(1));
     assert_eq!(status(&pool, 3), Some(Status::Online));
     pool.report_down(&node(1), node(8), at(1));
-    assert!(pool.heartbeat(&node(1), 0, at(2)));
+    assert!(pool.heartbeat(&node(1), &beat(0), at(2)));
     assert_eq!(status(&pool, 1), Some(Status::Online), "it disproved the report");
     pool.report_down(&node(1), node(9), at(3));
     assert_eq!(status(&pool, 1), Some(Status::Suspect));
@@ -143,7 +155,7 @@ fn registering_again_keeps_the_place_and_ends_suspicion() {
 fn the_pool_preserves_itself_when_many_fall_silent() {
     let mut pool = pool(20);
     for n in 0..16 {
-        pool.heartbeat(&node(n), 0, at(10));
+        pool.heartbeat(&node(n), &beat(0), at(10));
     }
     pool.expire(at(25));
     assert_eq!(pool.preserving_since(), Some(at(25)), "4 of 20");
@@ -190,12 +202,12 @@ fn draws_follow_capacity_and_miss_who_is_not_assignable() {
 #[test]
 fn assignments_count_until_the_next_heartbeat() {
     let mut pool = pool(1);
-    pool.heartbeat(&node(0), 5, at(1));
+    pool.heartbeat(&node(0), &beat(5), at(1));
     pool.assign(&node(0));
     pool.assign(&node(0));
-    assert_eq!(pool.get(&node(0)).unwrap().load(), 7);
-    pool.heartbeat(&node(0), 6, at(2));
-    assert_eq!(pool.get(&node(0)).unwrap().load(), 6);
+    assert_eq!(pool.get(&node(0)).unwrap().flows(), 7);
+    pool.heartbeat(&node(0), &beat(6), at(2));
+    assert_eq!(pool.get(&node(0)).unwrap().flows(), 6);
 }
 
 /// What every sequence of calls must leave behind.
@@ -226,7 +238,7 @@ proptest! {
             now = now + Duration::from_secs(1) * seconds;
             match what {
                 0 => drop(pool.register(node(n), RelayOffer { capacity: amount, ..offer(n) }, now)),
-                1 => drop(pool.heartbeat(&node(n), amount, now)),
+                1 => drop(pool.heartbeat(&node(n), &beat(amount), now)),
                 2 => drop(pool.drain(&node(n), now)),
                 3 => drop(pool.deregister(&node(n), now)),
                 4 => pool.report_down(&node(n), node(n + 1), now),

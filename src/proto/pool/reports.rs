@@ -1,0 +1,157 @@
+//! Who may be believed when it reports relays down.
+//!
+//! A report that its relay refutes (it sends a heartbeat) was wrong: somebody could not reach it, which others may. Whoever is
+//! refuted over [`MAX_WRONG`] relays within [`MEMORY`] is not believed for as long as that; nor is, at any time, whoever reports
+//! a larger part of the pool than self-preservation would let go: it is the one that is cut off. A report that its reporter
+//! takes back itself counts for nothing.
+//!
+//! Bounds: [`MAX_REPORTERS`] are remembered; a further one takes the place of the one whose last report is the oldest.
+
+use super::Config;
+use crate::proto::id::NodeId;
+use crate::proto::time::Time;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+/// Over how many relays a reporter may be wrong.
+const MAX_WRONG: usize = 4;
+/// How long that is held against it.
+const MEMORY: Duration = Duration::from_secs(300);
+/// How many reporters are remembered.
+const MAX_REPORTERS: usize = 4096;
+/// However small the pool is, so many relays may be reported by one node.
+const LEAST_OPEN: usize = 32;
+
+/// The reporters. See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Reporters {
+    percent: usize,
+    known: HashMap<NodeId, Reporter>,
+}
+
+#[derive(Debug, Default)]
+struct Reporter {
+    /// Whom it reported, as far as that is neither decided nor taken back, nor long ago.
+    open: BTreeSet<NodeId>,
+    /// Over whom it was wrong.
+    wrong: BTreeSet<NodeId>,
+    /// When it was last.
+    wrong_at: Time,
+    /// When it reported last.
+    reported_at: Time,
+}
+
+impl Reporters {
+    pub(super) fn new(config: &Config) -> Self {
+        let percent = usize::try_from(config.preserve_percent).unwrap_or(usize::MAX);
+        Self { percent, known: HashMap::new() }
+    }
+
+    /// Whether a report by `reporter` on `node` counts, in a pool of so many relays.
+    pub(super) fn may_report(&mut self, reporter: NodeId, node: NodeId, population: usize, now: Time) -> bool {
+        self.make_room(&reporter);
+        let most = (population.saturating_mul(self.percent) / 100).max(LEAST_OPEN);
+        let known = self.known.entry(reporter).or_default();
+        known.forget(now);
+        known.reported_at = now;
+        if known.wrong.len() > MAX_WRONG {
+            return false;
+        }
+        known.open.contains(&node) || known.open.len() < most && known.open.insert(node)
+    }
+
+    /// The reporter was right, or takes its report back itself.
+    pub(super) fn settled(&mut self, reporter: NodeId, node: &NodeId) {
+        if let Some(known) = self.known.get_mut(&reporter) {
+            known.open.remove(node);
+        }
+    }
+
+    /// `node`, which `reporter` had reported down, lives. Whether the reporter is believed no more, from now on.
+    pub(super) fn refuted(&mut self, reporter: NodeId, node: NodeId, now: Time) -> bool {
+        let Some(known) = self.known.get_mut(&reporter) else { return false };
+        known.forget(now);
+        known.open.remove(&node);
+        known.wrong_at = now;
+        known.wrong.insert(node) && known.wrong.len() == MAX_WRONG + 1
+    }
+
+    fn make_room(&mut self, reporter: &NodeId) {
+        if self.known.len() < MAX_REPORTERS || self.known.contains_key(reporter) {
+            return;
+        }
+        let oldest = self.known.iter().min_by_key(|(_, known)| known.reported_at).map(|(node, _)| *node);
+        self.known.remove(&oldest.unwrap_or(*reporter));
+    }
+}
+
+impl Reporter {
+    fn forget(&mut self, now: Time) {
+        if now.since(self.wrong_at) >= MEMORY {
+            self.wrong.clear();
+        }
+        if now.since(self.reported_at) >= MEMORY {
+            self.open.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LIAR: NodeId = NodeId::from_bytes([99; 32]);
+
+    fn at(s: u32) -> Time {
+        Time::ZERO + SECOND * s
+    }
+
+    fn node(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 32])
+    }
+
+    #[test]
+    fn who_is_wrong_too_often_is_not_believed_for_a_while() {
+        let mut reporters = Reporters::new(&Config::default());
+        for n in 0..4 {
+            assert!(reporters.may_report(LIAR, node(n), 100, at(0)));
+            assert!(!reporters.refuted(LIAR, node(n), at(1)));
+            assert!(!reporters.refuted(LIAR, node(n), at(2)), "the same relay counts once");
+        }
+        assert!(reporters.may_report(LIAR, node(4), 100, at(3)));
+        assert!(reporters.refuted(LIAR, node(4), at(3)));
+        assert!(!reporters.may_report(LIAR, node(5), 100, at(4)));
+        assert!(!reporters.may_report(LIAR, node(5), 100, at(302)));
+        assert!(reporters.may_report(LIAR, node(5), 100, at(303)), "it may have been the network");
+        assert!(reporters.may_report(node(1), node(5), 100, at(4)), "others are believed");
+    }
+
+    #[test]
+    fn who_calls_everyone_dead_is_cut_off_itself() {
+        let mut reporters = Reporters::new(&Config::default());
+        let believed = |reporters: &mut Reporters, population: usize| {
+            (0..100).filter(|n| reporters.may_report(LIAR, node(*n), population, at(0))).count()
+        };
+        assert_eq!(believed(&mut reporters, 10), 32);
+        assert_eq!(believed(&mut reporters, 400), 60);
+        reporters.settled(LIAR, &node(0));
+        assert!(reporters.may_report(LIAR, node(98), 400, at(1)), "what was right or is taken back does not count");
+        assert!(!reporters.may_report(LIAR, node(99), 400, at(1)));
+    }
+
+    #[test]
+    fn so_many_reporters_are_remembered() {
+        let mut reporters = Reporters::new(&Config::default());
+        let many = |n: u32| {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            NodeId::from_bytes(bytes)
+        };
+        for n in 0..10_000 {
+            assert!(reporters.may_report(many(n), LIAR, 100, at(n)));
+        }
+        assert_eq!(reporters.known.len(), MAX_REPORTERS);
+        assert!(reporters.known.contains_key(&many(9_999)) && !reporters.known.contains_key(&many(0)));
+    }
+}
