@@ -9,6 +9,7 @@
 //! 3. as a backup, has been there for longer: who has stayed long will stay (machines' lifetimes are heavy-tailed),
 //! 4. has little load for its capacity.
 //!
+//! Where none of a sample fails independently, one that does is looked for by its domains, so it is found if there is one.
 //! When relays are short, all primaries come before the first backup, and the plan says which hops have none. A pool is
 //! only called too small after all of it was looked at.
 //!
@@ -17,7 +18,7 @@
 
 use super::id::NodeId;
 use super::planted::{self, Law};
-use super::pool::{Pool, Relay};
+use super::pool::{Apart, Pool, Relay};
 use super::rpc::Status;
 use super::time::Time;
 use rand::Rng;
@@ -25,10 +26,8 @@ use std::cmp::Reverse;
 
 /// How many relays are drawn for one choice.
 pub const SAMPLE: usize = 8;
-/// How often that is repeated while all drawn share a failure domain with the chain.
-const ROUNDS: usize = 4;
 /// A pool up to this size is looked at as a whole: that costs as much as drawing.
-const SCAN: usize = SAMPLE * ROUNDS;
+const SCAN: usize = SAMPLE * 4;
 
 /// A chain without its target.
 #[derive(Clone, Debug)]
@@ -132,6 +131,16 @@ impl Want<'_> {
     fn allows(&self, relay: &Relay) -> bool {
         let excluded = self.exclude.contains(&relay.node) && !planted::broken(Law::ExcludeHeeded);
         relay.has_room() && !excluded
+    }
+
+    /// What a relay should have nothing of, the most demanding wish first.
+    fn wishes(&self) -> [Apart<'_>; 3] {
+        let partner: Vec<&Relay> = self.partner.into_iter().collect();
+        let all: Vec<&Relay> = partner.iter().chain(self.others).copied().collect();
+        [(&all, &all), (&partner, &all), (&partner, &partner)].map(|(zones, subnets)| Apart {
+            zones: zones.iter().map(|relay| relay.zone.as_str()).collect(),
+            subnets: subnets.iter().map(|relay| relay.subnet()).collect(),
+        })
     }
 
     fn score(&self, relay: &Relay, now: Time, tie: u64) -> Score {
@@ -266,16 +275,20 @@ impl<'a, R: Rng> Planner<'a, R> {
 
     fn choose_of_sample(&mut self, want: &Want<'_>) -> Option<&'a Relay> {
         let pool = self.pool;
-        let mut best: Option<(Score, &'a Relay)> = None;
-        for _ in 0..ROUNDS {
-            let drawn: Vec<&'a Relay> = (0..SAMPLE).filter_map(|_| pool.draw(self.rng)).collect();
-            let round = self.best(drawn.into_iter(), want);
-            best = [best, round].into_iter().flatten().min_by_key(|(score, _)| *score);
-            if best.is_some_and(|(score, _)| score.is_independent()) {
-                break;
-            }
+        let drawn: [Option<&'a Relay>; SAMPLE] = std::array::from_fn(|_| pool.draw(self.rng));
+        let best = self.best(drawn.into_iter().flatten(), want);
+        if best.is_some_and(|(score, _)| score.is_independent()) {
+            return best.map(|(_, relay)| relay);
         }
-        best.map(|(_, relay)| relay)
+        let apart = want.wishes().into_iter().find_map(|apart| self.best_apart(&apart, want));
+        [best, apart].into_iter().flatten().min_by_key(|(score, _)| *score).map(|(_, relay)| relay)
+    }
+
+    /// The best of a sample of relays that are in none of these domains, if there is one.
+    fn best_apart(&mut self, apart: &Apart<'_>, want: &Want<'_>) -> Option<(Score, &'a Relay)> {
+        let pool = self.pool;
+        let drawn: [Option<&'a Relay>; SAMPLE] = std::array::from_fn(|_| pool.draw_apart(apart, self.rng));
+        self.best(drawn.into_iter().flatten(), want)
     }
 
     fn best(

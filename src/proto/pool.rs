@@ -12,11 +12,13 @@
 //!
 //! Invariants: the assignable relays are the first of [`Pool`]'s dense list, so that one can be drawn at random in
 //! constant time; only methods that take `&mut self` and a `now` change anything; expiry costs what expires, not what
-//! there is. At most [`Config::max_relays`] are known: a newcomer then takes the place of the relay that has been gone
+//! there is, and no call ends more than [`BATCH`] leases, so that nobody waits for long. A heartbeat only notes the time:
+//! the index of leases is put right when the relay's old time has come, once in a lease. At most [`Config::max_relays`] are known: a newcomer then takes the place of the relay that has been gone
 //! the longest, or is turned away if none is gone.
 //!
 //! A pool knows nothing of chains, secrets or targets (those are in [`targets`]).
 
+mod domains;
 mod preservation;
 pub mod relay;
 mod reports;
@@ -25,6 +27,8 @@ pub mod targets;
 use super::id::NodeId;
 use super::rpc::{Counts, Heartbeat, Status};
 use super::time::Time;
+pub use domains::Apart;
+use domains::Domains;
 use preservation::Preservation;
 use rand::RngExt;
 use relay::Report;
@@ -35,6 +39,10 @@ use std::time::Duration;
 
 /// How often a draw by capacity is repeated before a relay is taken regardless of its capacity.
 const MAX_DRAWS: usize = 16;
+
+/// How many leases end in one call; with more due, the next ones follow after [`PAUSE`].
+const BATCH: usize = 500;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The pool's policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,12 +151,16 @@ pub struct Pool {
     assignable: usize,
     /// Place of each relay in `relays`.
     places: HashMap<NodeId, usize>,
-    /// Relays that are not gone, by when their silence has consequences.
+    /// Relays that are not gone, by when it has to be looked whether their silence has consequences.
     leases: BTreeSet<(Time, NodeId)>,
+    /// When more leases may end, if many are due.
+    more_at: Option<Time>,
     /// Relays that are gone, by when they are forgotten.
     gone: BTreeSet<(Time, NodeId)>,
     /// How many assignable relays have which capacity.
     capacities: BTreeMap<u32, usize>,
+    /// The assignable relays by failure domain.
+    domains: Domains,
     preservation: Preservation,
     reporters: Reporters,
     expired: u32,
@@ -165,8 +177,10 @@ impl Pool {
             assignable: 0,
             places: HashMap::new(),
             leases: BTreeSet::new(),
+            more_at: None,
             gone: BTreeSet::new(),
             capacities: BTreeMap::new(),
+            domains: Domains::default(),
             preservation: Preservation::new(&config),
             reporters: Reporters::new(&config),
             expired: 0,
@@ -186,7 +200,7 @@ impl Pool {
             self.insert(Relay::new(node, offer, now, lease_ends));
         } else {
             self.disprove(&node, now);
-            self.update(&node, |relay| relay.register_again(offer, now, lease_ends));
+            self.reoffer(&node, |relay| relay.register_again(offer, now, lease_ends));
         }
         match before {
             None | Some(Status::Left) => self.events.push(PoolEvent::Joined(node)),
@@ -289,26 +303,46 @@ impl Pool {
         while let Some((_, node)) = self.gone.first().filter(|(at, _)| *at <= now).copied() {
             self.forget(&node);
         }
-        if self.preservation.review_at().is_some_and(|at| now < at) {
+        let pause_ends = self.preservation.review_at().or(self.more_at);
+        if pause_ends.is_some_and(|at| now < at) {
             return;
         }
-        let due = self.leases.iter().take_while(|(at, _)| *at <= now).map(|(_, node)| *node);
-        let (silent, over): (Vec<NodeId>, Vec<NodeId>) =
-            due.partition(|node| self.get(node).is_some_and(Relay::is_assignable));
-        for node in over {
-            self.end_lease(&node, now);
+        let due = self.due(now);
+        let is_silent = |node: &NodeId| self.get(node).is_some_and(Relay::is_assignable);
+        let (silent, over): (Vec<NodeId>, Vec<NodeId>) = due.into_iter().partition(is_silent);
+        let ending = silent.len().min(BATCH);
+        let may_lose = self.may_lose(silent.len(), ending, now);
+        let silent = silent.iter().take(if may_lose { ending } else { 0 });
+        for node in silent.chain(over.iter().take(BATCH)) {
+            self.end_lease(node, now);
         }
-        if self.may_lose(silent.len(), now) {
-            for node in silent {
-                self.end_lease(&node, now);
+        let is_more = self.leases.first().is_some_and(|(at, _)| *at <= now);
+        self.more_at = is_more.then_some(now + PAUSE);
+    }
+
+    /// Whose silence has consequences now. Who was heard since it was queued is queued anew.
+    fn due(&mut self, now: Time) -> Vec<NodeId> {
+        let queued: Vec<(Time, NodeId)> = self.leases.iter().take_while(|(at, _)| *at <= now).copied().collect();
+        let lease = self.config.lease;
+        let mut due = Vec::new();
+        for (at, node) in queued {
+            let Some(relay) = self.places.get(&node).and_then(|place| self.relays.get_mut(*place)) else { continue };
+            if relay.due(lease) <= now {
+                due.push(node);
+            } else {
+                relay.queued_at = relay.due(lease);
+                let entry = (relay.queued_at, node);
+                self.leases.remove(&(at, node));
+                self.leases.insert(entry);
             }
         }
+        due
     }
 
     /// When to [`Pool::expire`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let review_at = self.preservation.review_at();
+        let review_at = self.preservation.review_at().or(self.more_at);
         let lease = review_at.or_else(|| self.leases.first().map(|(at, _)| *at));
         let gone = self.gone.first().map(|(at, _)| *at);
         [lease, gone].into_iter().flatten().min()
@@ -377,6 +411,13 @@ impl Pool {
         }
     }
 
+    /// An assignable relay in none of these zones and subnets, the first after a random one: it costs the same in a pool of
+    /// any size. `None` only if there is none.
+    pub fn draw_apart(&self, apart: &Apart<'_>, rng: &mut impl rand::Rng) -> Option<&Relay> {
+        let from = self.draw(rng)?;
+        self.domains.first_apart(from, apart).and_then(|node| self.get(node))
+    }
+
     fn place(&self, node: &NodeId) -> Option<usize> {
         self.places.get(node).copied()
     }
@@ -417,10 +458,10 @@ impl Pool {
         self.set_status(node, if over { Status::Offline } else { Status::Suspect }, now);
     }
 
-    /// Whether so many relays may be taken for dead because they are silent.
-    fn may_lose(&mut self, silent: usize, now: Time) -> bool {
+    /// Whether so many relays may be taken for dead because they are silent; if so, `ending` of them are, now.
+    fn may_lose(&mut self, silent: usize, ending: usize, now: Time) -> bool {
         let was_preserving = self.preserving_since().is_some();
-        let may = self.preservation.may_lose(silent, self.leases.len(), now);
+        let may = self.preservation.may_lose(silent, ending, self.leases.len(), now);
         match (was_preserving, may) {
             (false, false) => self.events.push(PoolEvent::Preserving { overdue: silent }),
             (true, true) => self.events.push(PoolEvent::Resumed),
@@ -443,7 +484,7 @@ impl Pool {
     fn forget(&mut self, node: &NodeId) {
         let Some(place) = self.place(node) else { return };
         let relay = self.at(place);
-        self.leave(place, Kind::of(relay), relay.due(self.config.lease));
+        self.leave(place, Kind::of(relay), relay.queued_at);
         let place = self.place(node).unwrap_or(place);
         self.exchange(place, self.relays.len() - 1);
         self.relays.pop();
@@ -463,18 +504,30 @@ impl Pool {
     fn update(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
         let Some(place) = self.place(node) else { return };
         let relay = self.relays.get_mut(place).expect("places lead to relays");
-        let lease = self.config.lease;
-        let (before, at) = (Kind::of(relay), relay.due(lease));
+        let (before, at) = (Kind::of(relay), relay.queued_at);
         change(relay);
-        let (after, due) = (Kind::of(relay), relay.due(lease));
+        let (after, due) = (Kind::of(relay), relay.due(self.config.lease));
         if before != after {
             self.leave(place, before, at);
             let place = self.place(node).unwrap_or(place);
             self.enter(place, after, due);
-        } else if at != due {
+        } else if due < at {
+            relay.queued_at = due;
             let index = self.index(after);
             index.remove(&(at, *node));
             index.insert((due, *node));
+        }
+    }
+
+    /// As [`Pool::update`], for a change that may put the relay into another failure domain.
+    fn reoffer(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
+        let Some(place) = self.place(node) else { return };
+        self.domains.remove(self.at(place));
+        self.update(node, change);
+        if let Some(relay) = self.place(node).and_then(|place| self.relays.get(place))
+            && relay.is_assignable()
+        {
+            self.domains.insert(relay);
         }
     }
 
@@ -487,6 +540,9 @@ impl Pool {
         let node = self.at(place).node;
         self.index(was).remove(&(due, node));
         let Some(capacity) = was.assignable else { return };
+        if let Some(relay) = self.relays.get(place) {
+            self.domains.remove(relay);
+        }
         if let Some(count) = self.capacities.get_mut(&capacity) {
             *count -= 1;
             if *count == 0 {
@@ -499,10 +555,15 @@ impl Pool {
 
     /// The reverse of [`Pool::leave`], for the relay as it is.
     fn enter(&mut self, place: usize, kind: Kind, due: Time) {
-        let node = self.at(place).node;
+        let relay = self.relays.get_mut(place).expect("places lead to relays");
+        relay.queued_at = due;
+        let node = relay.node;
         self.index(kind).insert((due, node));
         if let Some(capacity) = kind.assignable {
             *self.capacities.entry(capacity).or_default() += 1;
+            if let Some(relay) = self.relays.get(place) {
+                self.domains.insert(relay);
+            }
             self.exchange(place, self.assignable);
             self.assignable += 1;
         }

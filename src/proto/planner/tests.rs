@@ -256,6 +256,91 @@ fn a_replacement_is_apart_from_the_active_relay_first() {
     assert_eq!(replace(&[0, 1, 2, 10, 11].map(node)), None);
 }
 
+/// How evenly load is spread, from 1/n to 1 (Jain, Chiu and Hawe 1984).
+fn jain(shares: &[f64]) -> f64 {
+    let sum: f64 = shares.iter().sum();
+    let squares: f64 = shares.iter().map(|share| share * share).sum();
+    sum * sum / (squares * f64::from(u32::try_from(shares.len()).unwrap()))
+}
+
+/// 100 relays of capacities 1:2:4, of which 40 are in one zone; the last one, to which targets attach, is in none.
+fn mixed() -> Pool {
+    let mut pool = empty();
+    for n in 0..100u32 {
+        let (capacity, zone) = (1000 << (n % 3), if n < 40 { "a" } else { ["b", "c", "d"][n as usize % 3] });
+        pool.register(node(n), offer(address([10, 1, u8::try_from(n).unwrap(), 1], 0), zone, capacity), at(0)).unwrap();
+    }
+    pool.register(node(100), offer(address([10, 9, 9, 9], 0), "", 1_000_000), at(0)).unwrap();
+    pool
+}
+
+/// Plans and assigns first hops; what part of its capacity each relay with any got.
+fn shares(pool: &mut Pool, plans: u32, rng: &mut StdRng) -> Vec<f64> {
+    for _ in 0..plans {
+        let plan = Planner::new(pool, at(1), rng).plan(2, &[node(100)], &[]).unwrap();
+        let first = plan.hops[0].primary.node;
+        pool.assign(&first);
+    }
+    let others = pool.assignable().iter().filter(|relay| relay.node != node(100));
+    others.map(|relay| f64::from(relay.flows()) / f64::from(relay.capacity)).collect()
+}
+
+#[test]
+fn ten_thousand_plans_give_each_relay_its_share() {
+    let mut pool = mixed();
+    let shares = shares(&mut pool, 10_000, &mut rng());
+    let fair = shares.iter().sum::<f64>() / 100.0;
+    assert_eq!(shares.len(), 100);
+    assert!(jain(&shares) >= 0.99, "{}", jain(&shares));
+    for share in shares {
+        assert!((share / fair - 1.0).abs() <= 0.1, "{share} where {fair} is fair");
+    }
+}
+
+#[test]
+fn when_a_zone_is_lost_nobody_gets_twice_its_share_of_its_flows() {
+    let mut pool = mixed();
+    let rng = &mut rng();
+    shares(&mut pool, 10_000, rng);
+    let lost: u32 = (0..40).map(|n| pool.get(&node(n)).unwrap().flows()).sum();
+    (0..40).for_each(|n| drop(pool.deregister(&node(n), at(1))));
+    let before: Vec<(NodeId, u32)> = pool.assignable().iter().map(|relay| (relay.node, relay.flows())).collect();
+    shares(&mut pool, lost, rng);
+    let capacity: u32 = before.iter().filter_map(|(node, _)| pool.get(node)).map(|relay| relay.capacity).sum();
+    for (id, flows) in before.into_iter().filter(|(id, _)| *id != node(100)) {
+        let relay = pool.get(&id).unwrap();
+        let fair = f64::from(lost) * f64::from(relay.capacity) / f64::from(capacity - 1_000_000);
+        let got = f64::from(relay.flows() - flows);
+        assert!(got <= fair * 2.0, "{got} more flows where {fair} are fair");
+    }
+}
+
+#[test]
+fn no_plan_breaks_diversity_where_the_pool_allows_it() {
+    // Zones of very different sizes; in the large ones most share few subnets and hosts.
+    let mut pool = empty();
+    for n in 0..3000u32 {
+        let (zone, host) = match n {
+            0..2600 => ("large", [10, 0, u8::try_from(n % 4).unwrap(), u8::try_from(n % 200).unwrap()]),
+            2600..2990 => ("small", [10, 1, u8::try_from(n % 100).unwrap(), 1]),
+            2990..2995 => ("tiny", [10, 2, u8::try_from(n - 2990).unwrap(), 1]),
+            _ => ("rare", [10, 3, u8::try_from(n - 2995).unwrap(), 1]),
+        };
+        pool.register(node(n), offer(address(host, n), zone, 10_000), at(0)).unwrap();
+    }
+    let rng = &mut rng();
+    for _ in 0..10_000 {
+        let plan = Planner::new(&pool, at(1), rng).plan(3, &[node(0), node(2600)], &[]).unwrap();
+        for (n, hop) in plan.hops.iter().enumerate() {
+            let backup = hop.backup.expect("there are relays enough");
+            assert_eq!(Shared::between(hop.primary, backup), Shared::Nothing, "a primary and its backup");
+            for other in &plan.hops[..n] {
+                assert_eq!(Shared::between(hop.primary, other.primary), Shared::Nothing, "two primaries");
+            }
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn plans_hold_what_they_promise_and_fail_only_when_they_must(

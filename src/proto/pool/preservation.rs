@@ -53,13 +53,14 @@ impl Preservation {
         self.held.map(|held| held.review_at)
     }
 
-    /// Whether `silent` more of the `population` may be taken for dead. While expiry is stopped these are all that
-    /// are overdue.
-    pub(super) fn may_lose(&mut self, silent: usize, population: usize, now: Time) -> bool {
+    /// Whether `silent` more of the `population` may be taken for dead; if so, `ending` of them are, and the others will be
+    /// asked about again. While expiry is stopped these are all that are overdue.
+    pub(super) fn may_lose(&mut self, silent: usize, ending: usize, population: usize, now: Time) -> bool {
         let mut window = self.current(population, now);
-        window.silent += silent;
-        let too_many = window.silent > self.above
-            && window.silent.saturating_mul(100) > window.population.saturating_mul(self.percent);
+        let total = window.silent + silent;
+        let too_many = total > self.above
+            && total.saturating_mul(100) > window.population.saturating_mul(self.percent);
+        window.silent += ending;
         if too_many {
             let review_at = now + (self.lease / 6).max(Duration::from_millis(1));
             self.held = Some(Held { since: self.since().unwrap_or(now), review_at });
@@ -88,23 +89,23 @@ mod tests {
     #[test]
     fn a_few_may_go_and_many_may_not() {
         let mut few = Preservation::new(&Config::default());
-        assert!(few.may_lose(3, 4, at(0)), "three are never too many");
-        assert!(!few.may_lose(1, 4, at(29)), "in one window");
+        assert!(few.may_lose(3, 3, 4, at(0)), "three are never too many");
+        assert!(!few.may_lose(1, 1, 4, at(29)), "in one window");
         let mut many = Preservation::new(&Config::default());
-        assert!(many.may_lose(10, 100, at(0)));
-        assert!(many.may_lose(5, 100, at(1)), "15 of 100");
-        assert!(!many.may_lose(1, 100, at(2)));
+        assert!(many.may_lose(10, 10, 100, at(0)));
+        assert!(many.may_lose(5, 5, 100, at(1)), "15 of 100");
+        assert!(!many.may_lose(1, 1, 100, at(2)));
         assert_eq!((many.since(), many.review_at()), (Some(at(2)), Some(at(7))));
     }
 
     #[test]
     fn it_ends_when_most_are_heard_again() {
         let mut preservation = Preservation::new(&Config::default());
-        assert!(!preservation.may_lose(50, 100, at(0)));
-        assert!(!preservation.may_lose(16, 100, at(5)));
+        assert!(!preservation.may_lose(50, 50, 100, at(0)));
+        assert!(!preservation.may_lose(16, 16, 100, at(5)));
         assert_eq!(preservation.since(), Some(at(0)));
-        assert!(preservation.may_lose(15, 100, at(10)));
+        assert!(preservation.may_lose(15, 15, 100, at(10)));
         assert_eq!(preservation.since(), None);
-        assert!(!preservation.may_lose(1, 85, at(11)), "those 15 count in the new window");
+        assert!(!preservation.may_lose(1, 1, 85, at(11)), "those 15 count in the new window");
     }
 }

@@ -53,6 +53,8 @@ pub struct Relay {
     pub lease_ends: Time,
     /// When it is forgotten, if it is gone.
     forget_at: Time,
+    /// Under which time the pool's index has it: never later than [`Relay::due`].
+    pub(super) queued_at: Time,
     /// The number of its last heartbeat.
     sequence: u64,
     /// By how much its clock was ahead when it was heard last, in microseconds; a journey's time is part of it.
@@ -112,6 +114,7 @@ impl Relay {
             registered_at: now,
             lease_ends,
             forget_at: Time::MAX,
+            queued_at: Time::ZERO,
             sequence: 0,
             clock_ahead_us: 0,
             cut_off: false,
@@ -205,7 +208,7 @@ impl Relay {
             Status::Offline | Status::Left => (Status::Registered, Load::default(), 0),
         };
         let fresh = Self::new(self.node, offer, registered_at, lease_ends);
-        *self = Self { status, load, assigned, ..fresh };
+        *self = Self { status, load, assigned, queued_at: self.queued_at, ..fresh };
     }
 
     pub(super) fn renew(&mut self, heartbeat: &Heartbeat, now: Time, lease_ends: Time) {
