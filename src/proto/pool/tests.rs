@@ -119,6 +119,79 @@ fn two_reports_by_different_neighbours_take_a_relay_out() {
 }
 
 #[test]
+fn a_lost_connection_and_a_report_take_a_relay_out() {
+    let mut pool = pool(3);
+    pool.cut_off(&node(0), at(1));
+    assert_eq!(status(&pool, 0), Some(Status::Online), "it may come back over another");
+    pool.report_down(&node(0), node(8), at(2));
+    assert_eq!(status(&pool, 0), Some(Status::Offline));
+    pool.report_down(&node(1), node(8), at(2));
+    pool.cut_off(&node(1), at(3));
+    assert_eq!(status(&pool, 1), Some(Status::Offline), "in either order");
+    pool.cut_off(&node(2), at(3));
+    assert!(pool.heartbeat(&node(2), &beat(0), at(4)));
+    pool.report_down(&node(2), node(8), at(5));
+    assert_eq!(status(&pool, 2), Some(Status::Suspect), "it has been heard since");
+}
+
+#[test]
+fn a_heartbeat_that_comes_late_changes_nothing() {
+    let mut pool = pool(1);
+    let (old, new) = (beat(9), beat(5));
+    assert!(pool.heartbeat(&node(0), &new, at(5)));
+    for stale in [old, new] {
+        assert!(pool.heartbeat(&node(0), &stale, at(20)), "the relay is known all the same");
+        assert_eq!(pool.take_events(), [PoolEvent::Ignored(Ignored::Heartbeat)]);
+    }
+    let relay = pool.get(&node(0)).unwrap();
+    assert_eq!((relay.load.flows, relay.lease_ends), (5, at(35)));
+    pool.register(node(0), offer(0), at(21)).unwrap();
+    assert!(pool.heartbeat(&node(0), &old, at(22)), "a new process counts anew");
+    assert_eq!(pool.get(&node(0)).unwrap().load.flows, 9);
+}
+
+#[test]
+fn restored_relays_have_the_grace_of_a_lease_and_their_age() {
+    let mut pool = pool(1);
+    for n in 0..2 {
+        pool.restore(node(n), offer(n), at(50), at(100));
+    }
+    pool.restore(node(2), offer(2), at(900), at(100));
+    let relay = |n| pool.get(&node(n)).unwrap();
+    assert_eq!(relay(0).registered_at, at(0), "who has registered meanwhile keeps its place");
+    assert_eq!(
+        (relay(1).status, relay(1).registered_at, relay(1).lease_ends),
+        (Status::Registered, at(50), at(130))
+    );
+    assert_eq!(relay(2).registered_at, at(100), "no clock makes it younger than now");
+    assert!(pool.take_events().is_empty(), "nothing has happened to them");
+}
+
+#[test]
+fn many_leases_end_in_portions() {
+    const MANY: u32 = 2000;
+    let config = Config { preserve_percent: 100, ..Config::default() };
+    let mut pool = Pool::new(config);
+    let id = |n: u32| NodeId::from_bytes(std::array::from_fn(|at| n.to_be_bytes()[at % 4]));
+    for n in 0..MANY {
+        pool.register(id(n), offer(1), at(0)).unwrap();
+    }
+    pool.take_events();
+    let rounds = u32::try_from(BATCH).map(|batch| MANY / batch).unwrap();
+    for round in 0..rounds {
+        let now = at(30) + PAUSE * round;
+        if round > 0 {
+            pool.expire(now - Duration::from_micros(1));
+            assert!(pool.take_events().is_empty(), "not before its time");
+        }
+        pool.expire(now);
+        assert_eq!(pool.take_events().len(), BATCH, "round {round}");
+        assert!(pool.poll_timeout().unwrap() > now);
+    }
+    assert_eq!(pool.counts().expired, MANY);
+}
+
+#[test]
 fn reports_confirm_each_other_only_within_a_window() {
     let mut pool = pool(1);
     pool.drain(&node(0), at(0));
