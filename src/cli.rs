@@ -2,6 +2,7 @@
 
 mod bench;
 mod bootstrap;
+mod cadence;
 mod chain;
 mod demo;
 mod drain;
