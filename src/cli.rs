@@ -2,6 +2,7 @@
 
 mod bench;
 mod bootstrap;
+mod cadence;
 mod chain;
 mod demo;
 mod drain;
@@ -13,6 +14,7 @@ mod journal;
 mod listen;
 mod liveness;
 mod name;
+mod network_view;
 mod pattern;
 mod pipe;
 mod plot;
@@ -25,6 +27,7 @@ mod size;
 mod stage;
 mod status;
 mod ticket;
+mod top;
 
 pub use failure::{Exit, Failure};
 
@@ -70,6 +73,8 @@ enum Command {
     Receive(receive::Args),
     /// Show the relays and names of a network
     Status(status::Args),
+    /// Watch the relays of a network live
+    Top(top::Args),
     /// Have a relay move its flows to others and end
     Drain(drain::Args),
     /// Tell what happened to a flow, and why
@@ -82,7 +87,9 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_logging(&cli.log) {
+    // Lines of a log would land in the middle of the screen.
+    let log = if matches!(cli.command, Command::Top(_)) { "off" } else { &cli.log };
+    if let Err(error) = start_logging(log) {
         return Failure::new(Exit::Usage, error).report();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -113,6 +120,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Send(args) => send::run(args).await,
         Command::Receive(args) => receive::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Top(args) => top::run(args).await,
         Command::Drain(args) => drain::run(args).await,
         Command::Explain(args) => explain::run(&args),
         Command::Ticket(args) => ticket::run(args),

@@ -47,15 +47,17 @@ impl Keeper {
         result
     }
 
-    /// Has the machine do what is due. Never ends.
+    /// Has the machine do what is due, and look for it at least once each [`Config::sweep`]. Never ends.
     pub(super) async fn keep_time(&self) {
+        let mut swept = self.clock.now();
         loop {
-            let due = self.machine().poll_timeout().unwrap_or(Time::MAX);
+            let due = self.machine().poll_timeout().unwrap_or(Time::MAX).min(swept + self.config.sweep);
             tokio::select! {
                 () = sleep_until(self.clock.instant(due)) => self.with(|machine, now| {
                     // The clock is finer than tokio's timers, and a far deadline is slept for in parts.
                     if due <= now {
                         machine.handle_timeout(now);
+                        swept = now;
                     }
                 }),
                 () = self.rearm.notified() => {}

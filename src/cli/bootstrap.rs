@@ -1,5 +1,6 @@
 //! `hopline bootstrap`
 
+use super::cadence::CadenceArgs;
 use super::duration::parse_positive;
 use super::{Exit, Failure, ready, signals};
 use crate::bootstrap::{Options, Server, StartError};
@@ -13,6 +14,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bootstrap --data ./boot
+  hopline bootstrap --cadence relaxed           for very many relays
   hopline bootstrap --certificate-lifetime 1d --route-lifetime 1d --key-epoch 1h
   hopline bootstrap --listen 0.0.0.0:4400 --advertise boot.example.net:4400 --data /var/lib/hopline")]
 pub(super) struct Args {
@@ -34,11 +36,14 @@ pub(super) struct Args {
     /// How long a relay's key is in use; not shorter than a sixtieth of the route lifetime and a lease
     #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = parse_positive)]
     key_epoch: Duration,
+    #[command(flatten)]
+    cadence: CadenceArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let policies =
         Config { record_lifetime: args.route_lifetime, key_epoch: args.key_epoch, ..Config::default() };
+    let policies = args.cadence.apply(policies);
     let options = Options {
         listen: args.listen,
         data: args.data,

@@ -40,6 +40,18 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
+    /// The exit code.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// The last line.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same failure, and where it happened.
     #[must_use]
     pub fn at(mut self, place: impl Display) -> Self {

@@ -1,116 +1,151 @@
 //! `hopline status`
 
-use super::join::JoinArgs;
-use super::{Exit, Failure};
-use crate::proto::rpc::{Listing, RelayInfo};
-use serde_json::{Value, json};
-use std::io::Write;
+use super::Failure;
+use super::network_view::{Column, NetworkView, SourceArgs, TargetView};
+use std::io::{self, Write};
 
 /// Show the relays and names of a network, as its bootstrap sees them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline status
-  hopline status --json | jq '.relays[] | select(.status != \"online\")'")]
+  hopline status --admin 127.0.0.1:4480    of all relays, without a ticket; the bootstrap's ready line has the address
+  hopline status --json | jq '.relays[] | select(.status != \"online\")'
+  hopline top                              the same, live")]
 pub(super) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    join: JoinArgs,
+    source: SourceArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let network = args.join.ticket()?.network().to_string();
-    let endpoint = args.join.endpoint(1).await?;
-    let listing = endpoint.list().await;
-    endpoint.shutdown().await;
-    let listing = listing.map_err(|_| {
-        Failure::new(Exit::NoBootstrap, "the bootstrap let this node in, but did not answer; try again")
-    })?;
-    let mut out = std::io::stdout().lock();
+    let source = args.source.open().await?;
+    let view = source.view().await;
+    source.close().await;
+    let view = view?;
+    let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", to_json(&network, &listing))?;
+        serde_json::to_writer(&mut out, &view).map_err(io::Error::from)?;
+        writeln!(out)?;
     } else {
-        print_table(&mut out, &network, &listing)?;
+        print(&mut out, &view)?;
     }
     Ok(())
 }
 
-fn to_json(network: &str, listing: &Listing) -> Value {
-    let relay = |relay: &RelayInfo| {
-        json!({
-            "name": relay.name,
-            "id": relay.node.to_string(),
-            "overlay": relay.node.overlay().to_string(),
-            "status": relay.status.as_str(),
-            "zone": relay.zone,
-            "flows": relay.load.flows,
-            "capacity": relay.capacity,
-            "age_seconds": relay.age.as_secs(),
-            "lease_seconds": relay.lease_left.as_secs_f64(),
-        })
-    };
-    let targets: Vec<Value> = listing
-        .targets
-        .iter()
-        .map(|target| {
-            json!({
-                "names": target.names,
-                "id": target.node.to_string(),
-                "attachments": target.attachments,
-                "lease_seconds": target.lease_left.as_secs_f64(),
-            })
-        })
-        .collect();
-    json!({
-        "network": network,
-        "bootstrap": {"uptime_seconds": listing.uptime.as_secs()},
-        "total": listing.counts.online,
-        "totalRegistered": listing.counts.registered,
-        "relays": listing.relays.iter().map(relay).collect::<Vec<_>>(),
-        "targets": targets,
+fn print(out: &mut impl Write, view: &NetworkView) -> io::Result<()> {
+    writeln!(out, "network {}, bootstrap up {:.0} s", plain(&view.network), view.bootstrap.uptime_seconds)?;
+    writeln!(
+        out,
+        "{}; {} may be assigned, {} registered",
+        plain(&view.pool()),
+        view.total,
+        view.total_registered
+    )?;
+    if !view.is_complete() {
+        writeln!(out, "these are the first {} relays; --admin shows all", view.relays.len())?;
+    }
+    for warning in view.warnings() {
+        writeln!(out, "WARNING: {}", plain(&warning))?;
+    }
+    let mut rows = vec![Column::ALL.map(|column| column.heading().to_owned())];
+    rows.extend(view.relays.iter().map(|relay| Column::ALL.map(|column| column.cell(relay))));
+    print_rows(out, &rows, &Column::ALL.map(Column::is_text))?;
+    if !view.targets.is_empty() {
+        let mut rows = vec![["NAME", "NODE", "ATTACHED TO", "LEASE s"].map(str::to_owned)];
+        rows.extend(view.targets.iter().flat_map(target_rows));
+        print_rows(out, &rows, &[true, true, true, false])?;
+    }
+    Ok(())
+}
+
+/// A row for each of its names.
+fn target_rows(target: &TargetView) -> impl Iterator<Item = [String; 4]> {
+    target.names.iter().map(|name| {
+        let node = target.id.chars().take(8).collect();
+        [name.clone(), node, target.attachments.join(", "), format!("{:.0}", target.lease_seconds)]
     })
 }
 
-fn print_table(out: &mut impl Write, network: &str, listing: &Listing) -> std::io::Result<()> {
-    writeln!(out, "network {network}, bootstrap up {} s", listing.uptime.as_secs())?;
-    writeln!(
-        out,
-        "{} relays may be assigned, {} registered\n",
-        listing.counts.online, listing.counts.registered
-    )?;
-    writeln!(
-        out,
-        "{:<16} {:<11} {:<40} {:<10} {:>11} {:>8} {:>7}",
-        "RELAY", "STATUS", "OVERLAY", "ZONE", "FLOWS", "AGE s", "LEASE s"
-    )?;
-    for relay in &listing.relays {
-        writeln!(
-            out,
-            "{:<16} {:<11} {:<40} {:<10} {:>11} {:>8} {:>7.0}",
-            relay.name,
-            relay.status.as_str(),
-            relay.node.overlay().to_string(),
-            relay.zone,
-            format!("{}/{}", relay.load.flows, relay.capacity),
-            relay.age.as_secs(),
-            relay.lease_left.as_secs_f64(),
-        )?;
-    }
-    if !listing.targets.is_empty() {
-        writeln!(out, "\n{:<24} {:<11} {:<28} {:>7}", "NAME", "NODE", "ATTACHED TO", "LEASE s")?;
-    }
-    for target in &listing.targets {
-        for name in &target.names {
-            writeln!(
-                out,
-                "{:<24} {:<11} {:<28} {:>7.0}",
-                name,
-                target.node.short(),
-                target.attachments.join(", "),
-                target.lease_left.as_secs_f64(),
-            )?;
+/// An empty line and the rows, each column as wide as it must be.
+fn print_rows<const N: usize>(
+    out: &mut impl Write,
+    rows: &[[String; N]],
+    left: &[bool; N],
+) -> io::Result<()> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
         }
     }
+    writeln!(out)?;
+    for row in rows {
+        let cells = row.iter().zip(widths).zip(left).map(|((cell, width), left)| {
+            let cell = plain(cell);
+            if *left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
     Ok(())
+}
+
+/// What a terminal takes for nothing but text.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network_view::tests::{network, relay};
+    use super::*;
+
+    fn printed(view: &NetworkView) -> Vec<String> {
+        let mut out = Vec::new();
+        print(&mut out, view).unwrap();
+        String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_it_must_be() {
+        let mut suspect = relay("a-relay-with-a-long-name", "suspect", 50);
+        suspect.zone = "eu-west".to_owned();
+        suspect.cpu_percent = Some(7);
+        suspect.bytes_per_second = 12_345_678;
+        let mut view = network(vec![relay("r1", "online", 0), suspect]);
+        view.targets.push(TargetView {
+            names: vec!["echo".to_owned(), "printer".to_owned()],
+            id: "0123456789abcdef".to_owned(),
+            attachments: vec!["r1".to_owned()],
+            lease_seconds: 29.4,
+        });
+        let expected = [
+            "network net1, bootstrap up 60 s",
+            "1 online, 1 suspect; 2 may be assigned, 2 registered",
+            "",
+            "NAME                      STATUS   ZONE     FLOWS/CAP  LOAD %  CPU %  MEM %  MB/s  AGE s  LEASE s  VERSION",
+            "r1                        online                0/100       0      -      -   0.0      0        0",
+            "a-relay-with-a-long-name  suspect  eu-west     50/100      50      7      -  12.3      0        0",
+            "",
+            "NAME     NODE      ATTACHED TO  LEASE s",
+            "echo     01234567  r1                29",
+            "printer  01234567  r1                29",
+        ];
+        assert_eq!(printed(&view), expected);
+    }
+
+    #[test]
+    fn what_must_be_known_comes_first_and_nothing_moves_the_cursor() {
+        let mut view = network(vec![relay("evil\x1b[2J", "online", 0)]);
+        view.total_registered = 5000;
+        view.bootstrap.preserving_seconds = Some(34.0);
+        view.bootstrap.store = Some(serde_json::json!({"error": "disk full"}));
+        let lines = printed(&view);
+        assert_eq!(lines[2], "these are the first 1 relays; --admin shows all");
+        assert!(lines[3].starts_with("WARNING: self-preservation for 34 s"), "{}", lines[3]);
+        assert!(lines[4].starts_with("WARNING: ") && lines[4].contains("disk full"), "{}", lines[4]);
+        assert!(lines.iter().all(|line| !line.contains('\x1b')), "{lines:?}");
+        assert!(lines[7].starts_with("evil?[2J  online"), "{}", lines[7]);
+    }
 }

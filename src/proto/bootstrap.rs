@@ -13,6 +13,7 @@
 //! It doesn't know how questions arrive, or who may ask at all: the driver has checked the asker's certificate.
 
 mod bounds;
+pub mod cadence;
 mod chains;
 mod listing;
 
@@ -39,6 +40,8 @@ pub struct Config {
     /// How often nodes send a heartbeat: several times within a lease. Zero for no monitoring: no lease ends for silence, and
     /// nodes come only for new keys.
     pub heartbeat: Duration,
+    /// How often the driver has the machine look for what is due, whether or not a timer says that anything is.
+    pub sweep: Duration,
     /// How long new flows may start on a record.
     pub record_lifetime: Duration,
     /// How long relays' keys are in use; key epochs are counted from the Unix epoch in this unit.
@@ -72,9 +75,12 @@ const SHORTEST: Duration = Duration::from_secs(1);
 pub enum PolicyError {
     /// Nodes could not keep up.
     #[error(
-        "a key epoch of {key_epoch:?} and a route lifetime of {route:?}: each must be at least {SHORTEST:?}"
+        "a key epoch of {key_epoch:?}, a route lifetime of {route:?} and a sweep every {sweep:?}: each must be at least \
+         {SHORTEST:?}"
     )]
     TooShort {
+        /// How often the driver looks for what is due.
+        sweep: Duration,
         /// How long a key epoch is.
         key_epoch: Duration,
         /// How long new flows may start on a record.
@@ -120,8 +126,8 @@ impl Config {
         if lease < heartbeat * 2 {
             return Err(PolicyError::ShortLease { lease, heartbeat });
         }
-        if route.min(key_epoch) < SHORTEST {
-            return Err(PolicyError::TooShort { key_epoch, route });
+        if route.min(key_epoch).min(self.sweep) < SHORTEST {
+            return Err(PolicyError::TooShort { key_epoch, route, sweep: self.sweep });
         }
         // One begun before the first, one after the last, and one that comes early.
         let epochs = u32::try_from(MAX_KEY_EPOCHS - 3).unwrap_or(1);
@@ -140,6 +146,7 @@ impl Default for Config {
         Self {
             pool: pool::Config::default(),
             heartbeat: Duration::from_secs(10),
+            sweep: Duration::from_secs(15 * 60),
             record_lifetime: DAY * 7,
             key_epoch: DAY,
         }

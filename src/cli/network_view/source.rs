@@ -1,0 +1,76 @@
+//! Where a network's view comes from.
+
+use super::NetworkView;
+use super::admin::{Admin, Events};
+use crate::cli::join::JoinArgs;
+use crate::cli::{Exit, Failure};
+use crate::endpoint::Endpoint;
+
+/// Whom to ask.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct SourceArgs {
+    /// Ask the bootstrap's admin server there, which tells more, instead of joining with a ticket
+    #[arg(long, env = "HOPLINE_ADMIN", value_name = "ADDR|URL")]
+    admin: Option<Admin>,
+    #[command(flatten)]
+    join: JoinArgs,
+}
+
+impl SourceArgs {
+    /// Gets ready to ask.
+    pub(in crate::cli) async fn open(&self) -> Result<Source, Failure> {
+        if let Some(admin) = &self.admin {
+            return Ok(Source::Admin(admin.clone()));
+        }
+        let network = self.join.ticket()?.network().to_string();
+        Ok(Source::Member { network, endpoint: self.join.endpoint(1).await? })
+    }
+}
+
+/// Who is asked. Clones ask the same.
+#[derive(Clone, Debug)]
+pub(in crate::cli) enum Source {
+    /// The bootstrap's admin server, over HTTP.
+    Admin(Admin),
+    /// The bootstrap itself, over QUIC, by a member of the network.
+    Member {
+        /// The network's key.
+        network: String,
+        /// The member.
+        endpoint: Endpoint,
+    },
+}
+
+impl Source {
+    /// The network as it is now.
+    pub(in crate::cli) async fn view(&self) -> Result<NetworkView, Failure> {
+        match self {
+            Self::Admin(admin) => admin.view().await,
+            Self::Member { network, endpoint } => {
+                let listing = endpoint.list().await.map_err(|_| {
+                    Failure::new(
+                        Exit::NoBootstrap,
+                        "the bootstrap let this node in, but did not answer; see whether it runs, and try again",
+                    )
+                })?;
+                Ok(NetworkView::from_listing(network.clone(), &listing))
+            }
+        }
+    }
+
+    /// What happens from now on, if this source tells.
+    pub(in crate::cli) async fn events(&self) -> Option<Events> {
+        match self {
+            Self::Admin(admin) => admin.events().await.ok(),
+            Self::Member { .. } => None,
+        }
+    }
+
+    /// Leaves the network again.
+    pub(in crate::cli) async fn close(self) {
+        match self {
+            Self::Admin(_) => {}
+            Self::Member { endpoint, .. } => endpoint.shutdown().await,
+        }
+    }
+}
