@@ -11,16 +11,18 @@
 //! |---|---|
 //! | `network.key` | the key that signs certificates, and the network secret; several bootstraps share a copy |
 //! | `node.key` | this node's own key |
-//! | `grants.redb` | who used which single-use ticket, and who was removed |
+//! | `bootstrap.redb` | who registered what, who used which single-use ticket, and who was removed |
+//! | `version` | the format of the directory |
 //! | `ticket` | the default ticket, for people to pass on |
 
 mod counters;
 mod keeper;
+mod presence;
 mod server;
-mod store;
+mod throttle;
 
+pub use crate::store::{NotStored, StoreError};
 pub use counters::Counters;
-pub use store::{NotStored, StoreError};
 
 use crate::net::authority::{Authority, DEFAULT_VALIDITY, NetworkKey};
 use crate::net::bootstrap_rpc::BootstrapClose;
@@ -33,13 +35,14 @@ use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, BindError, TransportSettings};
 use crate::proto::NodeId;
 use crate::proto::bootstrap::{Bootstrap, Config, PolicyError};
+use crate::store::redb::Redb;
+use crate::store::{Opened, StoreHealth, format};
 use keeper::Keeper;
 use server::{Shared, accept, keep_certified};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use store::Store;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +101,10 @@ pub struct Limits {
     pub stream_timeout: Duration,
     /// After this long a member's connection is closed: it comes back by itself, if its certificate is still good.
     pub connection_age: Duration,
+    /// Requests of all members together, each second. Beyond, listings are refused first and heartbeats last.
+    pub requests: u32,
+    /// Requests of one member, each second; after a pause twice as many at once.
+    pub requests_of_member: u32,
 }
 
 impl Default for Limits {
@@ -108,6 +115,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             stream_timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(3600),
+            requests: 20_000,
+            requests_of_member: 100,
         }
     }
 }
@@ -185,8 +194,21 @@ impl Server {
             return Err(StartError::Validity { validity: options.validity });
         }
         let data = options.data.clone();
-        let (store, authority, identity) =
+        let (opened, authority, identity) =
             spawn_blocking(move || open(data.as_deref())).await.map_err(|_| StartError::Ended)??;
+        Self::serve(options, opened, authority, identity).await
+    }
+
+    /// The same with what was opened. Everybody is back in their places before the first question can be asked.
+    async fn serve(
+        options: Options,
+        Opened { store, records }: Opened,
+        authority: Authority,
+        identity: Arc<Identity>,
+    ) -> Result<Self, StartError> {
+        let restored = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let keeper = Keeper::new(options.policies, authority.secret().clone(), Arc::clone(&store));
+        keeper.restore(records);
         let membership = certify(&authority, &identity, options.validity);
         let endpoint = transport::bind(
             options.listen,
@@ -200,16 +222,16 @@ impl Server {
         let ticket = Ticket::issue(&authority, bootstraps.clone(), Grant::DEFAULT)?;
         if let Some(data) = options.data.clone() {
             let text = format!("{ticket}\n");
-            spawn_blocking(move || keyfile::write_private(&data.join("ticket"), &text))
+            spawn_blocking(move || publish_ticket(&data.join("ticket"), &text))
                 .await
                 .map_err(|_| StartError::Ended)??;
         }
-        let keeper = Keeper::new(options.policies, authority.secret().clone());
         let shared = Arc::new(Shared::new(authority, identity, store, keeper, &options));
+        shared.tally.registrations_restored.add(restored);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let server = Self { shared, endpoint, address, bootstraps, ticket, stop, tasks };
         server.spawn_tasks(membership, options.transport);
-        tracing::info!(%address, node = %server.id(), network = %server.network(), "bootstrap started");
+        tracing::info!(%address, node = %server.id(), network = %server.network(), restored, "bootstrap started");
         Ok(server)
     }
 
@@ -264,7 +286,13 @@ impl Server {
     /// What it has counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.shared.tally.read()
+        self.shared.counters()
+    }
+
+    /// Whether what must not be forgotten can be written.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.shared.store.health()
     }
 
     /// Lets `f` look at the pool, which answers nobody in the meantime.
@@ -308,14 +336,25 @@ impl Drop for Server {
     }
 }
 
-/// What is on disk, or new. The store comes first: it tells whether another process is at work there. Blocks.
-fn open(data: Option<&Path>) -> Result<(Store, Authority, Arc<Identity>), StartError> {
-    let store = Store::open(data)?;
-    let (authority, identity) = match data {
-        Some(data) => (Authority::load_or_create(data)?, Identity::load_or_create(data)?),
-        None => (Authority::generate(), Identity::generate()),
+/// What is on disk, or new. The directory's format comes first, as one of a later version is to stay as it is; then the
+/// store, which tells whether another process is at work there. Blocks.
+fn open(data: Option<&Path>) -> Result<(Opened, Authority, Arc<Identity>), StartError> {
+    let Some(data) = data else {
+        return Ok((Redb::open(None)?, Authority::generate(), Arc::new(Identity::generate())));
     };
+    format::check(data)?;
+    let store = Redb::open(Some(data))?;
+    let (authority, identity) = (Authority::load_or_create(data)?, Identity::load_or_create(data)?);
+    format::mark(data)?;
     Ok((store, authority, Arc::new(identity)))
+}
+
+/// Writes the ticket's file, if it says anything else.
+fn publish_ticket(path: &Path, text: &str) -> Result<(), KeyFileError> {
+    if keyfile::load(path).is_ok_and(|known| known.as_deref() == Some(text)) {
+        return Ok(());
+    }
+    keyfile::write_private(path, text)
 }
 
 /// The bootstrap's own certificate, good from now on.

@@ -17,5 +17,7 @@ pub mod net;
 pub mod proto;
 #[cfg(feature = "net")]
 pub mod relay;
+#[cfg(feature = "net")]
+pub mod store;
 #[cfg(all(feature = "net", target_os = "linux"))]
 pub mod testbed;

@@ -1,5 +1,6 @@
 //! What a bootstrap counts.
 
+use super::throttle::Class;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Declares the counters twice: as they are counted, and as they are read.
@@ -43,6 +44,26 @@ counters! {
     renewed,
     /// Questions answered.
     answered,
+    /// Renewals (heartbeats, goodbyes, reports, certificates) that were told to come later.
+    throttled_renewals,
+    /// Registrations that were.
+    throttled_registrations,
+    /// Plans, and requests for what keeps chains whole, that were.
+    throttled_plans,
+    /// Listings that were.
+    throttled_listings,
+    /// Registrations put back in their places at the start.
+    registrations_restored,
+    /// Registrations that were on disk when they were answered.
+    registrations_saved,
+    /// Registrations that were answered though the store could not write them yet.
+    registrations_unsaved,
+    /// Writes of the store; each takes all that waits.
+    store_writes,
+    /// Attempts of the store to write that failed.
+    store_failures,
+    /// Members whose last connection broke.
+    cut_off,
     /// Connections closed because the other side sent what is no request, or not one that it may send.
     violations,
     /// Streams and newcomers given up because nothing came.
@@ -51,12 +72,33 @@ counters! {
     removed_refused,
 }
 
+impl Tally {
+    /// Counts a request that was told to come later.
+    pub(super) fn throttled(&self, class: Class) {
+        match class {
+            Class::Renewal => self.throttled_renewals.count(),
+            Class::Registration => self.throttled_registrations.count(),
+            Class::Plan => self.throttled_plans.count(),
+            Class::Listing => self.throttled_listings.count(),
+        }
+    }
+}
+
 /// One number.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
     pub(super) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    pub(super) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// For what is counted elsewhere.
+    pub(super) fn set(&self, count: u64) {
+        self.0.store(count, Ordering::Relaxed);
     }
 }

@@ -1,12 +1,18 @@
 //! Drives the bootstrap's machine: gives it the time and questions, logs what it tells, and wakes when something is due.
+//!
+//! It also keeps the store in step with the machine: what is put there or removed is so while the machine is held, so that the
+//! two agree on the order.
 
 use crate::net::clock::Clock;
 use crate::net::entropy;
-use crate::proto::bootstrap::{Bootstrap, Config};
+use crate::proto::bootstrap::{Bootstrap, Config, Registration};
 use crate::proto::crypto::Key;
 use crate::proto::pool::PoolEvent;
+use crate::proto::rpc::{Offer, Request, Response, Status};
 use crate::proto::{NodeId, Time};
-use std::sync::{Mutex, MutexGuard};
+use crate::store::{self, Kind, NotStored, Record, Store};
+use futures_util::future::BoxFuture;
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
@@ -17,16 +23,53 @@ pub(super) struct Keeper {
     machine: Mutex<Bootstrap>,
     config: Config,
     network_secret: Key,
+    store: Arc<dyn Store>,
     clock: Clock,
     rearm: Notify,
 }
 
+/// Ends when a registration is durable, or can't be for now.
+type Saving = BoxFuture<'static, Result<(), NotStored>>;
+
 impl Keeper {
-    /// A machine that knows nobody yet.
-    pub(super) fn new(config: Config, network_secret: Key) -> Self {
+    /// A machine that knows nobody yet but those that were removed from the network.
+    pub(super) fn new(config: Config, network_secret: Key, store: Arc<dyn Store>) -> Self {
         let clock = Clock::start();
-        let machine = Mutex::new(new_machine(config, &network_secret, clock.now()));
-        Self { machine, config, network_secret, clock, rearm: Notify::new() }
+        let machine = Mutex::new(new_machine(config, &network_secret, store.as_ref(), clock.now()));
+        Self { machine, config, network_secret, store, clock, rearm: Notify::new() }
+    }
+
+    /// Gives everybody in the store their places back. Those for whom there is none are taken out of it.
+    pub(super) fn restore(&self, records: Vec<Record>) {
+        self.with(|machine, now| {
+            for Record { registration, .. } in records {
+                let key = store::Key::of(&registration);
+                if !self.store.is_denied(&key.node) {
+                    machine.restore(registration, now);
+                }
+                if !holds(machine, key) {
+                    self.store.remove(key);
+                }
+            }
+        });
+    }
+
+    /// Answers a question of the member `node`. If it registered, the answer is to wait until that is durable.
+    pub(super) fn answer(&self, node: NodeId, request: Request) -> (Response, Option<Saving>) {
+        let registering = if let Request::Register { name, offer } = &request {
+            Some((name.clone(), offer.clone()))
+        } else {
+            None
+        };
+        self.with(|machine, now| {
+            let response = machine.answer(node, request, now);
+            let taken = registering.filter(|_| matches!(response, Response::Lease(_)));
+            let saving = taken.map(|(name, offer)| {
+                let registered_at = registered_at(machine, &node, &offer, now);
+                self.store.put(Registration { node, name, offer, registered_at })
+            });
+            (response, saving)
+        })
     }
 
     /// Lets `f` use the machine at the present time.
@@ -35,6 +78,11 @@ impl Keeper {
         let due = machine.poll_timeout();
         let result = f(&mut machine, self.clock.now());
         let events = machine.take_events();
+        events
+            .iter()
+            .filter_map(lost_place)
+            .filter(|key| !holds(&machine, *key))
+            .for_each(|key| self.store.remove(key));
         let events: Vec<_> = events.into_iter().map(|event| (name_of(&machine, &event), event)).collect();
         let due_changed = machine.poll_timeout() != due;
         drop(machine);
@@ -71,15 +119,54 @@ impl Keeper {
         self.machine.lock().unwrap_or_else(|poisoned| {
             tracing::error!("the bootstrap failed over a question and starts afresh; please report this");
             let mut machine = poisoned.into_inner();
-            *machine = new_machine(self.config, &self.network_secret, self.clock.now());
+            *machine = new_machine(self.config, &self.network_secret, self.store.as_ref(), self.clock.now());
             self.machine.clear_poison();
             machine
         })
     }
 }
 
-fn new_machine(config: Config, network_secret: &Key, now: Time) -> Bootstrap {
-    Bootstrap::new(config, network_secret.clone(), entropy::seeded_rng(), now)
+fn new_machine(config: Config, network_secret: &Key, store: &dyn Store, now: Time) -> Bootstrap {
+    let mut machine = Bootstrap::new(config, network_secret.clone(), entropy::seeded_rng(), now);
+    store.denied().into_iter().for_each(|node| machine.revoke(node, now));
+    machine
+}
+
+/// Whether the machine has a place for this registration.
+fn holds(machine: &Bootstrap, key: store::Key) -> bool {
+    match key.kind {
+        Kind::Relay => machine.pool().get(&key.node).is_some_and(|relay| relay.status != Status::Left),
+        Kind::Target => machine.targets().get(&key.node).is_some(),
+    }
+}
+
+/// Whose place may be gone after an event.
+const fn lost_place(event: &PoolEvent) -> Option<store::Key> {
+    match event {
+        PoolEvent::Left(node) | PoolEvent::Forgotten(node) => {
+            Some(store::Key { node: *node, kind: Kind::Relay })
+        }
+        PoolEvent::TargetLeft(node) => Some(store::Key { node: *node, kind: Kind::Target }),
+        PoolEvent::Joined(_)
+        | PoolEvent::Online(_)
+        | PoolEvent::Suspect(_)
+        | PoolEvent::Draining(_)
+        | PoolEvent::Offline(_)
+        | PoolEvent::Back(_)
+        | PoolEvent::TargetJoined(_)
+        | PoolEvent::Distrusted(_)
+        | PoolEvent::Preserving { .. }
+        | PoolEvent::Resumed
+        | PoolEvent::Ignored(_) => None,
+    }
+}
+
+/// Since when a node that has just registered has its place.
+fn registered_at(machine: &Bootstrap, node: &NodeId, offer: &Offer, now: Time) -> Time {
+    match offer {
+        Offer::Relay { .. } => machine.pool().get(node).map_or(now, |relay| relay.registered_at),
+        Offer::Target { .. } => now,
+    }
 }
 
 /// What people call the relay that an event is about.
@@ -140,8 +227,6 @@ fn log(event: &PoolEvent, name: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::rpc::{Offer, Request, Response, Status};
-    use std::sync::Arc;
     use std::time::Duration;
     use tokio::time::timeout;
 
@@ -150,7 +235,8 @@ mod tests {
     fn keeper() -> Arc<Keeper> {
         let mut config = Config::default();
         config.pool.lease = Duration::from_millis(100);
-        Arc::new(Keeper::new(config, Key::from_bytes([1; 32])))
+        let store = store::redb::Redb::open(None).unwrap().store;
+        Arc::new(Keeper::new(config, Key::from_bytes([1; 32]), store))
     }
 
     fn register(keeper: &Keeper, node: NodeId) -> Response {

@@ -7,9 +7,10 @@
 //! The accept loop waits for nothing but the next attempt. Handshakes, newcomers and members each have their task, and
 //! their number is bounded by two semaphores: strangers can't take the members' places.
 
-use super::counters::Tally;
+use super::counters::{Counters, Tally};
 use super::keeper::Keeper;
-use super::store::{Holder, NotStored, Store};
+use super::presence::{self, Presence};
+use super::throttle::{Class, Throttle};
 use super::{Limits, Options, certify};
 use crate::net::authority::{Authority, Issued, public_key_of};
 use crate::net::bootstrap_rpc::{
@@ -22,7 +23,8 @@ use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::NodeId;
-use crate::proto::rpc::Response;
+use crate::proto::rpc::{Request, Response};
+use crate::store::{Holder, NotStored, Store};
 use data_encoding::HEXLOWER;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::fmt;
@@ -35,15 +37,19 @@ use tokio_util::task::TaskTracker;
 
 /// The wall clock, by which certificates end, is looked at this often: it may jump, and a timer would not notice.
 const LOOK: Duration = Duration::from_secs(3600);
+/// How long the answer to a registration waits for the disk. Whoever asked would soon ask another bootstrap.
+const SAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all connections of a bootstrap share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) authority: Authority,
     pub(super) identity: Arc<Identity>,
-    pub(super) store: Store,
+    pub(super) store: Arc<dyn Store>,
     pub(super) keeper: Keeper,
     pub(super) tally: Tally,
+    throttle: Throttle,
+    presence: Presence,
     validity: Duration,
     limits: Limits,
     strangers: Arc<Semaphore>,
@@ -68,7 +74,7 @@ impl Shared {
     pub(super) fn new(
         authority: Authority,
         identity: Arc<Identity>,
-        store: Store,
+        store: Arc<dyn Store>,
         keeper: Keeper,
         options: &Options,
     ) -> Self {
@@ -79,11 +85,21 @@ impl Shared {
             store,
             keeper,
             tally: Tally::default(),
+            throttle: Throttle::new(&options.limits),
+            presence: Presence::default(),
             validity: options.validity,
             limits: options.limits,
             strangers: seats(options.limits.strangers),
             members: seats(options.limits.members),
         }
+    }
+
+    /// What was counted here, and by the store.
+    pub(super) fn counters(&self) -> Counters {
+        let store = self.store.health();
+        self.tally.store_writes.set(store.writes);
+        self.tally.store_failures.set(store.failures);
+        self.tally.read()
     }
 }
 
@@ -174,6 +190,7 @@ impl Shared {
 
     /// Any number of requests, as many at once as the connection may have streams.
     async fn serve_member(self: &Arc<Self>, connection: Connection, member: Member, tasks: &TaskTracker) {
+        self.presence.arrive(member.node);
         let visit = async {
             while let Ok((sender, receiver)) = connection.accept_bi().await {
                 let (shared, connection) = (Arc::clone(self), connection.clone());
@@ -184,6 +201,12 @@ impl Shared {
         };
         if timeout(self.limits.connection_age, visit).await.is_err() {
             BootstrapClose::Aged.close(&connection);
+        }
+        let is_broken = presence::is_broken(&connection.closed().await);
+        if self.presence.leave(member.node) && is_broken {
+            self.tally.cut_off.count();
+            tracing::debug!(node = %member.node.short(), "the connection of a member broke");
+            self.keeper.with(|machine, now| machine.cut_off(&member.node, now));
         }
     }
 
@@ -230,33 +253,57 @@ impl Shared {
             (Asker::Newcomer(binding), BootstrapRequest::Join(request)) => {
                 self.join(connection, &binding, &request).await
             }
-            (Asker::Member(member), BootstrapRequest::Renew) => {
-                let issued =
-                    (!self.is_removed(connection, &member.node)).then(|| self.issue(&member.public_key))?;
-                self.tally.renewed.count();
-                tracing::debug!(node = %member.node, "renewed a certificate");
-                Some(BootstrapResponse::Issued(issued))
-            }
-            (Asker::Member(Member { node, .. }), BootstrapRequest::Ask(request)) => {
-                if self.is_removed(connection, &node) {
-                    return None;
-                }
-                let response = self.keeper.with(|machine, now| machine.answer(node, request, now));
-                self.tally.answered.count();
-                Some(BootstrapResponse::Answer(response))
-            }
-            (Asker::Member(Member { node, .. }), BootstrapRequest::Drain { relay, proof }) => {
-                (!self.is_removed(connection, &node)).then(|| self.drain(connection, node, &relay, &proof))
-            }
             (
                 Asker::Newcomer(_),
                 BootstrapRequest::Renew | BootstrapRequest::Ask(_) | BootstrapRequest::Drain { .. },
-            )
-            | (Asker::Member(_), BootstrapRequest::Join(_)) => {
-                self.violation(connection, "request not allowed", BootstrapClose::NotAllowed);
-                None
-            }
+            ) => self.not_allowed(connection),
+            (Asker::Member(member), request) => self.answer_member(connection, member, request).await,
         }
+    }
+
+    async fn answer_member(
+        &self,
+        connection: &Connection,
+        Member { node, public_key }: Member,
+        request: BootstrapRequest,
+    ) -> Option<BootstrapResponse> {
+        if self.is_removed(connection, &node) {
+            return None;
+        }
+        let class =
+            if let BootstrapRequest::Ask(request) = &request { Class::of(request) } else { Class::Renewal };
+        if let Err(refusal) = self.throttle.admit(&node, class) {
+            self.tally.throttled(class);
+            return Some(BootstrapResponse::Answer(Response::Refused(refusal)));
+        }
+        match request {
+            BootstrapRequest::Join(_) => self.not_allowed(connection),
+            BootstrapRequest::Renew => {
+                self.tally.renewed.count();
+                tracing::debug!(%node, "renewed a certificate");
+                Some(BootstrapResponse::Issued(self.issue(&public_key)))
+            }
+            BootstrapRequest::Ask(request) => Some(BootstrapResponse::Answer(self.ask(node, request).await)),
+            BootstrapRequest::Drain { relay, proof } => Some(self.drain(connection, node, &relay, &proof)),
+        }
+    }
+
+    fn not_allowed(&self, connection: &Connection) -> Option<BootstrapResponse> {
+        self.violation(connection, "request not allowed", BootstrapClose::NotAllowed);
+        None
+    }
+
+    /// The machine's answer. What must be remembered of it is on disk then, if the disk can be written.
+    async fn ask(&self, node: NodeId, request: Request) -> Response {
+        let (response, saving) = self.keeper.answer(node, request);
+        if let Some(saving) = saving {
+            let saved = timeout(SAVE_PATIENCE, saving).await.is_ok_and(|saved| saved.is_ok());
+            let counter =
+                if saved { &self.tally.registrations_saved } else { &self.tally.registrations_unsaved };
+            counter.count();
+        }
+        self.tally.answered.count();
+        response
     }
 
     /// Has a relay drain, for a member that proves that it holds a ticket for any number of nodes.

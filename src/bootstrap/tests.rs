@@ -1,5 +1,7 @@
 //! Bootstraps and nodes in one process, on the loopback.
 
+mod restarts;
+
 use super::*;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES};
 use crate::net::coordinator::{Cause, Coordinator, JoinError, JoinOptions};

@@ -3,8 +3,9 @@
 use super::cadence::CadenceArgs;
 use super::duration::parse_positive;
 use super::{Exit, Failure, ready, signals};
-use crate::bootstrap::{Options, Server, StartError};
+use crate::bootstrap::{Limits, Options, Server, StartError};
 use crate::proto::bootstrap::Config;
+use clap::builder::RangedI64ValueParser;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -36,20 +37,37 @@ pub(super) struct Args {
     /// How long a relay's key is in use; not shorter than a sixtieth of the route lifetime and a lease
     #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = parse_positive)]
     key_epoch: Duration,
+    /// How many requests to answer each second; beyond, listings are refused first and heartbeats last
+    #[arg(long, env = "HOPLINE_MAX_REQUESTS", default_value_t = Limits::default().requests, value_name = "N", value_parser = rate())]
+    max_requests: u32,
+    /// How many requests of one member to answer each second; after a pause twice as many at once
+    #[arg(long, env = "HOPLINE_MAX_REQUESTS_PER_MEMBER", default_value_t = Limits::default().requests_of_member, value_name = "N", value_parser = rate())]
+    max_requests_per_member: u32,
     #[command(flatten)]
     cadence: CadenceArgs,
+}
+
+/// So many that one takes no less than a microsecond.
+fn rate() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=1_000_000)
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let policies =
         Config { record_lifetime: args.route_lifetime, key_epoch: args.key_epoch, ..Config::default() };
     let policies = args.cadence.apply(policies);
+    let limits = Limits {
+        requests: args.max_requests,
+        requests_of_member: args.max_requests_per_member,
+        ..Limits::default()
+    };
     let options = Options {
         listen: args.listen,
         data: args.data,
         advertise: args.advertise,
         validity: args.certificate_lifetime,
         policies,
+        limits,
         ..Options::default()
     };
     let server = Server::start(options).await.map_err(|error| {

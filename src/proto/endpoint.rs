@@ -8,6 +8,7 @@ mod backups;
 mod rebuild;
 mod renewals;
 mod routes;
+mod throttled;
 
 use super::clerk::{Clerk, ClerkConfig};
 use super::flows::{FAILED_LIFETIME, FlowKey, Flows, FlowsConfig, News};
@@ -102,6 +103,8 @@ struct Target {
     /// Whether the flows' origins are to hear of the last offer once the bootstrap knows it.
     reattached: bool,
     ask_due: Option<Time>,
+    /// Until when the bootstrap has no time.
+    ask_not_before: Time,
     offer_due: Option<Time>,
 }
 
@@ -398,6 +401,9 @@ impl Endpoint {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
+        if let Ok(Response::Refused(Refusal::Throttled { retry_after })) = result {
+            return self.throttled(asked, retry_after, now, actions);
+        }
         match (asked, result) {
             (Asked::Plan { flow, to, .. }, Ok(Response::Planned(plan))) => {
                 self.planned(flow, &to, *plan, now, actions)
@@ -433,6 +439,7 @@ impl Target {
             offered: Vec::new(),
             reattached: false,
             ask_due: None,
+            ask_not_before: Time::ZERO,
             offer_due: Some(now + ATTACH_PATIENCE),
         }
     }
@@ -469,13 +476,13 @@ impl Target {
 
     /// Another attachment relay is needed, the more urgently if nobody can reach this target now.
     fn look_again(&mut self, reachable: bool, now: Time) {
-        self.ask_due = None;
+        self.ask_due = Some(self.ask_not_before).filter(|at| *at > now);
         self.offer_due = Some(now + if reachable { ATTACH_PATIENCE } else { UNREACHABLE_PATIENCE });
     }
 }
 
 const fn is_transient(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::Internal | Refusal::Throttled { .. })
+    matches!(refusal, Refusal::Internal)
 }
 
 /// Whether the same question will never be answered otherwise.

@@ -23,6 +23,7 @@ mod messages;
 mod misuse;
 mod outlive;
 mod pauses;
+mod restarts;
 mod routes;
 mod secrecy;
 mod soak;

@@ -48,6 +48,8 @@ struct Wanted {
     active: Option<NodeId>,
     attempts: u32,
     asking: bool,
+    /// Until when the bootstrap has no time.
+    not_before: Time,
     /// Whether it waits for its turn.
     queued: bool,
 }
@@ -56,14 +58,14 @@ impl Backups {
     /// A hop needs another candidate. Returns whether that is news to ask about now: if not, it is asked about when its turn
     /// comes.
     pub(super) fn want(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>, now: Time) -> bool {
-        let fresh = Wanted { active, attempts: 0, asking: false, queued: false };
+        let fresh = Wanted { active, attempts: 0, asking: false, not_before: Time::ZERO, queued: false };
         let wanted = self.wanted.entry((flow, hop)).or_insert(fresh);
         let is_news = wanted.attempts == 0 || wanted.active != active;
         if wanted.active != active {
             (wanted.active, wanted.attempts) = (active, 0);
         }
         let is_urgent = active.is_none();
-        if wanted.asking || !is_news || (wanted.queued && !is_urgent) {
+        if now < wanted.not_before || wanted.asking || !is_news || (wanted.queued && !is_urgent) {
             return false;
         }
         self.queued -= u32::from(std::mem::take(&mut wanted.queued));
@@ -127,6 +129,14 @@ impl Backups {
             self.due.set((flow, hop), Some(now + pause));
         }
         is_urgent
+    }
+
+    /// The bootstrap had no time for the question, which is asked again then.
+    pub(super) fn postpone(&mut self, flow: FlowKey, hop: u8, again: Time) {
+        if let Some(wanted) = self.wanted.get_mut(&(flow, hop)) {
+            (wanted.asking, wanted.not_before) = (false, again);
+            self.due.set((flow, hop), Some(again));
+        }
     }
 
     /// What to ask for again now.
@@ -213,6 +223,21 @@ mod tests {
         assert!(!backups.want(flow(), 100, Some(SERVES), now + PACE * 3));
         assert!(backups.want(flow(), 100, None, now + PACE * 3), "nobody serves it any more");
         assert!(backups.take_due(now + PACE * 100).is_empty());
+    }
+
+    #[test]
+    fn a_question_that_was_postponed_is_asked_then_and_counts_as_new() {
+        let mut backups = Backups::default();
+        let again = Time::ZERO + PACE;
+        assert!(backups.want(flow(), 1, None, Time::ZERO));
+        backups.postpone(flow(), 1, again);
+        assert!(!backups.want(flow(), 1, None, Time::ZERO), "the bootstrap has no time");
+        assert!(!backups.want(flow(), 1, Some(SERVES), Time::ZERO), "whoever serves");
+        assert_eq!((backups.poll_timeout(), backups.take_due(Time::ZERO)), (Some(again), vec![]));
+        assert_eq!(backups.take_due(again), [(flow(), 1, Some(SERVES))]);
+        assert!(!backups.is_short(flow(), 1), "nothing has failed");
+        backups.postpone(flow(), 2, again);
+        assert_eq!(backups.poll_timeout(), None, "nobody wants that any more");
     }
 
     #[test]

@@ -26,16 +26,20 @@ const SPARE_LIFE: Duration = Duration::from_secs(300);
 /// The pause before a spare is asked for again, if there was none.
 const NO_SPARE_PAUSE: Duration = Duration::from_secs(10);
 
-/// Who waits for a bootstrap's answer, and not for ever.
+/// Who waits for a bootstrap's answer, and not for ever; or until it has time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Waiting {
     Open(FlowId),
     Rebuild(FlowKey),
     Backup(FlowKey, u8),
+    /// To ask for a plan again, in the same attempt.
+    Plan(FlowId, u32),
+    /// To ask for a route again.
+    NewRoute(FlowKey, Without),
 }
 
 /// Whom another chain is to do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Without {
     /// Everybody on the old chain, and who failed.
     Chain,
@@ -221,6 +225,15 @@ impl Endpoint {
         while let Some(waiting) = self.patience.pop_due(now) {
             match waiting {
                 Waiting::Open(flow) => drop(self.open_over_kept(flow, now, actions)),
+                Waiting::Plan(flow, attempt) => self.ask_plan(flow, attempt, actions),
+                Waiting::NewRoute(flow, without) => {
+                    self.asking_route.remove(&flow);
+                    if self.goes_on(flow) {
+                        self.flows.route_not_found(flow, now);
+                    } else {
+                        self.ask_new_route(flow, without, now, actions);
+                    }
+                }
                 Waiting::Backup(flow, hop) => {
                     if self.backups.is_unserved(flow, hop) && !self.flows.is_served(&flow, hop) {
                         self.flows.want_route(flow, now);

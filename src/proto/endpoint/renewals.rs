@@ -40,6 +40,11 @@ impl Renewals {
         *failures = MAX_DOUBLINGS.min(*failures + 1);
     }
 
+    /// The bootstrap had no time: they are renewed then.
+    pub(super) fn postpone(&mut self, flow: FlowKey, again: Time) {
+        self.due.set(flow, Some(again));
+    }
+
     /// A flow is over.
     pub(super) fn forget(&mut self, flow: FlowKey) {
         self.failures.remove(&flow);

@@ -108,6 +108,16 @@ impl World {
         asked.into_iter().map(|(_, request)| request).collect()
     }
 
+    /// It has no time for what it was asked; returns that.
+    fn throttle(&mut self, retry_after: Duration) -> Vec<Request> {
+        let asked = std::mem::take(&mut self.asked);
+        for (ask, _) in &asked {
+            let refusal = Refusal::Throttled { retry_after };
+            self.tell(Event::Asked { ask: *ask, result: Ok(Response::Refused(refusal)) });
+        }
+        asked.into_iter().map(|(_, request)| request).collect()
+    }
+
     /// It answers nothing.
     fn fail(&mut self) {
         for (ask, _) in std::mem::take(&mut self.asked) {
@@ -358,4 +368,80 @@ fn former_attachment_relays_stay_linked_for_a_while() {
     );
     assert_eq!(target.chosen.len(), 6);
     assert!(target.drop_spare(&attached, &links).is_empty());
+}
+
+/// How often a bootstrap has no time in these tests: more often than anything else may fail.
+const BUSY: u32 = 20;
+
+#[test]
+fn a_flow_is_opened_however_often_the_bootstrap_is_busy() {
+    let mut world = World::new(bootstrap::Config::default());
+    world.open(1);
+    for _ in 0..BUSY {
+        assert!(matches!(world.throttle(MS * 200)[..], [Request::Plan { .. }]));
+        world.pass(MS * 199);
+        assert!(world.asked.is_empty(), "it waits for as long as it was told");
+        assert_eq!(world.origin.poll_timeout(), Some(world.now + MS));
+        world.pass(MS);
+    }
+    world.answer();
+    assert_eq!(world.opened_over_kept(), [false]);
+    assert_eq!(world.chain().0, ChainChange::Opened);
+}
+
+#[test]
+fn who_gives_up_asks_no_more() {
+    let mut world = World::new(bootstrap::Config::default());
+    world.open(1);
+    world.throttle(MS * 200);
+    world.origin.cancel(FlowId::from_bytes([1; 16]));
+    world.pass(MS * 200);
+    assert!(world.asked.is_empty());
+}
+
+#[test]
+fn a_kept_route_spares_a_busy_bootstrap() {
+    let mut world = World::new(bootstrap::Config::default());
+    world.open(1);
+    world.answer();
+    world.open(2);
+    world.throttle(MS * 200);
+    assert_eq!(world.opened_over_kept(), [false, true]);
+}
+
+#[test]
+fn a_rebuild_waits_for_a_busy_bootstrap() {
+    let mut world = World::new(bootstrap::Config::default());
+    world.open(1);
+    world.answer();
+    world.lose_first_hop();
+    let is_plan = |request: &Request| matches!(request, Request::Plan { .. });
+    for _ in 0..BUSY {
+        assert_eq!(world.throttle(MS * 200).into_iter().filter(is_plan).count(), 1);
+        world.pass(MS * 199);
+        assert!(
+            !world.asked.iter().any(|(_, request)| is_plan(request)),
+            "it waits for as long as it was told"
+        );
+        world.pass(MS);
+    }
+    world.answer();
+    assert!(matches!(world.chain().0, ChainChange::Rebuilt { .. }));
+}
+
+#[test]
+fn a_target_waits_for_a_busy_bootstrap() {
+    let mut world = World::new(bootstrap::Config::default());
+    let mut actions = Vec::new();
+    world.origin.serve(vec!["y".to_owned()], world.now, &mut actions);
+    world.note(actions);
+    for _ in 0..BUSY {
+        assert!(matches!(world.throttle(NO_MORE_PAUSE * 2)[..], [Request::Attachments { .. }]));
+        world.pass(NO_MORE_PAUSE * 2 - MS);
+        assert!(world.asked.is_empty(), "{:?}", world.asked);
+        world.pass(MS);
+    }
+    world.answer();
+    let offered = |(_, request): &(AskId, Request)| matches!(request, Request::Register { .. });
+    assert!(world.asked.iter().any(offered), "{:?}", world.asked);
 }

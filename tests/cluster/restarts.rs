@@ -1,0 +1,185 @@
+//! The bootstrap is killed again and again, at random moments, and comes back: nothing that it answered is lost.
+
+use crate::fixture::{Cluster, PATIENCE, Process, run};
+use hopline::net::clock::Clock;
+use hopline::net::coordinator::Coordinator;
+use hopline::net::entropy;
+use hopline::proto::NodeId;
+use hopline::proto::rpc::{
+    Capabilities, Heartbeat, Listing, Load, Offer, Refusal, RelayInfo, Request, Response, Status,
+};
+use rand::RngExt;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+const RELAYS: usize = 6;
+const REGISTRARS: usize = 8;
+/// How soon a bootstrap that was started again answers.
+const SOON: Duration = Duration::from_secs(1);
+
+/// What each registrar offered last and was given a lease for.
+type Answered = Arc<Mutex<BTreeMap<NodeId, u32>>>;
+
+/// A relay that registers anew all the time, with another capacity each time, and heartbeats in between. Nobody can dial it.
+async fn register_and_heartbeat(coordinator: Coordinator, answered: Answered) {
+    let node = coordinator.node_id();
+    let first = answered.lock().unwrap().get(&node).copied().unwrap_or(0) + 1;
+    for capacity in first.. {
+        let offer = Offer::Relay {
+            address: "127.0.0.1:1".parse().unwrap(),
+            zone: String::new(),
+            capacity,
+            version: String::new(),
+            capabilities: Capabilities { reachable: false, bridge: false },
+        };
+        let name = format!("registrar-{}", &node.short()[..4]);
+        if is_leased(&coordinator, Request::Register { name, offer }).await {
+            answered.lock().unwrap().insert(node, capacity);
+        }
+        let heartbeat = Heartbeat {
+            sequence: u64::from(capacity),
+            sent_at: Clock::wall(),
+            load: Load::default(),
+            key_epoch: None,
+        };
+        is_leased(&coordinator, Request::Heartbeat(heartbeat)).await;
+    }
+}
+
+async fn is_leased(coordinator: &Coordinator, request: Request) -> bool {
+    match coordinator.ask(request, PATIENCE).await {
+        Ok(Response::Lease(_)) => true,
+        Ok(Response::Refused(Refusal::Throttled { retry_after })) => {
+            sleep(retry_after).await;
+            false
+        }
+        Err(_) => false,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn list(coordinator: &Coordinator) -> Listing {
+    loop {
+        match coordinator.ask(Request::List, PATIENCE).await {
+            Ok(Response::Listing(listing)) => return *listing,
+            Err(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Sends numbers through a `pipe` process and waits for each to come back, until told to stop; the longest that one took.
+fn keep_talking(mut pipe: Process, stop: Arc<AtomicBool>) -> JoinHandle<Duration> {
+    std::thread::spawn(move || {
+        let (mut stdin, mut longest) = (pipe.stdin(), Duration::ZERO);
+        let mut said = 0_u64;
+        while !stop.load(Ordering::Relaxed) {
+            let before = Instant::now();
+            writeln!(stdin, "{said}").unwrap();
+            assert_eq!(pipe.line(), said.to_string());
+            longest = longest.max(before.elapsed());
+            said += 1;
+        }
+        drop(stdin);
+        let ended = pipe.finish();
+        assert!(ended.status.success() && ended.stdout.is_empty(), "{:?} {}", ended.stdout, ended.stderr);
+        assert!(said > 100, "{said} exchanges are no steady flow");
+        longest
+    })
+}
+
+/// Whether every relay is in its place, and every registrar in one that it was given last or since.
+fn assert_complete(listing: &Listing, cluster: &Cluster, answered: &BTreeMap<NodeId, u32>) {
+    for name in cluster.relays.keys() {
+        let relay = listing.relays.iter().find(|relay| relay.name == *name);
+        let lives = |relay: &RelayInfo| matches!(relay.status, Status::Registered | Status::Online);
+        assert!(relay.is_some_and(lives), "{name} is {relay:?}");
+    }
+    for (node, capacity) in answered {
+        let listed = listing.relays.iter().find(|relay| relay.node == *node).map(|relay| relay.capacity);
+        assert!(listed.is_some_and(|listed| listed >= *capacity), "{node}: {listed:?}, was given {capacity}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
+    let kills: usize = std::env::var("HOPLINE_KILLS").map_or(10, |kills| kills.parse().unwrap());
+    let mut cluster = Cluster::start(RELAYS);
+    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let flow = keep_talking(cluster.start_process(&["pipe", "echo"]), Arc::clone(&stop));
+    let ticket = || cluster.ticket.parse().unwrap();
+    let observer = Coordinator::join(ticket(), None).await.unwrap();
+    let mut registrars = Vec::new();
+    for _ in 0..REGISTRARS {
+        registrars.push(Coordinator::join(ticket(), None).await.unwrap());
+    }
+    let (answered, mut rng, mut slowest) = (Answered::default(), entropy::seeded_rng(), Duration::ZERO);
+    for kill in 0..kills {
+        let before = answered.lock().unwrap().clone();
+        let mut load = JoinSet::new();
+        for registrar in &registrars {
+            load.spawn(register_and_heartbeat(registrar.clone(), Arc::clone(&answered)));
+        }
+        let some_are_answered = async {
+            while *answered.lock().unwrap() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, some_are_answered).await.expect("answers");
+        let known = answered.lock().unwrap().clone();
+        let listing = timeout(PATIENCE, list(&observer)).await.expect("an answer");
+        assert_complete(&listing, &cluster, &known);
+        sleep(Duration::from_micros(rng.random_range(0..300_000))).await;
+        cluster.bootstrap.kill();
+        // Whoever has no answer yet must not register again at the next one.
+        load.shutdown().await;
+        let before = Instant::now();
+        tokio::task::block_in_place(|| cluster.restart_bootstrap());
+        let listing = timeout(PATIENCE, list(&observer)).await.expect("an answer");
+        slowest = slowest.max(before.elapsed());
+        assert_complete(&listing, &cluster, &answered.lock().unwrap());
+        assert!(!flow.is_finished(), "the flow ended at kill {kill}");
+    }
+    let status = cluster.run(&["status", "--json"], b"").stdout.concat();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["totalRegistered"], RELAYS + REGISTRARS, "{status}");
+    stop.store(true, Ordering::Relaxed);
+    let pause = tokio::task::spawn_blocking(|| flow.join().unwrap()).await.unwrap();
+    let last: u32 = answered.lock().unwrap().values().sum();
+    eprintln!(
+        "{kills} kills, {last} registrations answered; the slowest start took {slowest:?}, the flow's longest exchange {pause:?}"
+    );
+    assert!(slowest < SOON, "it took {slowest:?} to serve again");
+    assert!(pause < SOON, "the flow paused for {pause:?}");
+}
+
+/// All files in a directory, and what is in them.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn a_data_directory_of_a_later_version_is_refused_and_left_alone() {
+    let mut cluster = Cluster::start(1);
+    cluster.bootstrap.kill();
+    let data = cluster.home.path().join("bootstrap");
+    fs::write(data.join("version"), "99\n").unwrap();
+    let before = files(&data);
+    let ended = run(cluster.home.path(), "", &["bootstrap", "--data", data.to_str().unwrap()], b"");
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    for words in ["format 99", "up to 1", data.to_str().unwrap(), "--data"] {
+        assert!(last.contains(words), "{words:?} is not in the last line {last:?}");
+    }
+    assert!(files(&data) == before, "something in it was changed");
+}
