@@ -16,10 +16,15 @@
 
 mod counters;
 mod keeper;
+mod metrics;
+mod news;
+mod observer;
 mod server;
 mod store;
 
 pub use counters::Counters;
+pub use news::News;
+pub use observer::Observer;
 pub use store::{NotStored, StoreError};
 
 use crate::net::authority::{Authority, DEFAULT_VALIDITY, NetworkKey};
@@ -265,6 +270,12 @@ impl Server {
     #[must_use]
     pub fn counters(&self) -> Counters {
         self.shared.tally.read()
+    }
+
+    /// A view of it that others may hold.
+    #[must_use]
+    pub fn observe(&self) -> Observer {
+        Observer { shared: Arc::clone(&self.shared), stop: self.stop.clone() }
     }
 
     /// Lets `f` look at the pool, which answers nobody in the meantime.

@@ -1,11 +1,12 @@
-//! Drives the bootstrap's machine: gives it the time and questions, logs what it tells, and wakes when something is due.
+//! Drives the bootstrap's machine: gives it the time and questions, passes on what it tells, and wakes when something is due.
 
+use super::news::{Bulletin, News};
 use crate::net::clock::Clock;
 use crate::net::entropy;
+use crate::proto::Time;
 use crate::proto::bootstrap::{Bootstrap, Config};
 use crate::proto::crypto::Key;
 use crate::proto::pool::PoolEvent;
-use crate::proto::{NodeId, Time};
 use std::sync::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
@@ -19,28 +20,41 @@ pub(super) struct Keeper {
     network_secret: Key,
     clock: Clock,
     rearm: Notify,
+    bulletin: Bulletin,
+    started_at: Time,
 }
 
 impl Keeper {
     /// A machine that knows nobody yet.
     pub(super) fn new(config: Config, network_secret: Key) -> Self {
         let clock = Clock::start();
-        let machine = Mutex::new(new_machine(config, &network_secret, clock.now()));
-        Self { machine, config, network_secret, clock, rearm: Notify::new() }
+        let started_at = clock.now();
+        let machine = Mutex::new(new_machine(config, &network_secret, started_at));
+        let (rearm, bulletin) = (Notify::new(), Bulletin::default());
+        Self { machine, config, network_secret, clock, rearm, bulletin, started_at }
+    }
+
+    pub(super) const fn started_at(&self) -> Time {
+        self.started_at
+    }
+
+    /// Where what happens to the pool is told.
+    pub(super) const fn bulletin(&self) -> &Bulletin {
+        &self.bulletin
     }
 
     /// Lets `f` use the machine at the present time.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Bootstrap, Time) -> T) -> T {
         let mut machine = self.machine();
-        let due = machine.poll_timeout();
-        let result = f(&mut machine, self.clock.now());
+        let (due, now) = (machine.poll_timeout(), self.clock.now());
+        let result = f(&mut machine, now);
         let events = machine.take_events();
-        let events: Vec<_> = events.into_iter().map(|event| (name_of(&machine, &event), event)).collect();
+        let news: Vec<News> = events.into_iter().map(|event| News::new(event, &machine, now)).collect();
+        // Still under the lock, so that everybody hears of things in the order in which they happened.
+        news.iter().for_each(|news| self.bulletin.publish(news));
         let due_changed = machine.poll_timeout() != due;
         drop(machine);
-        for (name, event) in events {
-            log(&event, name.as_deref());
-        }
+        news.iter().for_each(log);
         if due_changed {
             self.rearm.notify_one();
         }
@@ -80,31 +94,8 @@ fn new_machine(config: Config, network_secret: &Key, now: Time) -> Bootstrap {
     Bootstrap::new(config, network_secret.clone(), entropy::seeded_rng(), now)
 }
 
-/// What people call the relay that an event is about.
-fn name_of(machine: &Bootstrap, event: &PoolEvent) -> Option<String> {
-    let node = node_of(event)?;
-    machine.pool().get(node).map(|relay| relay.name.clone())
-}
-
-const fn node_of(event: &PoolEvent) -> Option<&NodeId> {
-    match event {
-        PoolEvent::Joined(node)
-        | PoolEvent::Online(node)
-        | PoolEvent::Suspect(node)
-        | PoolEvent::Draining(node)
-        | PoolEvent::Offline(node)
-        | PoolEvent::Back(node)
-        | PoolEvent::Left(node)
-        | PoolEvent::Forgotten(node)
-        | PoolEvent::TargetJoined(node)
-        | PoolEvent::TargetLeft(node)
-        | PoolEvent::Distrusted(node) => Some(node),
-        PoolEvent::Preserving { .. } | PoolEvent::Resumed | PoolEvent::Ignored(_) => None,
-    }
-}
-
-fn log(event: &PoolEvent, name: Option<&str>) {
-    let what = match event {
+fn log(news: &News) {
+    let what = match &news.event {
         PoolEvent::Joined(_) => "relay registered",
         PoolEvent::Online(_) => "relay online",
         PoolEvent::Suspect(_) => "relay suspect: reported down, or late with its heartbeats",
@@ -129,8 +120,8 @@ fn log(event: &PoolEvent, name: Option<&str>) {
             return;
         }
     };
-    match node_of(event) {
-        Some(node) => tracing::info!(node = %node.short(), name, "{what}"),
+    match news.node() {
+        Some(node) => tracing::info!(node = %node.short(), name = news.name, "{what}"),
         None => tracing::info!("{what}"),
     }
 }
@@ -138,6 +129,7 @@ fn log(event: &PoolEvent, name: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::NodeId;
     use crate::proto::rpc::{Offer, Request, Response, Status};
     use std::sync::Arc;
     use std::time::Duration;

@@ -9,6 +9,7 @@
 
 use super::counters::Tally;
 use super::keeper::Keeper;
+use super::metrics::{self, Metrics};
 use super::store::{Holder, NotStored, Store};
 use super::{Limits, Options, certify};
 use crate::net::authority::{Authority, Issued, public_key_of};
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) keeper: Keeper,
     pub(super) tally: Tally,
+    pub(super) metrics: Metrics,
     validity: Duration,
     limits: Limits,
     strangers: Arc<Semaphore>,
@@ -79,6 +81,7 @@ impl Shared {
             store,
             keeper,
             tally: Tally::default(),
+            metrics: Metrics::default(),
             validity: options.validity,
             limits: options.limits,
             strangers: seats(options.limits.strangers),
@@ -207,7 +210,8 @@ impl Shared {
                 return sender.reset(code);
             }
         };
-        let Some(response) = self.answer(connection, asker, request).await else { return };
+        let (kind, answering) = (metrics::kind(&request), self.answer(connection, asker, request));
+        let Some(response) = self.metrics.measure(kind, answering).await else { return };
         let writing = frames::write_frame(&mut sender, &response);
         match timeout(self.limits.stream_timeout, writing).await {
             Ok(Ok(())) => sender.finish(),

@@ -138,6 +138,11 @@ impl Store {
         self.denied.read().unwrap_or_else(PoisonError::into_inner).contains(node)
     }
 
+    /// What is wrong, in a sentence; `None` while it keeps what it is given.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.commands.is_closed().then(|| "the database is closed".to_owned())
+    }
+
     /// Closes the database, after the changes that wait: then another process may open it.
     pub(super) async fn close(&self) {
         let (done, closed) = oneshot::channel();
