@@ -80,12 +80,12 @@ async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Status, Failure> {
                     "{} is still {} with {} flows after {} s; it goes on: `hopline status` shows when it has left",
                     args.relay,
                     relay.status.as_str(),
-                    relay.flows,
+                    relay.load.flows,
                     args.timeout.as_secs()
                 ),
             ));
         }
-        spinner.set_message(format!("{}: {}, {} flows", args.relay, relay.status.as_str(), relay.flows));
+        spinner.set_message(format!("{}: {}, {} flows", args.relay, relay.status.as_str(), relay.load.flows));
         looks.tick().await;
         spinner.tick();
     }

@@ -522,7 +522,9 @@ impl Pool {
     /// As [`Pool::update`], for a change that may put the relay into another failure domain.
     fn reoffer(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
         let Some(place) = self.place(node) else { return };
-        self.domains.remove(self.at(place));
+        if let Some(relay) = self.relays.get(place) {
+            self.domains.remove(relay);
+        }
         self.update(node, change);
         if let Some(relay) = self.place(node).and_then(|place| self.relays.get(place))
             && relay.is_assignable()
