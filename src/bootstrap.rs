@@ -17,12 +17,17 @@
 
 mod counters;
 mod keeper;
+mod metrics;
+mod news;
+mod observer;
 mod presence;
 mod server;
 mod throttle;
 
 pub use crate::store::{NotStored, StoreError};
 pub use counters::Counters;
+pub use news::News;
+pub use observer::Observer;
 
 use crate::net::authority::{Authority, DEFAULT_VALIDITY, NetworkKey};
 use crate::net::bootstrap_rpc::BootstrapClose;
@@ -293,6 +298,12 @@ impl Server {
     #[must_use]
     pub fn store_health(&self) -> StoreHealth {
         self.shared.store.health()
+    }
+
+    /// A view of it that others may hold.
+    #[must_use]
+    pub fn observe(&self) -> Observer {
+        Observer { shared: Arc::clone(&self.shared), stop: self.stop.clone() }
     }
 
     /// Lets `f` look at the pool, which answers nobody in the meantime.

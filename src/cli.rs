@@ -1,5 +1,6 @@
 //! The command line: one file per command. Data and `ready` lines go to stdout, logs and events to stderr.
 
+mod admin;
 mod bench;
 mod bootstrap;
 mod cadence;

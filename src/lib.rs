@@ -6,6 +6,8 @@
 //! runs the protocol over QUIC.
 
 #[cfg(feature = "net")]
+pub mod admin;
+#[cfg(feature = "net")]
 pub mod bootstrap;
 pub mod churn;
 #[cfg(feature = "net")]

@@ -1,5 +1,10 @@
 //! A relay process: a node whose machine carries other people's flows.
 
+mod load;
+mod observer;
+
+pub use observer::{Observer, Vitals};
+
 use crate::net::clock::Clock;
 use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::entropy;
@@ -16,12 +21,13 @@ use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
 use crate::proto::relay::Relay as Machine;
 use crate::proto::rpc::{Capabilities, Offer, Refusal};
+use observer::Failovers;
 use rand::Rng;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
+use tokio::task::spawn_local;
 
 /// How long a relay that leaves waits for its last words to get out.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -102,10 +108,9 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Relay {
     name: String,
-    id: NodeId,
     address: SocketAddr,
-    tally: Arc<Tally>,
     state: watch::Receiver<State>,
+    observer: Observer,
     drain: oneshot::Sender<()>,
     gray: watch::Sender<bool>,
 }
@@ -140,12 +145,19 @@ impl Relay {
         let (drain, to_drain) = oneshot::channel();
         let (told, state) = watch::channel(State::Starting);
         let (gray, mut turns_gray) = watch::channel(false);
+        let (questions, asked) = observer::questions();
+        let failovers = Failovers::new();
         let build = {
-            let (name, patience) = (name.clone(), options.drain_timeout);
+            let (name, patience, failovers) = (name.clone(), options.drain_timeout, failovers.clone());
             move || {
-                let (parts, address) = parts(&options, name, coordinator, &membership, told.clone())?;
+                let (parts, address) =
+                    parts(&options, name, coordinator, &membership, told.clone(), failovers)?;
+                let directory = options.data.unwrap_or_else(|| PathBuf::from("."));
+                let loads = load::watch(directory, parts.tally.clone(), parts.clock)?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
+                    spawn_local(load::tell(node.clone(), loads));
+                    spawn_local(observer::answer(node.clone(), asked));
                     let gray = async {
                         while turns_gray.changed().await.is_ok() {
                             node.set_gray(*turns_gray.borrow_and_update());
@@ -172,7 +184,8 @@ impl Relay {
             }
         };
         let (address, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
-        Ok(Self { name, id, address, tally, state, drain, gray })
+        let observer = Observer { id, tally, failovers, state: state.clone(), questions };
+        Ok(Self { name, address, state, observer, drain, gray })
     }
 
     /// What listings call it.
@@ -184,7 +197,13 @@ impl Relay {
     /// Who it is.
     #[must_use]
     pub const fn id(&self) -> NodeId {
-        self.id
+        self.observer.id()
+    }
+
+    /// A view of it that others may hold.
+    #[must_use]
+    pub fn observe(&self) -> Observer {
+        self.observer.clone()
     }
 
     /// Where others dial it.
@@ -196,7 +215,7 @@ impl Relay {
     /// What it thought of its neighbours so far.
     #[must_use]
     pub fn neighbours(&self) -> Neighbours {
-        self.tally.read()
+        self.observer.neighbours()
     }
 
     /// Resolves once the bootstrap has it in its pool, or the relay has ended.
@@ -236,6 +255,7 @@ fn parts(
     coordinator: Coordinator,
     membership: &Membership,
     told: watch::Sender<State>,
+    failovers: Failovers,
 ) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
     let transport =
         TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
@@ -263,7 +283,10 @@ fn parts(
         socket,
         coordinator,
         tally: Tally::new(clock),
-        listener: Box::new(move |_, notice| hear(&notice, &told)),
+        listener: Box::new(move |_, notice| {
+            failovers.note(&notice);
+            hear(&notice, &told);
+        }),
     };
     Ok((parts, address))
 }

@@ -1,8 +1,9 @@
-//! Drives the bootstrap's machine: gives it the time and questions, logs what it tells, and wakes when something is due.
+//! Drives the bootstrap's machine: gives it the time and questions, passes on what it tells, and wakes when something is due.
 //!
 //! It also keeps the store in step with the machine: what is put there or removed is so while the machine is held, so that the
 //! two agree on the order.
 
+use super::news::{Bulletin, News};
 use crate::net::clock::Clock;
 use crate::net::entropy;
 use crate::proto::bootstrap::{Bootstrap, Config, Registration};
@@ -26,6 +27,8 @@ pub(super) struct Keeper {
     store: Arc<dyn Store>,
     clock: Clock,
     rearm: Notify,
+    bulletin: Bulletin,
+    started_at: Time,
 }
 
 /// Ends when a registration is durable, or can't be for now.
@@ -35,8 +38,10 @@ impl Keeper {
     /// A machine that knows nobody yet but those that were removed from the network.
     pub(super) fn new(config: Config, network_secret: Key, store: Arc<dyn Store>) -> Self {
         let clock = Clock::start();
-        let machine = Mutex::new(new_machine(config, &network_secret, store.as_ref(), clock.now()));
-        Self { machine, config, network_secret, store, clock, rearm: Notify::new() }
+        let started_at = clock.now();
+        let machine = Mutex::new(new_machine(config, &network_secret, store.as_ref(), started_at));
+        let (rearm, bulletin) = (Notify::new(), Bulletin::default());
+        Self { machine, config, network_secret, store, clock, rearm, bulletin, started_at }
     }
 
     /// Gives everybody in the store their places back. Those for whom there is none are taken out of it.
@@ -72,23 +77,32 @@ impl Keeper {
         })
     }
 
+    pub(super) const fn started_at(&self) -> Time {
+        self.started_at
+    }
+
+    /// Where what happens to the pool is told.
+    pub(super) const fn bulletin(&self) -> &Bulletin {
+        &self.bulletin
+    }
+
     /// Lets `f` use the machine at the present time.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Bootstrap, Time) -> T) -> T {
         let mut machine = self.machine();
-        let due = machine.poll_timeout();
-        let result = f(&mut machine, self.clock.now());
+        let (due, now) = (machine.poll_timeout(), self.clock.now());
+        let result = f(&mut machine, now);
         let events = machine.take_events();
         events
             .iter()
             .filter_map(lost_place)
             .filter(|key| !holds(&machine, *key))
             .for_each(|key| self.store.remove(key));
-        let events: Vec<_> = events.into_iter().map(|event| (name_of(&machine, &event), event)).collect();
+        let news: Vec<News> = events.into_iter().map(|event| News::new(event, &machine, now)).collect();
+        // Still under the lock, so that everybody hears of things in the order in which they happened.
+        news.iter().for_each(|news| self.bulletin.publish(news));
         let due_changed = machine.poll_timeout() != due;
         drop(machine);
-        for (name, event) in events {
-            log(&event, name.as_deref());
-        }
+        news.iter().for_each(log);
         if due_changed {
             self.rearm.notify_one();
         }
@@ -169,31 +183,8 @@ fn registered_at(machine: &Bootstrap, node: &NodeId, offer: &Offer, now: Time) -
     }
 }
 
-/// What people call the relay that an event is about.
-fn name_of(machine: &Bootstrap, event: &PoolEvent) -> Option<String> {
-    let node = node_of(event)?;
-    machine.pool().get(node).map(|relay| relay.name.clone())
-}
-
-const fn node_of(event: &PoolEvent) -> Option<&NodeId> {
-    match event {
-        PoolEvent::Joined(node)
-        | PoolEvent::Online(node)
-        | PoolEvent::Suspect(node)
-        | PoolEvent::Draining(node)
-        | PoolEvent::Offline(node)
-        | PoolEvent::Back(node)
-        | PoolEvent::Left(node)
-        | PoolEvent::Forgotten(node)
-        | PoolEvent::TargetJoined(node)
-        | PoolEvent::TargetLeft(node)
-        | PoolEvent::Distrusted(node) => Some(node),
-        PoolEvent::Preserving { .. } | PoolEvent::Resumed | PoolEvent::Ignored(_) => None,
-    }
-}
-
-fn log(event: &PoolEvent, name: Option<&str>) {
-    let what = match event {
+fn log(news: &News) {
+    let what = match &news.event {
         PoolEvent::Joined(_) => "relay registered",
         PoolEvent::Online(_) => "relay online",
         PoolEvent::Suspect(_) => "relay suspect: reported down, or late with its heartbeats",
@@ -218,8 +209,8 @@ fn log(event: &PoolEvent, name: Option<&str>) {
             return;
         }
     };
-    match node_of(event) {
-        Some(node) => tracing::info!(node = %node.short(), name, "{what}"),
+    match news.node() {
+        Some(node) => tracing::info!(node = %node.short(), name = news.name, "{what}"),
         None => tracing::info!("{what}"),
     }
 }

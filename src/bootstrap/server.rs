@@ -9,6 +9,7 @@
 
 use super::counters::{Counters, Tally};
 use super::keeper::Keeper;
+use super::metrics::{self, Metrics};
 use super::presence::{self, Presence};
 use super::throttle::{Class, Throttle};
 use super::{Limits, Options, certify};
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub(super) tally: Tally,
     throttle: Throttle,
     presence: Presence,
+    pub(super) metrics: Metrics,
     validity: Duration,
     limits: Limits,
     strangers: Arc<Semaphore>,
@@ -87,6 +89,7 @@ impl Shared {
             tally: Tally::default(),
             throttle: Throttle::new(&options.limits),
             presence: Presence::default(),
+            metrics: Metrics::default(),
             validity: options.validity,
             limits: options.limits,
             strangers: seats(options.limits.strangers),
@@ -230,7 +233,8 @@ impl Shared {
                 return sender.reset(code);
             }
         };
-        let Some(response) = self.answer(connection, asker, request).await else { return };
+        let (kind, answering) = (metrics::kind(&request), self.answer(connection, asker, request));
+        let Some(response) = self.metrics.measure(kind, answering).await else { return };
         let writing = frames::write_frame(&mut sender, &response);
         match timeout(self.limits.stream_timeout, writing).await {
             Ok(Ok(())) => sender.finish(),

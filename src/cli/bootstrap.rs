@@ -1,8 +1,10 @@
 //! `hopline bootstrap`
 
+use super::admin::{Place, tell};
 use super::cadence::CadenceArgs;
 use super::duration::parse_positive;
 use super::{Exit, Failure, ready, signals};
+use crate::admin::{self, Listener, webhook};
 use crate::bootstrap::{Limits, Options, Server, StartError};
 use crate::proto::bootstrap::Config;
 use clap::builder::RangedI64ValueParser;
@@ -17,6 +19,7 @@ use std::time::Duration;
   hopline bootstrap --data ./boot
   hopline bootstrap --cadence relaxed           for very many relays
   hopline bootstrap --certificate-lifetime 1d --route-lifetime 1d --key-epoch 1h
+  hopline bootstrap --admin 127.0.0.1:9090 --webhook http://127.0.0.1:8080/hopline
   hopline bootstrap --listen 0.0.0.0:4400 --advertise boot.example.net:4400 --data /var/lib/hopline")]
 pub(super) struct Args {
     /// The local UDP address; port 0 takes any free one
@@ -43,6 +46,12 @@ pub(super) struct Args {
     /// How many requests of one member to answer each second; after a pause twice as many at once
     #[arg(long, env = "HOPLINE_MAX_REQUESTS_PER_MEMBER", default_value_t = Limits::default().requests_of_member, value_name = "N", value_parser = rate())]
     max_requests_per_member: u32,
+    /// Where to serve the admin pages over HTTP (/peers, /healthz, /readyz, /metrics, /events); port 0 takes any free one
+    #[arg(long, env = "HOPLINE_ADMIN_LISTEN", default_value = "127.0.0.1:0", value_name = "ADDR|off")]
+    admin: Place,
+    /// POST a JSON object here when relays go offline or come back, and when self-preservation begins or ends
+    #[arg(long, env = "HOPLINE_WEBHOOK", value_name = "URL")]
+    webhook: Option<webhook::Url>,
     #[command(flatten)]
     cadence: CadenceArgs,
 }
@@ -70,17 +79,24 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         limits,
         ..Options::default()
     };
+    let listener = args.admin.listen().await?;
     let server = Server::start(options).await.map_err(|error| {
         let is_misuse = matches!(error, StartError::Policies(_) | StartError::Validity { .. });
         Failure::new(if is_misuse { Exit::Usage } else { Exit::Failed }, error.to_string())
     })?;
-    ready::print(&json!({
+    let mut fields = json!({
         "role": "bootstrap",
         "name": "bootstrap",
         "id": server.id().to_string(),
         "addr": server.local_addr().to_string(),
         "ticket": server.ticket().to_string(),
-    }));
+    });
+    tell(listener.as_ref().map(Listener::url), &mut fields);
+    let _admin = listener.map(|listener| listener.serve(admin::bootstrap::pages(server.observe())));
+    if let Some(url) = args.webhook {
+        tokio::spawn(webhook::run(url, server.observe()));
+    }
+    ready::print(&fields);
     signals::shutdown().await;
     server.shutdown().await;
     Ok(())

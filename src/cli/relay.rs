@@ -1,9 +1,12 @@
 //! `hopline relay`
 
+use super::admin::{Place, tell};
 use super::join::{find_ticket, remember};
 use super::liveness::LivenessArgs;
 use super::size::Size;
 use super::{Failure, ready, signals};
+use crate::admin::{self, Listener};
+use crate::proto::rpc::Capabilities;
 use crate::relay::{Options, Relay};
 use serde_json::json;
 use std::io::Write;
@@ -20,6 +23,7 @@ use tokio::sync::watch;
   hopline relay \"$(cat boot/ticket)\"
   hopline relay --zone eu-1 --name r1 --data ./r1
   hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433
+  hopline relay --admin 127.0.0.1:9091      serve its metrics
   hopline relay --liveness satellite        be patient: round trips of half a second and more
   hopline relay --heartbeat 25ms            hear busy neighbours 40 times a second, whatever the round trip")]
 pub(super) struct Args {
@@ -47,6 +51,15 @@ pub(super) struct Args {
     /// How many flows it is willing to carry
     #[arg(long, env = "HOPLINE_CAPACITY", default_value_t = 1000, value_name = "FLOWS")]
     capacity: u32,
+    /// Nobody can dial it, for it is behind a NAT that lets nobody in: no chain is led over it
+    #[arg(long, env = "HOPLINE_BEHIND_NAT")]
+    behind_nat: bool,
+    /// It is willing to bridge relays that nobody can dial
+    #[arg(long, env = "HOPLINE_BRIDGE")]
+    bridge: bool,
+    /// Where to serve the admin pages over HTTP (/healthz, /readyz, /metrics); port 0 takes any free one
+    #[arg(long, env = "HOPLINE_ADMIN_LISTEN", default_value = "off", value_name = "ADDR|off")]
+    admin: Place,
     /// How long to wait at SIGTERM or Ctrl-C until every flow has gone over to other relays
     #[arg(long, env = "HOPLINE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = super::duration::parse)]
     drain_timeout: Duration,
@@ -73,13 +86,17 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         name: args.name,
         zone: args.zone,
         capacity: args.capacity,
+        capabilities: Capabilities { reachable: !args.behind_nat, bridge: args.bridge },
         drain_timeout: args.drain_timeout,
         liveness: args.liveness.config(),
         replay_bytes: args.replay_budget.map_or(defaults.replay_bytes, |size| size.0),
         ..defaults
     };
+    let listener = args.admin.listen().await?;
     let mut relay = Relay::start(ticket.clone(), options).await?;
     remember(&ticket);
+    let url = listener.as_ref().map(Listener::url);
+    let _admin = listener.map(|listener| listener.serve(admin::relay::pages(relay.observe())));
     tokio::select! {
         refused = relay.enrolled() => {
             if let Err(refusal) = refused {
@@ -92,12 +109,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    ready::print(&json!({
+    let mut fields = json!({
         "role": "relay",
         "name": relay.name(),
         "id": relay.id().to_string(),
         "addr": relay.address().to_string(),
-    }));
+    });
+    tell(url, &mut fields);
+    ready::print(&fields);
     let gray = relay.gray_switch();
     tokio::select! {
         () = signals::shutdown() => {}

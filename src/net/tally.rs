@@ -1,9 +1,11 @@
 //! What a node came to think of its neighbours, counted: how good detection is can only be told from how often it was wrong.
+//! And how many bytes it received.
 
 use super::clock::Clock;
 use crate::proto::machine::NeighbourChange;
 use crate::proto::time::Time;
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Since the node started.
@@ -26,6 +28,7 @@ pub struct Neighbours {
 pub(crate) struct Tally {
     clock: Clock,
     counts: Mutex<Counts>,
+    received: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -46,7 +49,7 @@ impl Counts {
 impl Tally {
     pub(crate) fn new(clock: Clock) -> Arc<Self> {
         let counts = Counts { neighbours: Neighbours::default(), at: clock.now() };
-        Arc::new(Self { clock, counts: Mutex::new(counts) })
+        Arc::new(Self { clock, counts: Mutex::new(counts), received: AtomicU64::new(0) })
     }
 
     pub(crate) fn link_came(&self) {
@@ -64,6 +67,16 @@ impl Tally {
             NeighbourChange::Down => neighbours.down += 1,
             NeighbourChange::Up => {}
         });
+    }
+
+    /// So much payload came over a leg.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The payload that came over all legs, in bytes.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     pub(crate) fn read(&self) -> Neighbours {

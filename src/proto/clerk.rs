@@ -171,6 +171,11 @@ impl<Own> Clerk<Own> {
         self.enrolment.as_ref().map(Enrolment::counters).unwrap_or_default()
     }
 
+    /// Whether this node has a lease, as far as it knows.
+    pub(super) fn is_enrolled(&self) -> bool {
+        self.enrolment.as_ref().is_some_and(Enrolment::is_registered)
+    }
+
     /// This node may have been taken for dead: the bootstrap hears of it soon.
     pub(super) fn revive(&mut self, now: Time) {
         if let Some(enrolment) = &mut self.enrolment {

@@ -60,6 +60,12 @@ impl Relay {
         self.clerk.enrolment_counters()
     }
 
+    /// Whether it has a lease, as far as it knows.
+    #[must_use]
+    pub fn is_enrolled(&self) -> bool {
+        self.clerk.is_enrolled()
+    }
+
     /// Takes no new flows, and has those that it carries moved elsewhere: [`Notice::Drained`] says when that is done.
     pub fn drain(&mut self, now: Time, actions: &mut Vec<Action>) {
         if self.stage == Stage::Serving {

@@ -201,6 +201,7 @@ impl<M: Machine + 'static> Node<M> {
             };
             match got {
                 Ok(Some(count)) => {
+                    self.tally.received(chunks.iter().take(count).map(Bytes::len).sum());
                     let taken = chunks.iter_mut().take(count).map(std::mem::take);
                     self.with(|machine, now, actions| machine.flows().receive(leg, taken, now, actions));
                     signal.data(brings).notify_waiters();

@@ -42,7 +42,9 @@ impl Bootstrap {
         relays
     }
 
-    fn target_info(&self, target: &Target, now: Time) -> TargetInfo {
+    /// A target as listings show it.
+    #[must_use]
+    pub fn target_info(&self, target: &Target, now: Time) -> TargetInfo {
         let name =
             |node: &NodeId| self.pool.get(node).map_or_else(|| node.short(), |relay| relay.name.clone());
         TargetInfo {

@@ -128,6 +128,18 @@ impl Targets {
         self.targets.get(node)
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
     /// All targets, by the first of their names.
     pub fn iter_by_name(&self) -> impl Iterator<Item = &Target> {
         let first = |name: &String, target: &Target| target.names.first() == Some(name);
