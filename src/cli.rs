@@ -13,6 +13,7 @@ mod journal;
 mod listen;
 mod liveness;
 mod name;
+mod patience;
 mod pattern;
 mod pipe;
 mod plot;

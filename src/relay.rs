@@ -2,6 +2,7 @@
 
 use crate::net::clock::Clock;
 use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::enrolment::Feed;
 use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
@@ -11,6 +12,7 @@ use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use crate::proto::clerk::ClerkConfig;
 use crate::proto::detector::Config as DetectorConfig;
+use crate::proto::enrolment::{self, Change, Trouble};
 use crate::proto::flows::FlowsConfig;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
@@ -21,7 +23,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 /// How long a relay that leaves waits for its last words to get out.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -50,6 +52,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
     pub liveness: DetectorConfig,
+    /// How patient it is with bootstraps.
+    pub enrolment: enrolment::Config,
     /// How many bytes of all flows together it keeps for replay, beside 64 KiB for each direction of each: by default a
     /// quarter of the machine's memory.
     pub replay_bytes: u64,
@@ -80,6 +84,7 @@ impl Default for Options {
             capabilities: Capabilities::default(),
             drain_timeout: Duration::from_secs(30),
             liveness: DetectorConfig::default(),
+            enrolment: enrolment::Config::default(),
             replay_bytes: default_replay_bytes(),
             transport: TransportSettings::default(),
         }
@@ -106,6 +111,7 @@ pub struct Relay {
     address: SocketAddr,
     tally: Arc<Tally>,
     state: watch::Receiver<State>,
+    enrolment: Arc<Feed>,
     drain: oneshot::Sender<()>,
     gray: watch::Sender<bool>,
 }
@@ -140,10 +146,12 @@ impl Relay {
         let (drain, to_drain) = oneshot::channel();
         let (told, state) = watch::channel(State::Starting);
         let (gray, mut turns_gray) = watch::channel(false);
+        let enrolment = Arc::<Feed>::default();
         let build = {
             let (name, patience) = (name.clone(), options.drain_timeout);
+            let listening = (told.clone(), enrolment.clone());
             move || {
-                let (parts, address) = parts(&options, name, coordinator, &membership, told.clone())?;
+                let (parts, address) = parts(&options, name, coordinator, &membership, listening)?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
                     let gray = async {
@@ -172,7 +180,7 @@ impl Relay {
             }
         };
         let (address, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
-        Ok(Self { name, id, address, tally, state, drain, gray })
+        Ok(Self { name, id, address, tally, state, enrolment, drain, gray })
     }
 
     /// What listings call it.
@@ -197,6 +205,18 @@ impl Relay {
     #[must_use]
     pub fn neighbours(&self) -> Neighbours {
         self.tally.read()
+    }
+
+    /// What becomes of its place in the pool from now on. A receiver that lags by more than 64 changes misses the oldest.
+    #[must_use]
+    pub fn enrolment(&self) -> broadcast::Receiver<Change> {
+        self.enrolment.subscribe()
+    }
+
+    /// How often what has happened to its place in the pool, up to the last change.
+    #[must_use]
+    pub fn enrolment_counters(&self) -> enrolment::Counters {
+        self.enrolment.counters()
     }
 
     /// Resolves once the bootstrap has it in its pool, or the relay has ended.
@@ -235,7 +255,7 @@ fn parts(
     name: String,
     coordinator: Coordinator,
     membership: &Membership,
-    told: watch::Sender<State>,
+    (told, enrolment): (watch::Sender<State>, Arc<Feed>),
 ) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
     let transport =
         TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
@@ -245,7 +265,8 @@ fn parts(
         None => reachable(socket.endpoint.local_addr()?, coordinator.bootstrap())?,
     };
     let mut rng = entropy::seeded_rng();
-    let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
+    let bootstraps = coordinator.bootstraps();
+    let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let offer = Offer::Relay {
         address,
         zone: options.zone.clone(),
@@ -263,7 +284,7 @@ fn parts(
         socket,
         coordinator,
         tally: Tally::new(clock),
-        listener: Box::new(move |_, notice| hear(&notice, &told)),
+        listener: Box::new(move |_, notice| hear(&notice, &told, &enrolment)),
     };
     Ok((parts, address))
 }
@@ -280,17 +301,11 @@ fn reachable(local: SocketAddr, bootstrap: SocketAddr) -> std::io::Result<Socket
     Ok(address)
 }
 
-fn hear(notice: &Notice, told: &watch::Sender<State>) {
+fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
     match notice {
-        Notice::Enrolled => {
-            tracing::info!("in the pool");
-            told.send_if_modified(|state| {
-                let is_first = *state == State::Starting;
-                if is_first {
-                    *state = State::Enrolled;
-                }
-                is_first
-            });
+        Notice::Enrolment { change, counters } => {
+            hear_of_lease(change, told);
+            enrolment.tell(change.clone(), *counters);
         }
         Notice::Draining => {
             tracing::info!("draining: no new flows, and those it carries go elsewhere");
@@ -299,17 +314,6 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         Notice::Drained => {
             tracing::info!("carries no flow any more");
             let _ = told.send(State::Drained);
-        }
-        Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not in the pool; trying on"),
-        Notice::EnrolmentRefused { refusal } => {
-            tracing::error!(%refusal, "the bootstrap refuses this relay");
-            told.send_if_modified(|state| {
-                let is_first = *state == State::Starting;
-                if is_first {
-                    *state = State::Refused(refusal.clone());
-                }
-                is_first
-            });
         }
         Notice::Ended { flow, code } => {
             tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over")
@@ -344,6 +348,30 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         | Notice::Chain { .. }
         | Notice::Attachments { .. }
         | Notice::RoutesChanged => {}
+    }
+}
+
+fn hear_of_lease(change: &Change, told: &watch::Sender<State>) {
+    let begin = |begun: State| {
+        told.send_if_modified(|state| {
+            let is_first = *state == State::Starting;
+            if is_first {
+                *state = begun;
+            }
+            is_first
+        });
+    };
+    match change {
+        Change::Registered => {
+            tracing::info!("in the pool");
+            begin(State::Enrolled);
+        }
+        Change::Trouble(Trouble::Rejected { reason }) => {
+            tracing::error!(refusal = %reason, "the bootstrap refuses this relay");
+            begin(State::Refused(reason.clone()));
+        }
+        Change::Trouble(cause) => tracing::warn!(%cause, "not in the pool; trying on"),
+        Change::Renewed | Change::Left => {}
     }
 }
 
