@@ -16,6 +16,7 @@ mod listen;
 mod liveness;
 mod name;
 mod network_view;
+mod patience;
 mod pattern;
 mod pipe;
 mod plot;

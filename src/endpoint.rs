@@ -33,10 +33,12 @@ pub use listener::{Incoming, Listener, Message};
 pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
 
 use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::enrolment::Feed;
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use crate::proto::detector::Config as DetectorConfig;
+use crate::proto::enrolment::{self, Change};
 use crate::proto::endpoint::Destination;
 use crate::proto::epoch::MAX_HOPS;
 use crate::proto::id::NodeId;
@@ -61,6 +63,8 @@ pub struct Options {
     pub hops: u8,
     /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
     pub liveness: DetectorConfig,
+    /// How patient it is with bootstraps, if it serves names.
+    pub enrolment: enrolment::Config,
     /// The QUIC transport.
     pub transport: TransportSettings,
 }
@@ -73,6 +77,7 @@ impl Default for Options {
             bind: SocketAddr::from(([0, 0, 0, 0], 0)),
             hops: 3,
             liveness: DetectorConfig::default(),
+            enrolment: enrolment::Config::default(),
             transport: TransportSettings::default(),
         }
     }
@@ -162,6 +167,7 @@ struct Inner {
     commands: mpsc::Sender<Command>,
     coordinator: Coordinator,
     tally: Arc<Tally>,
+    enrolment: Arc<Feed>,
     hops: u8,
     events: broadcast::Sender<FlowEvent>,
     senders: messages::Senders,
@@ -180,6 +186,7 @@ impl Endpoint {
             commands: node.commands,
             coordinator: node.coordinator,
             tally: node.tally,
+            enrolment: node.enrolment,
             hops,
             events: node.events,
             senders: messages::Senders::default(),
@@ -197,6 +204,19 @@ impl Endpoint {
     #[must_use]
     pub fn neighbours(&self) -> Neighbours {
         self.0.tally.read()
+    }
+
+    /// What becomes of its lease from now on, if it serves names. A receiver that lags by more than 64 changes misses the
+    /// oldest.
+    #[must_use]
+    pub fn enrolment(&self) -> broadcast::Receiver<Change> {
+        self.0.enrolment.subscribe()
+    }
+
+    /// How often what has happened to its lease, up to the last change.
+    #[must_use]
+    pub fn enrolment_counters(&self) -> enrolment::Counters {
+        self.0.enrolment.counters()
     }
 
     /// Opens a flow to whoever serves `name`, over as many hops as [`Options::hops`] says.

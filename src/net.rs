@@ -7,13 +7,14 @@
 //!
 //! Then comes talk. [`transport`] is the QUIC endpoint, [`frames`] puts one message on a stream, [`bootstrap_rpc`] is what
 //! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that. [`tally`] counts what a node thinks of
-//! its neighbours.
+//! its neighbours, and `enrolment` passes on what becomes of its lease.
 
 pub mod authority;
 pub mod bootstrap_rpc;
 pub mod clock;
 mod congestion;
 pub mod coordinator;
+pub(crate) mod enrolment;
 pub mod entropy;
 pub mod error;
 pub mod frames;

@@ -7,6 +7,7 @@ pub use observer::{Observer, Vitals};
 
 use crate::net::clock::Clock;
 use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::enrolment::Feed;
 use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
@@ -16,6 +17,7 @@ use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use crate::proto::clerk::ClerkConfig;
 use crate::proto::detector::Config as DetectorConfig;
+use crate::proto::enrolment::{self, Change, Trouble};
 use crate::proto::flows::FlowsConfig;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
@@ -25,8 +27,9 @@ use observer::Failovers;
 use rand::Rng;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::spawn_local;
 
 /// How long a relay that leaves waits for its last words to get out.
@@ -56,6 +59,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How neighbours are watched; [`Liveness`](crate::proto::detector::Liveness) has presets.
     pub liveness: DetectorConfig,
+    /// How patient it is with bootstraps.
+    pub enrolment: enrolment::Config,
     /// How many bytes of all flows together it keeps for replay, beside 64 KiB for each direction of each: by default a
     /// quarter of the machine's memory.
     pub replay_bytes: u64,
@@ -86,6 +91,7 @@ impl Default for Options {
             capabilities: Capabilities::default(),
             drain_timeout: Duration::from_secs(30),
             liveness: DetectorConfig::default(),
+            enrolment: enrolment::Config::default(),
             replay_bytes: default_replay_bytes(),
             transport: TransportSettings::default(),
         }
@@ -111,6 +117,7 @@ pub struct Relay {
     address: SocketAddr,
     state: watch::Receiver<State>,
     observer: Observer,
+    enrolment: Arc<Feed>,
     drain: oneshot::Sender<()>,
     gray: watch::Sender<bool>,
 }
@@ -145,13 +152,14 @@ impl Relay {
         let (drain, to_drain) = oneshot::channel();
         let (told, state) = watch::channel(State::Starting);
         let (gray, mut turns_gray) = watch::channel(false);
+        let enrolment = Arc::<Feed>::default();
         let (questions, asked) = observer::questions();
         let failovers = Failovers::new();
         let build = {
-            let (name, patience, failovers) = (name.clone(), options.drain_timeout, failovers.clone());
+            let (name, patience) = (name.clone(), options.drain_timeout);
+            let listening = (told.clone(), enrolment.clone(), failovers.clone());
             move || {
-                let (parts, address) =
-                    parts(&options, name, coordinator, &membership, told.clone(), failovers)?;
+                let (parts, address) = parts(&options, name, coordinator, &membership, listening)?;
                 let directory = options.data.unwrap_or_else(|| PathBuf::from("."));
                 let loads = load::watch(directory, parts.tally.clone(), parts.clock)?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
@@ -185,7 +193,7 @@ impl Relay {
         };
         let (address, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
         let observer = Observer { id, tally, failovers, state: state.clone(), questions };
-        Ok(Self { name, address, state, observer, drain, gray })
+        Ok(Self { name, address, state, observer, enrolment, drain, gray })
     }
 
     /// What listings call it.
@@ -216,6 +224,18 @@ impl Relay {
     #[must_use]
     pub fn neighbours(&self) -> Neighbours {
         self.observer.neighbours()
+    }
+
+    /// What becomes of its place in the pool from now on. A receiver that lags by more than 64 changes misses the oldest.
+    #[must_use]
+    pub fn enrolment(&self) -> broadcast::Receiver<Change> {
+        self.enrolment.subscribe()
+    }
+
+    /// How often what has happened to its place in the pool, up to the last change.
+    #[must_use]
+    pub fn enrolment_counters(&self) -> enrolment::Counters {
+        self.enrolment.counters()
     }
 
     /// Resolves once the bootstrap has it in its pool, or the relay has ended.
@@ -254,8 +274,7 @@ fn parts(
     name: String,
     coordinator: Coordinator,
     membership: &Membership,
-    told: watch::Sender<State>,
-    failovers: Failovers,
+    (told, enrolment, failovers): (watch::Sender<State>, Arc<Feed>, Failovers),
 ) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
     let transport =
         TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
@@ -265,7 +284,8 @@ fn parts(
         None => reachable(socket.endpoint.local_addr()?, coordinator.bootstrap())?,
     };
     let mut rng = entropy::seeded_rng();
-    let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
+    let bootstraps = coordinator.bootstraps();
+    let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let offer = Offer::Relay {
         address,
         zone: options.zone.clone(),
@@ -285,7 +305,7 @@ fn parts(
         tally: Tally::new(clock),
         listener: Box::new(move |_, notice| {
             failovers.note(&notice);
-            hear(&notice, &told);
+            hear(&notice, &told, &enrolment);
         }),
     };
     Ok((parts, address))
@@ -303,17 +323,11 @@ fn reachable(local: SocketAddr, bootstrap: SocketAddr) -> std::io::Result<Socket
     Ok(address)
 }
 
-fn hear(notice: &Notice, told: &watch::Sender<State>) {
+fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
     match notice {
-        Notice::Enrolled => {
-            tracing::info!("in the pool");
-            told.send_if_modified(|state| {
-                let is_first = *state == State::Starting;
-                if is_first {
-                    *state = State::Enrolled;
-                }
-                is_first
-            });
+        Notice::Enrolment { change, counters } => {
+            hear_of_lease(change, told);
+            enrolment.tell(change.clone(), *counters);
         }
         Notice::Draining => {
             tracing::info!("draining: no new flows, and those it carries go elsewhere");
@@ -322,17 +336,6 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         Notice::Drained => {
             tracing::info!("carries no flow any more");
             let _ = told.send(State::Drained);
-        }
-        Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not in the pool; trying on"),
-        Notice::EnrolmentRefused { refusal } => {
-            tracing::error!(%refusal, "the bootstrap refuses this relay");
-            told.send_if_modified(|state| {
-                let is_first = *state == State::Starting;
-                if is_first {
-                    *state = State::Refused(refusal.clone());
-                }
-                is_first
-            });
         }
         Notice::Ended { flow, code } => {
             tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over")
@@ -367,6 +370,30 @@ fn hear(notice: &Notice, told: &watch::Sender<State>) {
         | Notice::Chain { .. }
         | Notice::Attachments { .. }
         | Notice::RoutesChanged => {}
+    }
+}
+
+fn hear_of_lease(change: &Change, told: &watch::Sender<State>) {
+    let begin = |begun: State| {
+        told.send_if_modified(|state| {
+            let is_first = *state == State::Starting;
+            if is_first {
+                *state = begun;
+            }
+            is_first
+        });
+    };
+    match change {
+        Change::Registered => {
+            tracing::info!("in the pool");
+            begin(State::Enrolled);
+        }
+        Change::Trouble(Trouble::Rejected { reason }) => {
+            tracing::error!(refusal = %reason, "the bootstrap refuses this relay");
+            begin(State::Refused(reason.clone()));
+        }
+        Change::Trouble(cause) => tracing::warn!(%cause, "not in the pool; trying on"),
+        Change::Renewed | Change::Left => {}
     }
 }
 

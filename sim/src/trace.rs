@@ -156,11 +156,9 @@ impl Trace {
             Notice::Ended { flow, code } => format!("at hop {}: ENDED {code:?}", flow.hop),
             Notice::Accepted { flow } => format!("at hop {}: accepted", flow.hop),
             Notice::Opened { unprotected, .. } => format!("OPENED, unprotected {unprotected:?}"),
-            Notice::Enrolled
-            | Notice::Draining
+            Notice::Enrolment { change, .. } => format!("lease: {change:?}"),
+            Notice::Draining
             | Notice::Drained
-            | Notice::EnrolmentRefused { .. }
-            | Notice::NotEnrolled { .. }
             | Notice::OpenFailed { .. }
             | Notice::RoutesChanged
             | Notice::Violation { .. } => format!("{notice:?}"),

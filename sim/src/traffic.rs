@@ -106,11 +106,9 @@ impl Apps {
                 }
                 None
             }
-            Notice::Enrolled
+            Notice::Enrolment { .. }
             | Notice::Draining
             | Notice::Drained
-            | Notice::EnrolmentRefused { .. }
-            | Notice::NotEnrolled { .. }
             | Notice::Chain { .. }
             | Notice::Rerouted { .. }
             | Notice::Attachments { .. }

@@ -64,11 +64,20 @@ fn links(observer: &Observer, exposition: &mut Exposition) {
 }
 
 fn enrolment(counters: &Counters, exposition: &mut Exposition) {
-    let help = "Registrations asked for";
-    exposition.counter("hopline_relay_registrations", help, counters.registrations);
-    let help = "Registrations over a fresh link, after several failures";
-    exposition.counter("hopline_relay_full_registrations", help, counters.full);
-    exposition.counter("hopline_relay_heartbeats", "Heartbeats sent", counters.heartbeats);
+    let questions = [
+        ("register", counters.registrations),
+        ("register_afresh", counters.full),
+        ("register_offer", counters.offers),
+        ("register_few_peers", counters.few_peers),
+        ("heartbeat", counters.heartbeats),
+    ];
+    let help = "What it asked of bootstraps; register counts all registrations";
+    exposition.counters("hopline_relay_questions", help, "kind", questions);
+    let leases = [("register", counters.registered), ("heartbeat", counters.renewed)];
+    let help = "Questions of these kinds that brought a lease";
+    exposition.counters("hopline_relay_leases", help, "kind", leases);
+    let help = "Moves from one bootstrap to the next";
+    exposition.counter("hopline_relay_moves", help, counters.moved);
     let setbacks = [
         ("unknown", counters.unknown),
         ("internal", counters.internal),
@@ -76,7 +85,6 @@ fn enrolment(counters: &Counters, exposition: &mut Exposition) {
         ("network", counters.network),
         ("throttled", counters.throttled),
         ("rejected", counters.rejected),
-        ("few_peers", counters.few_peers),
     ];
     let help = "What was in the way of a lease; all but throttled and rejected lead to a registration";
     exposition.counters("hopline_relay_setbacks", help, "cause", setbacks);

@@ -336,7 +336,8 @@ async fn a_relay_shows_how_it_fares() {
     let samples = get(&url, "/metrics").await.samples();
     assert_eq!((samples["hopline_relay_enrolled"], samples["hopline_relay_draining"]), (1.0, 0.0));
     assert_eq!((samples["hopline_relay_flows"], samples["hopline_relay_links"]), (0.0, 0.0));
-    assert_eq!(samples["hopline_relay_registrations_total"], 1.0);
+    assert_eq!(samples["hopline_relay_questions_total{kind=\"register\"}"], 1.0);
+    assert_eq!(samples["hopline_relay_leases_total{kind=\"register\"}"], 1.0);
     assert_eq!(samples["hopline_relay_setbacks_total{cause=\"timeout\"}"], 0.0);
     assert_eq!(samples["hopline_relay_gap_seconds_count"], 0.0);
     assert_eq!(get(&url, "/peers").await.status, 404);

@@ -16,6 +16,9 @@ use quinn::{Connection, Endpoint};
 use rustls::AlertDescription::DecryptError;
 use std::fs;
 
+mod misuse;
+mod recovery;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(200);
 
@@ -215,6 +218,20 @@ async fn a_dead_bootstrap_is_passed_over() {
     let ticket = Ticket::issue(&server.shared.authority, addresses, Grant::DEFAULT).unwrap();
     let options = JoinOptions { connect_timeout: SOON, ..JoinOptions::default() };
     let coordinator = Coordinator::join_with(ticket, options).await.unwrap();
+    assert_eq!(coordinator.bootstrap(), server.local_addr());
+    list(&coordinator).await.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_bootstrap_that_the_network_says_is_gone_is_passed_over_at_once() {
+    let server = server().await;
+    let nobody = UdpSocket::bind(LOOPBACK).unwrap().local_addr().unwrap();
+    let addresses = vec![nobody.to_string(), server.local_addr().to_string()];
+    let ticket = Ticket::issue(&server.shared.authority, addresses, Grant::DEFAULT).unwrap();
+    let options = JoinOptions { connect_timeout: PATIENCE * 10, ..JoinOptions::default() };
+    let joined = timeout(PATIENCE, Coordinator::join_with(ticket, options)).await;
+    let coordinator = joined.expect("no handshake is waited for").unwrap();
     assert_eq!(coordinator.bootstrap(), server.local_addr());
     list(&coordinator).await.unwrap();
 }

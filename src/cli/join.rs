@@ -2,6 +2,7 @@
 
 use super::journal;
 use super::liveness::LivenessArgs;
+use super::patience::PatienceArgs;
 use super::{Exit, Failure};
 use crate::endpoint::{Endpoint, Options};
 use crate::net::ticket::Ticket;
@@ -23,6 +24,8 @@ pub(super) struct JoinArgs {
     node_name: Option<String>,
     #[command(flatten)]
     liveness: LivenessArgs,
+    #[command(flatten)]
+    patience: PatienceArgs,
     /// Keep no journal of this node's flows for `hopline explain`
     #[arg(long, env = "HOPLINE_NO_JOURNAL", value_parser = clap::builder::FalseyValueParser::new())]
     no_journal: bool,
@@ -39,7 +42,8 @@ impl JoinArgs {
         let ticket = self.ticket()?;
         let data = self.data.clone();
         let (name, liveness) = (self.node_name.clone(), self.liveness.config());
-        let options = Options { data, name, hops, liveness, ..Options::default() };
+        let enrolment = self.patience.config();
+        let options = Options { data, name, hops, liveness, enrolment, ..Options::default() };
         let endpoint = Endpoint::join(ticket.clone(), options).await?;
         remember(&ticket);
         if !self.no_journal {

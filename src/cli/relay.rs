@@ -3,6 +3,7 @@
 use super::admin::{Place, tell};
 use super::join::{find_ticket, remember};
 use super::liveness::LivenessArgs;
+use super::patience::PatienceArgs;
 use super::size::Size;
 use super::{Failure, ready, signals};
 use crate::admin::{self, Listener};
@@ -68,6 +69,8 @@ pub(super) struct Args {
     tally: bool,
     #[command(flatten)]
     liveness: LivenessArgs,
+    #[command(flatten)]
+    patience: PatienceArgs,
     /// How many bytes of all flows together it keeps for replay: by default a quarter of the machine's memory
     #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE")]
     replay_budget: Option<Size>,
@@ -89,6 +92,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         capabilities: Capabilities { reachable: !args.behind_nat, bridge: args.bridge },
         drain_timeout: args.drain_timeout,
         liveness: args.liveness.config(),
+        enrolment: args.patience.config(),
         replay_bytes: args.replay_budget.map_or(defaults.replay_bytes, |size| size.0),
         ..defaults
     };

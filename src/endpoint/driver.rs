@@ -5,6 +5,7 @@ use super::flow::ToNode;
 use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
+use crate::net::enrolment::Feed;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Node, Parts};
@@ -13,6 +14,7 @@ use crate::net::ticket::Ticket;
 use crate::net::{clock::Clock, entropy};
 use crate::proto::clerk::ClerkConfig;
 use crate::proto::endpoint::{Destination, Endpoint as Machine};
+use crate::proto::enrolment::{Change, Trouble};
 use crate::proto::flows::{FlowKey, FlowsConfig};
 use crate::proto::frame::CloseCode;
 use crate::proto::id::{BootId, FlowId, NodeId};
@@ -65,6 +67,7 @@ pub(super) struct Started {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) coordinator: Coordinator,
     pub(super) tally: Arc<Tally>,
+    pub(super) enrolment: Arc<Feed>,
     pub(super) events: broadcast::Sender<FlowEvent>,
 }
 
@@ -75,7 +78,8 @@ pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, S
     let (routes, kept) = RouteFile::open(options.data.as_deref(), &membership).await;
     let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
     let (events, _) = broadcast::channel(QUEUED_EVENTS);
-    let (keeper, subscribers) = (coordinator.clone(), events.clone());
+    let enrolment = Arc::<Feed>::default();
+    let (keeper, subscribers) = (coordinator.clone(), (events.clone(), enrolment.clone()));
     let build = move || {
         let desk = Rc::new(Desk::new(subscribers, routes));
         let mut parts = parts(&options, keeper, &membership, desk.clone())?;
@@ -84,7 +88,7 @@ pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, S
         Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox).await))
     };
     let tally = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
-    Ok(Started { commands, coordinator, tally, events })
+    Ok(Started { commands, coordinator, tally, enrolment, events })
 }
 
 fn parts(
@@ -97,7 +101,8 @@ fn parts(
     let mut rng = entropy::seeded_rng();
     let socket = node::open_socket(membership, options.bind, &options.transport)?;
     let name = options.name.clone().unwrap_or_else(|| me.short());
-    let clerk = ClerkConfig { name, seed: rng.next_u64(), ..ClerkConfig::default() };
+    let bootstraps = coordinator.bootstraps();
+    let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let clock = Clock::start();
     let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
@@ -138,6 +143,7 @@ async fn store(routes: &RouteFile, node: &Driven) {
 /// The node's side of the handles: who waits for what.
 struct Desk {
     events: broadcast::Sender<FlowEvent>,
+    enrolment: Arc<Feed>,
     opening: RefCell<HashMap<FlowId, Opening>>,
     /// Where the flows lead that are being opened.
     names: RefCell<HashMap<FlowId, String>>,
@@ -151,9 +157,13 @@ type Opening = oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>;
 type Driven = Rc<Node<Machine>>;
 
 impl Desk {
-    fn new(events: broadcast::Sender<FlowEvent>, routes: Option<RouteFile>) -> Self {
+    fn new(
+        (events, enrolment): (broadcast::Sender<FlowEvent>, Arc<Feed>),
+        routes: Option<RouteFile>,
+    ) -> Self {
         Self {
             events,
+            enrolment,
             routes: routes.map(Rc::new),
             opening: RefCell::default(),
             names: RefCell::default(),
@@ -235,9 +245,10 @@ impl Desk {
                     let _ = ending.send(Some(code));
                 }
             }
-            Notice::Enrolled => self.registered(&Ok(())),
-            Notice::EnrolmentRefused { refusal } => self.registered(&Err(refusal)),
-            Notice::NotEnrolled { cause } => tracing::warn!(%cause, "not registered with the bootstrap"),
+            Notice::Enrolment { change, counters } => {
+                self.hear_of_lease(&change);
+                self.enrolment.tell(change, counters);
+            }
             Notice::Violation { link, peer, what } => {
                 tracing::warn!(link = link.0, ?peer, %what, "a peer broke the protocol")
             }
@@ -251,6 +262,15 @@ impl Desk {
                 }
             }
             Notice::Chain { .. } | Notice::Rerouted { .. } | Notice::Draining | Notice::Drained => {}
+        }
+    }
+
+    fn hear_of_lease(&self, change: &Change) {
+        match change {
+            Change::Registered => self.registered(&Ok(())),
+            Change::Trouble(Trouble::Rejected { reason }) => self.registered(&Err(reason.clone())),
+            Change::Trouble(cause) => tracing::warn!(%cause, "not registered with the bootstrap"),
+            Change::Renewed | Change::Left => {}
         }
     }
 

@@ -3,7 +3,8 @@
 //! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps, made when it is needed and made again when
 //! it broke. Whoever asks while it is being made waits for the same one, and if that fails has one dial of its own. A
 //! question that met a connection of which it only then showed that it was dead (a bootstrap restarted) is asked once more
-//! over a new one; all other failures are the asker's to judge, who in a node is its enrolment machine.
+//! over a new one; all other failures are the asker's to judge, who in a node is its enrolment machine. Where there are several
+//! bootstraps, one that the network says is not there fails at once.
 //!
 //! Everything is bounded in time: dials one by one, questions by what the asker says. Everything may be dropped at any
 //! point: a dial goes on for whoever asks next, a question is cancelled at the bootstrap. The tasks run on the tokio
@@ -16,6 +17,7 @@ mod entrance;
 mod error;
 mod line;
 mod order;
+mod refusals;
 mod renewal;
 
 pub use error::{Attempt, Cause, JoinError};
@@ -30,6 +32,7 @@ use crate::proto::rpc::{Request, Response};
 use dial::Dialer;
 use entrance::Entrance;
 use line::Shared;
+use refusals::Refusals;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -112,8 +115,10 @@ impl Coordinator {
                     .map_err(|_| JoinError::Ended)??
             }
         };
+        let (endpoint, socket) = transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
         let dialer = Dialer {
-            endpoint: transport::bind_client(&options.transport, &identity.reset_secret())?,
+            endpoint,
+            refusals: (ticket.bootstraps().len() > 1).then(|| Refusals::of(socket)),
             transport: transport::transport(&options.transport),
             connect_timeout: options.connect_timeout,
         };

@@ -272,11 +272,25 @@ pub fn bind_socket(
 /// # Panics
 /// Outside of a tokio runtime.
 pub fn bind_client(settings: &TransportSettings, node_secret: &Key) -> Result<quinn::Endpoint, BindError> {
+    bind_hearing_client(settings, node_secret).map(|(endpoint, _)| endpoint)
+}
+
+/// As [`bind_client`], with the socket, which hears of peers that can't be reached.
+///
+/// # Errors
+/// As [`bind_client`].
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn bind_hearing_client(
+    settings: &TransportSettings,
+    node_secret: &Key,
+) -> Result<(quinn::Endpoint, Arc<HintingSocket>), BindError> {
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     let socket = open_socket(both, settings.socket_buffer_bytes)
         .or_else(|_| open_socket(ANY, settings.socket_buffer_bytes))?;
     let socket = HintingSocket::new(socket).map_err(|source| BindError { address: both, source })?;
-    bind_socket(socket, None, settings, node_secret)
+    Ok((bind_socket(socket.clone(), None, settings, node_secret)?, socket))
 }
 
 /// Any address, any free port; also stands where a socket can't even tell its own address.

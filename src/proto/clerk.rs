@@ -2,7 +2,7 @@
 //!
 //! Everything here may fail or take its time: flows never wait for it.
 
-use super::enrolment::{self, Attempt, Enrolment, Trouble};
+use super::enrolment::{self, Attempt, Change, Enrolment};
 use super::flows::Flows;
 use super::id::NodeId;
 use super::machine::{Action, AskFailure, AskId, Notice};
@@ -36,6 +36,8 @@ pub struct ClerkConfig {
     pub seed: u64,
     /// How patient it is.
     pub enrolment: enrolment::Config,
+    /// How many bootstraps there are to choose from.
+    pub bootstraps: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +81,11 @@ impl<Own> Clerk<Own> {
             drain_ordered: false,
             registered: false,
         }
+    }
+
+    /// How many bootstraps there are to choose from.
+    pub(super) const fn bootstraps(&self) -> usize {
+        self.config.bootstraps
     }
 
     /// Asks the bootstrap on the owner's account.
@@ -242,24 +249,21 @@ impl<Own> Clerk<Own> {
     }
 
     fn tell(&mut self, notice: enrolment::Notice, flows: &mut Flows, actions: &mut Vec<Action>) {
-        match notice {
+        let change = match notice {
             enrolment::Notice::Registered(lease) => {
                 flows.ring_mut().extend(lease.keys);
                 self.registered = true;
-                actions.push(Action::Notify(Notice::Enrolled));
+                Change::Registered
             }
             enrolment::Notice::Renewed(lease) => {
                 flows.ring_mut().extend(lease.keys);
                 self.drain_ordered |= lease.drain;
+                Change::Renewed
             }
-            enrolment::Notice::Trouble(Trouble::Rejected { reason }) => {
-                actions.push(Action::Notify(Notice::EnrolmentRefused { refusal: reason }));
-            }
-            enrolment::Notice::Trouble(trouble) => {
-                actions.push(Action::Notify(Notice::NotEnrolled { cause: trouble.to_string() }));
-            }
-            enrolment::Notice::Left => {}
-        }
+            enrolment::Notice::Trouble(trouble) => Change::Trouble(trouble),
+            enrolment::Notice::Left => Change::Left,
+        };
+        actions.push(Action::Notify(Notice::Enrolment { change, counters: self.enrolment_counters() }));
     }
 }
 

@@ -177,7 +177,8 @@ impl Endpoint {
         if transient && self.open_over_kept(flow, now, actions) {
             return;
         }
-        if transient && attempt < PLAN_ATTEMPTS {
+        let untried = usize::try_from(attempt).is_ok_and(|asked| asked < self.clerk.bootstraps());
+        if transient && attempt < PLAN_ATTEMPTS || untried && is_local(&cause) {
             return self.ask_plan(flow, attempt + 1, actions);
         }
         self.patience.set(Waiting::Open(flow), None);
@@ -483,6 +484,12 @@ impl Target {
 
 const fn is_transient(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Internal)
+}
+
+/// Whether another bootstrap may know better: each knows those who registered there.
+const fn is_local(cause: &OpenFailure) -> bool {
+    use Refusal::{NotAttached, PoolTooSmall, UnknownName};
+    matches!(cause, OpenFailure::Refused(UnknownName { .. } | PoolTooSmall { .. } | NotAttached { .. }))
 }
 
 /// Whether the same question will never be answered otherwise.

@@ -6,10 +6,14 @@
 //! | internal error, nonsense | register again at once (the bootstrap may have restarted) |
 //! | none in time, no connection | register again at once, with the next bootstrap in the list |
 //! | throttled | wait as long as told; the lease stands, no failure is counted |
+//! | a lease that tells of fewer than three peers | register with the next bootstrap: it may know more |
 //! | three failures in a row | register over a fresh link, addresses resolved anew |
 //!
 //! Registrations that fail are repeated, the first ones soon (once for each bootstrap), then after 5, 10, 20, 40, 80 s
 //! with jitter, and on at that ceiling; after five the node is told ([`Trouble::Timeout`]), and nothing gives up.
+//!
+//! A network may really be that small. So few peers call for another registration when the node is new, and later only when
+//! they have become fewer than at any time since; and never sooner than a back-off after the registration before.
 //!
 //! Invariants: there is at most one question on its way, and an answer to an older one changes nothing. After
 //! [`Enrolment::handle_timeout`], [`Enrolment::poll_timeout`] lies after its `now`. A node that lost its lease goes on
@@ -18,11 +22,13 @@
 //! It doesn't know what a node does with its place in the pool, nor how questions reach a bootstrap; the driver answers
 //! each with [`Event::Answered`] or [`Event::Failed`], the latter after a time limit of its own.
 
+mod config;
 mod message;
 
 use super::rpc::{Heartbeat, Lease, Load, Offer, Refusal, Request, Response};
 use super::time::Time;
-pub use message::{Action, Attempt, Counters, Event, Failure, Notice, Setback, Trouble};
+pub use config::Config;
+pub use message::{Action, Attempt, Change, Counters, Event, Failure, Notice, Setback, Trouble};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::time::Duration;
@@ -31,51 +37,6 @@ use std::time::Duration;
 const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 /// Nobody waits for longer than this, whatever a bootstrap says.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
-
-/// How patient a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    /// The wait before the first repetition of a registration, and at least between any two.
-    pub first_retry: Duration,
-    /// The wait before the next, doubled from then on,
-    pub backoff: Duration,
-    /// up to this.
-    pub backoff_max: Duration,
-    /// By how much waits vary, in percent up and down, so that nodes that lost the same bootstrap don't come at once.
-    pub jitter_percent: u32,
-    /// After so many failed registrations in a row the node is told.
-    pub attempts: u32,
-    /// After so many failures in a row everything is begun afresh.
-    pub full_after: u32,
-    /// A node that discovers fewer peers registers.
-    pub min_peers: u32,
-    /// Whether heartbeats are sent at all.
-    pub monitor: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            first_retry: Duration::from_millis(250),
-            backoff: Duration::from_secs(5),
-            backoff_max: Duration::from_secs(80),
-            jitter_percent: 20,
-            attempts: 5,
-            full_after: 3,
-            min_peers: 3,
-            monitor: true,
-        }
-    }
-}
-
-impl Config {
-    /// For tests and demonstrations on one machine: from 50 ms to 2 s.
-    #[must_use]
-    pub fn dev() -> Self {
-        let short = Duration::from_millis(50);
-        Self { first_retry: short, backoff: short, backoff_max: Duration::from_secs(2), ..Self::default() }
-    }
-}
 
 /// The machine. See the module's documentation.
 #[derive(Debug)]
@@ -110,6 +71,9 @@ pub struct Enrolment {
     failed_registrations: u32,
     /// Registrations closer to the last one than this wait.
     register_not_before: Time,
+    /// The most peers that leases have told of since this node last missed some; of a new node more is expected than anybody
+    /// has.
+    peers: u32,
     counters: Counters,
 }
 
@@ -157,6 +121,7 @@ impl Enrolment {
             failures: 0,
             failed_registrations: 0,
             register_not_before: Time::ZERO,
+            peers: u32::MAX,
             counters: Counters::default(),
         }
     }
@@ -220,7 +185,6 @@ impl Enrolment {
                     self.on_failure(question, failure, now, actions);
                 }
             }
-            Event::Discovered { peers } => self.on_discovered(peers, now, actions),
             Event::Drain => self.drain(now, actions),
             Event::Shutdown => self.shut_down(now, actions),
         }
@@ -273,11 +237,24 @@ impl Enrolment {
         }
     }
 
-    fn on_discovered(&mut self, peers: u32, now: Time, actions: &mut Vec<Action>) {
-        let recently = now < self.register_not_before + self.config.backoff;
-        if peers < self.config.min_peers && !recently && self.register_soon(now, actions) {
-            self.counters.few_peers += 1;
-        }
+    /// Whether a lease that tells of so many peers calls for another bootstrap.
+    fn misses_peers(&mut self, peers: u32, now: Time) -> bool {
+        let too_few = peers < self.peers.min(self.config.min_peers);
+        self.peers = self.peers.max(peers);
+        too_few && now >= self.register_not_before + self.config.backoff
+    }
+
+    /// The next bootstrap may know more peers. If it does not, this node leaves it at that until there are fewer still.
+    fn look_for_peers(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.peers = 0;
+        self.counters.few_peers += 1;
+        self.move_on();
+        self.register_soon(now, actions);
+    }
+
+    fn move_on(&mut self) {
+        self.bootstrap = (self.bootstrap + 1) % self.bootstraps.max(1);
+        self.counters.moved += 1;
     }
 
     fn on_response(&mut self, question: Question, response: Response, now: Time, actions: &mut Vec<Action>) {
@@ -309,6 +286,8 @@ impl Enrolment {
         self.failures = 0;
         self.failed_registrations = 0;
         self.drained = false;
+        self.peers = self.peers.max(lease.counts.online);
+        self.counters.registered += 1;
         self.keep(&lease, now);
         notify(actions, Notice::Registered(lease));
         if self.outdated {
@@ -320,11 +299,15 @@ impl Enrolment {
 
     fn on_renewed(&mut self, lease: Lease, now: Time, actions: &mut Vec<Action>) {
         self.failures = 0;
+        self.counters.renewed += 1;
+        let misses_peers = self.misses_peers(lease.counts.online, now);
         self.keep(&lease, now);
         self.hurry(now);
         notify(actions, Notice::Renewed(lease));
         if self.draining {
             self.drain(now, actions);
+        } else if misses_peers {
+            self.look_for_peers(now, actions);
         }
     }
 
@@ -366,7 +349,7 @@ impl Enrolment {
     }
 
     fn on_failure(&mut self, question: Question, failure: Failure, now: Time, actions: &mut Vec<Action>) {
-        self.bootstrap = (self.bootstrap + 1) % self.bootstraps.max(1);
+        self.move_on();
         let setback = match failure {
             Failure::Timeout => Setback::Timeout,
             Failure::Network => Setback::Network,
@@ -439,7 +422,7 @@ impl Enrolment {
         let fresh_link = question == Question::Register && self.failures >= self.config.full_after;
         let request = match question {
             Question::Register => {
-                self.outdated = false;
+                self.counters.offers += u64::from(std::mem::replace(&mut self.outdated, false));
                 self.register_not_before = now + self.config.first_retry;
                 self.counters.registrations += 1;
                 self.counters.full += u64::from(fresh_link);

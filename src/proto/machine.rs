@@ -5,6 +5,7 @@
 //! [`Flows`](super::flows::Flows) directly, and looks at a flow again whenever [`Action::Wake`] names it.
 
 use super::detector::Transfer;
+use super::enrolment::{Change, Counters};
 use super::flows::{FlowKey, Flows};
 use super::frame::{Attach, AttachOk, Cause, CloseCode, Control, Heartbeat, Reroute};
 use super::id::{BootId, FlowId, NodeId};
@@ -221,17 +222,12 @@ pub enum Notice {
     Draining,
     /// It carries no flow any more.
     Drained,
-    /// The node got its first lease, or got one back.
-    Enrolled,
-    /// The bootstrap refused what the node offers, and will go on refusing.
-    EnrolmentRefused {
-        /// Why.
-        refusal: Refusal,
-    },
-    /// The node has no lease; it goes on trying.
-    NotEnrolled {
-        /// Why.
-        cause: String,
+    /// What became of the node's lease.
+    Enrolment {
+        /// What happened.
+        change: Change,
+        /// How often what has happened so far.
+        counters: Counters,
     },
     /// An origin's flow has a route and is on its way.
     Opened {

@@ -14,6 +14,7 @@
 mod fixture;
 
 mod accuracy;
+mod bootstraps;
 mod churn;
 mod cut;
 mod drain;
@@ -21,7 +22,10 @@ mod explain;
 mod failover;
 mod messages;
 mod misuse;
+mod names;
 mod outlive;
+#[cfg(target_os = "linux")]
+mod partition;
 mod pauses;
 mod restarts;
 mod routes;

@@ -15,6 +15,9 @@ use tokio::sync::broadcast;
 /// How long anything may take before a test counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The binary under test.
+pub const HOPLINE: &str = env!("CARGO_BIN_EXE_hopline");
+
 /// A process of the binary under test.
 pub struct Process {
     child: Child,
@@ -51,7 +54,12 @@ impl Process {
 
     /// Starts `hopline` with these arguments.
     pub fn start(home: &Path, ticket: &str, args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hopline"))
+        Self::start_by(Command::new(HOPLINE), home, ticket, args)
+    }
+
+    /// Starts it by a command that takes its arguments last.
+    pub fn start_by(mut command: Command, home: &Path, ticket: &str, args: &[&str]) -> Self {
+        let mut child = command
             .args(args)
             .env("XDG_STATE_HOME", home)
             .env("HOPLINE_TICKET", ticket)

@@ -1,5 +1,6 @@
 //! Finding a bootstrap: names, addresses, handshakes, each with its time limit and each failure with its cause.
 
+use super::refusals::Refusals;
 use super::{Attempt, Cause};
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES,
@@ -25,6 +26,8 @@ const STAGGER: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Dialer {
     pub(super) endpoint: Endpoint,
+    /// `None` if nothing is to be made of them.
+    pub(super) refusals: Option<Refusals>,
     pub(super) transport: Arc<TransportConfig>,
     /// How long each dial may take, and each look-up of a name.
     pub(super) connect_timeout: Duration,
@@ -53,10 +56,15 @@ impl Dialer {
         };
         let mut dials = JoinSet::new();
         for (address, place) in addresses.into_iter().zip(0u32..) {
+            let refused = self.refusal(address);
             let dial = dial(self.endpoint.clone(), config.clone(), address, self.connect_timeout);
             dials.spawn(async move {
                 sleep(STAGGER * place).await;
-                (address, dial.await)
+                tokio::select! {
+                    biased;
+                    outcome = dial => (address, outcome),
+                    () = refused => (address, Err(Cause::Unreachable)),
+                }
             });
         }
         while let Some(Ok((address, outcome))) = dials.join_next().await {
@@ -66,6 +74,17 @@ impl Dialer {
             }
         }
         None
+    }
+
+    /// Ends when the network says from now on that nobody is at `address`, if that is to be taken notice of.
+    pub(super) fn refusal(&self, address: SocketAddr) -> impl Future<Output = ()> + Send + use<> {
+        let refused = self.refusals.as_ref().map(|refusals| refusals.to(address));
+        async move {
+            match refused {
+                Some(refused) => refused.await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// The addresses of `host` that this machine can dial.

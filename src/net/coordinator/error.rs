@@ -114,6 +114,9 @@ pub enum Cause {
         /// How long that was.
         within: Duration,
     },
+    /// The network says that nobody is there.
+    #[error("nobody is there, says the network")]
+    Unreachable,
     /// The address can't be dialled at all.
     #[error(transparent)]
     Dial(quinn::ConnectError),

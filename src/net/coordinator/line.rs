@@ -78,7 +78,7 @@ impl Shared {
     ) -> Result<BootstrapResponse, Arc<JoinError>> {
         let (connection, was_kept) = self.connection(fresh).await?;
         let connection = used.insert(connection);
-        let cause = match exchange(connection, request).await {
+        let cause = match self.exchange(connection, request).await {
             Ok(response) => return Ok(response),
             Err(cause) => cause,
         };
@@ -88,8 +88,21 @@ impl Shared {
             return Err(failure);
         }
         let connection = used.insert(self.connection(false).await?.0);
-        let answer = exchange(connection, request).await;
+        let answer = self.exchange(connection, request).await;
         answer.map_err(|cause| self.failed(Some(connection.clone()), cause))
+    }
+
+    async fn exchange(
+        &self,
+        connection: &Connection,
+        request: &BootstrapRequest,
+    ) -> Result<BootstrapResponse, Cause> {
+        let refused = self.entrance.dialer.refusal(connection.remote_address());
+        tokio::select! {
+            biased;
+            answer = exchange(connection, request) => answer,
+            () = refused => Err(Cause::Unreachable),
+        }
     }
 
     /// A connection to a bootstrap, and whether it is one that was kept. With `fresh` one made from now on, if possible to

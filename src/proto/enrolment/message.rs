@@ -26,11 +26,6 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
-    /// The node looked for peers.
-    Discovered {
-        /// How many it found.
-        peers: u32,
-    },
     /// The node wants to take no more flows and leave later.
     Drain,
     /// The node leaves.
@@ -72,6 +67,20 @@ pub enum Notice {
     /// Its lease was renewed; keys and counts may be new.
     Renewed(Lease),
     /// Something is in the way.
+    Trouble(Trouble),
+    /// It has no lease any more, as it wished.
+    Left,
+}
+
+/// A [`Notice`] as those see it who watch a node: without keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The node is registered.
+    Registered,
+    /// Its lease was renewed.
+    Renewed,
+    /// Something is in the way; it goes on trying.
     Trouble(Trouble),
     /// It has no lease any more, as it wished.
     Left,
@@ -138,17 +147,26 @@ pub enum Setback {
     Network,
 }
 
-/// How often what has happened.
+/// How often what has happened. What made a node register again is among them: `offers`, `few_peers`, `unknown`, `internal`,
+/// `timeouts`, `network`, `rejected` (the last five count answers to other questions, too).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Registrations asked for.
     pub registrations: u64,
-    /// Those of them over a fresh link after several failures.
+    /// Registrations that brought a lease.
+    pub registered: u64,
+    /// Those asked for over a fresh link after several failures.
     pub full: u64,
-    /// Those of them because too few peers were discovered.
+    /// Those that told of a changed offer.
+    pub offers: u64,
+    /// Those because the bootstrap knew too few peers.
     pub few_peers: u64,
+    /// Moves from one bootstrap to the next.
+    pub moved: u64,
     /// Heartbeats sent.
     pub heartbeats: u64,
+    /// Heartbeats that renewed the lease.
+    pub renewed: u64,
     /// Answers that the node is unknown.
     pub unknown: u64,
     /// Internal errors, and answers that were none.

@@ -17,11 +17,16 @@ fn offer(zone: &str) -> Offer {
 }
 
 fn lease() -> Lease {
+    lease_of(3)
+}
+
+/// A lease that tells of so many relays.
+fn lease_of(online: u32) -> Lease {
     Lease {
         duration: SECOND * 30,
         next_heartbeat: SECOND * 10,
         keys: Vec::new(),
-        counts: Counts { registered: 1, online: 1, expired: 0 },
+        counts: Counts { registered: online, online, expired: 0 },
         drain: false,
         now: Time::ZERO,
     }
@@ -211,7 +216,6 @@ fn when_throttled_it_waits_and_counts_no_failure() {
     script.refuse(14_250, 8, Refusal::UnknownNode, &[lost(Setback::Unknown), ask(9, register("a"))]);
     script.refuse(14_250, 9, throttled(1_000), &[told(1_000)]);
     script.set_offer(14_300, "b", &[]);
-    script.event(14_300, Event::Discovered { peers: 0 }, &[]);
     script.due(15_250, &[ask(10, register("b"))]);
     assert_eq!(script.enrolment.counters().throttled, 7);
     assert_eq!(script.enrolment.counters().full, 0);
@@ -303,6 +307,8 @@ fn another_offer_is_registered_at_once() {
     script.set_offer(15_400, "d", &[ask(5, register("d"))]);
     script.refuse(15_500, 4, Refusal::UnknownNode, &[]);
     script.answer(15_500, 5, Response::Lease(lease()), &[registered()]);
+    let counters = script.enrolment.counters();
+    assert_eq!((counters.registrations, counters.registered, counters.offers), (4, 4, 3));
 }
 
 #[test]
@@ -317,16 +323,75 @@ fn an_offer_changed_while_it_waits_or_before_it_starts_is_not_lost() {
     script.set_offer(2_000, "c", &[ask(3, register("c"))]);
 }
 
+/// Heartbeats that are answered with leases that tell of so many relays, and how often the node registered for that.
+fn few_peers(script: &mut Script, online: &[u32]) -> u64 {
+    let registered = |script: &Script| script.enrolment.counters().few_peers;
+    let before = registered(script);
+    for online in online {
+        let mut actions = Vec::new();
+        let now = script.enrolment.poll_timeout().expect("a heartbeat is due");
+        script.enrolment.handle_timeout(now, &mut actions);
+        // Also that a registration is answered as the heartbeat was.
+        while let Some(Action::Ask { attempt, .. }) = actions.pop() {
+            let response = Response::Lease(lease_of(*online));
+            actions.clear();
+            script.enrolment.handle(Event::Answered { attempt, response }, now, &mut actions);
+        }
+    }
+    registered(script) - before
+}
+
 #[test]
-fn too_few_peers_make_it_register_but_not_all_the_time() {
+fn a_bootstrap_with_too_few_peers_makes_it_try_the_next_one() {
+    let mut script = Script::registered(2);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    let renewed = Action::Notify(Notice::Renewed(lease_of(2)));
+    script.answer(10_000, 2, Response::Lease(lease_of(2)), &[renewed, ask_of(1, 3, register("a"))]);
+    script.answer(10_100, 3, Response::Lease(lease()), &[registered()]);
+    script.due(20_100, &[ask_of(1, 4, HEARTBEAT)]);
+    let counters = script.enrolment.counters();
+    assert_eq!((counters.few_peers, counters.moved, counters.registered), (1, 1, 2));
+}
+
+#[test]
+fn in_a_small_network_it_registers_once_more_and_then_only_if_the_network_shrinks() {
     let mut script = Script::registered(1);
-    script.event(1_000, Event::Discovered { peers: 0 }, &[]);
-    script.event(9_000, Event::Discovered { peers: 3 }, &[]);
-    script.event(9_000, Event::Discovered { peers: 2 }, &[ask(2, register("a"))]);
-    script.event(9_500, Event::Discovered { peers: 2 }, &[]);
-    script.answer(9_500, 2, Response::Lease(lease()), &[registered()]);
-    script.event(10_000, Event::Discovered { peers: 2 }, &[]);
-    assert_eq!(script.enrolment.counters().few_peers, 1);
+    assert_eq!(few_peers(&mut script, &[1, 1, 1, 1, 1, 1, 1, 1]), 1, "of a new node more is expected");
+    assert_eq!(few_peers(&mut script, &[2, 2, 3, 9, 3, 3]), 0, "it grows, or is large enough");
+    assert_eq!(few_peers(&mut script, &[2, 2, 2, 2]), 1);
+    assert_eq!(few_peers(&mut script, &[1, 1, 0, 0]), 2);
+    assert_eq!(
+        few_peers(&mut script, &[0, 1, 0, 1, 0, 1]),
+        2,
+        "a count that goes up and down: each time that it falls"
+    );
+    let none = few_peers(&mut script, &[5, 3, 4, 3, 5]);
+    assert_eq!(none, 0);
+    assert_eq!(script.enrolment.counters().moved, 6);
+}
+
+#[test]
+fn for_want_of_peers_it_registers_at_most_once_in_a_backoff() {
+    let config = Config { jitter_percent: 0, ..Config::default() };
+    let mut script = Script::with(config, 1);
+    let often = |online| Response::Lease(Lease { next_heartbeat: SECOND / 10, ..lease_of(online) });
+    let mut actions = Vec::new();
+    script.enrolment.handle(Event::Start, at(0), &mut actions);
+    let (mut registered_at, mut online) = (Vec::new(), 0);
+    while script.enrolment.poll_timeout().is_none_or(|due| due < at(60_000)) {
+        let now = script.enrolment.poll_timeout().unwrap_or(at(0));
+        script.enrolment.handle_timeout(now, &mut actions);
+        while let Some(action) = actions.pop() {
+            let Action::Ask { attempt, request, .. } = action else { continue };
+            registered_at.extend(matches!(request, Request::Register { .. }).then_some(now));
+            // The worst that a bootstrap could say: one more, and one fewer, in turn.
+            online = 1 - online;
+            script.enrolment.handle(Event::Answered { attempt, response: often(online) }, now, &mut actions);
+        }
+    }
+    let waits = registered_at.windows(2).map(|pair| pair[1].since(pair[0]));
+    assert!(waits.clone().all(|wait| wait >= Config::default().backoff), "{registered_at:?}");
+    assert!((8..=13).contains(&registered_at.len()), "{registered_at:?}");
 }
 
 #[test]
@@ -368,7 +433,6 @@ fn leaving_is_told_and_then_nothing_happens_any_more() {
         script.answer(1_100, 2, ends, &[Action::Notify(Notice::Left)]);
         script.event(1_200, Event::Start, &[]);
         script.event(1_200, Event::Drain, &[]);
-        script.event(1_200, Event::Discovered { peers: 0 }, &[]);
         script.idle();
     }
     let mut waiting = Script::new(1);
@@ -420,7 +484,7 @@ fn waits_vary_as_configured() {
 
 fn response() -> impl Strategy<Value = Response> {
     prop_oneof![
-        Just(Response::Lease(lease())),
+        (0..5u32).prop_map(|online| Response::Lease(lease_of(online))),
         Just(Response::Done),
         Just(Response::Refused(Refusal::UnknownNode)),
         Just(Response::Refused(Refusal::Internal)),
@@ -438,7 +502,6 @@ enum Step {
     Stale,
     Wait,
     Offer(u8),
-    Discovered,
     Drain,
 }
 
@@ -449,7 +512,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Stale),
         4 => Just(Step::Wait),
         1 => (0..3u8).prop_map(Step::Offer),
-        1 => Just(Step::Discovered),
         1 => Just(Step::Drain),
     ]
 }
@@ -476,7 +538,6 @@ proptest! {
                 }
                 Step::Wait => now = enrolment.poll_timeout().unwrap_or(now).max(now),
                 Step::Offer(n) => enrolment.set_offer(offer(&n.to_string()), now, &mut actions),
-                Step::Discovered => enrolment.handle(Event::Discovered { peers: 0 }, now, &mut actions),
                 Step::Drain => enrolment.handle(Event::Drain, now, &mut actions),
             }
             enrolment.handle_timeout(now, &mut actions);

@@ -66,15 +66,15 @@ impl Preservation {
             self.held = Some(Held { since: self.since().unwrap_or(now), review_at });
         } else {
             self.held = None;
-            self.window = Some(window);
+            // A window begins with its first loss: a partition must not get the rest of one, and then another.
+            self.window = (window.silent > 0).then_some(window);
         }
         !too_many
     }
 
     fn current(&self, population: usize, now: Time) -> Window {
         let running = self.window.filter(|window| now.since(window.began) < self.lease);
-        let fresh = Window { began: now, population, silent: 0 };
-        if self.held.is_some() { fresh } else { running.unwrap_or(fresh) }
+        running.unwrap_or(Window { began: now, population, silent: 0 })
     }
 }
 
@@ -96,6 +96,25 @@ mod tests {
         assert!(many.may_lose(5, 5, 100, at(1)), "15 of 100");
         assert!(!many.may_lose(1, 1, 100, at(2)));
         assert_eq!((many.since(), many.review_at()), (Some(at(2)), Some(at(7))));
+    }
+
+    #[test]
+    fn those_that_have_gone_count_until_the_window_is_over() {
+        let mut preservation = Preservation::new(&Config::default());
+        assert!(preservation.may_lose(15, 15, 100, at(0)));
+        assert!(!preservation.may_lose(15, 15, 100, at(1)), "30 of 100");
+        assert!(!preservation.may_lose(15, 15, 85, at(6)));
+        assert!(preservation.may_lose(0, 0, 85, at(11)), "all but the first are heard again");
+        assert!(!preservation.may_lose(1, 1, 85, at(29)));
+        assert!(preservation.may_lose(12, 12, 85, at(30)));
+    }
+
+    #[test]
+    fn a_window_begins_with_the_first_loss() {
+        let mut preservation = Preservation::new(&Config::default());
+        assert!(preservation.may_lose(0, 0, 20, at(0)));
+        assert!(preservation.may_lose(3, 3, 20, at(29)));
+        assert!(!preservation.may_lose(1, 1, 20, at(31)), "4 of 20");
     }
 
     #[test]
