@@ -287,8 +287,9 @@ impl<'a, R: Rng> Planner<'a, R> {
     /// The best of a sample of relays that are in none of these domains, if there is one.
     fn best_apart(&mut self, apart: &Apart<'_>, want: &Want<'_>) -> Option<(Score, &'a Relay)> {
         let pool = self.pool;
-        let drawn: [Option<&'a Relay>; SAMPLE] = std::array::from_fn(|_| pool.draw_apart(apart, self.rng));
-        self.best(drawn.into_iter().flatten(), want)
+        let is_good = |relay: &Relay| want.allows(relay) && !want.avoid.contains(&relay.node);
+        let drawn = pool.draw_apart(apart, SAMPLE, self.rng, is_good);
+        self.best(drawn.into_iter(), want)
     }
 
     fn best(

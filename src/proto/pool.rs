@@ -322,11 +322,14 @@ impl Pool {
 
     /// Whose silence has consequences now. Who was heard since it was queued is queued anew.
     fn due(&mut self, now: Time) -> Vec<NodeId> {
-        let queued: Vec<(Time, NodeId)> = self.leases.iter().take_while(|(at, _)| *at <= now).copied().collect();
+        let queued: Vec<(Time, NodeId)> =
+            self.leases.iter().take_while(|(at, _)| *at <= now).copied().collect();
         let lease = self.config.lease;
         let mut due = Vec::new();
         for (at, node) in queued {
-            let Some(relay) = self.places.get(&node).and_then(|place| self.relays.get_mut(*place)) else { continue };
+            let Some(relay) = self.places.get(&node).and_then(|place| self.relays.get_mut(*place)) else {
+                continue;
+            };
             if relay.due(lease) <= now {
                 due.push(node);
             } else {
@@ -411,11 +414,18 @@ impl Pool {
         }
     }
 
-    /// An assignable relay in none of these zones and subnets, the first after a random one: it costs the same in a pool of
-    /// any size. `None` only if there is none.
-    pub fn draw_apart(&self, apart: &Apart<'_>, rng: &mut impl rand::Rng) -> Option<&Relay> {
-        let from = self.draw(rng)?;
-        self.domains.first_apart(from, apart).and_then(|node| self.get(node))
+    /// Up to `count` good relays drawn at random from those that are in none of these zones and subnets, whatever their
+    /// capacity. Some of them may be the same.
+    pub fn draw_apart(
+        &self,
+        apart: &Apart<'_>,
+        count: usize,
+        rng: &mut impl rand::Rng,
+        good: impl Fn(&Relay) -> bool,
+    ) -> Vec<&Relay> {
+        let is_good = |node: &NodeId| self.get(node).is_some_and(&good);
+        let drawn = self.domains.draw(apart, count, rng, is_good);
+        drawn.iter().filter_map(|node| self.get(node)).collect()
     }
 
     fn place(&self, node: &NodeId) -> Option<usize> {

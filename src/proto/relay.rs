@@ -1,10 +1,10 @@
 //! The relay's machine: flows pass through it, and the bootstrap knows it as a member of the pool.
 
 use super::clerk::{Clerk, ClerkConfig};
+use super::enrolment;
 use super::flows::{Flows, FlowsConfig, News};
 use super::id::NodeId;
 use super::machine::{Action, Event, Machine, Notice};
-use super::enrolment;
 use super::rpc::{Load, Offer};
 use super::time::Time;
 use std::convert::Infallible;

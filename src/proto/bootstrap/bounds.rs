@@ -2,7 +2,9 @@
 
 use crate::proto::epoch::MAX_HOPS;
 use crate::proto::record::{MAX_RECORDS, Record};
-use crate::proto::rpc::{DenyReason, MAX_LISTED_NODES, MAX_NAMES, MAX_VERSION_BYTES, Offer, Request, Resources, is_name};
+use crate::proto::rpc::{
+    DenyReason, MAX_LISTED_NODES, MAX_NAMES, MAX_VERSION_BYTES, Offer, Request, Resources, is_name,
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// Whether all its names, numbers and lists are within bounds.
@@ -88,7 +90,8 @@ mod tests {
     }
 
     fn heartbeat(cpu_percent: u8) -> Request {
-        let load = Load { resources: Some(Resources { cpu_percent, ..Resources::default() }), ..Load::default() };
+        let load =
+            Load { resources: Some(Resources { cpu_percent, ..Resources::default() }), ..Load::default() };
         Request::Heartbeat(Heartbeat { sequence: 1, sent_at: Time::MAX, load, key_epoch: None })
     }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::proto::codec::{self, MAX_FRAME_BYTES};
 use crate::proto::record::{ChainSecret, MAX_RECORDS, Record, Route, pseudonym};
-use crate::proto::rpc::{Capabilities, Counts, Load, Listing, MAX_REQUEST_BYTES, Planned, Status};
+use crate::proto::rpc::{Capabilities, Counts, Listing, Load, MAX_REQUEST_BYTES, Planned, Status};
 use rand::SeedableRng;
 
 const ORIGIN: NodeId = NodeId::from_bytes([0xaa; 32]);
@@ -167,8 +167,7 @@ fn leases_end_when_it_is_time_and_a_heartbeat_brings_a_relay_back() {
         refused(bootstrap.answer(ORIGIN, plan_request(1), at(60))),
         Refusal::UnknownName { name: "echo".to_owned() }
     );
-    let counts =
-        lease(bootstrap.answer(relay(0), heartbeat(1, 0, None), at(61))).counts;
+    let counts = lease(bootstrap.answer(relay(0), heartbeat(1, 0, None), at(61))).counts;
     assert_eq!(counts, Counts { registered: 1, online: 1, expired: 1 });
     let events = bootstrap.take_events();
     for event in [PoolEvent::Offline(relay(0)), PoolEvent::Back(relay(0)), PoolEvent::TargetLeft(TARGET)] {
@@ -415,7 +414,7 @@ fn a_full_pool_throttles() {
     let config = Config { pool, ..Config::default() };
     let mut bootstrap = Bootstrap::new(config, secret(), StdRng::seed_from_u64(1), at(0));
     lease(bootstrap.answer(relay(1), relay_offer(1), at(0)));
-    let throttled = Refusal::Throttled { retry_after: Duration::from_secs(30) };
+    let throttled = Refusal::Throttled { retry_after: Duration::from_secs(10) };
     assert_eq!(refused(bootstrap.answer(relay(2), relay_offer(2), at(0))), throttled);
     assert_eq!(refused(bootstrap.answer(TARGET, target_offer(&[]), at(0))), throttled);
 }

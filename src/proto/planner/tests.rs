@@ -268,7 +268,12 @@ fn mixed() -> Pool {
     let mut pool = empty();
     for n in 0..100u32 {
         let (capacity, zone) = (1000 << (n % 3), if n < 40 { "a" } else { ["b", "c", "d"][n as usize % 3] });
-        pool.register(node(n), offer(address([10, 1, u8::try_from(n).unwrap(), 1], 0), zone, capacity), at(0)).unwrap();
+        pool.register(
+            node(n),
+            offer(address([10, 1, u8::try_from(n).unwrap(), 1], 0), zone, capacity),
+            at(0),
+        )
+        .unwrap();
     }
     pool.register(node(100), offer(address([10, 9, 9, 9], 0), "", 1_000_000), at(0)).unwrap();
     pool
@@ -304,9 +309,11 @@ fn when_a_zone_is_lost_nobody_gets_twice_its_share_of_its_flows() {
     shares(&mut pool, 10_000, rng);
     let lost: u32 = (0..40).map(|n| pool.get(&node(n)).unwrap().flows()).sum();
     assert!((0..40).all(|n| pool.deregister(&node(n), at(1))));
-    let before: Vec<(NodeId, u32)> = pool.assignable().iter().map(|relay| (relay.node, relay.flows())).collect();
+    let before: Vec<(NodeId, u32)> =
+        pool.assignable().iter().map(|relay| (relay.node, relay.flows())).collect();
     shares(&mut pool, lost, rng);
-    let capacity: u32 = before.iter().filter_map(|(node, _)| pool.get(node)).map(|relay| relay.capacity).sum();
+    let capacity: u32 =
+        before.iter().filter_map(|(node, _)| pool.get(node)).map(|relay| relay.capacity).sum();
     for (id, flows) in before.into_iter().filter(|(id, _)| *id != node(100)) {
         let relay = pool.get(&id).unwrap();
         let fair = f64::from(lost) * f64::from(relay.capacity) / f64::from(capacity - 1_000_000);
@@ -335,7 +342,8 @@ fn no_plan_breaks_diversity_where_the_pool_allows_it() {
             let backup = hop.backup.expect("there are relays enough");
             assert_eq!(Shared::between(hop.primary, backup), Shared::Nothing, "a primary and its backup");
             for other in &plan.hops[..n] {
-                assert_eq!(Shared::between(hop.primary, other.primary), Shared::Nothing, "two primaries");
+                let shared = Shared::between(hop.primary, other.primary);
+                assert_eq!(shared, Shared::Nothing, "two primaries: {:?} {:?}", hop.primary, other.primary);
             }
         }
     }

@@ -1,15 +1,20 @@
-//! Failure domains: finds a relay that shares none with those that a chain has, in a pool of any size.
+//! Failure domains: finds relays that share none with those that a chain has, in a pool of any size.
 //!
-//! The relays are ordered by zone, then by subnet, so that a zone or a subnet that will not do is passed over in one step,
-//! however many relays are in it. A zone without a name is unknown, so it is shared by nobody.
+//! The relays of each zone are a dense list of their own, so that one can be drawn at random from those zones that a chain
+//! is not in, in proportion to their sizes. Where most of a zone's relays share a subnet with the chain, the zone is
+//! searched. A zone without a name is unknown, so it is shared by nobody.
 
 use super::relay::{Relay, Subnet};
 use crate::proto::id::NodeId;
-use std::collections::BTreeSet;
-use std::ops::Bound;
+use rand::RngExt;
+use std::collections::{BTreeMap, HashMap};
 
-/// Steps after which a search is given up: a chain has far fewer domains than this.
-const MAX_STEPS: usize = 256;
+/// Of more zones than this, as many are looked at, from a random one on.
+const MAX_ZONES: usize = 256;
+/// How often a relay is drawn before its zone is searched,
+const DRAWS: usize = 4;
+/// and of how many relays.
+const MAX_SEARCH: usize = 4096;
 
 /// Zones and subnets that will not do.
 #[derive(Clone, Debug, Default)]
@@ -20,55 +25,100 @@ pub struct Apart<'a> {
     pub subnets: Vec<Subnet>,
 }
 
-type Key = (String, Subnet, NodeId);
-
 /// The assignable relays, by domain.
 #[derive(Debug, Default)]
-pub(super) struct Domains(BTreeSet<Key>);
+pub(super) struct Domains {
+    zones: BTreeMap<String, Vec<Member>>,
+    /// Place of each relay in its zone's list.
+    places: HashMap<NodeId, usize>,
+}
 
-fn key_of(relay: &Relay) -> Key {
-    (relay.zone.clone(), relay.subnet(), relay.node)
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    node: NodeId,
+    subnet: Subnet,
 }
 
 impl Domains {
     pub(super) fn insert(&mut self, relay: &Relay) {
-        self.0.insert(key_of(relay));
+        if self.places.contains_key(&relay.node) {
+            return;
+        }
+        let zone = self.zones.entry(relay.zone.clone()).or_default();
+        self.places.insert(relay.node, zone.len());
+        zone.push(Member { node: relay.node, subnet: relay.subnet() });
     }
 
     pub(super) fn remove(&mut self, relay: &Relay) {
-        self.0.remove(&key_of(relay));
-    }
-
-    /// The first relay apart, from this one on and then from the beginning.
-    pub(super) fn first_apart(&self, from: &Relay, apart: &Apart<'_>) -> Option<&NodeId> {
-        let from = key_of(from);
-        let upper = self.search(Bound::Included(from.clone()), Bound::Unbounded, apart);
-        upper.or_else(|| self.search(Bound::Unbounded, Bound::Excluded(from), apart))
-    }
-
-    fn search(&self, mut from: Bound<Key>, to: Bound<Key>, apart: &Apart<'_>) -> Option<&NodeId> {
-        for _ in 0..MAX_STEPS {
-            if let (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to)) = (&from, &to)
-                && from >= to
-            {
-                return None;
-            }
-            let (zone, subnet, node) = self.0.range((from, to.clone())).next()?;
-            from = if !zone.is_empty() && apart.zones.contains(&zone.as_str()) {
-                Bound::Included(behind_zone(zone))
-            } else if apart.subnets.contains(subnet) {
-                Bound::Excluded((zone.clone(), *subnet, NodeId::from_bytes([0xff; 32])))
-            } else {
-                return Some(node);
-            };
+        let Some(place) = self.places.remove(&relay.node) else { return };
+        let Some(zone) = self.zones.get_mut(&relay.zone) else { return };
+        zone.swap_remove(place);
+        if let Some(moved) = zone.get(place) {
+            self.places.insert(moved.node, place);
         }
-        None
+        if zone.is_empty() {
+            self.zones.remove(&relay.zone);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        assert_eq!(self.zones.values().map(Vec::len).sum::<usize>(), self.places.len());
+        self.places.len()
+    }
+
+    /// Up to `count` relays apart that are good enough, drawn at random; some of them may be the same.
+    pub(super) fn draw(
+        &self,
+        apart: &Apart<'_>,
+        count: usize,
+        rng: &mut impl rand::Rng,
+        good: impl Fn(&NodeId) -> bool,
+    ) -> Vec<NodeId> {
+        let zones = self.zones_apart(apart, rng);
+        let total: usize = zones.iter().map(|zone| zone.len()).sum();
+        let fits = |member: &Member| !apart.subnets.contains(&member.subnet) && good(&member.node);
+        let count = if total == 0 { 0 } else { count };
+        let mut drawn: Vec<NodeId> = (0..count)
+            .filter_map(|_| draw_from(pick(&zones, rng.random_range(0..total))?, rng, fits))
+            .collect();
+        if drawn.is_empty() {
+            drawn.extend(zones.iter().find_map(|zone| draw_from(zone, rng, fits)));
+        }
+        drawn
+    }
+
+    fn zones_apart(&self, apart: &Apart<'_>, rng: &mut impl rand::Rng) -> Vec<&[Member]> {
+        let skip = rng.random_range(0..self.zones.len().saturating_sub(MAX_ZONES) + 1);
+        let will_do = |name: &str| name.is_empty() || !apart.zones.contains(&name);
+        let zones = self.zones.iter().skip(skip).take(MAX_ZONES);
+        zones.filter(|(name, _)| will_do(name)).map(|(_, zone)| zone.as_slice()).collect()
     }
 }
 
-/// Before the first relay of the next zone: no name contains a NUL.
-fn behind_zone(zone: &str) -> Key {
-    (format!("{zone}\0"), Subnet::V4([0; 3]), NodeId::from_bytes([0; 32]))
+/// The zone in which the member with this number is, counted through all of them.
+fn pick<'z>(zones: &[&'z [Member]], mut number: usize) -> Option<&'z [Member]> {
+    for zone in zones {
+        if number < zone.len() {
+            return Some(zone);
+        }
+        number -= zone.len();
+    }
+    None
+}
+
+/// A member of the zone that fits.
+fn draw_from(zone: &[Member], rng: &mut impl rand::Rng, fits: impl Fn(&Member) -> bool) -> Option<NodeId> {
+    let mut start = 0;
+    for _ in 0..DRAWS {
+        start = rng.random_range(0..zone.len());
+        if let Some(member) = zone.get(start).filter(|member| fits(member)) {
+            return Some(member.node);
+        }
+    }
+    let (before, after) = zone.split_at_checked(start)?;
+    let found = after.iter().chain(before).take(MAX_SEARCH).find(|member| fits(member));
+    found.map(|member| member.node)
 }
 
 #[cfg(test)]
@@ -79,6 +129,7 @@ mod tests {
     use crate::proto::time::Time;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
+    use std::collections::BTreeSet;
 
     /// One relay in each of these zones and subnets.
     fn pool(domains: &[(&str, u8)]) -> Pool {
@@ -101,8 +152,8 @@ mod tests {
         let subnets = subnets.iter().map(|subnet| Subnet::V4([10, 0, *subnet])).collect();
         let apart = Apart { zones: zones.to_vec(), subnets };
         let mut rng = StdRng::seed_from_u64(1);
-        let drawn = (0..200).filter_map(|_| pool.draw_apart(&apart, &mut rng));
-        drawn.map(|relay| relay.node.as_bytes()[0]).collect()
+        let drawn = pool.draw_apart(&apart, 200, &mut rng, |_| true);
+        drawn.iter().map(|relay| relay.node.as_bytes()[0]).collect()
     }
 
     #[test]

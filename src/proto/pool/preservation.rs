@@ -58,8 +58,8 @@ impl Preservation {
     pub(super) fn may_lose(&mut self, silent: usize, ending: usize, population: usize, now: Time) -> bool {
         let mut window = self.current(population, now);
         let total = window.silent + silent;
-        let too_many = total > self.above
-            && total.saturating_mul(100) > window.population.saturating_mul(self.percent);
+        let too_many =
+            total > self.above && total.saturating_mul(100) > window.population.saturating_mul(self.percent);
         window.silent += ending;
         if too_many {
             let review_at = now + (self.lease / 6).max(Duration::from_millis(1));

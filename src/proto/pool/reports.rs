@@ -48,7 +48,13 @@ impl Reporters {
     }
 
     /// Whether a report by `reporter` on `node` counts, in a pool of so many relays.
-    pub(super) fn may_report(&mut self, reporter: NodeId, node: NodeId, population: usize, now: Time) -> bool {
+    pub(super) fn may_report(
+        &mut self,
+        reporter: NodeId,
+        node: NodeId,
+        population: usize,
+        now: Time,
+    ) -> bool {
         self.make_room(&reporter);
         let most = (population.saturating_mul(self.percent) / 100).max(LEAST_OPEN);
         let known = self.known.entry(reporter).or_default();
@@ -136,7 +142,10 @@ mod tests {
         assert_eq!(believed(&mut reporters, 10), 32);
         assert_eq!(believed(&mut reporters, 400), 60);
         reporters.settled(LIAR, &node(0));
-        assert!(reporters.may_report(LIAR, node(98), 400, at(1)), "what was right or is taken back does not count");
+        assert!(
+            reporters.may_report(LIAR, node(98), 400, at(1)),
+            "what was right or is taken back does not count"
+        );
         assert!(!reporters.may_report(LIAR, node(99), 400, at(1)));
     }
 

@@ -292,12 +292,14 @@ fn check(pool: &Pool) {
         assert_eq!(pool.places.get(&relay.node), Some(&place));
         assert_eq!(place < pool.assignable, relay.is_assignable());
         let index = if relay.is_gone() { &pool.gone } else { &pool.leases };
-        assert!(index.contains(&(relay.due(pool.config.lease), relay.node)));
+        assert!(index.contains(&(relay.queued_at, relay.node)));
+        assert!(relay.queued_at <= relay.due(pool.config.lease));
         if relay.is_assignable() {
             *capacities.entry(relay.capacity).or_default() += 1;
         }
     }
     assert_eq!(capacities, pool.capacities);
+    assert_eq!(pool.domains.len(), pool.assignable);
 }
 
 proptest! {
