@@ -14,6 +14,7 @@
 mod fixture;
 
 mod accuracy;
+mod bench_bootstrap;
 mod churn;
 mod cut;
 mod drain;
