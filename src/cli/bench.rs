@@ -1,6 +1,7 @@
 //! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
 
 mod accuracy;
+mod bootstrap;
 mod churn;
 mod ends;
 mod failover;
@@ -33,6 +34,11 @@ enum What {
     Churn(Box<churn::Args>),
     /// How often relays that live are held for dead, on a machine that is too busy or a network that loses
     Accuracy(accuracy::Args),
+    /// Heartbeats, plans, memory and expiry of one bootstrap: in process by size of the pool, and over QUIC
+    Bootstrap(Box<bootstrap::Args>),
+    /// A process of the measurement: one pool
+    #[command(hide = true)]
+    BootstrapPool(bootstrap::PoolArgs),
     /// A process of the measurement: keeps a core busy
     #[command(hide = true)]
     Spin,
@@ -69,6 +75,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         What::Failover(args) => failover::run(args).await,
         What::Churn(args) => churn::run(*args).await,
         What::Accuracy(args) => accuracy::run(args).await,
+        What::Bootstrap(args) => bootstrap::run(*args).await,
+        What::BootstrapPool(args) => bootstrap::measure_pool(&args),
         What::Spin => accuracy::spin(),
         What::Soak(args) => soak::run(args).await,
         What::FlowSink(args) => flow::sink(args).await,

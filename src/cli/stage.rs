@@ -61,6 +61,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Where they live.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// From now on each process and endpoint lives on a host of its own, `hosts` in all.
     pub(super) fn on_testbed(mut self, hosts: usize, seed: u64) -> Result<Self, Failure> {
         self.places = Some(Places::new(hosts, seed)?);

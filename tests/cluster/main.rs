@@ -15,6 +15,7 @@ mod fixture;
 
 mod accuracy;
 mod bootstraps;
+mod bench_bootstrap;
 mod churn;
 mod cut;
 mod drain;

@@ -165,7 +165,7 @@ fn number(fields: &Value, name: &str) -> f64 {
 }
 
 /// User and system time of a process so far (proc(5): fields 14 and 15 of stat, counted after the command's name).
-fn cpu_seconds(process: &Process) -> f64 {
+pub(super) fn cpu_seconds(process: &Process) -> f64 {
     let stat = process.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/stat")).ok());
     let fields = stat.as_deref().and_then(|stat| stat.rsplit_once(')')).map_or("", |(_, rest)| rest);
     let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
