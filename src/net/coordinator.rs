@@ -115,7 +115,8 @@ impl Coordinator {
                     .map_err(|_| JoinError::Ended)??
             }
         };
-        let (endpoint, socket) = transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
+        let (endpoint, socket) =
+            transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
         let dialer = Dialer {
             endpoint,
             refusals: (ticket.bootstraps().len() > 1).then(|| Refusals::of(socket)),

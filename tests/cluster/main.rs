@@ -14,8 +14,8 @@
 mod fixture;
 
 mod accuracy;
-mod bootstraps;
 mod bench_bootstrap;
+mod bootstraps;
 mod churn;
 mod cut;
 mod drain;
