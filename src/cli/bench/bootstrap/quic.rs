@@ -38,6 +38,8 @@ use tokio::time::{Instant, sleep, timeout};
 const DATA: &str = "bootstrap-data";
 /// What a bootstrap does unless told otherwise.
 const USUAL_HEARTBEAT: Duration = Duration::from_secs(10);
+/// More requests a second than can be: what fits is to be measured, not what is let in.
+const UNLIMITED: &str = "1000000";
 /// UDP sockets that the members share.
 const ENDPOINTS: usize = 4;
 /// Members that connect at once: well below what a bootstrap takes.
@@ -127,6 +129,7 @@ pub(super) async fn measure(args: &Args, stage: &Stage, screen: &ProgressBar) ->
 async fn open(args: &Args, stage: &Stage) -> Result<(Process, Door), Failure> {
     let heartbeat = format!("{}ms", args.heartbeat.as_millis());
     let mut arguments = vec!["bootstrap", "--data", DATA];
+    arguments.extend(["--max-requests", UNLIMITED, "--max-requests-per-member", UNLIMITED]);
     if args.heartbeat != USUAL_HEARTBEAT {
         arguments.extend(["--heartbeat", &heartbeat]);
     }
