@@ -4,7 +4,7 @@ use crate::fixture::{Ended, PATIENCE, Process, pattern, run};
 use hopline::endpoint::{Endpoint, Flow, Options};
 use hopline::net::authority::Authority;
 use hopline::net::ticket::{Grant, Ticket};
-use hopline::proto::rpc::{Listing, Status};
+use hopline::proto::rpc::{Listing, RelayInfo, Status, TargetInfo};
 use serde_json::Value;
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -24,6 +24,7 @@ struct Pair {
     bootstraps: [Option<Process>; 2],
     cadence: Vec<&'static str>,
     interval: Duration,
+    lease: Duration,
     ticket: String,
 }
 
@@ -33,8 +34,9 @@ impl Pair {
         let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
         let addresses = sockets.map(|socket| socket.local_addr().unwrap().to_string());
         let (cadence, interval) = cadence(home.path());
+        let lease = interval * 3;
         let (bootstraps, ticket) = ([None, None], String::new());
-        let mut pair = Self { home, addresses, bootstraps, cadence, interval, ticket };
+        let mut pair = Self { home, addresses, bootstraps, cadence, interval, lease, ticket };
         pair.bring_up(0);
         std::fs::create_dir(pair.data(1)).unwrap();
         std::fs::copy(pair.data(0).join("network.key"), pair.data(1).join("network.key")).unwrap();
@@ -82,14 +84,17 @@ impl Pair {
         Endpoint::join(ticket, Options::default()).await.unwrap()
     }
 
-    /// Waits until everybody is at this bootstrap, and tells how long after `since` the last came.
+    /// Waits until this bootstrap has heard everybody since then, whomever it remembers from before: how long that took.
     async fn all_at(&self, place: usize, since: Instant) -> Duration {
         let watcher = self.watcher(place).await;
         let mut ticks = interval(Duration::from_millis(20));
         let here = |listing: &Listing| {
-            let online = |status| matches!(status, Status::Registered | Status::Online);
-            let relays = listing.relays.iter().filter(|relay| online(relay.status)).count();
-            relays == RELAYS && listing.targets.iter().any(|target| !target.attachments.is_empty())
+            let heard = |lease_left: Duration| lease_left + since.elapsed() >= self.lease;
+            let online = |relay: &&RelayInfo| {
+                matches!(relay.status, Status::Registered | Status::Online) && heard(relay.lease_left)
+            };
+            let attached = |target: &TargetInfo| !target.attachments.is_empty() && heard(target.lease_left);
+            listing.relays.iter().filter(online).count() == RELAYS && listing.targets.iter().any(attached)
         };
         let came = async {
             loop {
