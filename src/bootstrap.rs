@@ -121,7 +121,7 @@ impl Default for Limits {
             stream_timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(3600),
             requests: 20_000,
-            requests_of_member: 100,
+            requests_of_member: 1000,
         }
     }
 }

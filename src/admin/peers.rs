@@ -167,28 +167,28 @@ fn list(nodes: Vec<NodeId>, describe: impl Fn(&[NodeId]) -> Vec<Value>) -> impl 
 }
 
 fn relay_json(relay: &Relay, with_address: bool, now: Time) -> Value {
-    let resources = relay.load.resources;
+    let resources = relay.load().resources;
     let mut json = json!({
-        "name": relay.name,
+        "name": relay.offer().name,
         "id": relay.node.to_string(),
         "overlay": relay.node.overlay().to_string(),
         "status": relay.status.as_str(),
-        "zone": relay.zone,
-        "flows": relay.load.flows,
+        "zone": relay.offer().zone,
+        "flows": relay.load().flows,
         "capacity": relay.capacity,
-        "bytes_per_second": relay.load.bytes_per_second,
+        "bytes_per_second": relay.load().bytes_per_second,
         "cpu_percent": resources.map(|resources| resources.cpu_percent),
         "memory_percent": resources.map(|resources| resources.memory_percent),
         "disk_percent": resources.map(|resources| resources.disk_percent),
-        "version": relay.version,
-        "reachable": relay.capabilities.reachable,
-        "bridge": relay.capabilities.bridge,
+        "version": relay.offer().version,
+        "reachable": relay.offer().capabilities.reachable,
+        "bridge": relay.offer().capabilities.bridge,
         "age_seconds": now.since(relay.registered_at).as_secs_f64(),
         "lease_seconds": relay.lease_left(now).as_secs_f64(),
-        "clock_ahead_ms": relay.clock_ahead_us as f64 / 1e3,
+        "clock_ahead_ms": relay.clock_ahead_us() as f64 / 1e3,
     });
     if with_address && let Some(fields) = json.as_object_mut() {
-        fields.insert("address".to_owned(), relay.address.to_string().into());
+        fields.insert("address".to_owned(), relay.offer().address.to_string().into());
     }
     json
 }

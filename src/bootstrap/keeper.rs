@@ -127,8 +127,8 @@ impl Keeper {
         }
     }
 
-    /// The machine; a new one if a fault of ours left it in the middle of something. That is what a restart of the process
-    /// would give, which all nodes are prepared for.
+    /// The machine; a new one if a fault of ours left it in the middle of something. It knows nobody, as after a restart without
+    /// a store, which all nodes are prepared for: they register again.
     fn machine(&self) -> MutexGuard<'_, Bootstrap> {
         self.machine.lock().unwrap_or_else(|poisoned| {
             tracing::error!("the bootstrap failed over a question and starts afresh; please report this");

@@ -27,7 +27,7 @@ impl News {
     pub(super) fn new(event: PoolEvent, machine: &Bootstrap, at: Time) -> Self {
         let name = node_of(&event).and_then(|node| {
             let target = || machine.targets().get(node).and_then(|target| target.names.first());
-            machine.pool().get(node).map(|relay| &relay.name).or_else(target).cloned()
+            machine.pool().get(node).map(|relay| &relay.offer().name).or_else(target).cloned()
         });
         Self { event, name, at }
     }

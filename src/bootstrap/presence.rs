@@ -6,14 +6,27 @@ use quinn::ConnectionError;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Most connections of one member: it needs one, and those of before may not have ended yet.
+const MOST: usize = 8;
+
 /// How many connections each member has. It knows those only that have any.
 #[derive(Debug, Default)]
 pub(super) struct Presence(Mutex<HashMap<NodeId, usize>>);
 
 impl Presence {
-    /// A member has one more.
-    pub(super) fn arrive(&self, node: NodeId) {
-        *self.connections().entry(node).or_default() += 1;
+    /// A member wants one more. Returns how many it has then; none if it has too many already.
+    pub(super) fn arrive(&self, node: NodeId) -> Option<usize> {
+        let mut connections = self.connections();
+        let count = connections.entry(node).or_default();
+        (*count < MOST).then(|| {
+            *count += 1;
+            *count
+        })
+    }
+
+    /// Whether a member has any.
+    pub(super) fn is_here(&self, node: &NodeId) -> bool {
+        self.connections().contains_key(node)
     }
 
     /// A member has one less. Returns whether it was the last.
@@ -57,10 +70,10 @@ mod tests {
     #[test]
     fn the_last_connection_is_told_from_others() {
         let (presence, node) = (Presence::default(), NodeId::from_bytes([1; 32]));
-        presence.arrive(node);
-        presence.arrive(node);
+        assert_eq!([presence.arrive(node), presence.arrive(node)], [Some(1), Some(2)]);
         assert_eq!([presence.leave(node), presence.leave(node)], [false, true]);
-        assert!(presence.leave(node) && presence.connections().is_empty());
+        assert!(presence.leave(node) && !presence.is_here(&node));
+        assert_eq!((0..20).filter(|_| presence.arrive(node).is_some()).count(), MOST);
     }
 
     #[test]

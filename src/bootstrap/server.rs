@@ -193,7 +193,14 @@ impl Shared {
 
     /// Any number of requests, as many at once as the connection may have streams.
     async fn serve_member(self: &Arc<Self>, connection: Connection, member: Member, tasks: &TaskTracker) {
-        self.presence.arrive(member.node);
+        let Some(count) = self.presence.arrive(member.node) else {
+            self.tally.connections_refused.count();
+            tracing::warn!(node = %member.node, "too many connections of one member; closed one");
+            return BootstrapClose::Overloaded.close(&connection);
+        };
+        if count == 1 {
+            self.keeper.with(|machine, _| machine.connected(&member.node));
+        }
         let visit = async {
             while let Ok((sender, receiver)) = connection.accept_bi().await {
                 let (shared, connection) = (Arc::clone(self), connection.clone());
@@ -209,7 +216,12 @@ impl Shared {
         if self.presence.leave(member.node) && is_broken {
             self.tally.cut_off.count();
             tracing::debug!(node = %member.node.short(), "the connection of a member broke");
-            self.keeper.with(|machine, now| machine.cut_off(&member.node, now));
+            self.keeper.with(|machine, now| {
+                // It may have come back meanwhile.
+                if !self.presence.is_here(&member.node) {
+                    machine.cut_off(&member.node, now);
+                }
+            });
         }
     }
 

@@ -1,6 +1,7 @@
 //! How many requests a bootstrap takes, and which of them first.
 //!
-//! Each member has a quota of its own, so that none can take the others' part. All together have one too, and within it
+//! Each member has a quota of its own, and another one for renewals, so that none can take the others' part, nor its plans that
+//! of its heartbeats. All together have one too, and within it
 //! the classes of requests are nested: listings may take a quarter of it, plans and listings together half, registrations
 //! and those three quarters, and renewals all. So under overload listings are refused first and renewals last: who has a
 //! place keeps it, and flows are served by the relays that there are.
@@ -30,9 +31,9 @@ const TEND_EVERY: u32 = 1 << 16;
 /// What a request is for; the earlier, the sooner it is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Class {
-    /// To keep a place, to give it up, and to tell who lost theirs.
+    /// To keep a place, and to give it up.
     Renewal,
-    /// To take a place.
+    /// To take a place, and to tell who lost theirs.
     Registration,
     /// Routes, and what keeps them whole.
     Plan,
@@ -46,12 +47,10 @@ impl Class {
 
     pub(super) const fn of(request: &Request) -> Self {
         match request {
-            Request::Heartbeat(_)
-            | Request::Deregister
-            | Request::Drain
-            | Request::ReportDown { .. }
-            | Request::ReportUp { .. } => Self::Renewal,
-            Request::Register { .. } => Self::Registration,
+            Request::Heartbeat(_) | Request::Deregister | Request::Drain => Self::Renewal,
+            Request::Register { .. } | Request::ReportDown { .. } | Request::ReportUp { .. } => {
+                Self::Registration
+            }
             Request::Plan { .. }
             | Request::Spare { .. }
             | Request::Replace { .. }
@@ -81,6 +80,7 @@ type MemberLimiter<C> =
 pub(super) struct Throttle<C: Clock = DefaultClock> {
     classes: [(Class, Limiter<C>); 4],
     members: MemberLimiter<C>,
+    renewals: MemberLimiter<C>,
     clock: C,
     asked: AtomicU32,
 }
@@ -103,6 +103,7 @@ impl<C: Clock + Clone> Throttle<C> {
         Self {
             classes: Class::NARROWEST_FIRST.map(limiter),
             members: RateLimiter::hashmap_with_clock(quota, clock.clone()),
+            renewals: RateLimiter::hashmap_with_clock(quota, clock.clone()),
             clock,
             asked: AtomicU32::new(0),
         }
@@ -112,8 +113,10 @@ impl<C: Clock + Clone> Throttle<C> {
     pub(super) fn admit(&self, from: &NodeId, class: Class) -> Result<(), Refusal> {
         if self.asked.fetch_add(1, Ordering::Relaxed) % TEND_EVERY == TEND_EVERY - 1 {
             self.members.retain_recent();
+            self.renewals.retain_recent();
         }
-        self.members.check_key(from).map_err(|until| self.throttled(&until))?;
+        let own = if class == Class::Renewal { &self.renewals } else { &self.members };
+        own.check_key(from).map_err(|until| self.throttled(&until))?;
         for (_, limiter) in self.classes.iter().filter(|(limited, _)| *limited <= class) {
             limiter.check().map_err(|until| self.throttled(&until))?;
         }
@@ -198,9 +201,9 @@ mod tests {
         let (throttle, clock) = throttle(1_000_000, 100);
         let turns = TEND_EVERY - 1;
         (0..turns).for_each(|n| throttle.admit(&node(n), Class::Renewal).unwrap());
-        assert_eq!(throttle.members.len(), turns as usize);
+        assert_eq!(throttle.renewals.len(), turns as usize);
         clock.advance(Duration::from_secs(BURST_SECONDS.into()));
         throttle.admit(&node(0), Class::Renewal).unwrap();
-        assert_eq!(throttle.members.len(), 1);
+        assert_eq!(throttle.renewals.len(), 1);
     }
 }

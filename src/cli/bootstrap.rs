@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// How long a relay's key is in use; not shorter than a sixtieth of the route lifetime and a lease
     #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = parse_positive)]
     key_epoch: Duration,
+    /// Where registrations are kept that a restart must not lose: redb is a file in DIR
+    #[arg(long, env = "HOPLINE_STORE", default_value = "redb", value_name = "KIND")]
+    store: StoreKind,
     /// How many requests to answer each second; beyond, listings are refused first and heartbeats last
     #[arg(long, env = "HOPLINE_MAX_REQUESTS", default_value_t = Limits::default().requests, value_name = "N", value_parser = rate())]
     max_requests: u32,
@@ -56,6 +59,12 @@ pub(super) struct Args {
     cadence: CadenceArgs,
 }
 
+/// Where registrations are kept.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum StoreKind {
+    Redb,
+}
+
 /// So many that one takes no less than a microsecond.
 fn rate() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=1_000_000)
@@ -65,6 +74,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let policies =
         Config { record_lifetime: args.route_lifetime, key_epoch: args.key_epoch, ..Config::default() };
     let policies = args.cadence.apply(policies);
+    let StoreKind::Redb = args.store;
     let limits = Limits {
         requests: args.max_requests,
         requests_of_member: args.max_requests_per_member,

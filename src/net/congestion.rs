@@ -29,19 +29,20 @@ pub(super) struct Floored(pub(super) Arc<dyn ControllerFactory + Send + Sync>);
 
 impl ControllerFactory for Floored {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(FlooredController { inner: self.0.clone().build(now, current_mtu), acked_at: now })
+        Box::new(FlooredController { inner: self.0.clone().build(now, current_mtu), waiting_since: None })
     }
 }
 
 struct FlooredController {
     inner: Box<dyn Controller>,
-    /// When an ack came last.
-    acked_at: Instant,
+    /// Since when something has been under way without an ack.
+    waiting_since: Option<Instant>,
 }
 
 impl FlooredController {
     fn window_at(&self, now: Instant) -> u64 {
-        let waited = now.saturating_duration_since(self.acked_at).min(TRICKLE_LASTS);
+        let waited = self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let waited = waited.min(TRICKLE_LASTS);
         let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         self.inner.window().max(FLOOR_BYTES) + micros * TRICKLE_BYTES_PER_SECOND / 1_000_000
     }
@@ -49,15 +50,17 @@ impl FlooredController {
 
 impl Controller for FlooredController {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.waiting_since.get_or_insert(now);
         self.inner.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.acked_at = now;
+        self.waiting_since = Some(now);
         self.inner.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_acked: Option<u64>) {
+        self.waiting_since = self.waiting_since.filter(|_| in_flight > 0);
         self.inner.on_end_acks(now, in_flight, app_limited, largest_acked);
     }
 
@@ -81,7 +84,7 @@ impl Controller for FlooredController {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), acked_at: self.acked_at })
+        Box::new(Self { inner: self.inner.clone_box(), waiting_since: self.waiting_since })
     }
 
     fn initial_window(&self) -> u64 {
@@ -102,7 +105,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn floored(config: CubicConfig, now: Instant) -> FlooredController {
-        FlooredController { inner: Arc::new(config).build(now, 1200), acked_at: now }
+        FlooredController { inner: Arc::new(config).build(now, 1200), waiting_since: None }
     }
 
     #[test]
@@ -122,10 +125,16 @@ mod tests {
     #[test]
     fn without_acks_a_trickle_goes_on_for_a_while() {
         let now = Instant::now();
-        let controller = floored(CubicConfig::default(), now);
-        let beyond = |after| controller.window_at(now + after) - controller.window_at(now);
-        assert_eq!(beyond(SECOND / 100), TRICKLE_BYTES_PER_SECOND / 100);
-        assert_eq!(beyond(SECOND * 60), TRICKLE_BYTES_PER_SECOND * TRICKLE_LASTS.as_secs());
+        let mut controller = floored(CubicConfig::default(), now);
+        let window = controller.window_at(now);
+        assert_eq!(controller.window_at(now + SECOND), window, "nothing is under way");
+        controller.on_sent(now, 1200, 1);
+        controller.on_sent(now + SECOND / 200, 1200, 2);
+        let beyond = |controller: &FlooredController, after| controller.window_at(now + after) - window;
+        assert_eq!(beyond(&controller, SECOND / 100), TRICKLE_BYTES_PER_SECOND / 100);
+        assert_eq!(beyond(&controller, SECOND * 60), TRICKLE_BYTES_PER_SECOND * TRICKLE_LASTS.as_secs());
+        controller.on_end_acks(now + SECOND, 0, false, Some(2));
+        assert_eq!(beyond(&controller, SECOND * 2), 0, "all has arrived");
     }
 
     #[test]

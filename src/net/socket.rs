@@ -164,9 +164,9 @@ impl Runtime for SocketRuntime {
 #[cfg(target_os = "linux")]
 mod queue {
     use nix::cmsg_space;
-    use nix::libc::{sock_extended_err, sockaddr_in6};
+    use nix::libc::{EMSGSIZE, sock_extended_err, sockaddr_in6};
     use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
-    use nix::sys::socket::{MsgFlags, SockaddrStorage, recvmsg, setsockopt};
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt};
     use std::io::{self, IoSliceMut};
     use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
     use std::os::fd::AsRawFd;
@@ -195,8 +195,14 @@ mod queue {
         let v6 = address
             .and_then(SockaddrStorage::as_sockaddr_in6)
             .map(|v6| SocketAddr::from((v6.ip(), v6.port())));
+        // A datagram that was too large for a link on the way says nothing of the peer.
+        let is_too_large = |control: ControlMessageOwned| {
+            use ControlMessageOwned::{Ipv4RecvErr, Ipv6RecvErr};
+            matches!(control, Ipv4RecvErr(error, _) | Ipv6RecvErr(error, _) if i32::try_from(error.ee_errno) == Ok(EMSGSIZE))
+        };
+        let is_about_size = message.cmsgs().is_ok_and(|mut controls| controls.any(is_too_large));
         let unknown = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        Ok(v4.or(v6).unwrap_or(unknown))
+        Ok(v4.or(v6).filter(|_| !is_about_size).unwrap_or(unknown))
     }
 }
 

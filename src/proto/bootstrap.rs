@@ -203,6 +203,11 @@ impl Bootstrap {
         }
     }
 
+    /// A member is connected, over a first connection.
+    pub fn connected(&mut self, node: &NodeId) {
+        self.pool.connected(node);
+    }
+
     /// The connection of a member broke, over which it sent its heartbeats.
     pub fn cut_off(&mut self, node: &NodeId, now: Time) {
         self.pool.cut_off(node, now);
@@ -210,11 +215,16 @@ impl Bootstrap {
 
     /// Does what is due. Afterwards [`Bootstrap::poll_timeout`] lies after `now`.
     pub fn handle_timeout(&mut self, now: Time) {
+        let was_preserving = self.pool.preserving_since().is_some();
         self.pool.expire(now);
         // When most relays seem silent, the targets' silence means as little.
-        if self.pool.preserving_since().is_none() {
-            self.targets.expire(now);
+        if self.pool.preserving_since().is_some() {
+            return;
         }
+        if was_preserving {
+            self.targets.spare(now);
+        }
+        self.targets.expire(now);
     }
 
     /// When something will be due.
@@ -336,8 +346,9 @@ impl Bootstrap {
     /// # Errors
     /// [`Refusal::UnknownRelay`] if none in the pool is called so, [`Refusal::AmbiguousRelay`] if several are.
     pub fn order_drain(&mut self, relay: &str, now: Time) -> Result<NodeId, Refusal> {
-        let named =
-            |known: &&Relay| !known.is_gone() && (known.name == relay || known.node.to_string() == relay);
+        let named = |known: &&Relay| {
+            !known.is_gone() && (known.offer().name == relay || known.node.to_string() == relay)
+        };
         let found: Vec<NodeId> = self.pool.iter().filter(named).map(|known| known.node).take(2).collect();
         let node = match found.as_slice() {
             [only] => *only,
@@ -406,8 +417,8 @@ impl Bootstrap {
     }
 
     fn key_epoch(&self, now: Time) -> u32 {
-        let epoch = now.since(Time::ZERO).as_micros() / self.config.key_epoch.as_micros().max(1);
-        u32::try_from(epoch).unwrap_or(u32::MAX)
+        let length = u64::try_from(self.config.key_epoch.as_micros()).unwrap_or(u64::MAX);
+        u32::try_from(now.as_micros() / length.max(1)).unwrap_or(u32::MAX)
     }
 
     fn between(&mut self, earliest: Duration, latest: Duration) -> Duration {
@@ -418,7 +429,8 @@ impl Bootstrap {
 
 /// A relay as neighbours know it.
 fn candidate(relay: &Relay) -> Candidate {
-    Candidate { node: relay.node, name: relay.name.clone(), address: Some(relay.address) }
+    let offer = relay.offer();
+    Candidate { node: relay.node, name: offer.name.clone(), address: Some(offer.address) }
 }
 
 impl From<DenyReason> for Refusal {

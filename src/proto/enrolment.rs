@@ -6,7 +6,7 @@
 //! | internal error, nonsense | register again at once (the bootstrap may have restarted) |
 //! | none in time, no connection | register again at once, with the next bootstrap in the list |
 //! | throttled | wait as long as told; the lease stands, no failure is counted |
-//! | a lease that tells of fewer than three peers | register with the next bootstrap: it may know more |
+//! | a lease that tells of fewer than three peers | register with the next bootstrap: it may know more; if none does, with this one again |
 //! | three failures in a row | register over a fresh link, addresses resolved anew |
 //!
 //! Registrations that fail are repeated, the first ones soon (once for each bootstrap), then after 5, 10, 20, 40, 80 s
@@ -74,7 +74,16 @@ pub struct Enrolment {
     /// The most peers that leases have told of since this node last missed some; of a new node more is expected than anybody
     /// has.
     peers: u32,
+    /// Whether this node looks for a bootstrap that knows more peers.
+    search: Option<Search>,
     counters: Counters,
+}
+
+/// For a bootstrap that knows more peers than the one where it began, `moves` bootstraps ago.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    known: u32,
+    moves: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +131,7 @@ impl Enrolment {
             failed_registrations: 0,
             register_not_before: Time::ZERO,
             peers: u32::MAX,
+            search: None,
             counters: Counters::default(),
         }
     }
@@ -163,7 +173,8 @@ impl Enrolment {
 
     /// Brings the next heartbeat forward if that is called for and none is on its way.
     fn hurry(&mut self, now: Time) {
-        if self.revived && self.asking.is_none() {
+        let registers = matches!(self.next, Some((_, Question::Register)));
+        if self.revived && self.asking.is_none() && !registers {
             self.revived = false;
             let soon = now.max(self.asked_at + self.config.first_retry);
             self.heartbeat_at = self.heartbeat_at.map(|at| at.min(soon));
@@ -244,12 +255,28 @@ impl Enrolment {
         too_few && now >= self.register_not_before + self.config.backoff
     }
 
-    /// The next bootstrap may know more peers. If it does not, this node leaves it at that until there are fewer still.
-    fn look_for_peers(&mut self, now: Time, actions: &mut Vec<Action>) {
+    /// Another bootstrap may know more peers than `known`, this node among them. If none does, it comes back to this one, and
+    /// leaves it at that until there are fewer still.
+    fn look_for_peers(&mut self, known: u32, now: Time, actions: &mut Vec<Action>) {
         self.peers = 0;
         self.counters.few_peers += 1;
-        self.move_on();
-        self.register_soon(now, actions);
+        self.search = Some(Search { known, moves: 0 });
+        self.look_on(now, actions);
+    }
+
+    fn look_on(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if let Some(search) = &mut self.search {
+            search.moves += 1;
+            self.move_on();
+            self.register_soon(now, actions);
+        }
+    }
+
+    /// Whether to look further for peers, after a bootstrap that knows so many.
+    fn looks_further(&mut self, peers: u32) -> bool {
+        let further = |search: &Search| peers <= search.known && search.moves < self.bootstraps;
+        self.search = self.search.take_if(|search| further(search));
+        self.search.is_some()
     }
 
     fn move_on(&mut self) {
@@ -289,8 +316,11 @@ impl Enrolment {
         self.peers = self.peers.max(lease.counts.online);
         self.counters.registered += 1;
         self.keep(&lease, now);
+        let looks_further = self.looks_further(lease.counts.online);
         notify(actions, Notice::Registered(lease));
-        if self.outdated {
+        if looks_further {
+            self.look_on(now, actions);
+        } else if self.outdated {
             self.register_soon(now, actions);
         } else if self.draining {
             self.drain(now, actions);
@@ -300,14 +330,19 @@ impl Enrolment {
     fn on_renewed(&mut self, lease: Lease, now: Time, actions: &mut Vec<Action>) {
         self.failures = 0;
         self.counters.renewed += 1;
-        let misses_peers = self.misses_peers(lease.counts.online, now);
+        // A bootstrap that restarted does not know any more that this node leaves.
+        self.drained &= lease.drain;
+        let known = lease.counts.online;
+        let misses_peers = self.misses_peers(known, now);
         self.keep(&lease, now);
         self.hurry(now);
         notify(actions, Notice::Renewed(lease));
         if self.draining {
             self.drain(now, actions);
         } else if misses_peers {
-            self.look_for_peers(now, actions);
+            self.look_for_peers(known, now, actions);
+        } else if self.outdated {
+            self.register_soon(now, actions);
         }
     }
 
@@ -333,6 +368,8 @@ impl Enrolment {
         self.counters.throttled += 1;
         let retry_after = self.jittered_up(retry_after.clamp(self.config.first_retry, MAX_WAIT));
         self.register_not_before = now + retry_after;
+        self.heartbeat_at = self.heartbeat_at.map(|at| at.max(now + retry_after));
+        self.asked_at = now + retry_after;
         self.next = Some((now + retry_after, question));
         notify(actions, Notice::Trouble(Trouble::Throttled { retry_after }));
     }

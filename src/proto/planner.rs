@@ -119,7 +119,7 @@ impl Shared {
             Self::Host
         } else if a.subnet() == b.subnet() {
             Self::Subnet
-        } else if a.zone == b.zone && !a.zone.is_empty() {
+        } else if a.shares_zone(b) {
             Self::Zone
         } else {
             Self::Nothing
@@ -134,13 +134,16 @@ impl Want<'_> {
     }
 
     /// What a relay should have nothing of, the most demanding wish first.
-    fn wishes(&self) -> [Apart<'_>; 3] {
+    fn wishes(&self) -> [Apart<'_>; 5] {
+        let none = Vec::new();
         let partner: Vec<&Relay> = self.partner.into_iter().collect();
         let all: Vec<&Relay> = partner.iter().chain(self.others).copied().collect();
-        [(&all, &all), (&partner, &all), (&partner, &partner)].map(|(zones, subnets)| Apart {
-            zones: zones.iter().map(|relay| relay.zone.as_str()).collect(),
-            subnets: subnets.iter().map(|relay| relay.subnet()).collect(),
-        })
+        [(&all, &all), (&partner, &all), (&partner, &partner), (&none, &all), (&none, &partner)].map(
+            |(zones, subnets)| Apart {
+                zones: zones.iter().map(|relay| relay.offer().zone.as_str()).collect(),
+                subnets: subnets.iter().map(|relay| relay.subnet()).collect(),
+            },
+        )
     }
 
     fn score(&self, relay: &Relay, now: Time, tie: u64) -> Score {

@@ -13,8 +13,9 @@
 //! Invariants: the assignable relays are the first of [`Pool`]'s dense list, so that one can be drawn at random in
 //! constant time; only methods that take `&mut self` and a `now` change anything; expiry costs what expires, not what
 //! there is, and no call ends more than [`BATCH`] leases, so that nobody waits for long. A heartbeat only notes the time:
-//! the index of leases is put right when the relay's old time has come, once in a lease. At most [`Config::max_relays`] are known: a newcomer then takes the place of the relay that has been gone
-//! the longest, or is turned away if none is gone.
+//! the index of leases is put right when the relay's old time has come, once in a lease. At most [`Config::max_relays`]
+//! are known: a newcomer then takes the place of the relay that has been gone the longest, or is turned away if none is
+//! gone.
 //!
 //! A pool knows nothing of chains, secrets or targets (those are in [`targets`]).
 
@@ -35,6 +36,7 @@ use relay::Report;
 pub use relay::{Relay, RelayOffer};
 use reports::Reporters;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 /// How often a draw by capacity is repeated before a relay is taken regardless of its capacity.
@@ -43,6 +45,8 @@ const MAX_DRAWS: usize = 16;
 /// How many leases end in one call; with more due, the next ones follow after [`PAUSE`].
 const BATCH: usize = 500;
 const PAUSE: Duration = Duration::from_millis(1);
+/// How many relays are looked at in one call whether they were heard since they were queued.
+const LOOK: usize = 4000;
 
 /// The pool's policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +127,11 @@ pub enum Ignored {
     Heartbeat,
 }
 
+/// What an index has up to now.
+fn due(index: &BTreeSet<(Time, NodeId)>, now: Time) -> impl Iterator<Item = &(Time, NodeId)> {
+    index.iter().take_while(move |(at, _)| *at <= now)
+}
+
 /// There is no place for another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the pool is full")]
@@ -132,13 +141,19 @@ pub struct PoolFull;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Kind {
     gone: bool,
+    /// Whether it is neither gone nor suspect, and does not leave.
+    well: bool,
     /// Its capacity, if it may be assigned.
     assignable: Option<u32>,
 }
 
 impl Kind {
     fn of(relay: &Relay) -> Self {
-        Self { gone: relay.is_gone(), assignable: relay.is_assignable().then_some(relay.capacity) }
+        Self {
+            gone: relay.is_gone(),
+            well: relay.is_well(),
+            assignable: relay.is_assignable().then_some(relay.capacity),
+        }
     }
 }
 
@@ -151,12 +166,16 @@ pub struct Pool {
     assignable: usize,
     /// Place of each relay in `relays`.
     places: HashMap<NodeId, usize>,
-    /// Relays that are not gone, by when it has to be looked whether their silence has consequences.
+    /// Relays that are well, by when it has to be looked whether their silence makes them suspect.
     leases: BTreeSet<(Time, NodeId)>,
-    /// When more leases may end, if many are due.
-    more_at: Option<Time>,
+    /// Relays that are suspect or leave, by when it has to be looked whether their lease has ended.
+    doubtful: BTreeSet<(Time, NodeId)>,
     /// Relays that are gone, by when they are forgotten.
     gone: BTreeSet<(Time, NodeId)>,
+    /// Up to where the leases that are due were looked through: who is still there was not heard.
+    looked_at: Option<(Time, NodeId)>,
+    /// When to go on, if more was due than one call does.
+    more_at: Option<Time>,
     /// How many assignable relays have which capacity.
     capacities: BTreeMap<u32, usize>,
     /// The assignable relays by failure domain.
@@ -177,8 +196,10 @@ impl Pool {
             assignable: 0,
             places: HashMap::new(),
             leases: BTreeSet::new(),
-            more_at: None,
+            doubtful: BTreeSet::new(),
             gone: BTreeSet::new(),
+            looked_at: None,
+            more_at: None,
             capacities: BTreeMap::new(),
             domains: Domains::default(),
             preservation: Preservation::new(&config),
@@ -199,8 +220,10 @@ impl Pool {
             self.make_room(now)?;
             self.insert(Relay::new(node, offer, now, lease_ends));
         } else {
-            self.disprove(&node, now);
+            // Who has started anew may well have been dead.
+            let reports = self.get(&node).filter(|relay| !relay.is_gone()).map(Relay::reports);
             self.reoffer(&node, |relay| relay.register_again(offer, now, lease_ends));
+            self.disproved(reports.unwrap_or_default(), node, now);
         }
         match before {
             None | Some(Status::Left) => self.events.push(PoolEvent::Joined(node)),
@@ -222,20 +245,26 @@ impl Pool {
 
     /// Renews a relay's lease. `false` if it has none to renew and must register.
     pub fn heartbeat(&mut self, node: &NodeId, heartbeat: &Heartbeat, now: Time) -> bool {
-        let Some(relay) = self.get(node).filter(|relay| relay.status != Status::Left) else { return false };
-        let before = relay.status;
+        let lease_ends = now + self.config.lease;
+        let Some(place) = self.place(node) else { return false };
+        let Some(relay) = self.relays.get_mut(place) else { return false };
+        let status = relay.status;
+        if status == Status::Left {
+            return false;
+        }
         if !relay.is_news(heartbeat) {
             self.events.push(PoolEvent::Ignored(Ignored::Heartbeat));
             return true;
         }
-        self.disprove(node, now);
-        let lease_ends = now + self.config.lease;
-        self.update(node, |relay| relay.renew(heartbeat, now, lease_ends));
-        match before {
+        let (before, reports) = (Kind::of(relay), relay.reports());
+        relay.renew(heartbeat, now, lease_ends);
+        self.settle(place, before);
+        match status {
             Status::Registered => self.events.push(PoolEvent::Online(*node)),
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
             Status::Online | Status::Draining | Status::Left => {}
         }
+        self.disproved(reports, *node, now);
         true
     }
 
@@ -254,17 +283,18 @@ impl Pool {
         if reporter == *node || self.get(node).is_none_or(Relay::is_gone) {
             return;
         }
-        if !self.reporters.may_report(reporter, *node, self.leases.len(), now) {
+        if !self.reporters.may_report(reporter, *node, self.population(), now) {
             return self.events.push(PoolEvent::Ignored(Ignored::Report));
         }
         let Some(relay) = self.get(node) else { return };
         let (assignable, window) = (relay.is_assignable(), self.config.report_window);
         if relay.is_confirmed_by(reporter, now, window) {
             self.reporters.settled(reporter, node);
+            self.update(node, |relay| relay.confirm(Report { reporter, at: now }));
             self.set_status(node, Status::Offline, now);
             return;
         }
-        self.update(node, |relay| relay.report = Some(Report { reporter, at: now }));
+        self.update(node, |relay| relay.set_report(Some(Report { reporter, at: now })));
         if assignable {
             self.set_status(node, Status::Suspect, now);
         }
@@ -272,10 +302,10 @@ impl Pool {
 
     /// Takes note that `reporter` hears `node` again: if nobody else reported it, it is as good as before.
     pub fn report_up(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
-        let was_wrong = |relay: &&Relay| relay.report.is_some_and(|report| report.reporter == reporter);
+        let was_wrong = |relay: &&Relay| relay.report().is_some_and(|report| report.reporter == reporter);
         let Some(status) = self.get(node).filter(was_wrong).map(|relay| relay.status) else { return };
         self.reporters.settled(reporter, node);
-        self.update(node, |relay| relay.report = None);
+        self.update(node, |relay| relay.set_report(None));
         if status == Status::Suspect {
             self.set_status(node, Status::Online, now);
         }
@@ -291,6 +321,11 @@ impl Pool {
         self.update(node, |relay| relay.cut_off = true);
     }
 
+    /// Takes note that a relay is connected to the bootstrap again.
+    pub fn connected(&mut self, node: &NodeId) {
+        self.update(node, |relay| relay.cut_off = false);
+    }
+
     /// Counts a flow that will soon lead over this relay, until its next heartbeat tells how many there are.
     pub fn assign(&mut self, node: &NodeId) {
         if let Some(relay) = self.place(node).and_then(|place| self.relays.get_mut(place)) {
@@ -298,57 +333,85 @@ impl Pool {
         }
     }
 
-    /// Does what time has brought about: ends leases, forgets who is long gone.
+    /// Does what time has brought about: ends leases, forgets who is long gone. Of very much that is due it does a part, so
+    /// that nobody waits for long, and the rest soon.
     pub fn expire(&mut self, now: Time) {
-        while let Some((_, node)) = self.gone.first().filter(|(at, _)| *at <= now).copied() {
-            self.forget(&node);
-        }
-        let pause_ends = self.preservation.review_at().or(self.more_at);
-        if pause_ends.is_some_and(|at| now < at) {
+        if self.more_at.is_some_and(|at| now < at) {
             return;
         }
-        let due = self.due(now);
-        let is_silent = |node: &NodeId| self.get(node).is_some_and(Relay::is_assignable);
-        let (silent, over): (Vec<NodeId>, Vec<NodeId>) = due.into_iter().partition(is_silent);
-        let ending = silent.len().min(BATCH);
-        let may_lose = self.may_lose(silent.len(), ending, now);
-        let silent = silent.iter().take(if may_lose { ending } else { 0 });
-        for node in silent.chain(over.iter().take(BATCH)) {
-            self.end_lease(node, now);
+        let mut is_more = self.forget_gone(now);
+        if self.preservation.review_at().is_none_or(|at| at <= now) {
+            is_more |= self.look_through(now) || self.end_leases(now);
         }
-        let is_more = self.leases.first().is_some_and(|(at, _)| *at <= now);
         self.more_at = is_more.then_some(now + PAUSE);
     }
 
-    /// Whose silence has consequences now. Who was heard since it was queued is queued anew.
-    fn due(&mut self, now: Time) -> Vec<NodeId> {
-        let queued: Vec<(Time, NodeId)> =
-            self.leases.iter().take_while(|(at, _)| *at <= now).copied().collect();
-        let lease = self.config.lease;
-        let mut due = Vec::new();
-        for (at, node) in queued {
-            let Some(relay) = self.places.get(&node).and_then(|place| self.relays.get_mut(*place)) else {
-                continue;
-            };
-            if relay.due(lease) <= now {
-                due.push(node);
-            } else {
-                relay.queued_at = relay.due(lease);
-                let entry = (relay.queued_at, node);
-                self.leases.remove(&(at, node));
-                self.leases.insert(entry);
+    /// Forgets who has been gone for long. Whether there are more of them.
+    fn forget_gone(&mut self, now: Time) -> bool {
+        for (_, node) in due(&self.gone, now).take(BATCH).copied().collect::<Vec<_>>() {
+            self.forget(&node);
+        }
+        due(&self.gone, now).next().is_some()
+    }
+
+    /// Queues anew who was heard since it was queued. Whether some are left to look at.
+    fn look_through(&mut self, now: Time) -> bool {
+        let last = (now, NodeId::from_bytes([0xff; 32]));
+        let from = self.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
+        if self.looked_at.is_some_and(|seen| seen >= last) {
+            return false;
+        }
+        let ahead = self.leases.range((from, Bound::Included(last)));
+        let batch: Vec<(Time, NodeId)> = ahead.take(LOOK).copied().collect();
+        self.looked_at = batch.last().copied().or(self.looked_at);
+        for (_, node) in &batch {
+            self.requeue(node);
+        }
+        batch.len() == LOOK
+    }
+
+    /// Has silence its consequences, if not for too many at once. Whether there are more of them.
+    fn end_leases(&mut self, now: Time) -> bool {
+        let silent = due(&self.leases, now).count();
+        let may_lose = silent == 0 && self.preserving_since().is_none() || self.may_lose(silent, now);
+        let silent = due(&self.leases, now).take(if may_lose { BATCH } else { 0 });
+        let ending: Vec<NodeId> =
+            silent.chain(due(&self.doubtful, now).take(BATCH)).map(|(_, node)| *node).collect();
+        for node in ending {
+            if !self.requeue(&node) {
+                self.end_lease(&node, now);
             }
         }
-        due
+        let is_more = may_lose && due(&self.leases, now).next().is_some();
+        if !is_more {
+            self.looked_at = None;
+        }
+        is_more || due(&self.doubtful, now).next().is_some()
+    }
+
+    /// Puts a relay to its place in the index, if that is a later one than it has. Whether it was.
+    fn requeue(&mut self, node: &NodeId) -> bool {
+        let lease = self.config.lease;
+        let Some(relay) = self.places.get(node).and_then(|place| self.relays.get_mut(*place)) else {
+            return false;
+        };
+        let (at, due, kind) = (relay.queued_at, relay.due(lease), Kind::of(relay));
+        if due > at {
+            relay.queued_at = due;
+            let index = self.index(kind);
+            index.remove(&(at, *node));
+            index.insert((due, *node));
+        }
+        due > at
     }
 
     /// When to [`Pool::expire`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let review_at = self.preservation.review_at().or(self.more_at);
-        let lease = review_at.or_else(|| self.leases.first().map(|(at, _)| *at));
-        let gone = self.gone.first().map(|(at, _)| *at);
-        [lease, gone].into_iter().flatten().min()
+        let first = |index: &BTreeSet<(Time, NodeId)>| index.first().map(|(at, _)| *at);
+        let ending = || [first(&self.leases), first(&self.doubtful)].into_iter().flatten().min();
+        let lease = self.preservation.review_at().or_else(ending);
+        self.more_at.or_else(|| [lease, first(&self.gone)].into_iter().flatten().min())
     }
 
     /// What has happened since the last call.
@@ -404,16 +467,6 @@ impl Pool {
         drawn
     }
 
-    /// A relay that somebody may have reported down says something.
-    fn disprove(&mut self, node: &NodeId, now: Time) {
-        let open = self.get(node).filter(|relay| !relay.is_gone()).and_then(|relay| relay.report);
-        if let Some(report) = open
-            && self.reporters.refuted(report.reporter, *node, now)
-        {
-            self.events.push(PoolEvent::Distrusted(report.reporter));
-        }
-    }
-
     /// Up to `count` good relays drawn at random from those that are in none of these zones and subnets, whatever their
     /// capacity. Some of them may be the same.
     pub fn draw_apart(
@@ -426,6 +479,20 @@ impl Pool {
         let is_good = |node: &NodeId| self.get(node).is_some_and(&good);
         let drawn = self.domains.draw(apart, count, rng, is_good);
         drawn.iter().filter_map(|node| self.get(node)).collect()
+    }
+
+    /// A relay that was reported down by these says something.
+    fn disproved(&mut self, reports: [Option<Report>; 2], node: NodeId, now: Time) {
+        for report in reports.into_iter().flatten() {
+            if self.reporters.refuted(report.reporter, node, now) {
+                self.events.push(PoolEvent::Distrusted(report.reporter));
+            }
+        }
+    }
+
+    /// Relays that are not gone.
+    fn population(&self) -> usize {
+        self.relays.len() - self.gone.len()
     }
 
     fn place(&self, node: &NodeId) -> Option<usize> {
@@ -447,7 +514,7 @@ impl Pool {
     fn set_status(&mut self, node: &NodeId, status: Status, now: Time) {
         let node = *node;
         let forget_at = now + self.config.forget_after;
-        let report = self.get(&node).and_then(|relay| relay.report).filter(|_| status == Status::Offline);
+        let report = self.get(&node).and_then(Relay::report).filter(|_| status == Status::Offline);
         if let Some(report) = report {
             self.reporters.settled(report.reporter, &node);
         }
@@ -468,10 +535,10 @@ impl Pool {
         self.set_status(node, if over { Status::Offline } else { Status::Suspect }, now);
     }
 
-    /// Whether so many relays may be taken for dead because they are silent; if so, `ending` of them are, now.
-    fn may_lose(&mut self, silent: usize, ending: usize, now: Time) -> bool {
+    /// Whether relays may be taken for dead because so many are silent; if so, the first of them are, now.
+    fn may_lose(&mut self, silent: usize, now: Time) -> bool {
         let was_preserving = self.preserving_since().is_some();
-        let may = self.preservation.may_lose(silent, ending, self.leases.len(), now);
+        let may = self.preservation.may_lose(silent, silent.min(BATCH), self.population(), now);
         match (was_preserving, may) {
             (false, false) => self.events.push(PoolEvent::Preserving { overdue: silent }),
             (true, true) => self.events.push(PoolEvent::Resumed),
@@ -514,18 +581,27 @@ impl Pool {
     fn update(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
         let Some(place) = self.place(node) else { return };
         let relay = self.relays.get_mut(place).expect("places lead to relays");
-        let (before, at) = (Kind::of(relay), relay.queued_at);
+        let before = Kind::of(relay);
         change(relay);
-        let (after, due) = (Kind::of(relay), relay.due(self.config.lease));
+        self.settle(place, before);
+    }
+
+    /// Puts a relay, which was of this kind before it changed, where it belongs now. In the index it may be earlier.
+    fn settle(&mut self, place: usize, before: Kind) {
+        let lease = self.config.lease;
+        let relay = self.relays.get_mut(place).expect("places lead to relays");
+        let (node, at, after) = (relay.node, relay.queued_at, Kind::of(relay));
         if before != after {
+            let due = relay.due(lease);
             self.leave(place, before, at);
-            let place = self.place(node).unwrap_or(place);
+            let place = self.place(&node).unwrap_or(place);
             self.enter(place, after, due);
-        } else if due < at {
-            relay.queued_at = due;
+        } else if relay.due(lease) < at {
+            relay.queued_at = relay.due(lease);
+            let entry = (relay.queued_at, node);
             let index = self.index(after);
-            index.remove(&(at, *node));
-            index.insert((due, *node));
+            index.remove(&(at, node));
+            index.insert(entry);
         }
     }
 
@@ -544,7 +620,11 @@ impl Pool {
     }
 
     fn index(&mut self, kind: Kind) -> &mut BTreeSet<(Time, NodeId)> {
-        if kind.gone { &mut self.gone } else { &mut self.leases }
+        match (kind.gone, kind.well) {
+            (true, _) => &mut self.gone,
+            (false, true) => &mut self.leases,
+            (false, false) => &mut self.doubtful,
+        }
     }
 
     /// Takes a relay, as it was, out of all indices but `places`; its place is then behind the assignable ones.

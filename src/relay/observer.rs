@@ -18,7 +18,7 @@ use tokio::time::timeout;
 /// How long the node's thread may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Questions that may wait for it.
-const QUEUED: usize = 16;
+const QUEUED: usize = 64;
 /// In seconds.
 const GAP_BUCKETS: [f64; 13] = [1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 

@@ -14,6 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{interval, timeout};
 
 const RELAYS: usize = 4;
+const INTERVAL: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_secs(9);
+const CADENCE: [&str; 4] = ["--heartbeat", "3s", "--lease", "9s"];
 /// How much later than a heartbeat a node may be elsewhere, on a machine that is busy.
 const LATE: Duration = Duration::from_secs(2);
 
@@ -22,9 +25,6 @@ struct Pair {
     home: TempDir,
     addresses: [String; 2],
     bootstraps: [Option<Process>; 2],
-    cadence: Vec<&'static str>,
-    interval: Duration,
-    lease: Duration,
     ticket: String,
 }
 
@@ -33,10 +33,8 @@ impl Pair {
         let home = tempfile::tempdir().unwrap();
         let sockets = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
         let addresses = sockets.map(|socket| socket.local_addr().unwrap().to_string());
-        let (cadence, interval) = cadence(home.path());
-        let lease = interval * 3;
         let (bootstraps, ticket) = ([None, None], String::new());
-        let mut pair = Self { home, addresses, bootstraps, cadence, interval, lease, ticket };
+        let mut pair = Self { home, addresses, bootstraps, ticket };
         pair.bring_up(0);
         std::fs::create_dir(pair.data(1)).unwrap();
         std::fs::copy(pair.data(0).join("network.key"), pair.data(1).join("network.key")).unwrap();
@@ -59,7 +57,7 @@ impl Pair {
             "--advertise",
             &both,
         ];
-        let process = Process::serve(self.home.path(), "", &[&args, self.cadence.as_slice()].concat());
+        let process = Process::serve(self.home.path(), "", &[&args, CADENCE.as_slice()].concat());
         self.ticket = process.ready["ticket"].as_str().unwrap().to_owned();
         self.bootstraps[place] = Some(process);
     }
@@ -89,7 +87,7 @@ impl Pair {
         let watcher = self.watcher(place).await;
         let mut ticks = interval(Duration::from_millis(20));
         let here = |listing: &Listing| {
-            let heard = |lease_left: Duration| lease_left + since.elapsed() >= self.lease;
+            let heard = |lease_left: Duration| lease_left + since.elapsed() >= LEASE;
             let online = |relay: &&RelayInfo| {
                 matches!(relay.status, Status::Registered | Status::Online) && heard(relay.lease_left)
             };
@@ -104,8 +102,7 @@ impl Pair {
                 }
             }
         };
-        let came =
-            timeout(self.interval * 2 + PATIENCE, came).await.expect("all of them at the other bootstrap");
+        let came = timeout(INTERVAL * 2 + PATIENCE, came).await.expect("all of them at the other bootstrap");
         watcher.shutdown().await;
         came
     }
@@ -121,16 +118,6 @@ impl Pair {
         let status = self.run(&["status", "--json"], b"");
         assert!(status.status.success(), "{}", status.stderr);
         serde_json::from_str(&status.stdout.concat()).unwrap()
-    }
-}
-
-/// How to make heartbeats frequent, if this version lets one, and their interval.
-fn cadence(home: &std::path::Path) -> (Vec<&'static str>, Duration) {
-    let help = run(home, "", &["bootstrap", "--help"], b"").stdout.concat();
-    if help.contains("--heartbeat") && help.contains("--lease") {
-        (vec!["--heartbeat", "3s", "--lease", "9s"], Duration::from_secs(3))
-    } else {
-        (Vec::new(), Duration::from_secs(10))
     }
 }
 
@@ -165,10 +152,10 @@ async fn when_one_bootstrap_dies_everybody_is_at_the_other_within_an_interval() 
 
     let killed = pair.kill(0);
     let moved = pair.all_at(1, killed).await;
-    let bound = pair.interval * 11 / 10 + LATE;
+    let bound = INTERVAL * 11 / 10 + LATE;
     println!(
         "heartbeats every {:?}: all at the second bootstrap {moved:.1?} after the first was killed",
-        pair.interval
+        INTERVAL
     );
     assert!(moved <= bound, "{moved:?} is more than {bound:?}");
     assert_flows(&mut flow).await;

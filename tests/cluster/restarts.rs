@@ -72,6 +72,7 @@ async fn list(coordinator: &Coordinator) -> Listing {
     loop {
         match coordinator.ask(Request::List, PATIENCE).await {
             Ok(Response::Listing(listing)) => return *listing,
+            Ok(Response::Refused(Refusal::Throttled { retry_after })) => sleep(retry_after).await,
             Err(_) => {}
             other => panic!("{other:?}"),
         }
@@ -133,7 +134,7 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
         }
         let some_are_answered = async {
             while *answered.lock().unwrap() == before {
-                tokio::task::yield_now().await;
+                sleep(Duration::from_millis(1)).await;
             }
         };
         timeout(PATIENCE, some_are_answered).await.expect("answers");

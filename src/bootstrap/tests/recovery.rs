@@ -139,9 +139,9 @@ const ROWS: &[Row] = &[
     Row {
         name: "knows two relays, and so does the next",
         script: &[Play::Lease(2)],
-        asks: "R0+ H0 R1+ H1",
+        asks: "R0+ H0 R1+ R0+ H0",
         waits: &[(0, 2, CONFIG.backoff)],
-        counters: Counters { few_peers: 1, moved: 1, ..registered(2) },
+        counters: Counters { few_peers: 1, moved: 2, ..registered(3) },
     },
 ];
 

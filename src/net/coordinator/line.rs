@@ -10,8 +10,13 @@ use crate::net::tls;
 use quinn::Connection;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::sleep;
+
+/// A bootstrap that the network says is gone is given so long to come back before another is asked.
+const RESTART: Duration = Duration::from_secs(1);
 
 /// What the handles of a node share.
 pub(super) struct Shared {
@@ -82,9 +87,13 @@ impl Shared {
             Ok(response) => return Ok(response),
             Err(cause) => cause,
         };
+        let may_restart = was_kept && matches!(cause, Cause::Unreachable);
         let again = matches!(cause, Cause::OwnCertificateExpired) || (was_kept && cause.is_lost());
         let failure = self.failed(Some(connection.clone()), cause);
-        if !again {
+        if may_restart {
+            // Each bootstrap has a pool of its own: who left one at every restart would split the network.
+            sleep(RESTART).await;
+        } else if !again {
             return Err(failure);
         }
         let connection = used.insert(self.connection(false).await?.0);

@@ -32,7 +32,7 @@ impl Bootstrap {
 
     /// The first relays by name, without sorting the rest.
     fn first_relays(&self) -> Vec<&Relay> {
-        let by_name = |a: &&Relay, b: &&Relay| (&a.name, a.node).cmp(&(&b.name, b.node));
+        let by_name = |a: &&Relay, b: &&Relay| (&a.offer().name, a.node).cmp(&(&b.offer().name, b.node));
         let mut relays: Vec<&Relay> = self.pool.iter().collect();
         if relays.len() > MAX_RELAYS {
             relays.select_nth_unstable_by(MAX_RELAYS, by_name);
@@ -45,8 +45,9 @@ impl Bootstrap {
     /// A target as listings show it.
     #[must_use]
     pub fn target_info(&self, target: &Target, now: Time) -> TargetInfo {
-        let name =
-            |node: &NodeId| self.pool.get(node).map_or_else(|| node.short(), |relay| relay.name.clone());
+        let name = |node: &NodeId| {
+            self.pool.get(node).map_or_else(|| node.short(), |relay| relay.offer().name.clone())
+        };
         TargetInfo {
             node: target.node,
             names: target.names.iter().cloned().collect(),
@@ -57,15 +58,16 @@ impl Bootstrap {
 }
 
 fn relay_info(relay: &Relay, now: Time) -> RelayInfo {
+    let offer = relay.offer();
     RelayInfo {
         node: relay.node,
-        name: relay.name.clone(),
+        name: offer.name.clone(),
         status: relay.status,
-        zone: relay.zone.clone(),
-        load: relay.load,
-        capacity: relay.capacity,
-        version: relay.version.clone(),
-        capabilities: relay.capabilities,
+        zone: offer.zone.clone(),
+        load: relay.load(),
+        capacity: offer.capacity,
+        version: offer.version.clone(),
+        capabilities: offer.capabilities,
         age: now.since(relay.registered_at),
         lease_left: relay.lease_left(now),
     }

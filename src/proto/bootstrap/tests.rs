@@ -109,7 +109,7 @@ fn a_registration_brings_a_lease_and_keys() {
     let next = lease(bootstrap.answer(relay(1), heartbeat(1, 3, Some(20_000)), at(9)));
     assert_eq!(next.keys, keys[8..], "what it has is not sent again");
     assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&next.next_heartbeat));
-    assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().load.flows, 3);
+    assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().load().flows, 3);
     assert_eq!(bootstrap.take_events(), [PoolEvent::Joined(relay(1)), PoolEvent::Online(relay(1))]);
 }
 

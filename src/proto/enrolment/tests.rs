@@ -347,10 +347,36 @@ fn a_bootstrap_with_too_few_peers_makes_it_try_the_next_one() {
     script.due(10_000, &[ask(2, HEARTBEAT)]);
     let renewed = Action::Notify(Notice::Renewed(lease_of(2)));
     script.answer(10_000, 2, Response::Lease(lease_of(2)), &[renewed, ask_of(1, 3, register("a"))]);
-    script.answer(10_100, 3, Response::Lease(lease()), &[registered()]);
+    let registered = Action::Notify(Notice::Registered(lease_of(3)));
+    script.answer(10_100, 3, Response::Lease(lease_of(3)), &[registered]);
     script.due(20_100, &[ask_of(1, 4, HEARTBEAT)]);
     let counters = script.enrolment.counters();
     assert_eq!((counters.few_peers, counters.moved, counters.registered), (1, 1, 2));
+}
+
+#[test]
+fn where_no_bootstrap_knows_more_peers_it_comes_back() {
+    let mut script = Script::registered(3);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    let renewed = Action::Notify(Notice::Renewed(lease_of(2)));
+    script.answer(10_000, 2, Response::Lease(lease_of(2)), &[renewed, ask_of(1, 3, register("a"))]);
+    let registered = |online| Action::Notify(Notice::Registered(lease_of(online)));
+    script.answer(10_250, 3, Response::Lease(lease_of(1)), &[registered(1), ask_of(2, 4, register("a"))]);
+    script.answer(10_500, 4, Response::Lease(lease_of(2)), &[registered(2), ask(5, register("a"))]);
+    script.answer(10_750, 5, Response::Lease(lease_of(2)), &[registered(2)]);
+    script.due(20_750, &[ask(6, HEARTBEAT)]);
+    let counters = script.enrolment.counters();
+    assert_eq!((counters.few_peers, counters.moved), (1, 3));
+}
+
+#[test]
+fn who_is_told_to_wait_waits_also_when_it_is_thought_dead() {
+    let mut script = Script::registered(1);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    let throttled = Refusal::Throttled { retry_after: SECOND * 5 };
+    script.refuse(10_000, 2, throttled, &[trouble(Trouble::Throttled { retry_after: SECOND * 5 })]);
+    script.enrolment.revive(at(11_000));
+    assert!(script.enrolment.poll_timeout() >= Some(at(15_000)));
 }
 
 #[test]

@@ -141,10 +141,10 @@ fn failure_domains_are_kept_apart_as_far_as_the_pool_allows() {
     for seed in 0..50 {
         let rng = &mut StdRng::seed_from_u64(seed);
         let plan = Planner::new(&pool, at(1), rng).plan(3, &[node(0), node(6)], &[]).unwrap();
-        let zones: Vec<&str> = plan.hops.iter().map(|hop| hop.primary.zone.as_str()).collect();
+        let zones: Vec<&str> = plan.hops.iter().map(|hop| hop.primary.offer().zone.as_str()).collect();
         assert!(zones[0] != zones[1] && zones[1] != zones[2] && zones[0] != zones[2], "{zones:?}");
         for hop in &plan.hops {
-            assert_ne!(hop.primary.zone, hop.backup.unwrap().zone);
+            assert!(!hop.primary.shares_zone(hop.backup.unwrap()));
         }
     }
 }
@@ -347,6 +347,19 @@ fn no_plan_breaks_diversity_where_the_pool_allows_it() {
             }
         }
     }
+}
+
+#[test]
+fn in_a_single_zone_a_backup_is_at_least_on_another_host() {
+    let mut pool = empty();
+    for n in 0..200u32 {
+        let host = if n < 198 { [10, 0, 0, 1] } else { [10, 0, u8::try_from(n).unwrap(), 1] };
+        pool.register(node(n), offer(address(host, n), "a", 100), at(0)).unwrap();
+    }
+    let rng = &mut rng();
+    let plan = Planner::new(&pool, at(1), rng).plan(2, &[node(0)], &[]).unwrap();
+    let hop = plan.hops[0];
+    assert_eq!(Shared::between(hop.primary, hop.backup.unwrap()), Shared::Zone);
 }
 
 proptest! {

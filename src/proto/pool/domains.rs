@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Of more zones than this, as many are looked at, from a random one on.
 const MAX_ZONES: usize = 256;
-/// How often a relay is drawn before its zone is searched,
+/// How often a relay of a zone is drawn for one that fits. Where none does, zones are searched,
 const DRAWS: usize = 4;
-/// and of how many relays.
+/// so many relays of each.
 const MAX_SEARCH: usize = 4096;
 
 /// Zones and subnets that will not do.
@@ -44,20 +44,20 @@ impl Domains {
         if self.places.contains_key(&relay.node) {
             return;
         }
-        let zone = self.zones.entry(relay.zone.clone()).or_default();
+        let zone = self.zones.entry(relay.offer().zone.clone()).or_default();
         self.places.insert(relay.node, zone.len());
         zone.push(Member { node: relay.node, subnet: relay.subnet() });
     }
 
     pub(super) fn remove(&mut self, relay: &Relay) {
         let Some(place) = self.places.remove(&relay.node) else { return };
-        let Some(zone) = self.zones.get_mut(&relay.zone) else { return };
+        let Some(zone) = self.zones.get_mut(&relay.offer().zone) else { return };
         zone.swap_remove(place);
         if let Some(moved) = zone.get(place) {
             self.places.insert(moved.node, place);
         }
         if zone.is_empty() {
-            self.zones.remove(&relay.zone);
+            self.zones.remove(&relay.offer().zone);
         }
     }
 
@@ -83,7 +83,7 @@ impl Domains {
             .filter_map(|_| draw_from(pick(&zones, rng.random_range(0..total))?, rng, fits))
             .collect();
         if drawn.is_empty() {
-            drawn.extend(zones.iter().find_map(|zone| draw_from(zone, rng, fits)));
+            drawn.extend(zones.iter().find_map(|zone| search(zone, rng, fits)));
         }
         drawn
     }
@@ -107,16 +107,15 @@ fn pick<'z>(zones: &[&'z [Member]], mut number: usize) -> Option<&'z [Member]> {
     None
 }
 
-/// A member of the zone that fits.
+/// A random member of the zone, if one of a few fits.
 fn draw_from(zone: &[Member], rng: &mut impl rand::Rng, fits: impl Fn(&Member) -> bool) -> Option<NodeId> {
-    let mut start = 0;
-    for _ in 0..DRAWS {
-        start = rng.random_range(0..zone.len());
-        if let Some(member) = zone.get(start).filter(|member| fits(member)) {
-            return Some(member.node);
-        }
-    }
-    let (before, after) = zone.split_at_checked(start)?;
+    let drawn = (0..DRAWS).filter_map(|_| zone.get(rng.random_range(0..zone.len())));
+    drawn.filter(|member| fits(member)).map(|member| member.node).next()
+}
+
+/// The first member of the zone that fits, from a random one on.
+fn search(zone: &[Member], rng: &mut impl rand::Rng, fits: impl Fn(&Member) -> bool) -> Option<NodeId> {
+    let (before, after) = zone.split_at_checked(rng.random_range(0..zone.len()))?;
     let found = after.iter().chain(before).take(MAX_SEARCH).find(|member| fits(member));
     found.map(|member| member.node)
 }

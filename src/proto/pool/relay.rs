@@ -25,44 +25,70 @@ pub struct RelayOffer {
 }
 
 /// One relay of the pool.
+///
+/// What heartbeats and the planner touch fits two lines of a processor's cache, as in a large pool nothing else takes their
+/// time; the rest is elsewhere.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub struct Relay {
     /// Who it is.
     pub node: NodeId,
-    /// What people call it.
-    pub name: String,
-    /// Where to dial it.
-    pub address: SocketAddr,
-    /// Its failure domain; empty if its operator named none.
-    pub zone: String,
     /// How many flows it is willing to carry.
     pub capacity: u32,
-    /// The version of the software that it runs.
-    pub version: String,
-    /// How it may be used.
-    pub capabilities: Capabilities,
-    /// How busy it was when it was heard last.
-    pub load: Load,
-    /// How many flows were assigned to it since that report.
+    /// How many it reported.
+    reported_flows: u32,
+    /// How many were assigned to it since that report.
     pub assigned: u32,
     /// What is believed of it.
     pub status: Status,
+    host: IpAddr,
+    zone: ZoneTag,
+    /// Whether others can dial it.
+    is_reachable: bool,
+    /// Whether its connection to the bootstrap broke since it was last heard.
+    pub(super) cut_off: bool,
+    /// Whether somebody reported it down since it was last heard.
+    is_reported: bool,
     /// When it took its place.
     pub registered_at: Time,
     /// When its lease ends unless it is renewed.
     pub lease_ends: Time,
-    /// When it is forgotten, if it is gone.
-    forget_at: Time,
     /// Under which time the pool's index has it: never later than [`Relay::due`].
     pub(super) queued_at: Time,
     /// The number of its last heartbeat.
     sequence: u64,
-    /// By how much its clock was ahead when it was heard last, in microseconds; a journey's time is part of it.
-    pub clock_ahead_us: i64,
-    /// Whether its connection to the bootstrap broke since it was last heard.
-    pub(super) cut_off: bool,
+    rest: Box<Rest>,
+}
+
+#[derive(Clone, Debug)]
+struct Rest {
+    offer: RelayOffer,
+    load: Load,
+    clock_ahead_us: i64,
+    /// When it is forgotten, if it is gone.
+    forget_at: Time,
     /// The last report that it is down since it was last heard.
-    pub(super) report: Option<Report>,
+    report: Option<Report>,
+    /// The one that confirmed it.
+    confirmed: Option<Report>,
+}
+
+/// Stands for the name of a zone. Two names with the same tag would count as one zone, which costs a choice and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ZoneTag(u64);
+
+impl ZoneTag {
+    const UNKNOWN: Self = Self(0);
+
+    /// By FNV-1a.
+    fn of(name: &str) -> Self {
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        if name.is_empty() {
+            Self::UNKNOWN
+        } else {
+            Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, mix).max(1))
+        }
+    }
 }
 
 /// Somebody found a relay dead.
@@ -102,42 +128,75 @@ impl Relay {
     pub(super) fn new(node: NodeId, offer: RelayOffer, now: Time, lease_ends: Time) -> Self {
         Self {
             node,
-            name: offer.name,
-            address: offer.address,
-            zone: offer.zone,
             capacity: offer.capacity,
-            version: offer.version,
-            capabilities: offer.capabilities,
-            load: Load::default(),
+            reported_flows: 0,
             assigned: 0,
             status: Status::Registered,
+            host: offer.address.ip().to_canonical(),
+            zone: ZoneTag::of(&offer.zone),
+            is_reachable: offer.capabilities.reachable,
+            cut_off: false,
+            is_reported: false,
             registered_at: now,
             lease_ends,
-            forget_at: Time::MAX,
             queued_at: Time::ZERO,
             sequence: 0,
-            clock_ahead_us: 0,
-            cut_off: false,
-            report: None,
+            rest: Box::new(Rest {
+                offer,
+                load: Load::default(),
+                clock_ahead_us: 0,
+                forget_at: Time::MAX,
+                report: None,
+                confirmed: None,
+            }),
         }
+    }
+
+    /// What it said of itself when it registered.
+    #[must_use]
+    pub const fn offer(&self) -> &RelayOffer {
+        &self.rest.offer
+    }
+
+    /// How busy it was when it was heard last.
+    #[must_use]
+    pub const fn load(&self) -> Load {
+        self.rest.load
+    }
+
+    /// By how much its clock was ahead when it was heard last, in microseconds; a journey's time is part of it.
+    #[must_use]
+    pub const fn clock_ahead_us(&self) -> i64 {
+        self.rest.clock_ahead_us
     }
 
     /// The machine that it runs on, as far as its address tells.
     #[must_use]
     pub const fn host(&self) -> IpAddr {
-        self.address.ip().to_canonical()
+        self.host
+    }
+
+    /// Whether another relay is in the same zone. One without a name is unknown, so nobody shares it.
+    #[must_use]
+    pub fn shares_zone(&self, other: &Self) -> bool {
+        self.zone == other.zone && self.zone != ZoneTag::UNKNOWN
     }
 
     /// The subnet that it is in.
     #[must_use]
     pub const fn subnet(&self) -> Subnet {
-        Subnet::of(self.address.ip())
+        Subnet::of(self.host)
+    }
+
+    /// Whether nothing speaks against it.
+    pub(super) const fn is_well(&self) -> bool {
+        matches!(self.status, Status::Registered | Status::Online)
     }
 
     /// Whether chains may be led over it.
     #[must_use]
     pub const fn is_assignable(&self) -> bool {
-        matches!(self.status, Status::Registered | Status::Online) && self.capabilities.reachable
+        self.is_well() && self.is_reachable
     }
 
     /// Whether it is no longer in the pool, though still listed.
@@ -149,13 +208,20 @@ impl Relay {
     /// Flows that it carries or soon will.
     #[must_use]
     pub const fn flows(&self) -> u32 {
-        self.load.flows.saturating_add(self.assigned)
+        self.reported_flows.saturating_add(self.assigned)
     }
 
     /// Whether it would take another flow.
     #[must_use]
     pub const fn has_room(&self) -> bool {
         self.flows() < self.capacity
+    }
+
+    /// What it takes of memory, in bytes, beside its places in the indices.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        let offer = self.offer();
+        size_of::<Self>() + size_of::<Rest>() + offer.name.len() + offer.zone.len() + offer.version.len()
     }
 
     /// How much of its lease is left.
@@ -169,14 +235,14 @@ impl Relay {
         match self.status {
             Status::Registered | Status::Online => self.lease_ends - lease / 6,
             Status::Suspect | Status::Draining => self.lease_ends,
-            Status::Offline | Status::Left => self.forget_at,
+            Status::Offline | Status::Left => self.rest.forget_at,
         }
     }
 
     /// Whether a report by `reporter` proves what is already suspected: somebody else reported it lately, or it is
     /// overdue with its own heartbeat, or its connection to the bootstrap broke.
     pub(super) fn is_confirmed_by(&self, reporter: NodeId, now: Time, window: Duration) -> bool {
-        match self.report {
+        match self.report() {
             _ if self.cut_off => true,
             Some(report) => report.reporter != reporter && now.since(report.at) <= window,
             None => self.status == Status::Suspect,
@@ -185,7 +251,29 @@ impl Relay {
 
     /// Whether somebody reported it down lately.
     pub(super) fn is_reported(&self, now: Time, window: Duration) -> bool {
-        self.report.is_some_and(|report| now.since(report.at) <= window)
+        self.report().is_some_and(|report| now.since(report.at) <= window)
+    }
+
+    /// The last report that it is down since it was last heard.
+    pub(super) fn report(&self) -> Option<Report> {
+        self.rest.report.filter(|_| self.is_reported)
+    }
+
+    /// All that say that it is down, since it was last heard.
+    pub(super) fn reports(&self) -> [Option<Report>; 2] {
+        if self.is_reported { [self.rest.report, self.rest.confirmed] } else { [None, None] }
+    }
+
+    pub(super) fn set_report(&mut self, report: Option<Report>) {
+        self.is_reported = report.is_some();
+        (self.rest.report, self.rest.confirmed) = (report, None);
+    }
+
+    /// Takes the report that proves what was suspected.
+    pub(super) fn confirm(&mut self, by: Report) {
+        let first = self.report();
+        self.is_reported = true;
+        (self.rest.report, self.rest.confirmed) = (first, Some(by));
     }
 
     /// Whether a heartbeat says something newer than the last one did.
@@ -195,35 +283,38 @@ impl Relay {
 
     pub(super) fn set_status(&mut self, status: Status, forget_at: Time) {
         self.status = status;
-        self.forget_at = forget_at;
+        self.rest.forget_at = forget_at;
     }
 
     pub(super) fn register_again(&mut self, offer: RelayOffer, now: Time, lease_ends: Time) {
         let registered_at = if self.is_gone() { now } else { self.registered_at };
-        let (status, load, assigned) = match self.status {
-            Status::Online => (Status::Online, self.load, self.assigned),
-            Status::Registered | Status::Suspect | Status::Draining => {
-                (Status::Registered, self.load, self.assigned)
-            }
-            Status::Offline | Status::Left => (Status::Registered, Load::default(), 0),
-        };
-        let fresh = Self::new(self.node, offer, registered_at, lease_ends);
-        *self = Self { status, load, assigned, queued_at: self.queued_at, ..fresh };
+        let status = if self.status == Status::Online { Status::Online } else { Status::Registered };
+        let (load, assigned) =
+            if self.is_gone() { (Load::default(), 0) } else { (self.load(), self.assigned) };
+        let queued_at = self.queued_at;
+        *self =
+            Self { status, assigned, queued_at, ..Self::new(self.node, offer, registered_at, lease_ends) };
+        self.set_load(load);
     }
 
     pub(super) fn renew(&mut self, heartbeat: &Heartbeat, now: Time, lease_ends: Time) {
         if !matches!(self.status, Status::Draining) {
             self.status = Status::Online;
         }
-        self.load = heartbeat.load;
+        self.set_load(heartbeat.load);
         self.assigned = 0;
         self.sequence = heartbeat.sequence;
-        self.clock_ahead_us = micros_between(heartbeat.sent_at, now);
+        self.rest.clock_ahead_us = micros_between(heartbeat.sent_at, now);
         self.cut_off = false;
         if !planted::broken(Law::RenewedLease) {
             self.lease_ends = lease_ends;
         }
-        self.report = None;
+        self.is_reported = false;
+    }
+
+    fn set_load(&mut self, load: Load) {
+        self.reported_flows = load.flows;
+        self.rest.load = load;
     }
 }
 
@@ -236,6 +327,11 @@ fn micros_between(a: Time, b: Time) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_touched_often_is_two_cache_lines() {
+        assert_eq!(size_of::<Relay>(), 128);
+    }
 
     #[test]
     fn subnets_are_24_and_48_bits() {

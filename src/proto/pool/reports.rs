@@ -10,7 +10,7 @@
 use super::Config;
 use crate::proto::id::NodeId;
 use crate::proto::time::Time;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 /// Over how many relays a reporter may be wrong.
@@ -21,6 +21,8 @@ const MEMORY: Duration = Duration::from_secs(300);
 const MAX_REPORTERS: usize = 4096;
 /// However small the pool is, so many relays may be reported by one node.
 const LEAST_OPEN: usize = 32;
+/// However large it is, no more than these.
+const MOST_OPEN: usize = 256;
 
 /// The reporters. See the module's documentation.
 #[derive(Debug)]
@@ -31,8 +33,8 @@ pub(super) struct Reporters {
 
 #[derive(Debug, Default)]
 struct Reporter {
-    /// Whom it reported, as far as that is neither decided nor taken back, nor long ago.
-    open: BTreeSet<NodeId>,
+    /// Whom it reported and when, as far as that is neither decided nor taken back, nor long ago.
+    open: BTreeMap<NodeId, Time>,
     /// Over whom it was wrong.
     wrong: BTreeSet<NodeId>,
     /// When it was last.
@@ -56,14 +58,18 @@ impl Reporters {
         now: Time,
     ) -> bool {
         self.make_room(&reporter);
-        let most = (population.saturating_mul(self.percent) / 100).max(LEAST_OPEN);
+        let most = (population.saturating_mul(self.percent) / 100).clamp(LEAST_OPEN, MOST_OPEN);
         let known = self.known.entry(reporter).or_default();
         known.forget(now);
         known.reported_at = now;
         if known.wrong.len() > MAX_WRONG {
             return false;
         }
-        known.open.contains(&node) || known.open.len() < most && known.open.insert(node)
+        let may = known.open.contains_key(&node) || known.open.len() < most;
+        if may {
+            known.open.insert(node, now);
+        }
+        may
     }
 
     /// The reporter was right, or takes its report back itself.
@@ -96,9 +102,7 @@ impl Reporter {
         if now.since(self.wrong_at) >= MEMORY {
             self.wrong.clear();
         }
-        if now.since(self.reported_at) >= MEMORY {
-            self.open.clear();
-        }
+        self.open.retain(|_, at| now.since(*at) < MEMORY);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A name belongs to the node that announced it first, for as long as its lease runs. Nothing here knows what a relay is.
 
-use super::{PoolEvent, PoolFull};
+use super::{BATCH, PAUSE, PoolEvent, PoolFull};
 use crate::proto::id::NodeId;
 use crate::proto::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +41,8 @@ pub struct Targets {
     targets: BTreeMap<NodeId, Target>,
     names: BTreeMap<String, NodeId>,
     leases: BTreeSet<(Time, NodeId)>,
+    /// No lease ends before this.
+    not_before: Time,
     events: Vec<PoolEvent>,
 }
 
@@ -54,6 +56,7 @@ impl Targets {
             targets: BTreeMap::new(),
             names: BTreeMap::new(),
             leases: BTreeSet::new(),
+            not_before: Time::ZERO,
             events: Vec::new(),
         }
     }
@@ -103,17 +106,27 @@ impl Targets {
         known
     }
 
-    /// Takes those out whose leases have ended.
+    /// Takes those out whose leases have ended; of very many a part, and the others soon.
     pub fn expire(&mut self, now: Time) {
-        while let Some((_, node)) = self.leases.first().filter(|(at, _)| *at <= now).copied() {
+        if now < self.not_before {
+            return;
+        }
+        for _ in 0..BATCH {
+            let Some((_, node)) = self.leases.first().filter(|(at, _)| *at <= now).copied() else { return };
             self.deregister(&node);
         }
+        self.not_before = now + PAUSE;
+    }
+
+    /// Gives all the grace of one lease: they could not be heard.
+    pub fn spare(&mut self, now: Time) {
+        self.not_before = now + self.lease;
     }
 
     /// When to [`Targets::expire`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.leases.first().map(|(at, _)| *at)
+        self.leases.first().map(|(at, _)| self.not_before.max(*at))
     }
 
     /// Who serves a name.
@@ -214,6 +227,18 @@ mod tests {
         assert_eq!(targets.poll_timeout(), Some(at(40)));
         assert!(targets.deregister(&node(1)) && !targets.deregister(&node(1)));
         assert_eq!(targets.poll_timeout(), None);
+    }
+
+    #[test]
+    fn who_could_not_be_heard_is_spared() {
+        let mut targets = Targets::new(LEASE, 10);
+        targets.register(node(1), names(&["a"]), vec![], at(0)).unwrap();
+        targets.spare(at(100));
+        targets.expire(at(129));
+        assert_eq!(targets.poll_timeout(), Some(at(130)));
+        assert!(targets.by_name("a").is_some());
+        targets.expire(at(130));
+        assert!(targets.by_name("a").is_none());
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn a_relay_comes_stays_and_goes() {
     pool.register(node(1), offer(1), at(0)).unwrap();
     assert_eq!((status(&pool, 1), pool.assignable().len()), (Some(Status::Registered), 1));
     assert!(pool.heartbeat(&node(1), &beat(7), at(10)));
-    assert_eq!(pool.get(&node(1)).unwrap().load.flows, 7);
+    assert_eq!(pool.get(&node(1)).unwrap().load().flows, 7);
     assert!(pool.drain(&node(1), at(20)));
     assert!(pool.heartbeat(&node(1), &beat(3), at(21)), "it still renews its lease");
     assert_eq!((status(&pool, 1), pool.assignable().len()), (Some(Status::Draining), 0));
@@ -144,10 +144,10 @@ fn a_heartbeat_that_comes_late_changes_nothing() {
         assert_eq!(pool.take_events(), [PoolEvent::Ignored(Ignored::Heartbeat)]);
     }
     let relay = pool.get(&node(0)).unwrap();
-    assert_eq!((relay.load.flows, relay.lease_ends), (5, at(35)));
+    assert_eq!((relay.load().flows, relay.lease_ends), (5, at(35)));
     pool.register(node(0), offer(0), at(21)).unwrap();
     assert!(pool.heartbeat(&node(0), &old, at(22)), "a new process counts anew");
-    assert_eq!(pool.get(&node(0)).unwrap().load.flows, 9);
+    assert_eq!(pool.get(&node(0)).unwrap().load().flows, 9);
 }
 
 #[test]
@@ -189,6 +189,37 @@ fn many_leases_end_in_portions() {
         assert!(pool.poll_timeout().unwrap() > now);
     }
     assert_eq!(pool.counts().expired, MANY);
+}
+
+#[test]
+fn two_who_lie_together_lose_their_voices_too() {
+    let mut pool = pool(10);
+    for n in 0..5 {
+        pool.report_down(&node(n), node(98), at(1));
+        pool.report_down(&node(n), node(99), at(1));
+        assert_eq!(status(&pool, n), Some(Status::Offline));
+        assert!(pool.heartbeat(&node(n), &beat(0), at(2)));
+    }
+    let events = pool.take_events();
+    for liar in [98, 99] {
+        assert!(events.contains(&PoolEvent::Distrusted(node(liar))), "{events:?}");
+    }
+    pool.report_down(&node(6), node(98), at(3));
+    pool.report_down(&node(6), node(99), at(3));
+    assert_eq!(status(&pool, 6), Some(Status::Online));
+}
+
+#[test]
+fn self_preservation_keeps_those_behind_nats_too() {
+    let mut pool = Pool::new(Config::default());
+    for n in 0..20 {
+        let capabilities = Capabilities { reachable: n % 2 == 0, bridge: false };
+        pool.register(node(n), RelayOffer { capabilities, ..offer(n) }, at(0)).unwrap();
+    }
+    pool.expire(at(60));
+    assert!(pool.preserving_since().is_some());
+    assert!((0..20).all(|n| status(&pool, n) == Some(Status::Registered)));
+    assert_eq!(pool.assignable().len(), 10, "nobody can dial the others");
 }
 
 #[test]
@@ -286,12 +317,13 @@ fn assignments_count_until_the_next_heartbeat() {
 /// What every sequence of calls must leave behind.
 fn check(pool: &Pool) {
     assert_eq!(pool.places.len(), pool.relays.len());
-    assert_eq!(pool.leases.len() + pool.gone.len(), pool.relays.len());
+    assert_eq!(pool.leases.len() + pool.doubtful.len() + pool.gone.len(), pool.relays.len());
     let mut capacities: BTreeMap<u32, usize> = BTreeMap::new();
     for (place, relay) in pool.relays.iter().enumerate() {
         assert_eq!(pool.places.get(&relay.node), Some(&place));
         assert_eq!(place < pool.assignable, relay.is_assignable());
-        let index = if relay.is_gone() { &pool.gone } else { &pool.leases };
+        let held = if relay.is_well() { &pool.leases } else { &pool.doubtful };
+        let index = if relay.is_gone() { &pool.gone } else { held };
         assert!(index.contains(&(relay.queued_at, relay.node)));
         assert!(relay.queued_at <= relay.due(pool.config.lease));
         if relay.is_assignable() {

@@ -272,8 +272,7 @@ impl Crowd {
     }
 
     fn record_bytes(&self) -> f64 {
-        let strings = |relay: &Relay| relay.name.len() + relay.zone.len() + relay.version.len();
-        self.machine.pool().iter().map(|relay| size_of::<Relay>() + strings(relay)).sum::<usize>() as f64
+        self.machine.pool().iter().map(Relay::bytes).sum::<usize>() as f64
     }
 
     /// See [`Expiry`].
