@@ -279,6 +279,8 @@ impl<'a, R: Rng> Planner<'a, R> {
     fn choose_of_sample(&mut self, want: &Want<'_>) -> Option<&'a Relay> {
         let pool = self.pool;
         let drawn: [Option<&'a Relay>; SAMPLE] = std::array::from_fn(|_| pool.draw(self.rng));
+        // All at first, so that a large pool's memory answers for all at the same time.
+        let drawn = drawn.map(|relay| relay.filter(|relay| relay.has_room()));
         let best = self.best(drawn.into_iter().flatten(), want);
         if best.is_some_and(|(score, _)| score.is_independent()) {
             return best.map(|(_, relay)| relay);

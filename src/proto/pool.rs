@@ -30,12 +30,13 @@ use super::rpc::{Counts, Heartbeat, Status};
 use super::time::Time;
 pub use domains::Apart;
 use domains::Domains;
+use foldhash::{HashMap, HashMapExt};
 use preservation::Preservation;
 use rand::RngExt;
 use relay::Report;
 pub use relay::{Relay, RelayOffer};
 use reports::Reporters;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
@@ -163,6 +164,8 @@ pub struct Pool {
     config: Config,
     /// The assignable ones come first.
     relays: Vec<Relay>,
+    /// The capacity of each in `relays`, close together: most of those looked at in a draw are not taken.
+    weights: Vec<u32>,
     assignable: usize,
     /// Place of each relay in `relays`.
     places: HashMap<NodeId, usize>,
@@ -193,6 +196,7 @@ impl Pool {
         Self {
             config,
             relays: Vec::new(),
+            weights: Vec::new(),
             assignable: 0,
             places: HashMap::new(),
             leases: BTreeSet::new(),
@@ -457,14 +461,14 @@ impl Pool {
     /// An assignable relay drawn at random, in proportion to its capacity. `None` if there is none with any.
     pub fn draw(&self, rng: &mut impl rand::Rng) -> Option<&Relay> {
         let (largest, _) = self.capacities.last_key_value().filter(|(largest, _)| **largest > 0)?;
-        let mut drawn = None;
+        let mut drawn = 0;
         for _ in 0..MAX_DRAWS {
-            drawn = self.relays.get(rng.random_range(0..self.assignable));
-            if drawn.is_some_and(|relay| rng.random_range(0..*largest) < relay.capacity) {
+            drawn = rng.random_range(0..self.assignable);
+            if self.weights.get(drawn).is_some_and(|weight| rng.random_range(0..*largest) < *weight) {
                 break;
             }
         }
-        drawn
+        self.relays.get(drawn)
     }
 
     /// Up to `count` good relays drawn at random from those that are in none of these zones and subnets, whatever their
@@ -565,6 +569,7 @@ impl Pool {
         let place = self.place(node).unwrap_or(place);
         self.exchange(place, self.relays.len() - 1);
         self.relays.pop();
+        self.weights.pop();
         self.places.remove(node);
         self.events.push(PoolEvent::Forgotten(*node));
     }
@@ -573,6 +578,7 @@ impl Pool {
         let place = self.relays.len();
         self.places.insert(relay.node, place);
         let (kind, due) = (Kind::of(&relay), relay.due(self.config.lease));
+        self.weights.push(relay.capacity);
         self.relays.push(relay);
         self.enter(place, kind, due);
     }
@@ -612,9 +618,12 @@ impl Pool {
             self.domains.remove(relay);
         }
         self.update(node, change);
-        if let Some(relay) = self.place(node).and_then(|place| self.relays.get(place))
-            && relay.is_assignable()
-        {
+        let Some(place) = self.place(node) else { return };
+        let (Some(relay), Some(weight)) = (self.relays.get(place), self.weights.get_mut(place)) else {
+            return;
+        };
+        *weight = relay.capacity;
+        if relay.is_assignable() {
             self.domains.insert(relay);
         }
     }
@@ -663,6 +672,7 @@ impl Pool {
 
     fn exchange(&mut self, a: usize, b: usize) {
         self.relays.swap(a, b);
+        self.weights.swap(a, b);
         for place in [a, b] {
             let node = self.at(place).node;
             self.places.insert(node, place);

@@ -6,8 +6,9 @@
 
 use super::relay::{Relay, Subnet};
 use crate::proto::id::NodeId;
+use foldhash::HashMap;
 use rand::RngExt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// Of more zones than this, as many are looked at, from a random one on.
 const MAX_ZONES: usize = 256;

@@ -322,6 +322,7 @@ fn check(pool: &Pool) {
     for (place, relay) in pool.relays.iter().enumerate() {
         assert_eq!(pool.places.get(&relay.node), Some(&place));
         assert_eq!(place < pool.assignable, relay.is_assignable());
+        assert_eq!(pool.weights.get(place), Some(&relay.capacity));
         let held = if relay.is_well() { &pool.leases } else { &pool.doubtful };
         let index = if relay.is_gone() { &pool.gone } else { held };
         assert!(index.contains(&(relay.queued_at, relay.node)));
@@ -331,7 +332,7 @@ fn check(pool: &Pool) {
         }
     }
     assert_eq!(capacities, pool.capacities);
-    assert_eq!(pool.domains.len(), pool.assignable);
+    assert_eq!((pool.domains.len(), pool.weights.len()), (pool.assignable, pool.relays.len()));
 }
 
 proptest! {
