@@ -27,6 +27,8 @@ use crate::proto::NodeId;
 use crate::proto::rpc::{Request, Response};
 use crate::store::{Holder, NotStored, Store};
 use data_encoding::HEXLOWER;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::fmt;
 use std::net::SocketAddr;
@@ -120,7 +122,7 @@ pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskT
             incoming.refuse();
             continue;
         };
-        tasks.spawn(serve(Arc::clone(&shared), incoming, place, tasks.clone()));
+        tasks.spawn(serve(Arc::clone(&shared), incoming, place));
     }
 }
 
@@ -147,7 +149,7 @@ pub(super) async fn keep_certified(
 }
 
 /// One connection, from its handshake to its end.
-async fn serve(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphorePermit, tasks: TaskTracker) {
+async fn serve(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphorePermit) {
     let from = canonical(incoming.remote_address());
     let connection = match timeout(shared.limits.handshake_timeout, incoming).await {
         Ok(Ok(connection)) => connection,
@@ -171,7 +173,7 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphorePer
     };
     drop(place);
     if !shared.is_removed(&connection, &node) {
-        shared.serve_member(connection, Member { node, public_key }, &tasks).await;
+        shared.serve_member(connection, Member { node, public_key }).await;
     }
 }
 
@@ -192,7 +194,7 @@ impl Shared {
     }
 
     /// Any number of requests, as many at once as the connection may have streams.
-    async fn serve_member(self: &Arc<Self>, connection: Connection, member: Member, tasks: &TaskTracker) {
+    async fn serve_member(&self, connection: Connection, member: Member) {
         let Some(count) = self.presence.arrive(member.node) else {
             self.tally.connections_refused.count();
             tracing::warn!(node = %member.node, "too many connections of one member; closed one");
@@ -201,12 +203,17 @@ impl Shared {
         if count == 1 {
             self.keeper.with(|machine, _| machine.connected(&member.node));
         }
+        // In this task, not in one for each: a heartbeat costs less than to wake another thread for it.
         let visit = async {
-            while let Ok((sender, receiver)) = connection.accept_bi().await {
-                let (shared, connection) = (Arc::clone(self), connection.clone());
-                tasks.spawn(async move {
-                    shared.serve_stream(&connection, Asker::Member(member), sender, receiver).await;
-                });
+            let mut serving = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    accepted = connection.accept_bi() => {
+                        let Ok((sender, receiver)) = accepted else { return };
+                        serving.push(self.serve_stream(&connection, Asker::Member(member), sender, receiver));
+                    }
+                    Some(()) = serving.next() => {}
+                }
             }
         };
         if timeout(self.limits.connection_age, visit).await.is_err() {
