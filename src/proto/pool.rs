@@ -20,6 +20,8 @@
 //! A pool knows nothing of chains, secrets or targets (those are in [`targets`]).
 
 mod domains;
+mod expiry;
+mod indices;
 mod preservation;
 pub mod relay;
 mod reports;
@@ -30,24 +32,19 @@ use super::rpc::{Counts, Heartbeat, Status};
 use super::time::Time;
 pub use domains::Apart;
 use domains::Domains;
+use expiry::{BATCH, PAUSE};
 use foldhash::{HashMap, HashMapExt};
+use indices::Kind;
 use preservation::Preservation;
 use rand::RngExt;
 use relay::Report;
 pub use relay::{Relay, RelayOffer};
 use reports::Reporters;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::time::Duration;
 
 /// How often a draw by capacity is repeated before a relay is taken regardless of its capacity.
 const MAX_DRAWS: usize = 16;
-
-/// How many leases end in one call; with more due, the next ones follow after [`PAUSE`].
-const BATCH: usize = 500;
-const PAUSE: Duration = Duration::from_millis(1);
-/// How many relays are looked at in one call whether they were heard since they were queued.
-const LOOK: usize = 4000;
 
 /// The pool's policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,35 +125,10 @@ pub enum Ignored {
     Heartbeat,
 }
 
-/// What an index has up to now.
-fn due(index: &BTreeSet<(Time, NodeId)>, now: Time) -> impl Iterator<Item = &(Time, NodeId)> {
-    index.iter().take_while(move |(at, _)| *at <= now)
-}
-
 /// There is no place for another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the pool is full")]
 pub struct PoolFull;
-
-/// What decides in which of the pool's indices a relay is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Kind {
-    gone: bool,
-    /// Whether it is neither gone nor suspect, and does not leave.
-    well: bool,
-    /// Its capacity, if it may be assigned.
-    assignable: Option<u32>,
-}
-
-impl Kind {
-    fn of(relay: &Relay) -> Self {
-        Self {
-            gone: relay.is_gone(),
-            well: relay.is_well(),
-            assignable: relay.is_assignable().then_some(relay.capacity),
-        }
-    }
-}
 
 /// The relays. See the module's documentation.
 #[derive(Debug)]
@@ -337,87 +309,6 @@ impl Pool {
         }
     }
 
-    /// Does what time has brought about: ends leases, forgets who is long gone. Of very much that is due it does a part, so
-    /// that nobody waits for long, and the rest soon.
-    pub fn expire(&mut self, now: Time) {
-        if self.more_at.is_some_and(|at| now < at) {
-            return;
-        }
-        let mut is_more = self.forget_gone(now);
-        if self.preservation.review_at().is_none_or(|at| at <= now) {
-            is_more |= self.look_through(now) || self.end_leases(now);
-        }
-        self.more_at = is_more.then_some(now + PAUSE);
-    }
-
-    /// Forgets who has been gone for long. Whether there are more of them.
-    fn forget_gone(&mut self, now: Time) -> bool {
-        for (_, node) in due(&self.gone, now).take(BATCH).copied().collect::<Vec<_>>() {
-            self.forget(&node);
-        }
-        due(&self.gone, now).next().is_some()
-    }
-
-    /// Queues anew who was heard since it was queued. Whether some are left to look at.
-    fn look_through(&mut self, now: Time) -> bool {
-        let last = (now, NodeId::from_bytes([0xff; 32]));
-        let from = self.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
-        if self.looked_at.is_some_and(|seen| seen >= last) {
-            return false;
-        }
-        let ahead = self.leases.range((from, Bound::Included(last)));
-        let batch: Vec<(Time, NodeId)> = ahead.take(LOOK).copied().collect();
-        self.looked_at = batch.last().copied().or(self.looked_at);
-        for (_, node) in &batch {
-            self.requeue(node);
-        }
-        batch.len() == LOOK
-    }
-
-    /// Has silence its consequences, if not for too many at once. Whether there are more of them.
-    fn end_leases(&mut self, now: Time) -> bool {
-        let silent = due(&self.leases, now).count();
-        let may_lose = silent == 0 && self.preserving_since().is_none() || self.may_lose(silent, now);
-        let silent = due(&self.leases, now).take(if may_lose { BATCH } else { 0 });
-        let ending: Vec<NodeId> =
-            silent.chain(due(&self.doubtful, now).take(BATCH)).map(|(_, node)| *node).collect();
-        for node in ending {
-            if !self.requeue(&node) {
-                self.end_lease(&node, now);
-            }
-        }
-        let is_more = may_lose && due(&self.leases, now).next().is_some();
-        if !is_more {
-            self.looked_at = None;
-        }
-        is_more || due(&self.doubtful, now).next().is_some()
-    }
-
-    /// Puts a relay to its place in the index, if that is a later one than it has. Whether it was.
-    fn requeue(&mut self, node: &NodeId) -> bool {
-        let lease = self.config.lease;
-        let Some(relay) = self.places.get(node).and_then(|place| self.relays.get_mut(*place)) else {
-            return false;
-        };
-        let (at, due, kind) = (relay.queued_at, relay.due(lease), Kind::of(relay));
-        if due > at {
-            relay.queued_at = due;
-            let index = self.index(kind);
-            index.remove(&(at, *node));
-            index.insert((due, *node));
-        }
-        due > at
-    }
-
-    /// When to [`Pool::expire`] next.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Time> {
-        let first = |index: &BTreeSet<(Time, NodeId)>| index.first().map(|(at, _)| *at);
-        let ending = || [first(&self.leases), first(&self.doubtful)].into_iter().flatten().min();
-        let lease = self.preservation.review_at().or_else(ending);
-        self.more_at.or_else(|| [lease, first(&self.gone)].into_iter().flatten().min())
-    }
-
     /// What has happened since the last call.
     pub fn take_events(&mut self) -> Vec<PoolEvent> {
         std::mem::take(&mut self.events)
@@ -533,24 +424,6 @@ impl Pool {
         });
     }
 
-    /// The lease of `node` is about to end, or has.
-    fn end_lease(&mut self, node: &NodeId, now: Time) {
-        let over = self.get(node).is_some_and(|relay| relay.lease_ends <= now);
-        self.set_status(node, if over { Status::Offline } else { Status::Suspect }, now);
-    }
-
-    /// Whether relays may be taken for dead because so many are silent; if so, the first of them are, now.
-    fn may_lose(&mut self, silent: usize, now: Time) -> bool {
-        let was_preserving = self.preserving_since().is_some();
-        let may = self.preservation.may_lose(silent, silent.min(BATCH), self.population(), now);
-        match (was_preserving, may) {
-            (false, false) => self.events.push(PoolEvent::Preserving { overdue: silent }),
-            (true, true) => self.events.push(PoolEvent::Resumed),
-            (false, true) | (true, false) => {}
-        }
-        may
-    }
-
     /// Frees a place for a newcomer if all are taken.
     fn make_room(&mut self, now: Time) -> Result<(), PoolFull> {
         self.expire(now);
@@ -572,111 +445,6 @@ impl Pool {
         self.weights.pop();
         self.places.remove(node);
         self.events.push(PoolEvent::Forgotten(*node));
-    }
-
-    fn insert(&mut self, relay: Relay) {
-        let place = self.relays.len();
-        self.places.insert(relay.node, place);
-        let (kind, due) = (Kind::of(&relay), relay.due(self.config.lease));
-        self.weights.push(relay.capacity);
-        self.relays.push(relay);
-        self.enter(place, kind, due);
-    }
-
-    /// Changes a relay and puts it where it then belongs: its place may be another afterwards.
-    fn update(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
-        let Some(place) = self.place(node) else { return };
-        let relay = self.relays.get_mut(place).expect("places lead to relays");
-        let before = Kind::of(relay);
-        change(relay);
-        self.settle(place, before);
-    }
-
-    /// Puts a relay, which was of this kind before it changed, where it belongs now. In the index it may be earlier.
-    fn settle(&mut self, place: usize, before: Kind) {
-        let lease = self.config.lease;
-        let relay = self.relays.get_mut(place).expect("places lead to relays");
-        let (node, at, after) = (relay.node, relay.queued_at, Kind::of(relay));
-        if before != after {
-            let due = relay.due(lease);
-            self.leave(place, before, at);
-            let place = self.place(&node).unwrap_or(place);
-            self.enter(place, after, due);
-        } else if relay.due(lease) < at {
-            relay.queued_at = relay.due(lease);
-            let entry = (relay.queued_at, node);
-            let index = self.index(after);
-            index.remove(&(at, node));
-            index.insert(entry);
-        }
-    }
-
-    /// As [`Pool::update`], for a change that may put the relay into another failure domain.
-    fn reoffer(&mut self, node: &NodeId, change: impl FnOnce(&mut Relay)) {
-        let Some(place) = self.place(node) else { return };
-        if let Some(relay) = self.relays.get(place) {
-            self.domains.remove(relay);
-        }
-        self.update(node, change);
-        let Some(place) = self.place(node) else { return };
-        let (Some(relay), Some(weight)) = (self.relays.get(place), self.weights.get_mut(place)) else {
-            return;
-        };
-        *weight = relay.capacity;
-        if relay.is_assignable() {
-            self.domains.insert(relay);
-        }
-    }
-
-    fn index(&mut self, kind: Kind) -> &mut BTreeSet<(Time, NodeId)> {
-        match (kind.gone, kind.well) {
-            (true, _) => &mut self.gone,
-            (false, true) => &mut self.leases,
-            (false, false) => &mut self.doubtful,
-        }
-    }
-
-    /// Takes a relay, as it was, out of all indices but `places`; its place is then behind the assignable ones.
-    fn leave(&mut self, place: usize, was: Kind, due: Time) {
-        let node = self.at(place).node;
-        self.index(was).remove(&(due, node));
-        let Some(capacity) = was.assignable else { return };
-        if let Some(relay) = self.relays.get(place) {
-            self.domains.remove(relay);
-        }
-        if let Some(count) = self.capacities.get_mut(&capacity) {
-            *count -= 1;
-            if *count == 0 {
-                self.capacities.remove(&capacity);
-            }
-        }
-        self.assignable -= 1;
-        self.exchange(place, self.assignable);
-    }
-
-    /// The reverse of [`Pool::leave`], for the relay as it is.
-    fn enter(&mut self, place: usize, kind: Kind, due: Time) {
-        let relay = self.relays.get_mut(place).expect("places lead to relays");
-        relay.queued_at = due;
-        let node = relay.node;
-        self.index(kind).insert((due, node));
-        if let Some(capacity) = kind.assignable {
-            *self.capacities.entry(capacity).or_default() += 1;
-            if let Some(relay) = self.relays.get(place) {
-                self.domains.insert(relay);
-            }
-            self.exchange(place, self.assignable);
-            self.assignable += 1;
-        }
-    }
-
-    fn exchange(&mut self, a: usize, b: usize) {
-        self.relays.swap(a, b);
-        self.weights.swap(a, b);
-        for place in [a, b] {
-            let node = self.at(place).node;
-            self.places.insert(node, place);
-        }
     }
 }
 
