@@ -6,8 +6,8 @@
 //! time, and a link whose heartbeats would have arrived falls silent for seconds. The floor is about what RFC 9002 (7.2)
 //! lets every connection begin with, so it can't do a path more harm than a new connection does.
 //!
-//! Where legs carry data, that fills the floor, and only acks or probe timeouts make room. So for each moment that passes
-//! without an ack the window grows by a trickle, which datagrams take first: heartbeats leave on time, and as they are
+//! Where legs carry data, that fills the floor, and only acks or probe timeouts make room. So while anything is under way,
+//! each moment without an ack lets the window grow by a trickle, which datagrams take first: heartbeats leave on time, and as they are
 //! acked, the packets before them are known to be lost without a probe timeout. The trickle ends after a while: when
 //! nothing at all is acked, probe timeouts slow the sender down as ever.
 

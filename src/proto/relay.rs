@@ -43,12 +43,6 @@ impl Relay {
         self.clerk.offer(self.offer.clone(), &mut self.flows, now, actions);
     }
 
-    /// Changes what it offers, such as its capabilities: the bootstrap hears of it at once.
-    pub fn set_offer(&mut self, offer: Offer, now: Time, actions: &mut Vec<Action>) {
-        self.offer = offer;
-        self.start(now, actions);
-    }
-
     /// How busy its machine is, for the next heartbeat. Its flows it counts itself.
     pub const fn set_load(&mut self, load: Load) {
         self.clerk.set_load(load);
