@@ -212,16 +212,18 @@ impl<M: Machine + 'static> Node<M> {
     /// Looks at the machine's flows: for whatever needs no action.
     pub(crate) fn flows<T>(&self, f: impl FnOnce(&mut Flows) -> T) -> T {
         let mut machine = self.machine.borrow_mut();
-        let result = f(machine.flows());
-        if let Some(flow) = machine.flows().take_woken() {
-            self.wake(flow);
+        let flows = machine.flows();
+        let result = f(flows);
+        if let Some(flow) = flows.take_woken() {
+            self.wake(flow, flows);
         }
         result
     }
 
-    fn wake(&self, flow: FlowKey) {
+    /// Wakes those of a flow's tasks that may have something to do.
+    fn wake(&self, flow: FlowKey, flows: &Flows) {
         if let Some(signal) = self.signals.borrow().get(&flow) {
-            signal.wake_all();
+            signal.wake(|direction| flows.splice(&flow).is_none_or(|splice| splice.lane(direction).has_more()));
         }
     }
 
@@ -249,7 +251,7 @@ impl<M: Machine + 'static> Node<M> {
             Action::OpenLeg { leg, flow, attach } => self.open_leg(leg, flow, *attach),
             Action::AnswerLeg { leg, flow, answer } => self.answer_leg(leg, flow, answer),
             Action::CloseLeg { leg, code } => self.close_leg(leg, code),
-            Action::Wake { flow } => self.wake(flow),
+            Action::Wake { flow } => self.wake(flow, self.machine.borrow_mut().flows()),
             Action::Ask { ask, request, fresh } => {
                 spawn_local(self.clone().ask(ask, request, fresh));
             }

@@ -302,6 +302,12 @@ impl Lane {
         self.chunks.iter().skip(chunk).map(move |bytes| bytes.slice(std::mem::take(&mut skip)..))
     }
 
+    /// Whether there is something for the out-leg, or there was the direction's end.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.is_received() || self.outgoing.is_some_and(|cursor| cursor.chunk < self.chunks.len())
+    }
+
     /// `count` bytes from [`Lane::front`] were written to the out-leg.
     pub fn advance(&mut self, count: usize) {
         let Some(cursor) = &mut self.outgoing else { return };

@@ -22,6 +22,7 @@
 mod domains;
 mod expiry;
 mod indices;
+mod leases;
 mod preservation;
 pub mod relay;
 mod reports;
@@ -35,6 +36,7 @@ use domains::Domains;
 use expiry::{BATCH, PAUSE};
 use foldhash::{HashMap, HashMapExt};
 use indices::Kind;
+use leases::Leases;
 use preservation::Preservation;
 use rand::RngExt;
 use relay::Report;
@@ -142,7 +144,7 @@ pub struct Pool {
     /// Place of each relay in `relays`.
     places: HashMap<NodeId, usize>,
     /// Relays that are well, by when it has to be looked whether their silence makes them suspect.
-    leases: BTreeSet<(Time, NodeId)>,
+    leases: Leases,
     /// Relays that are suspect or leave, by when it has to be looked whether their lease has ended.
     doubtful: BTreeSet<(Time, NodeId)>,
     /// Relays that are gone, by when they are forgotten.
@@ -171,7 +173,7 @@ impl Pool {
             weights: Vec::new(),
             assignable: 0,
             places: HashMap::new(),
-            leases: BTreeSet::new(),
+            leases: Leases::new(config.lease),
             doubtful: BTreeSet::new(),
             gone: BTreeSet::new(),
             looked_at: None,
@@ -194,11 +196,11 @@ impl Pool {
         let before = self.get(&node).map(|relay| relay.status);
         if before.is_none() {
             self.make_room(now)?;
-            self.insert(Relay::new(node, offer, now, lease_ends));
+            self.insert(Relay::new(node, offer, now, lease_ends), now);
         } else {
             // Who has started anew may well have been dead.
             let reports = self.get(&node).filter(|relay| !relay.is_gone()).map(Relay::reports);
-            self.reoffer(&node, |relay| relay.register_again(offer, now, lease_ends));
+            self.reoffer(&node, now, |relay| relay.register_again(offer, now, lease_ends));
             self.disproved(reports.unwrap_or_default(), node, now);
         }
         match before {
@@ -215,7 +217,8 @@ impl Pool {
     /// lease. Who has registered meanwhile keeps that place.
     pub fn restore(&mut self, node: NodeId, offer: RelayOffer, registered_at: Time, now: Time) {
         if !self.places.contains_key(&node) && self.relays.len() < self.config.max_relays {
-            self.insert(Relay::new(node, offer, registered_at.min(now), now + self.config.lease));
+            let relay = Relay::new(node, offer, registered_at.min(now), now + self.config.lease);
+            self.insert(relay, now);
         }
     }
 
@@ -234,7 +237,7 @@ impl Pool {
         }
         let (before, reports) = (Kind::of(relay), relay.reports());
         relay.renew(heartbeat, now, lease_ends);
-        self.settle(place, before);
+        self.settle(place, before, now);
         match status {
             Status::Registered => self.events.push(PoolEvent::Online(*node)),
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
@@ -266,11 +269,11 @@ impl Pool {
         let (assignable, window) = (relay.is_assignable(), self.config.report_window);
         if relay.is_confirmed_by(reporter, now, window) {
             self.reporters.settled(reporter, node);
-            self.update(node, |relay| relay.confirm(Report { reporter, at: now }));
+            self.update(node, now, |relay| relay.confirm(Report { reporter, at: now }));
             self.set_status(node, Status::Offline, now);
             return;
         }
-        self.update(node, |relay| relay.set_report(Some(Report { reporter, at: now })));
+        self.update(node, now, |relay| relay.set_report(Some(Report { reporter, at: now })));
         if assignable {
             self.set_status(node, Status::Suspect, now);
         }
@@ -281,7 +284,7 @@ impl Pool {
         let was_wrong = |relay: &&Relay| relay.report().is_some_and(|report| report.reporter == reporter);
         let Some(status) = self.get(node).filter(was_wrong).map(|relay| relay.status) else { return };
         self.reporters.settled(reporter, node);
-        self.update(node, |relay| relay.set_report(None));
+        self.update(node, now, |relay| relay.set_report(None));
         if status == Status::Suspect {
             self.set_status(node, Status::Online, now);
         }
@@ -294,12 +297,14 @@ impl Pool {
         if relay.is_reported(now, window) {
             return self.set_status(node, Status::Offline, now);
         }
-        self.update(node, |relay| relay.cut_off = true);
+        self.update(node, now, |relay| relay.cut_off = true);
     }
 
     /// Takes note that a relay is connected to the bootstrap again.
     pub fn connected(&mut self, node: &NodeId) {
-        self.update(node, |relay| relay.cut_off = false);
+        if let Some(relay) = self.place(node).and_then(|place| self.relays.get_mut(place)) {
+            relay.cut_off = false;
+        }
     }
 
     /// Counts a flow that will soon lead over this relay, until its next heartbeat tells how many there are.
@@ -413,7 +418,7 @@ impl Pool {
         if let Some(report) = report {
             self.reporters.settled(report.reporter, &node);
         }
-        self.update(&node, |relay| relay.set_status(status, forget_at));
+        self.update(&node, now, |relay| relay.set_status(status, forget_at));
         self.expired = self.expired.saturating_add(u32::from(status == Status::Offline));
         self.events.push(match status {
             Status::Registered | Status::Online => PoolEvent::Online(node),

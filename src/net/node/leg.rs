@@ -45,8 +45,15 @@ impl FlowSignal {
         if direction == Direction::Forward { forward } else { backward }
     }
 
+    /// Wakes who waits for room, and who waits for bytes of a direction that has some: acks are many, and wake no writer.
+    pub(super) fn wake(&self, has_more: impl Fn(Direction) -> bool) {
+        self.room.iter().for_each(Notify::notify_waiters);
+        let data = Direction::BOTH.into_iter().filter(|direction| has_more(*direction));
+        data.for_each(|direction| self.data(direction).notify_waiters());
+    }
+
     pub(super) fn wake_all(&self) {
-        self.data.iter().chain(&self.room).for_each(Notify::notify_waiters);
+        self.wake(|_| true);
     }
 }
 

@@ -1,9 +1,10 @@
 //! What time brings about: leases end, and who has been gone for long is forgotten.
 //!
-//! The index of leases is lazy: a heartbeat leaves a relay where it is queued, and when that time comes the relay is queued
-//! anew. So first those that are due are looked through, and who is still due then was not heard. Of very much that is due
-//! each call does a part.
+//! Queues are lazy: a heartbeat leaves a relay where it is queued, and when that time comes the relay is queued anew. So
+//! first those that are due are looked through, and who is still due then was not heard. Of very much that is due each
+//! call does a part.
 
+use super::leases::Entry;
 use super::{Kind, Pool, PoolEvent};
 use crate::proto::id::NodeId;
 use crate::proto::rpc::Status;
@@ -47,51 +48,65 @@ impl Pool {
 
     /// Queues anew who was heard since it was queued. Whether some are left to look at.
     fn look_through(&mut self, now: Time) -> bool {
+        let begun: Vec<Entry> = std::iter::from_fn(|| self.leases.pop(now)).take(LOOK).collect();
+        for entry in &begun {
+            self.queue_anew(entry, now);
+        }
         let last = (now, NodeId::from_bytes([0xff; 32]));
-        let from = self.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
-        if self.looked_at.is_some_and(|seen| seen >= last) {
+        if begun.len() == LOOK {
+            return true;
+        } else if self.looked_at.is_some_and(|seen| seen >= last) {
             return false;
         }
-        let ahead = self.leases.range((from, Bound::Included(last)));
+        let from = self.looked_at.map_or(Bound::Unbounded, Bound::Excluded);
+        let ahead = self.leases.near().range((from, Bound::Included(last)));
         let batch: Vec<(Time, NodeId)> = ahead.take(LOOK).copied().collect();
         self.looked_at = batch.last().copied().or(self.looked_at);
         for (_, node) in &batch {
-            self.requeue(node);
+            self.requeue(node, now);
         }
         batch.len() == LOOK
     }
 
+    /// Queues a relay again whose part of the leases has begun, if the entry is still of use.
+    fn queue_anew(&mut self, entry: &Entry, now: Time) {
+        let is_there = self.relays.get(entry.place).is_some_and(|relay| relay.node == entry.node);
+        let place = if is_there { Some(entry.place) } else { self.place(&entry.node) };
+        let Some((place, relay)) = place.and_then(|place| Some((place, self.relays.get(place)?))) else { return };
+        let kind = Kind::of(relay);
+        if relay.queued_at == entry.at && kind.is_well() {
+            self.queue(place, relay.due(self.config.lease).max(entry.at), kind, now);
+        }
+    }
+
     /// Has silence its consequences, if not for too many at once. Whether there are more of them.
     fn end_leases(&mut self, now: Time) -> bool {
-        let silent = due(&self.leases, now).count();
+        let silent = due(self.leases.near(), now).count();
         let may_lose = silent == 0 && self.preserving_since().is_none() || self.may_lose(silent, now);
-        let silent = due(&self.leases, now).take(if may_lose { BATCH } else { 0 });
+        let silent = due(self.leases.near(), now).take(if may_lose { BATCH } else { 0 });
         let ending: Vec<NodeId> =
             silent.chain(due(&self.doubtful, now).take(BATCH)).map(|(_, node)| *node).collect();
         for node in ending {
-            if !self.requeue(&node) {
+            if !self.requeue(&node, now) {
                 self.end_lease(&node, now);
             }
         }
-        let is_more = may_lose && due(&self.leases, now).next().is_some();
+        let is_more = may_lose && due(self.leases.near(), now).next().is_some();
         if !is_more {
             self.looked_at = None;
         }
         is_more || due(&self.doubtful, now).next().is_some()
     }
 
-    /// Puts a relay to its place in the index, if that is a later one than it has. Whether it was.
-    fn requeue(&mut self, node: &NodeId) -> bool {
-        let lease = self.config.lease;
-        let Some(relay) = self.places.get(node).and_then(|place| self.relays.get_mut(*place)) else {
+    /// Queues a relay for a later time, if that is due later than it is queued. Whether it is.
+    fn requeue(&mut self, node: &NodeId, now: Time) -> bool {
+        let Some((place, relay)) = self.place(node).and_then(|place| Some((place, self.relays.get(place)?))) else {
             return false;
         };
-        let (at, due, kind) = (relay.queued_at, relay.due(lease), Kind::of(relay));
+        let (at, due, kind) = (relay.queued_at, relay.due(self.config.lease), Kind::of(relay));
         if due > at {
-            relay.queued_at = due;
-            let index = self.index(kind);
-            index.remove(&(at, *node));
-            index.insert((due, *node));
+            self.unqueue(*node, at, kind);
+            self.queue(place, due, kind, now);
         }
         due > at
     }
@@ -100,7 +115,7 @@ impl Pool {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let first = |index: &BTreeSet<(Time, NodeId)>| index.first().map(|(at, _)| *at);
-        let ending = || [first(&self.leases), first(&self.doubtful)].into_iter().flatten().min();
+        let ending = || [self.leases.next(), first(&self.doubtful)].into_iter().flatten().min();
         let lease = self.preservation.review_at().or_else(ending);
         self.more_at.or_else(|| [lease, first(&self.gone)].into_iter().flatten().min())
     }

@@ -317,15 +317,20 @@ fn assignments_count_until_the_next_heartbeat() {
 /// What every sequence of calls must leave behind.
 fn check(pool: &Pool) {
     assert_eq!(pool.places.len(), pool.relays.len());
-    assert_eq!(pool.leases.len() + pool.doubtful.len() + pool.gone.len(), pool.relays.len());
+    let well = pool.relays.iter().filter(|relay| relay.is_well()).count();
+    assert_eq!(well + pool.doubtful.len() + pool.gone.len(), pool.relays.len());
     let mut capacities: BTreeMap<u32, usize> = BTreeMap::new();
     for (place, relay) in pool.relays.iter().enumerate() {
         assert_eq!(pool.places.get(&relay.node), Some(&place));
         assert_eq!(place < pool.assignable, relay.is_assignable());
         assert_eq!(pool.weights.get(place), Some(&relay.capacity));
-        let held = if relay.is_well() { &pool.leases } else { &pool.doubtful };
-        let index = if relay.is_gone() { &pool.gone } else { held };
-        assert!(index.contains(&(relay.queued_at, relay.node)));
+        let (at, node) = (relay.queued_at, relay.node);
+        let is_queued = match (relay.is_gone(), relay.is_well()) {
+            (true, _) => pool.gone.contains(&(at, node)),
+            (false, true) => pool.leases.contains(at, node),
+            (false, false) => pool.doubtful.contains(&(at, node)),
+        };
+        assert!(is_queued);
         assert!(relay.queued_at <= relay.due(pool.config.lease));
         if relay.is_assignable() {
             *capacities.entry(relay.capacity).or_default() += 1;
