@@ -49,7 +49,8 @@ impl World {
         let (conn, side) = of_link(leg.link());
         let Some(this) = self.conn_mut(conn) else { return };
         let Some(end) = this.leg_end(leg.number(), side).filter(|end| !end.closed) else { return };
-        *end = LegEnd { closed: true, ..Default::default() };
+        // What waits to be sent still comes after what is under way.
+        *end = LegEnd { closed: true, sent_at: end.sent_at, ..Default::default() };
         self.send(leg.link(), Packet::Close(leg.number(), code));
     }
 
@@ -209,7 +210,7 @@ impl World {
             let piece = chunk.split_to(chunk.len().min(MAX_PIECE_BYTES).min(room));
             end.outstanding += piece.len();
             if let Some(role) = &mut self.nodes.at_mut(index).role {
-                role.flows().wrote(leg, piece.len());
+                role.flows().wrote(leg, piece.len(), self.now);
             }
             self.pass_on_room(index);
             self.send(leg.link(), Packet::Bytes(leg.number(), piece));
