@@ -2,7 +2,8 @@
 //!
 //! It sends heartbeats and judges silence. Each heartbeat says at which interval its sender *wants* to hear from the
 //! peer, so both ends of a link may keep different paces, and echoes the last heartbeat heard, which yields round-trip
-//! times and shows whether our own words arrive. Three things make a peer suspect:
+//! times and shows whether our own words arrive. On a path that loses little, whatever else is sent stands in for every
+//! second heartbeat. Three things make a peer suspect:
 //! - **silence**: nothing was heard (any packet counts) for three of the intervals that we asked for, and for longer than
 //!   is usual: one interval and four times the mean lateness, which grows with the first late arrival and shrinks slowly;
 //!   or as many intervals as chance takes heartbeats in a row, on a path that loses some (their numbers tell lost from late);
@@ -238,6 +239,18 @@ impl Detector {
         self.clear(Fault::Silent);
     }
 
+    /// Something else than a heartbeat goes to the peer.
+    pub fn on_sent(&mut self, now: Time) {
+        self.outbound.spoke_at = now;
+    }
+
+    /// Others have died: whether the peer has, a heartbeat will show, if none has only just left.
+    pub fn ask(&mut self, now: Time) {
+        if self.is_alive() && self.outbound.sent_at.is_some_and(|sent| sent + MIN_INTERVAL <= now) {
+            (self.outbound.is_asked, self.outbound.next_at) = (true, self.outbound.next_at.min(now));
+        }
+    }
+
     /// Takes a hint that the peer is gone (somebody found it wanting): it is probed at once and at the pace of a busy
     /// link, and is suspect unless it is heard within a round trip and two intervals.
     pub fn on_hint(&mut self, now: Time) {
@@ -331,10 +344,14 @@ impl Detector {
     }
 
     /// At which interval this end sends: its own, so that echoes come as often, or what the peer wants if that is faster. A
-    /// suspect is probed often enough that it can show that it lives before it is down.
+    /// suspect is probed often enough that it can show that it lives before it is down, and no more if the network says that
+    /// nobody is there.
     fn send_interval(&self) -> Option<Duration> {
         let is_suspect = matches!(self.belief, Belief::Suspect { .. });
         let probing = is_suspect.then(|| self.config.down_after / SUSPECT_PROBES);
+        if self.inbound.refused_again && is_suspect {
+            return probing;
+        }
         [self.interval(), self.outbound.peer_wants, probing].into_iter().flatten().min()
     }
 
@@ -467,6 +484,9 @@ impl Detector {
             return None;
         }
         let wanted = self.interval();
+        if self.may_skip(wanted, now) && self.outbound.skip(now, every) {
+            return None;
+        }
         self.outbound.send(now, every);
         self.outbound.announced = wanted.unwrap_or(self.outbound.announced);
         Some(Outcome::SendHeartbeat(Heartbeat {
@@ -476,6 +496,15 @@ impl Detector {
             wanted_us: wanted.map_or(0, micros),
             probe: self.inbound.hint_at.is_some(),
         }))
+    }
+
+    /// Whether all is well between this end and the peer, and there is nothing new to tell it.
+    fn may_skip(&self, wanted: Option<Duration>, now: Time) -> bool {
+        let Some(wanted) = wanted.filter(|_| self.rtt.is_some()) else { return false };
+        let is_steady = wanted * 2 >= self.outbound.announced && wanted <= self.outbound.announced * 2;
+        let is_well = self.is_alive() && self.inbound.hint_at.is_none();
+        let is_heard = now.since(self.inbound.heard_at) <= wanted * 2;
+        is_steady && is_well && is_heard && self.inbound.losses.bound() <= FLOOR_INTERVALS
     }
 
     fn note_arrival(&mut self, sequence: u32, now: Time) {
@@ -496,6 +525,7 @@ impl Detector {
 
     /// The next heartbeat does not wait, unless one has only just left.
     fn answer(&mut self, now: Time) {
+        self.outbound.is_asked = true;
         let at = self.outbound.sent_at.map_or(now, |sent| (sent + MIN_ANSWER_INTERVAL).max(now));
         self.outbound.next_at = self.outbound.next_at.min(at);
     }

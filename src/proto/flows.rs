@@ -430,7 +430,7 @@ impl Flows {
     }
 
     fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
-        for news in self.links.take_news() {
+        for news in self.links.take_news(now, actions) {
             let (LinkNews::Suspect(link) | LinkNews::Recovered(link) | LinkNews::Draining(link)) = news;
             let Some(peer) = self.links.peer(link) else { continue };
             let news = match news {

@@ -124,6 +124,8 @@ pub struct Links {
     judged: Timers<LinkId>,
     bans: Bans,
     news: Vec<LinkNews>,
+    /// Whether a peer was found suspect, and the others were not asked yet.
+    ask_others: bool,
 }
 
 impl Links {
@@ -141,6 +143,7 @@ impl Links {
             bans: Bans::new(config.max_links),
             config,
             news: Vec::new(),
+            ask_others: false,
         }
     }
 
@@ -165,12 +168,21 @@ impl Links {
     /// How good a neighbour `peer` looks.
     #[must_use]
     pub fn standing(&self, peer: NodeId) -> Standing {
-        match self.active.get(&peer).and_then(|link| self.links.get(link)) {
+        match self.active(peer) {
+            Some(link) => self.standing_over(link),
+            None if self.wishes.has_failed(peer) => Standing::Failed,
+            None => Standing::Absent,
+        }
+    }
+
+    /// The same over one link to it, which may not be the active one.
+    #[must_use]
+    pub fn standing_over(&self, link: LinkId) -> Standing {
+        match self.links.get(&link) {
             Some(link) if link.suspect => Standing::Suspect,
             Some(link) if link.draining => Standing::Draining,
             Some(_) => Standing::Up,
-            None if self.wishes.has_failed(peer) => Standing::Failed,
-            None => Standing::Absent,
+            None => Standing::Failed,
         }
     }
 
@@ -413,6 +425,13 @@ impl Links {
         }
     }
 
+    /// Something else than a heartbeat is sent over `link`.
+    pub fn spoke(&mut self, id: LinkId, now: Time) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.detector.on_sent(now);
+        }
+    }
+
     /// Somebody found the peer at the end of `link` wanting: it is probed at once.
     pub fn doubt(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
         if let Some(link) = self.links.get_mut(&id) {
@@ -461,8 +480,21 @@ impl Links {
     }
 
     /// What the owner has to act on; to be asked after every input until there is nothing.
-    pub fn take_news(&mut self) -> Vec<LinkNews> {
+    pub fn take_news(&mut self, now: Time, actions: &mut Vec<Action>) -> Vec<LinkNews> {
+        if std::mem::take(&mut self.ask_others) {
+            self.ask_busy(now, actions);
+        }
         std::mem::take(&mut self.news)
+    }
+
+    /// Who dies seldom dies alone (a host, a rack, a zone): the peers of all links with flows are asked whether they live.
+    fn ask_busy(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for id in self.ids() {
+            if let Some(link) = self.links.get_mut(&id).filter(|link| link.legs > 0) {
+                link.detector.ask(now);
+                self.judge(id, now, actions);
+            }
+        }
     }
 
     /// Does what is due.
@@ -511,6 +543,7 @@ impl Links {
                 }
                 Outcome::Suspect => {
                     link.suspect = true;
+                    self.ask_others = true;
                     self.news.push(LinkNews::Suspect(id));
                     NeighbourChange::Suspect
                 }

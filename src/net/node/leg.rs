@@ -260,7 +260,8 @@ impl<M: Machine + 'static> Node<M> {
                 Ok(written) => {
                     let of_header = written.bytes.min(of_header);
                     header = header.slice(of_header..);
-                    self.flows(|flows| flows.wrote(leg, written.bytes - of_header));
+                    let now = self.clock.now();
+                    self.flows(|flows| flows.wrote(leg, written.bytes - of_header, now));
                     signal.room(takes).notify_waiters();
                 }
                 Err(WriteError::Stopped(code)) => return self.peer_closed(leg, code),

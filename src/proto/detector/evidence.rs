@@ -11,8 +11,9 @@ const MAX_UNECHOED: usize = 128;
 /// What came from the peer.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    /// Any packet.
+    /// Any packet, and the one before.
     pub(super) heard_at: Time,
+    heard_before: Time,
     /// Its greatest heartbeat, and when that came.
     pub(super) sequence: u32,
     pub(super) beat_at: Option<Time>,
@@ -38,6 +39,7 @@ impl Inbound {
     pub(super) fn new(now: Time) -> Self {
         Self {
             heard_at: now,
+            heard_before: now,
             sequence: 0,
             beat_at: None,
             lateness: Lateness::default(),
@@ -54,21 +56,23 @@ impl Inbound {
 
     /// Something came.
     pub(super) const fn hear(&mut self, now: Time) {
-        self.heard_at = now;
+        (self.heard_before, self.heard_at) = (self.heard_at, now);
         self.excused = Duration::ZERO;
         self.hint_at = None;
         self.refused_at = None;
         self.refused_again = false;
     }
 
-    /// A heartbeat came, newer than all before. What is missing between them was lost, not late.
+    /// A heartbeat came, newer than all before. What is missing between them was lost, not late; and what came of other
+    /// things since the one before was in time.
     pub(super) fn beat(&mut self, sequence: u32, interval: Option<Duration>, now: Time) {
         let missing = sequence.wrapping_sub(self.sequence).saturating_sub(1);
         self.losses.add(if self.missed { 0 } else { missing });
         // A gap that began before the peer knew the present pace says nothing about it.
         let before = self.beat_at.filter(|at| *at >= self.asked_at);
         if let (Some(before), Some(interval)) = (before, interval) {
-            let gap = now.since(before).saturating_sub(interval.saturating_mul(missing) + self.slept);
+            let silent = now.since(before.max(self.heard_before));
+            let gap = silent.saturating_sub(interval.saturating_mul(missing) + self.slept);
             match self.missed {
                 true => self.lateness.add_fault(gap, interval),
                 false => self.lateness.add(gap, interval),
@@ -103,6 +107,14 @@ pub(super) struct Outbound {
     /// Deafness that our own lateness accounts for.
     pub(super) excused: Duration,
     pub(super) sent_at: Option<Time>,
+    /// When anything else was.
+    pub(super) spoke_at: Time,
+    /// From when the pace counts: the last heartbeat, or what stood in for it.
+    paced_from: Option<Time>,
+    /// Whether something stood in for the last heartbeat.
+    skipped: bool,
+    /// Whether the peer asked for the next one.
+    pub(super) is_asked: bool,
     pub(super) next_at: Time,
     /// The interval that our last heartbeat asked for.
     pub(super) announced: Duration,
@@ -119,6 +131,10 @@ impl Outbound {
             stale: 0,
             excused: Duration::ZERO,
             sent_at: None,
+            spoke_at: Time::ZERO,
+            paced_from: None,
+            skipped: false,
+            is_asked: false,
             next_at: now,
             announced,
             peer_wants: None,
@@ -135,14 +151,33 @@ impl Outbound {
         self.unechoed.push_back((self.sequence, now));
         self.unechoed_since.get_or_insert(now);
         self.sent_at = Some(now);
-        self.next_at = now + every + every / ANSWER_PART;
+        (self.skipped, self.is_asked) = (false, false);
+        self.pace(now, every);
+    }
+
+    /// The peer has heard something at this time: the next heartbeat is due after `every` and a little.
+    fn pace(&mut self, from: Time, every: Duration) {
+        self.paced_from = Some(from);
+        self.next_at = from + every + every / ANSWER_PART;
+    }
+
+    /// Lets what else was sent since the last heartbeat stand in for the next one, if it does; never for two in a row, as it
+    /// may not have left yet.
+    pub(super) fn skip(&mut self, now: Time, every: Duration) -> bool {
+        let is_recent = Some(self.spoke_at) > self.sent_at && self.spoke_at + every > now;
+        let may = is_recent && !self.skipped && !self.is_asked;
+        if may {
+            self.skipped = true;
+            self.pace(self.spoke_at, every);
+        }
+        may
     }
 
     /// A heartbeat came from a peer that wants one `every` so often: if ours is about due, it goes along with the
     /// acknowledgement, and both ends wake half as often. Whoever sent first keeps the pace.
     pub(super) fn meet(&mut self, now: Time, every: Duration) {
-        let Some(sent_at) = self.sent_at else { return };
-        self.next_at = self.next_at.min((sent_at + every).max(now));
+        let Some(from) = self.paced_from else { return };
+        self.next_at = self.next_at.min((from + every).max(now));
         self.hurry(now, every / ANSWER_PART);
     }
 

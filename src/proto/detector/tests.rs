@@ -400,6 +400,29 @@ fn traffic_is_a_sign_of_life_but_does_not_hide_deafness() {
 }
 
 #[test]
+fn other_traffic_stands_in_for_every_second_heartbeat() {
+    let sent = |spoken: bool, loss: f64| {
+        let mut world = World::busy(Pace::Fixed(MS * 10), MS / 2);
+        world.loss = loss;
+        world.run(SECOND * 10);
+        let before = world.sent;
+        for _ in 0..1000 {
+            world.run(MS);
+            if spoken {
+                let now = world.now;
+                world.ends.iter_mut().for_each(|end| end.on_sent(now));
+                world.ends.iter_mut().for_each(|end| end.on_traffic(now));
+            }
+        }
+        assert!(world.log.is_empty(), "{:?}", world.log);
+        [world.sent[0] - before[0], world.sent[1] - before[1]]
+    };
+    assert!(sent(false, 0.0).iter().all(|sent| (85..=105).contains(sent)), "{:?}", sent(false, 0.0));
+    assert!(sent(true, 0.0).iter().all(|sent| (40..=55).contains(sent)), "{:?}", sent(true, 0.0));
+    assert!(sent(true, 0.2).iter().all(|sent| (75..=105).contains(sent)), "{:?}", sent(true, 0.2));
+}
+
+#[test]
 fn wishes_of_the_peer_are_served_within_bounds() {
     let mut detector = Detector::new(Config::default(), HANDSHAKE, at(0));
     let wish =

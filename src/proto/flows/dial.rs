@@ -278,8 +278,8 @@ impl Flows {
     pub(super) fn doubt_is_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.doubt_due = None;
-        let peer = flow.splice.next().and_then(|next| self.links.peer(next.link()));
-        if peer.is_some_and(|node| self.standing(node) >= Standing::Suspect) {
+        let next = flow.splice.next();
+        if next.is_some_and(|next| self.links.standing_over(next.link()) >= Standing::Suspect) {
             self.leave_next(key, Cause::Silence, now, actions);
         }
     }
@@ -410,15 +410,18 @@ impl Flows {
                 self.dial(key, now, actions)
             };
         };
-        let current = flow.next_hop.current_place();
-        match self.links.peer(next.link()).map(|node| self.standing(node)) {
-            Some(Standing::Up | Standing::Absent) if !flow.is_next_unnamed() => return,
-            Some(Standing::Up | Standing::Absent | Standing::Draining) => {
+        match self.links.standing_over(next.link()) {
+            Standing::Up | Standing::Absent if !flow.is_next_unnamed() => return,
+            Standing::Up | Standing::Absent | Standing::Draining => {
                 return self.move_on(key, now, actions);
             }
-            Some(Standing::Suspect | Standing::Failed) | None => {}
+            Standing::Suspect | Standing::Failed => {}
         }
-        if flow.next_hop.choose(|node| self.standing(node)) != current {
+        let chosen = flow.next_hop.choose(|node| self.standing(node));
+        let better = chosen.and_then(|place| flow.next_hop.get(place));
+        // Whoever is heard over another link than this one is better, too.
+        let is_heard = better.is_some_and(|candidate| self.standing(candidate.node) < Standing::Suspect);
+        if chosen != flow.next_hop.current_place() || is_heard {
             self.leave_next(key, Cause::Silence, now, actions);
         } else if let Some(flow) = self.flows.get_mut(&key) {
             flow.doubt_due = flow.doubt_due.or(Some(now + self.config.stuck_timeout));

@@ -25,6 +25,7 @@ impl Flows {
             self.collect_acks(*key, now, &mut acks);
         }
         for (link, acks) in acks {
+            self.links.spoke(link, now);
             for batch in acks.chunks(MAX_ACKS) {
                 actions.push(Action::Control { link, control: Control::Acks(batch.to_vec()) });
             }

@@ -261,6 +261,25 @@ fn carrying(replay_bytes: u64) -> (Node, FlowKey, LegId, LegId) {
     (first, key, LegId::new(LinkId(1), attach.leg), next)
 }
 
+#[test]
+fn a_flow_on_a_silent_link_goes_on_over_another_one_to_the_same_peer() {
+    let (_, attach) = Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened();
+    let mut first = relay(FIRST);
+    first.link(2, SECOND, false);
+    first.attach(1, &attach);
+    let (next, _) = first.opened();
+    let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+    first.tell(Event::Answered { leg: next, answer });
+    // Both dialled each other: what the smaller of them dialled is the active link, and the other keeps its legs.
+    first.link(3, SECOND, true);
+    assert_eq!((next.link(), first.flows.links.active(node(SECOND))), (LinkId(2), Some(LinkId(3))));
+    first.said.clear();
+    first.tell(Event::LinkRefused { link: LinkId(2) });
+    first.flows.handle_timeout(NOW + Duration::from_millis(10), &mut first.said);
+    first.flows.handle_timeout(NOW + Duration::from_millis(20), &mut first.said);
+    assert_eq!(first.opened().0.link(), LinkId(3));
+}
+
 fn kib(count: usize) -> [Bytes; 1] {
     [Bytes::from(vec![0; count << 10])]
 }
@@ -272,7 +291,7 @@ fn a_spent_budget_stops_reading_and_room_wakes_the_reader() {
     relay.flows.receive(prev, kib(128), NOW, &mut relay.said);
     assert_eq!(relay.flows.replay_used(), 64 << 10, "the reserve does not count");
     assert!(!relay.flows.may_receive(prev));
-    relay.flows.wrote(next, 128 << 10);
+    relay.flows.wrote(next, 128 << 10, NOW);
     assert_eq!(relay.flows.take_woken(), None, "what was written may have to be sent again");
     relay.tell(Event::Control { link: LinkId(2), control: Control::Acks(vec![(next.number(), 32 << 10)]) });
     assert_eq!(relay.flows.replay_used(), 32 << 10);

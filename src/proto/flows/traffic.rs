@@ -155,7 +155,8 @@ impl Flows {
     }
 
     /// That many bytes were written to `leg`.
-    pub fn wrote(&mut self, leg: LegId, count: usize) {
+    pub fn wrote(&mut self, leg: LegId, count: usize, now: Time) {
+        self.links.spoke(leg.link(), now);
         if let Some((key, flow)) = self.by_leg(leg)
             && let Some(direction) = flow.splice.feeding(leg)
         {
