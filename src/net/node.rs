@@ -223,7 +223,8 @@ impl<M: Machine + 'static> Node<M> {
     /// Wakes those of a flow's tasks that may have something to do.
     fn wake(&self, flow: FlowKey, flows: &Flows) {
         if let Some(signal) = self.signals.borrow().get(&flow) {
-            signal.wake(|direction| flows.splice(&flow).is_none_or(|splice| splice.lane(direction).has_more()));
+            let splice = flows.splice(&flow);
+            signal.wake(|direction| splice.is_none_or(|splice| splice.lane(direction).has_more()));
         }
     }
 

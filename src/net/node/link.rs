@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::spawn_local;
+use tokio::task::{JoinSet, spawn_local};
 
 /// Largest [`Hello`] and [`Heartbeat`], in bytes.
 const MAX_SMALL_BYTES: usize = 64;
@@ -113,13 +113,21 @@ impl<M: Machine + 'static> Node<M> {
         sender: quinn::SendStream,
         receiver: quinn::RecvStream,
     ) {
+        // A task for each, so that what comes for one wakes that one alone.
+        let mut parts = JoinSet::<Option<FrameError>>::new();
+        let (node, at) = (self.clone(), port.clone());
+        parts.spawn_local(async move { Some(node.read_heartbeats(link, &at).await) });
+        let node = self.clone();
+        parts.spawn_local(async move { Some(node.read_controls(link, receiver).await) });
+        let at = port.clone();
+        parts.spawn_local(async move { write_controls(&at, sender).await });
+        let (node, at) = (self.clone(), port.clone());
+        parts.spawn_local(async move { node.accept_legs(link, &at).await });
         let misdeed = tokio::select! {
             _ = port.connection.closed() => None,
-            () = write_controls(&port, sender) => None,
-            error = self.read_controls(link, receiver) => Some(error),
-            error = self.read_heartbeats(link, &port) => Some(error),
-            () = self.accept_legs(link, &port) => None,
+            ended = parts.join_next() => ended.and_then(Result::ok).flatten(),
         };
+        drop(parts);
         tracing::debug!(link = link.0, peer = ?tls::peer(&port.connection), error = ?misdeed, "a link ends");
         match misdeed {
             // The peer needs the link no more, and closes it.
@@ -167,11 +175,13 @@ impl<M: Machine + 'static> Node<M> {
         }
     }
 
-    async fn accept_legs(self: &Rc<Self>, link: LinkId, port: &LinkPort) {
+    /// Until the connection is lost, which is nobody's misdeed.
+    async fn accept_legs(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> Option<FrameError> {
         while let Ok((sender, receiver)) = port.connection.accept_bi().await {
             let node = self.clone();
             spawn_local(async move { node.accept_leg(link, sender, receiver).await });
         }
+        None
     }
 
     async fn accept_leg(
@@ -190,8 +200,8 @@ impl<M: Machine + 'static> Node<M> {
 }
 
 /// Writes control messages, as many at once as are waiting, until the connection is lost, or, when it is to be closed,
-/// until the peer has them all.
-async fn write_controls(port: &LinkPort, mut sender: quinn::SendStream) {
+/// until the peer has them all; neither is a misdeed.
+async fn write_controls(port: &LinkPort, mut sender: quinn::SendStream) -> Option<FrameError> {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
@@ -201,11 +211,11 @@ async fn write_controls(port: &LinkPort, mut sender: quinn::SendStream) {
         if bytes.is_empty() && port.closing.get() {
             let _ = sender.finish();
             let _ = tokio::time::timeout(LAST_WORDS, sender.stopped()).await;
-            return;
+            return None;
         } else if bytes.is_empty() {
             port.queued.notified().await;
         } else if sender.write_all(&bytes).await.is_err() {
-            return;
+            return None;
         }
     }
 }

@@ -30,6 +30,8 @@ const RARE_PAUSE: Duration = Duration::from_secs(10);
 const AT_ONCE: u32 = 8;
 /// See [`AT_ONCE`].
 const PACE: Duration = Duration::from_millis(15);
+/// So much later than that is the turn of those that wait for one.
+const LULL: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -86,7 +88,8 @@ impl Backups {
             self.paced = self.paced.min(now + PACE * AT_ONCE);
         }
         self.paced = self.paced.max(now) + PACE;
-        (self.paced - PACE * AT_ONCE).max(now)
+        let turn = self.paced - PACE * AT_ONCE;
+        if turn > now { turn + LULL } else { now }
     }
 
     /// No more is to be asked for a hop.
@@ -218,10 +221,11 @@ mod tests {
         assert_eq!(asked.iter().filter(|now| **now).count(), AT_ONCE as usize);
         assert!(!asked.last().unwrap());
         assert!(!backups.want(flow(), *hops.end(), Some(SERVES), now), "it keeps its turn");
-        assert_eq!(backups.poll_timeout(), Some(now + PACE));
-        assert_eq!(backups.take_due(now + PACE * 3).len(), 3);
-        assert!(!backups.want(flow(), 100, Some(SERVES), now + PACE * 3));
-        assert!(backups.want(flow(), 100, None, now + PACE * 3), "nobody serves it any more");
+        assert_eq!(backups.poll_timeout(), Some(now + LULL + PACE));
+        assert_eq!(backups.take_due(now + LULL + PACE * 3).len(), 3);
+        let later = now + PACE * 3;
+        assert!(!backups.want(flow(), 100, Some(SERVES), later));
+        assert!(backups.want(flow(), 100, None, later), "nobody serves it any more");
         assert!(backups.take_due(now + PACE * 100).is_empty());
     }
 

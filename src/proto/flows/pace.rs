@@ -18,7 +18,11 @@ const PERIOD: Duration = Duration::from_millis(5);
 
 /// The links over which flows attach. See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Paces(BTreeMap<LinkId, Pace>);
+pub(super) struct Paces {
+    links: BTreeMap<LinkId, Pace>,
+    /// How many flows wait: mostly none, and after every event it is asked whose turn it is.
+    waiting: usize,
+}
 
 #[derive(Debug)]
 struct Pace {
@@ -40,10 +44,10 @@ impl Paces {
     /// Whether `flow` may attach over `link` now; if not, it waits there.
     pub(super) fn admits(&mut self, link: LinkId, flow: FlowKey, is_bulky: bool, now: Time) -> bool {
         let new = || Pace { free: BURST, since: now, queue: BTreeSet::new() };
-        let pace = self.0.entry(link).or_insert_with(new);
+        let pace = self.links.entry(link).or_insert_with(new);
         pace.refill(now);
         if pace.free == 0 {
-            pace.queue.insert((is_bulky, flow));
+            self.waiting += usize::from(pace.queue.insert((is_bulky, flow)));
             return false;
         }
         pace.free -= 1;
@@ -52,28 +56,38 @@ impl Paces {
 
     /// An attach over `link` was answered, one way or the other.
     pub(super) fn answered(&mut self, link: LinkId) {
-        if let Some(pace) = self.0.get_mut(&link) {
+        if let Some(pace) = self.links.get_mut(&link) {
             pace.free = (pace.free + 1).min(BURST);
         }
     }
 
     /// A flow that may attach now; it waits no more.
     pub(super) fn next(&mut self, now: Time) -> Option<FlowKey> {
-        self.0.values_mut().find_map(|pace| {
+        if self.waiting == 0 {
+            return None;
+        }
+        let next = self.links.values_mut().find_map(|pace| {
             pace.refill(now);
             if pace.free > 0 { pace.queue.pop_first().map(|(_, flow)| flow) } else { None }
-        })
+        });
+        self.waiting -= usize::from(next.is_some());
+        next
     }
 
     /// When one may that may not yet.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        let waited = self.0.values().filter(|pace| !pace.queue.is_empty());
+        if self.waiting == 0 {
+            return None;
+        }
+        let waited = self.links.values().filter(|pace| !pace.queue.is_empty());
         waited.map(|pace| pace.since + PERIOD).min()
     }
 
     /// The link is no more: the flows that wait for it.
     pub(super) fn remove(&mut self, link: LinkId) -> impl Iterator<Item = FlowKey> + use<> {
-        self.0.remove(&link).into_iter().flat_map(|pace| pace.queue).map(|(_, flow)| flow)
+        let queue = self.links.remove(&link).map(|pace| pace.queue).unwrap_or_default();
+        self.waiting -= queue.len();
+        queue.into_iter().map(|(_, flow)| flow)
     }
 }
 

@@ -9,7 +9,8 @@ const FEW_LINKS: u32 = 5;
 /// By so much longer is every interval for each more, so that a node in a crowd hears 100 heartbeats a second from it, and not
 /// 100 from each neighbour.
 const PER_LINK: Duration = Duration::from_millis(10);
-/// Intervals are so many times as long as this node's own timers come late.
+/// Intervals are so many times as long as this node's own timers come late, for each few links: what heartbeats cost grows
+/// with the links.
 const SLIPS: u32 = 32;
 /// The part of an interval by which a link may be looked after early.
 const SLACK_PART: u32 = 8;
@@ -33,7 +34,7 @@ impl Floor {
     }
 
     pub(super) fn interval(&self, busy: u32) -> Duration {
-        (PER_LINK * busy.saturating_sub(FEW_LINKS)).max(self.slip * SLIPS)
+        (PER_LINK * busy.saturating_sub(FEW_LINKS)).max(self.slip * SLIPS * busy.max(FEW_LINKS) / FEW_LINKS)
     }
 
     /// How much sooner than it is due a node looks after a link when it is awake for another one.
@@ -56,6 +57,7 @@ mod tests {
         let busy = floor.interval(FEW_LINKS);
         let slips = Duration::from_millis(5) * SLIPS;
         assert!(busy > slips * 9 / 10 && busy <= slips, "{busy:?}");
+        assert_eq!(floor.interval(FEW_LINKS * 3), busy * 3, "so many links cost so much more");
         floor.note(at(0), at(60_000_000));
         assert!(floor.interval(0) < busy * 11 / 10, "one long stall counts little");
         (0..500).for_each(|_| floor.note(at(0), at(50)));

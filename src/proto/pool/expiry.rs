@@ -72,7 +72,9 @@ impl Pool {
     fn queue_anew(&mut self, entry: &Entry, now: Time) {
         let is_there = self.relays.get(entry.place).is_some_and(|relay| relay.node == entry.node);
         let place = if is_there { Some(entry.place) } else { self.place(&entry.node) };
-        let Some((place, relay)) = place.and_then(|place| Some((place, self.relays.get(place)?))) else { return };
+        let Some((place, relay)) = place.and_then(|place| Some((place, self.relays.get(place)?))) else {
+            return;
+        };
         let kind = Kind::of(relay);
         if relay.queued_at == entry.at && kind.is_well() {
             self.queue(place, relay.due(self.config.lease).max(entry.at), kind, now);
@@ -100,7 +102,8 @@ impl Pool {
 
     /// Queues a relay for a later time, if that is due later than it is queued. Whether it is.
     fn requeue(&mut self, node: &NodeId, now: Time) -> bool {
-        let Some((place, relay)) = self.place(node).and_then(|place| Some((place, self.relays.get(place)?))) else {
+        let Some((place, relay)) = self.place(node).and_then(|place| Some((place, self.relays.get(place)?)))
+        else {
             return false;
         };
         let (at, due, kind) = (relay.queued_at, relay.due(self.config.lease), Kind::of(relay));

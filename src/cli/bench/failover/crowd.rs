@@ -251,6 +251,9 @@ impl Crowd<'_> {
         self.book.look(|known| known.died(&names));
         let resumed = self.resumed(&struck, &names).await?;
         let pauses = self.longest();
+        if let Some((flow, pause)) = pauses.iter().max_by_key(|(_, pause)| pause.delay) {
+            tracing::debug!(%flow, ?pause, relays = ?names, "the slowest");
+        }
         let left = PATIENCE.saturating_sub(since.elapsed());
         let protected = self.book.until(left, |known| known.unprotected().is_empty()).await?;
         let protected_at = protected.and_then(|_| self.book.look(|known| known.protected_since()));
