@@ -140,8 +140,15 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`NotStored`] says that it is in memory alone for now.
     fn put(&self, registration: Registration) -> BoxFuture<'static, Result<(), NotStored>>;
 
-    /// Forgets a registration, soon.
-    fn remove(&self, key: Key);
+    /// Forgets a registration.
+    ///
+    /// [`NotStored`] says that it is still there for now, to be removed with the next write.
+    fn remove(&self, key: Key) -> BoxFuture<'static, Result<(), NotStored>>;
+
+    /// All registrations, those included that were put before this was called.
+    ///
+    /// [`NotStored`] says that they can't be read, or not all be written.
+    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Record>, NotStored>>;
 
     /// Gives a single-use ticket to `node` if it is nobody's yet, durably; whose it is then.
     ///

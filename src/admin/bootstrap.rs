@@ -76,13 +76,7 @@ async fn metrics(State(observer): State<Observer>) -> Exposition {
 
 fn pool(observer: &Observer, exposition: &mut Exposition) {
     let (by_status, counts, targets, preserving, uptime) = observer.inspect(|machine, now| {
-        let mut by_status = STATUSES.map(|status| (status, 0u32));
-        for relay in machine.pool().iter() {
-            by_status
-                .iter_mut()
-                .filter(|(status, _)| *status == relay.status)
-                .for_each(|(_, count)| *count += 1);
-        }
+        let by_status = STATUSES.map(|status| (status, machine.pool().count(status)));
         let preserving = machine.pool().preserving_since().is_some();
         (
             by_status,
@@ -92,7 +86,7 @@ fn pool(observer: &Observer, exposition: &mut Exposition) {
             now.since(observer.started_at()),
         )
     });
-    let relays = by_status.map(|(status, count)| (status.as_str(), f64::from(count)));
+    let relays = by_status.map(|(status, count)| (status.as_str(), count as f64));
     exposition.gauges("hopline_pool_relays", "Relays known", "status", relays);
     exposition.gauge("hopline_pool_assignable", "Relays that chains may be led over", counts.online.into());
     exposition.gauge("hopline_pool_targets", "Targets announced", targets as f64);

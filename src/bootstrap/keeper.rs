@@ -12,7 +12,9 @@ use crate::proto::pool::PoolEvent;
 use crate::proto::rpc::{Offer, Request, Response, Status};
 use crate::proto::{NodeId, Time};
 use crate::store::{self, Kind, NotStored, Record, Store};
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, try_join_all};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
@@ -29,9 +31,11 @@ pub(super) struct Keeper {
     rearm: Notify,
     bulletin: Bulletin,
     started_at: Time,
+    /// Whether the machine was made anew and knows nobody yet.
+    is_new: AtomicBool,
 }
 
-/// Ends when a registration is durable, or can't be for now.
+/// Ends when a registration, or that there is none any more, is durable, or can't be for now.
 type Saving = BoxFuture<'static, Result<(), NotStored>>;
 
 impl Keeper {
@@ -41,7 +45,8 @@ impl Keeper {
         let started_at = clock.now();
         let machine = Mutex::new(new_machine(config, &network_secret, store.as_ref(), started_at));
         let (rearm, bulletin) = (Notify::new(), Bulletin::default());
-        Self { machine, config, network_secret, store, clock, rearm, bulletin, started_at }
+        let is_new = AtomicBool::new(false);
+        Self { machine, config, network_secret, store, clock, rearm, bulletin, started_at, is_new }
     }
 
     /// Gives everybody in the store their places back. Those for whom there is none are taken out of it.
@@ -53,14 +58,16 @@ impl Keeper {
                     machine.restore(registration, now);
                 }
                 if !holds(machine, key) {
-                    self.store.remove(key);
+                    drop(self.store.remove(key));
                 }
             }
         });
     }
 
-    /// Answers a question of the member `node`. If it registered, the answer is to wait until that is durable.
+    /// Answers a question of the member `node`. If it registered, or deregistered, the answer is to wait until that is
+    /// durable.
     pub(super) fn answer(&self, node: NodeId, request: Request) -> (Response, Option<Saving>) {
+        let leaves = matches!(request, Request::Deregister);
         let registering = if let Request::Register { name, offer } = &request {
             Some((name.clone(), offer.clone()))
         } else {
@@ -73,8 +80,14 @@ impl Keeper {
                 let registered_at = registered_at(machine, &node, &offer, now);
                 self.store.put(Registration { node, name, offer, registered_at })
             });
-            (response, saving)
+            (response, saving.or_else(|| leaves.then(|| self.forget(node))))
         })
+    }
+
+    /// Nothing that this node registered is to be there any more.
+    fn forget(&self, node: NodeId) -> Saving {
+        let removed = [Kind::Relay, Kind::Target].map(|kind| self.store.remove(store::Key { node, kind }));
+        async { try_join_all(removed).await.map(drop) }.boxed()
     }
 
     pub(super) const fn started_at(&self) -> Time {
@@ -96,7 +109,7 @@ impl Keeper {
             .iter()
             .filter_map(lost_place)
             .filter(|key| !holds(&machine, *key))
-            .for_each(|key| self.store.remove(key));
+            .for_each(|key| drop(self.store.remove(key)));
         let news: Vec<News> = events.into_iter().map(|event| News::new(event, &machine, now)).collect();
         // Still under the lock, so that everybody hears of things in the order in which they happened.
         news.iter().for_each(|news| self.bulletin.publish(news));
@@ -113,6 +126,12 @@ impl Keeper {
     pub(super) async fn keep_time(&self) {
         let mut swept = self.clock.now();
         loop {
+            if self.is_new.swap(false, Ordering::Relaxed) {
+                match self.store.registrations().await {
+                    Ok(records) => self.restore(records),
+                    Err(error) => tracing::warn!(%error, "nodes have to register again"),
+                }
+            }
             let due = self.machine().poll_timeout().unwrap_or(Time::MAX).min(swept + self.config.sweep);
             tokio::select! {
                 () = sleep_until(self.clock.instant(due)) => self.with(|machine, now| {
@@ -127,14 +146,16 @@ impl Keeper {
         }
     }
 
-    /// The machine; a new one if a fault of ours left it in the middle of something. It knows nobody, as after a restart without
-    /// a store, which all nodes are prepared for: they register again.
+    /// The machine; a new one if a fault of ours left it in the middle of something. It knows nobody until the store is read,
+    /// as after a restart; whoever asks before that registers again.
     fn machine(&self) -> MutexGuard<'_, Bootstrap> {
         self.machine.lock().unwrap_or_else(|poisoned| {
             tracing::error!("the bootstrap failed over a question and starts afresh; please report this");
             let mut machine = poisoned.into_inner();
             *machine = new_machine(self.config, &self.network_secret, self.store.as_ref(), self.clock.now());
             self.machine.clear_poison();
+            self.is_new.store(true, Ordering::Relaxed);
+            self.rearm.notify_one();
             machine
         })
     }
@@ -260,14 +281,31 @@ mod tests {
         timekeeper.abort();
     }
 
-    #[test]
-    fn after_a_fault_it_starts_afresh() {
+    #[tokio::test]
+    async fn after_a_fault_it_starts_afresh_and_reads_the_store() {
         let keeper = keeper();
-        register(&keeper, NODE);
+        let offer = Offer::relay("127.0.0.1:1".parse().unwrap(), "", 1);
+        let (response, saving) = keeper.answer(NODE, Request::Register { name: "r1".to_owned(), offer });
+        assert!(matches!(response, Response::Lease(_)));
+        saving.expect("it is to be kept").await.unwrap();
         let fault =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.with(|_, _| panic!("fault"))));
         fault.unwrap_err();
         assert_eq!(status(&keeper), None);
-        assert!(matches!(register(&keeper, NODE), Response::Lease(_)));
+        let timekeeper = tokio::spawn({
+            let keeper = Arc::clone(&keeper);
+            async move { keeper.keep_time().await }
+        });
+        let restored = async {
+            while status(&keeper).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), restored).await.unwrap();
+        let (response, saving) = keeper.answer(NODE, Request::Deregister);
+        assert_eq!(response, Response::Done);
+        saving.expect("nor is it to come back").await.unwrap();
+        assert_eq!(keeper.store.registrations().await, Ok(Vec::new()));
+        timekeeper.abort();
     }
 }

@@ -2,49 +2,74 @@
 
 use crate::net::bootstrap_rpc::BootstrapClose;
 use crate::proto::NodeId;
-use quinn::ConnectionError;
+use futures_util::FutureExt;
+use quinn::{Connection, ConnectionError};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Most connections of one member: it needs one, and those of before may not have ended yet.
 const MOST: usize = 8;
+/// How long a member that was reported down may take to show that it lives.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many connections each member has. It knows those only that have any.
-#[derive(Debug, Default)]
-pub(super) struct Presence(Mutex<HashMap<NodeId, usize>>);
+/// The connections of each member. It knows those only that have any.
+#[derive(Debug)]
+pub(super) struct Presence<C>(Mutex<HashMap<NodeId, Vec<(usize, C)>>>);
 
-impl Presence {
-    /// A member wants one more. Returns how many it has then; none if it has too many already.
-    pub(super) fn arrive(&self, node: NodeId) -> Option<usize> {
-        let mut connections = self.connections();
-        let count = connections.entry(node).or_default();
-        (*count < MOST).then(|| {
-            *count += 1;
-            *count
+impl<C> Default for Presence<C> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<C: Clone> Presence<C> {
+    /// A member has one more, which is called by this number. Returns how many it has then; none if it had too many already.
+    pub(super) fn arrive(&self, node: NodeId, number: usize, connection: C) -> Option<usize> {
+        let mut members = self.members();
+        let connections = members.entry(node).or_default();
+        (connections.len() < MOST).then(|| {
+            connections.push((number, connection));
+            connections.len()
         })
     }
 
     /// Whether a member has any.
     pub(super) fn is_here(&self, node: &NodeId) -> bool {
-        self.connections().contains_key(node)
+        self.members().contains_key(node)
     }
 
-    /// A member has one less. Returns whether it was the last.
-    pub(super) fn leave(&self, node: NodeId) -> bool {
-        let mut connections = self.connections();
-        let left = connections.get_mut(&node).map_or(0, |count| {
-            *count -= 1;
-            *count
-        });
-        if left == 0 {
-            connections.remove(&node);
+    /// Those of a member.
+    pub(super) fn of(&self, node: &NodeId) -> Vec<C> {
+        let members = self.members();
+        members.get(node).into_iter().flatten().map(|(_, connection)| connection.clone()).collect()
+    }
+
+    /// A member has this one no more. Returns whether it was the last.
+    pub(super) fn leave(&self, node: NodeId, number: usize) -> bool {
+        let mut members = self.members();
+        let Some(connections) = members.get_mut(&node) else { return true };
+        connections.retain(|(one, _)| *one != number);
+        let is_gone = connections.is_empty();
+        if is_gone {
+            members.remove(&node);
         }
-        left == 0
+        is_gone
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<NodeId, usize>> {
+    fn members(&self) -> MutexGuard<'_, HashMap<NodeId, Vec<(usize, C)>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the other end's transport still answers: it acknowledges a stream. `None` if it owes us an answer already.
+pub(super) async fn answers(connection: &Connection) -> Option<bool> {
+    let mut stream = connection.open_uni().now_or_never()?.ok()?;
+    if stream.write_all(b"?").await.is_err() || stream.finish().is_err() {
+        return Some(false);
+    }
+    Some(timeout(PATIENCE, stream.stopped()).await.is_ok_and(|stopped| stopped.is_ok()))
 }
 
 /// Whether a member's connection broke: neither end meant to end it.
@@ -70,10 +95,11 @@ mod tests {
     #[test]
     fn the_last_connection_is_told_from_others() {
         let (presence, node) = (Presence::default(), NodeId::from_bytes([1; 32]));
-        assert_eq!([presence.arrive(node), presence.arrive(node)], [Some(1), Some(2)]);
-        assert_eq!([presence.leave(node), presence.leave(node)], [false, true]);
-        assert!(presence.leave(node) && !presence.is_here(&node));
-        assert_eq!((0..20).filter(|_| presence.arrive(node).is_some()).count(), MOST);
+        assert_eq!([presence.arrive(node, 7, 'a'), presence.arrive(node, 9, 'b')], [Some(1), Some(2)]);
+        assert_eq!((presence.leave(node, 7), presence.of(&node)), (false, vec!['b']));
+        assert!(!presence.leave(node, 7) && presence.leave(node, 9), "each once");
+        assert!(presence.leave(node, 9) && !presence.is_here(&node));
+        assert_eq!((0..20).filter(|number| presence.arrive(node, *number, 'c').is_some()).count(), MOST);
     }
 
     #[test]

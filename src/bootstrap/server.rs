@@ -28,6 +28,7 @@ use crate::proto::rpc::{Request, Response};
 use crate::store::{Holder, NotStored, Store};
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::fmt;
@@ -40,7 +41,7 @@ use tokio_util::task::TaskTracker;
 
 /// The wall clock, by which certificates end, is looked at this often: it may jump, and a timer would not notice.
 const LOOK: Duration = Duration::from_secs(3600);
-/// How long the answer to a registration waits for the disk. Whoever asked would soon ask another bootstrap.
+/// How long the answer to a registration, or to its end, waits for the disk. Whoever asked would soon ask another bootstrap.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all connections of a bootstrap share.
@@ -52,7 +53,7 @@ pub(super) struct Shared {
     pub(super) keeper: Keeper,
     pub(super) tally: Tally,
     throttle: Throttle,
-    presence: Presence,
+    presence: Presence<Connection>,
     pub(super) metrics: Metrics,
     validity: Duration,
     limits: Limits,
@@ -195,7 +196,8 @@ impl Shared {
 
     /// Any number of requests, as many at once as the connection may have streams.
     async fn serve_member(&self, connection: Connection, member: Member) {
-        let Some(count) = self.presence.arrive(member.node) else {
+        let number = connection.stable_id();
+        let Some(count) = self.presence.arrive(member.node, number, connection.clone()) else {
             self.tally.connections_refused.count();
             tracing::warn!(node = %member.node, "too many connections of one member; closed one");
             return BootstrapClose::Overloaded.close(&connection);
@@ -220,7 +222,7 @@ impl Shared {
             BootstrapClose::Aged.close(&connection);
         }
         let is_broken = presence::is_broken(&connection.closed().await);
-        if self.presence.leave(member.node) && is_broken {
+        if self.presence.leave(member.node, number) && is_broken {
             self.tally.cut_off.count();
             tracing::debug!(node = %member.node.short(), "the connection of a member broke");
             self.keeper.with(|machine, now| {
@@ -252,6 +254,13 @@ impl Shared {
                 return sender.reset(code);
             }
         };
+        let reported = match &request {
+            BootstrapRequest::Ask(Request::ReportDown { node }) => Some(*node),
+            BootstrapRequest::Join(_)
+            | BootstrapRequest::Renew
+            | BootstrapRequest::Ask(_)
+            | BootstrapRequest::Drain { .. } => None,
+        };
         let (kind, answering) = (metrics::kind(&request), self.answer(connection, asker, request));
         let Some(response) = self.metrics.measure(kind, answering).await else { return };
         let writing = frames::write_frame(&mut sender, &response);
@@ -262,6 +271,22 @@ impl Shared {
                 self.tally.timed_out.count();
                 sender.reset(BootstrapClose::TimedOut.number());
             }
+        }
+        drop(receiver);
+        if let Some(node) = reported.filter(|_| response == BootstrapResponse::Answer(Response::Done)) {
+            self.look_after(&node).await;
+        }
+    }
+
+    /// A member was reported down: if it has a connection, and that does not answer either, it is as good as broken.
+    pub(super) async fn look_after(&self, node: &NodeId) {
+        let connections = self.presence.of(node);
+        let looks = connections.iter().map(presence::answers);
+        let answers: Vec<bool> = join_all(looks).await.into_iter().flatten().collect();
+        if !answers.is_empty() && !answers.contains(&true) {
+            self.tally.cut_off.count();
+            tracing::debug!(node = %node.short(), "a member that was reported down does not answer here either");
+            self.keeper.with(|machine, now| machine.cut_off(node, now));
         }
     }
 
@@ -321,9 +346,11 @@ impl Shared {
         let (response, saving) = self.keeper.answer(node, request);
         if let Some(saving) = saving {
             let saved = timeout(SAVE_PATIENCE, saving).await.is_ok_and(|saved| saved.is_ok());
-            let counter =
-                if saved { &self.tally.registrations_saved } else { &self.tally.registrations_unsaved };
-            counter.count();
+            if matches!(response, Response::Lease(_)) {
+                let counter =
+                    if saved { &self.tally.registrations_saved } else { &self.tally.registrations_unsaved };
+                counter.count();
+            }
         }
         self.tally.answered.count();
         response

@@ -46,6 +46,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// How long [`Coordinator::close`] waits for the bootstrap to hear of it.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
+/// How often, over one connection, a bootstrap may look whether this node lives when others say that it does not.
+const PROBES: u32 = 16;
+
 /// How a node joins.
 #[derive(Clone, Debug)]
 pub struct JoinOptions {
@@ -66,7 +69,11 @@ impl Default for JoinOptions {
             data: None,
             connect_timeout: Duration::from_secs(3),
             answer_timeout: Duration::from_secs(10),
-            transport: TransportSettings { socket_buffer_bytes: buffers, ..TransportSettings::control() },
+            transport: TransportSettings {
+                socket_buffer_bytes: buffers,
+                control_streams: PROBES,
+                ..TransportSettings::control()
+            },
         }
     }
 }

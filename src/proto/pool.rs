@@ -153,6 +153,8 @@ pub struct Pool {
     looked_at: Option<(Time, NodeId)>,
     /// When to go on, if more was due than one call does.
     more_at: Option<Time>,
+    /// How many relays have which status.
+    statuses: BTreeMap<Status, usize>,
     /// How many assignable relays have which capacity.
     capacities: BTreeMap<u32, usize>,
     /// The assignable relays by failure domain.
@@ -178,6 +180,7 @@ impl Pool {
             gone: BTreeSet::new(),
             looked_at: None,
             more_at: None,
+            statuses: BTreeMap::new(),
             capacities: BTreeMap::new(),
             domains: Domains::default(),
             preservation: Preservation::new(&config),
@@ -329,6 +332,12 @@ impl Pool {
     pub fn counts(&self) -> Counts {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Counts { registered: count(self.relays.len()), online: count(self.assignable), expired: self.expired }
+    }
+
+    /// How many relays have this status.
+    #[must_use]
+    pub fn count(&self, status: Status) -> usize {
+        self.statuses.get(&status).copied().unwrap_or(0)
     }
 
     /// Since when self-preservation has kept silent relays in the pool, if it does.

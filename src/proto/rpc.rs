@@ -211,7 +211,7 @@ pub struct Counts {
 }
 
 /// What the bootstrap believes of a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Status {
     /// It has registered and not yet sent a heartbeat.
     Registered,

@@ -2,8 +2,8 @@
 //!
 //! What comes in while the disk is busy is committed together, and whoever asked is answered once it is there. Of a
 //! registration only the last word counts, so what waits is bounded by the nodes that there are; grants and removals wait
-//! one for each who asks. After a failure it is tried again with the next change, and every few seconds. Without a data
-//! directory the database is in memory, and the process's end forgets it.
+//! one for each who asks. After a failure it is tried again with the next change, though not all the time, and every few
+//! seconds. Without a data directory the database is in memory, and the process's end forgets it.
 //!
 //! The database's file is also the lock by which one data directory serves one bootstrap process at a time: the owner of
 //! what is in it is always this one, and nobody else changes it.
@@ -32,6 +32,10 @@ const FILE: &str = "bootstrap.redb";
 const FORMER_FILE: &str = "grants.redb";
 /// How long after a failure it is tried again, if nothing comes in before.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long it is not tried again, whatever comes in.
+const PAUSE: Duration = Duration::from_millis(50);
+/// With so many answers waited for, it is looked which of them still are; and again with twice as many.
+const MANY_ANSWERS: usize = 1024;
 
 type Answer<T> = oneshot::Sender<Result<T, NotStored>>;
 
@@ -55,7 +59,9 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     wanted: Wanted,
-    puts: Vec<Answer<()>>,
+    /// Who waits until what is wanted is there.
+    waiting: Vec<Answer<()>>,
+    readers: Vec<Answer<Vec<Registration>>>,
     changes: Vec<(Change, Answer<Holder>)>,
     closes: Vec<oneshot::Sender<()>>,
     /// Whether there is anything that the thread has not seen.
@@ -93,8 +99,24 @@ impl Redb {
             .spawn(move || writer.run())
             .map_err(|source| StoreError::Directory { directory: path.to_owned(), source })?;
         let store = Arc::new(Self { shared, denied: Arc::new(RwLock::new(contents.denied)) });
-        let record = |registration| Record { registration, owner: Owner::This };
-        Ok(Opened { store, records: contents.registrations.into_iter().map(record).collect() })
+        Ok(Opened { store, records: records(contents.registrations) })
+    }
+
+    /// What this key's registration shall be, or that there shall be none.
+    fn want(
+        &self,
+        key: Key,
+        registration: Option<Registration>,
+    ) -> BoxFuture<'static, Result<(), NotStored>> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.enqueue(|queue| {
+            queue.wanted.insert(key, registration);
+            if queue.waiting.len() >= MANY_ANSWERS && queue.waiting.len().is_power_of_two() {
+                queue.waiting.retain(|answer| !answer.is_closed());
+            }
+            queue.waiting.push(answer);
+        });
+        async { answered.await.unwrap_or(Err(NotStored)) }.boxed()
     }
 
     fn change(&self, change: Change) -> BoxFuture<'static, Result<Holder, NotStored>> {
@@ -106,16 +128,17 @@ impl Redb {
 
 impl Store for Redb {
     fn put(&self, registration: Registration) -> BoxFuture<'static, Result<(), NotStored>> {
-        let (answer, answered) = oneshot::channel();
-        self.shared.enqueue(|queue| {
-            queue.wanted.insert(Key::of(&registration), Some(registration));
-            queue.puts.push(answer);
-        });
-        async { answered.await.unwrap_or(Err(NotStored)) }.boxed()
+        self.want(Key::of(&registration), Some(registration))
     }
 
-    fn remove(&self, key: Key) {
-        self.shared.enqueue(|queue| drop(queue.wanted.insert(key, None)));
+    fn remove(&self, key: Key) -> BoxFuture<'static, Result<(), NotStored>> {
+        self.want(key, None)
+    }
+
+    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Record>, NotStored>> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.enqueue(|queue| queue.readers.push(answer));
+        async { Ok(records(answered.await.unwrap_or(Err(NotStored))?)) }.boxed()
     }
 
     fn bind(&self, grant: [u8; 16], node: NodeId) -> BoxFuture<'static, Result<Holder, NotStored>> {
@@ -185,6 +208,12 @@ impl Shared {
         }
     }
 
+    /// Waits for as long as this, or until the store is to be closed.
+    fn pause(&self, time: Duration) {
+        let waited = self.wake.wait_timeout_while(self.queue(), time, |queue| !queue.ending);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Waits until there is anything to see to, at most for `limit`; takes it all.
     fn take(&self, limit: Option<Duration>) -> Queue {
         let idle = |queue: &mut Queue| !queue.news;
@@ -220,13 +249,20 @@ impl Writer {
     fn run(mut self) {
         loop {
             let failing = self.shared.health().failing.is_some();
-            let Queue { wanted, puts, changes, closes, ending, .. } =
+            if failing {
+                self.shared.pause(PAUSE);
+            }
+            let Queue { wanted, waiting, readers, changes, closes, ending, .. } =
                 self.shared.take(failing.then_some(self.retry));
             let (changes, answers): (Vec<Change>, Vec<Answer<Holder>>) = changes.into_iter().unzip();
             let outcome = self.disk.commit(&wanted, &changes);
             let committed = self.note(outcome, wanted);
-            for answer in puts {
+            for answer in waiting {
                 let _ = answer.send(committed.as_ref().map(drop).ok_or(NotStored));
+            }
+            for answer in readers {
+                let _ =
+                    answer.send(self.disk.registrations().filter(|_| committed.is_some()).ok_or(NotStored));
             }
             let mut holders = committed.map(|committed| committed.holders.into_iter());
             for answer in answers {
@@ -282,6 +318,10 @@ impl Drop for Writer {
     fn drop(&mut self) {
         *self.shared.queue() = Queue { ended: true, ..Queue::default() };
     }
+}
+
+fn records(registrations: Vec<Registration>) -> Vec<Record> {
+    registrations.into_iter().map(|registration| Record { registration, owner: Owner::This }).collect()
 }
 
 /// A database of the name that it had before.

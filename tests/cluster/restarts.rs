@@ -5,9 +5,12 @@ use hopline::net::clock::Clock;
 use hopline::net::coordinator::Coordinator;
 use hopline::net::entropy;
 use hopline::proto::NodeId;
+use hopline::proto::bootstrap::Registration;
 use hopline::proto::rpc::{
     Capabilities, Heartbeat, Listing, Load, Offer, Refusal, RelayInfo, Request, Response, Status,
 };
+use hopline::store::Opened;
+use hopline::store::redb::Redb;
 use rand::RngExt;
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,6 +25,8 @@ use tokio::time::{sleep, timeout};
 
 const RELAYS: usize = 6;
 const REGISTRARS: usize = 8;
+/// Relays that the bootstrap knows beside those, and that are not heard any more.
+const CROWD: u16 = 10_000;
 /// How soon a bootstrap that was started again answers, as a rule: on a busy machine a single start may take longer.
 const SOON: Duration = Duration::from_secs(1);
 /// The longest pause of a flow that may be a busy machine's.
@@ -30,18 +35,23 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// What each registrar offered last and was given a lease for.
 type Answered = Arc<Mutex<BTreeMap<NodeId, u32>>>;
 
+/// Of a relay that nobody can dial.
+fn unreachable(capacity: u32) -> Offer {
+    Offer::Relay {
+        address: "127.0.0.1:1".parse().unwrap(),
+        zone: String::new(),
+        capacity,
+        version: String::new(),
+        capabilities: Capabilities { reachable: false, bridge: false },
+    }
+}
+
 /// A relay that registers anew all the time, with another capacity each time, and heartbeats in between. Nobody can dial it.
 async fn register_and_heartbeat(coordinator: Coordinator, answered: Answered) {
     let node = coordinator.node_id();
     let first = answered.lock().unwrap().get(&node).copied().unwrap_or(0) + 1;
     for capacity in first.. {
-        let offer = Offer::Relay {
-            address: "127.0.0.1:1".parse().unwrap(),
-            zone: String::new(),
-            capacity,
-            version: String::new(),
-            capabilities: Capabilities { reachable: false, bridge: false },
-        };
+        let offer = unreachable(capacity);
         let name = format!("registrar-{}", &node.short()[..4]);
         if is_leased(&coordinator, Request::Register { name, offer }).await {
             answered.lock().unwrap().insert(node, capacity);
@@ -77,6 +87,23 @@ async fn list(coordinator: &Coordinator) -> Listing {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Lets a bootstrap that does not run know of many more relays.
+async fn register_crowd(data: &Path) {
+    let Opened { store, .. } = Redb::open(Some(data)).unwrap();
+    let registered = (0..CROWD).map(|number| {
+        let mut bytes = [0xc0; 32];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        // Behind those that are looked at, in the order of names.
+        let (node, name) = (NodeId::from_bytes(bytes), format!("z-{number}"));
+        let offer = unreachable(1);
+        store.put(Registration { node, name, offer, registered_at: Clock::wall() })
+    });
+    for saved in registered.collect::<Vec<_>>() {
+        saved.await.unwrap();
+    }
+    store.close().await;
 }
 
 /// Sends numbers through a `pipe` process and waits for each to come back, until told to stop; the longest that one took.
@@ -117,6 +144,9 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
     let kills: usize = std::env::var("HOPLINE_KILLS").map_or(10, |kills| kills.parse().unwrap());
     let mut cluster = Cluster::start(RELAYS);
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    cluster.bootstrap.kill();
+    register_crowd(&cluster.home.path().join("bootstrap")).await;
+    tokio::task::block_in_place(|| cluster.restart_bootstrap());
     let stop = Arc::new(AtomicBool::new(false));
     let flow = keep_talking(cluster.start_process(&["pipe", "echo"]), Arc::clone(&stop));
     let ticket = || cluster.ticket.parse().unwrap();
@@ -154,7 +184,7 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
     }
     let status = cluster.run(&["status", "--json"], b"").stdout.concat();
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status["totalRegistered"], RELAYS + REGISTRARS, "{status}");
+    assert_eq!(status["totalRegistered"], RELAYS + REGISTRARS + usize::from(CROWD), "{status}");
     stop.store(true, Ordering::Relaxed);
     let pause = tokio::task::spawn_blocking(|| flow.join().unwrap()).await.unwrap();
     let last: u32 = answered.lock().unwrap().values().sum();

@@ -141,7 +141,13 @@ impl Store for Broken {
         if self.hangs { pending().boxed() } else { async { Err(NotStored) }.boxed() }
     }
 
-    fn remove(&self, _: crate::store::Key) {}
+    fn remove(&self, _: crate::store::Key) -> BoxFuture<'static, Result<(), NotStored>> {
+        async { Err(NotStored) }.boxed()
+    }
+
+    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Record>, NotStored>> {
+        async { Err(NotStored) }.boxed()
+    }
 
     fn bind(&self, _: [u8; 16], _: NodeId) -> BoxFuture<'static, Result<Holder, NotStored>> {
         async { Err(NotStored) }.boxed()
@@ -228,4 +234,54 @@ async fn a_broken_connection_confirms_a_report() {
     };
     timeout(PATIENCE, confirmed).await.unwrap();
     assert_eq!(server.counters().cut_off, 1);
+}
+
+/// A relay on a thread of its own, which stands still once it has registered, until it is told to go on.
+async fn frozen_relay(server: &Server) -> (NodeId, std::sync::mpsc::Sender<()>) {
+    let client = tls::bootstrap_client(&member(&server.shared.authority)).unwrap();
+    let (address, register) = (server.local_addr(), BootstrapRequest::Ask(offer(7)));
+    let (registered, is_registered) = tokio::sync::oneshot::channel();
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let endpoint = Endpoint::client(LOOPBACK).unwrap();
+            let connecting = endpoint.connect_with(client, address, tls::BOOTSTRAP_NAME).unwrap();
+            let connection = connecting.await.unwrap();
+            ask_raw(&connection, &register).await.unwrap();
+            let _ = registered.send(());
+            let _ = told.recv(); // on purpose: nothing of this runtime goes on
+        });
+    });
+    is_registered.await.unwrap();
+    let node = server.inspect(|machine| machine.pool().iter().next().map(|relay| relay.node));
+    (node.unwrap(), go_on)
+}
+
+#[tokio::test]
+async fn a_relay_that_is_reported_and_does_not_answer_the_bootstrap_either_is_dead() {
+    let server = server().await;
+    let (node, _go_on) = frozen_relay(&server).await;
+    let neighbour = join(server.ticket(), None).await.unwrap();
+    let report = neighbour.ask(Request::ReportDown { node }, PATIENCE).await;
+    assert_eq!((report, status(&server, &node)), (Ok(Response::Done), Some(Status::Suspect)));
+    let confirmed = async {
+        while status(&server, &node) != Some(Status::Offline) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, confirmed).await.expect("long before its lease or its connection ends");
+}
+
+#[tokio::test]
+async fn a_relay_that_is_reported_and_answers_is_not() {
+    let server = server().await;
+    let (relay, _endpoint) = raw_member(&server).await;
+    ask_raw(&relay, &BootstrapRequest::Ask(offer(7))).await.unwrap();
+    let node = server.inspect(|machine| machine.pool().iter().next().map(|relay| relay.node)).unwrap();
+    let neighbour = join(server.ticket(), None).await.unwrap();
+    neighbour.ask(Request::ReportDown { node }, PATIENCE).await.unwrap();
+    let looked_after = server.shared.look_after(&node);
+    timeout(PATIENCE, looked_after).await.unwrap();
+    assert_eq!((status(&server, &node), server.counters().cut_off), (Some(Status::Suspect), 0));
 }

@@ -4,11 +4,13 @@ use super::Pool;
 use super::leases::Entry;
 use super::relay::Relay;
 use crate::proto::id::NodeId;
+use crate::proto::rpc::Status;
 use crate::proto::time::Time;
 
 /// What decides in which of the pool's indices a relay is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kind {
+    status: Status,
     gone: bool,
     /// Whether it is neither gone nor suspect, and does not leave.
     well: bool,
@@ -19,6 +21,7 @@ pub(super) struct Kind {
 impl Kind {
     pub(super) fn of(relay: &Relay) -> Self {
         Self {
+            status: relay.status,
             gone: relay.is_gone(),
             well: relay.is_well(),
             assignable: relay.is_assignable().then_some(relay.capacity),
@@ -107,6 +110,9 @@ impl Pool {
     /// Takes a relay, as it was, out of all indices but `places`; its place is then behind the assignable ones.
     pub(super) fn leave(&mut self, place: usize, was: Kind, due: Time) {
         self.unqueue(self.at(place).node, due, was);
+        if let Some(count) = self.statuses.get_mut(&was.status) {
+            *count -= 1;
+        }
         let Some(capacity) = was.assignable else { return };
         if let Some(relay) = self.relays.get(place) {
             self.domains.remove(relay);
@@ -123,6 +129,7 @@ impl Pool {
 
     /// The reverse of [`Pool::leave`], for the relay as it is.
     fn enter(&mut self, mut place: usize, kind: Kind, due: Time, now: Time) {
+        *self.statuses.entry(kind.status).or_default() += 1;
         if let Some(capacity) = kind.assignable {
             *self.capacities.entry(capacity).or_default() += 1;
             if let Some(relay) = self.relays.get(place) {

@@ -322,6 +322,10 @@ fn check(pool: &Pool) {
     let well = pool.relays.iter().filter(|relay| relay.is_well()).count();
     assert_eq!(well + pool.doubtful.len() + pool.gone.len(), pool.relays.len());
     let mut capacities: BTreeMap<u32, usize> = BTreeMap::new();
+    for relay in &pool.relays {
+        let same = pool.relays.iter().filter(|other| other.status == relay.status).count();
+        assert_eq!(pool.count(relay.status), same);
+    }
     for (place, relay) in pool.relays.iter().enumerate() {
         assert_eq!(pool.places.get(&relay.node), Some(&place));
         assert_eq!(place < pool.assignable, relay.is_assignable());

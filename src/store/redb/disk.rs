@@ -6,7 +6,8 @@
 use super::super::{Holder, Key, Kind, codec};
 use crate::proto::bootstrap::Registration;
 use crate::proto::{NodeId, Time};
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{TableDefinition, WriteTransaction};
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasher;
@@ -81,6 +82,12 @@ impl Disk {
         });
     }
 
+    /// All that is there; `None` if it can't be read.
+    pub(super) fn registrations(&self) -> Option<Vec<Registration>> {
+        let transaction = self.database.as_ref()?.begin_read().ok()?;
+        read_registrations(&transaction).ok()
+    }
+
     fn reopen(&mut self) -> Result<Database, redb::Error> {
         let database = (self.opener)()?;
         self.read(&database)?;
@@ -136,22 +143,11 @@ impl Disk {
         for node in transaction.open_table(DENIED)?.iter()? {
             contents.denied.insert(NodeId::from_bytes(*node?.0.value()));
         }
-        self.saved.clear();
-        for entry in transaction.open_table(REGISTRATIONS)?.iter()? {
-            let (place, bytes) = entry?;
-            match codec::decode(bytes.value()) {
-                Ok(registration) => {
-                    let fingerprint = self.fingerprint(Some(&registration));
-                    self.saved.extend(fingerprint.map(|print| (Key::of(&registration), print)));
-                    contents.registrations.push(registration);
-                }
-                // The node will register again by itself, which replaces this.
-                Err(error) => {
-                    let node = NodeId::from_bytes(*place.value().0);
-                    tracing::warn!(%node, %error, "a stored registration can't be read");
-                }
-            }
-        }
+        contents.registrations = read_registrations(&transaction)?;
+        let prints = contents.registrations.iter().filter_map(|registration| {
+            self.fingerprint(Some(registration)).map(|print| (Key::of(registration), print))
+        });
+        self.saved = prints.collect();
         Ok(contents)
     }
 
@@ -181,6 +177,22 @@ const fn number(kind: Kind) -> u8 {
         Kind::Relay => 0,
         Kind::Target => 1,
     }
+}
+
+fn read_registrations(transaction: &ReadTransaction) -> Result<Vec<Registration>, redb::Error> {
+    let mut registrations = Vec::new();
+    for entry in transaction.open_table(REGISTRATIONS)?.iter()? {
+        let (place, bytes) = entry?;
+        match codec::decode(bytes.value()) {
+            Ok(registration) => registrations.push(registration),
+            // The node will register again by itself, which replaces this.
+            Err(error) => {
+                let node = NodeId::from_bytes(*place.value().0);
+                tracing::warn!(%node, %error, "a stored registration can't be read");
+            }
+        }
+    }
+    Ok(registrations)
 }
 
 /// Writes nothing if they are there: also on a disk that is full a bootstrap is to start.

@@ -119,9 +119,11 @@ async fn registrations_outlive_the_process_and_the_last_word_counts() {
     store.put(target(ALICE)).await.unwrap();
     store.put(relay(BOB, 1)).await.unwrap();
     drop(store.put(relay(ALICE, 2)));
-    store.remove(Key { node: BOB, kind: Kind::Relay });
-    store.remove(Key { node: BOB, kind: Kind::Target });
+    store.remove(Key { node: BOB, kind: Kind::Relay }).await.unwrap();
+    assert_eq!(store.registrations().await.unwrap().len(), 2, "what was put is there, and BOB is not");
+    drop(store.remove(Key { node: BOB, kind: Kind::Target }));
     store.close().await;
+    assert_eq!(store.registrations().await, Err(NotStored), "closed");
     assert_eq!(stored(&open(directory.path())), [relay(ALICE, 2), target(ALICE)]);
 }
 
@@ -228,7 +230,7 @@ async fn failed(disk: &Flaky, retry: Duration) -> Arc<dyn Store> {
     assert_eq!(store.health(), StoreHealth { writes: 1, ..StoreHealth::default() });
     disk.set_full(true);
     assert_eq!(store.put(relay(ALICE, 1)).await, Err(NotStored));
-    store.remove(Key { node: BOB, kind: Kind::Relay });
+    drop(store.remove(Key { node: BOB, kind: Kind::Relay }));
     let health = until(&store, |health| health.unsaved == 2).await;
     let failing = health.failing.expect("it can't write");
     assert!(!failing.cause.is_empty() && failing.since <= Clock::wall());
@@ -244,7 +246,8 @@ async fn a_full_disk_is_made_up_for_with_the_next_write() {
     assert!(!store.is_denied(&BOB), "what is not durable has not happened");
     assert_eq!(store.put(target(ALICE)).await, Err(NotStored));
     // Of what was never saved nothing is left to do when it goes.
-    store.remove(Key { node: ALICE, kind: Kind::Target });
+    assert_eq!(store.remove(Key { node: ALICE, kind: Kind::Target }).await, Err(NotStored));
+    assert_eq!(store.registrations().await, Err(NotStored));
     let health = until(&store, |health| health.unsaved == 2).await;
     assert!(health.failures >= 5, "{health:?}");
     disk.set_full(false);
