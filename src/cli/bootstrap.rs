@@ -25,7 +25,8 @@ pub(super) struct Args {
     /// The local UDP address; port 0 takes any free one
     #[arg(long, env = "HOPLINE_LISTEN", default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
-    /// The address that the ticket names, if that is not the local one; give several for several bootstraps
+    /// The address that the ticket names, if that is not the local one; give several for several bootstraps, or a name with SRV
+    /// records, such as _hopline._udp.example.net
     #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "HOST:PORT", value_delimiter = ',')]
     advertise: Vec<String>,
     /// Keep the network's keys here; without it the network ends with the process

@@ -16,6 +16,7 @@ mod dial;
 mod entrance;
 mod error;
 mod line;
+mod names;
 mod order;
 mod refusals;
 mod renewal;
@@ -32,6 +33,7 @@ use crate::proto::rpc::{Request, Response};
 use dial::Dialer;
 use entrance::Entrance;
 use line::Shared;
+use names::Names;
 use refusals::Refusals;
 use std::fmt;
 use std::net::SocketAddr;
@@ -125,8 +127,9 @@ impl Coordinator {
         let (endpoint, socket) =
             transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
         let dialer = Dialer {
+            names: Names::default(),
             endpoint,
-            refusals: (ticket.bootstraps().len() > 1).then(|| Refusals::of(socket)),
+            refusals: ticket.may_name_several().then(|| Refusals::of(socket)),
             transport: transport::transport(&options.transport),
             connect_timeout: options.connect_timeout,
         };

@@ -21,6 +21,9 @@ pub const MAX_BOOTSTRAPS: usize = 8;
 /// The longest `host:port`, in bytes.
 pub const MAX_ADDRESS_BYTES: usize = 255;
 
+/// The longest name that DNS knows, in bytes.
+const MAX_NAME_BYTES: usize = 253;
+
 const NAME: &str = "hopline";
 const VERSION: &str = "1";
 const CHECK_BYTES: usize = 4;
@@ -82,9 +85,10 @@ pub enum TicketError {
         /// How many.
         count: usize,
     },
-    /// A bootstrap's address is not `host:port`.
+    /// A bootstrap's address is neither `host:port` nor the name of a service.
     #[error(
-        "{address:?} is no bootstrap address; it must be host:port, like 192.0.2.7:4433 or [2001:db8::7]:4433"
+        "{address:?} is no bootstrap address; it must be host:port, like 192.0.2.7:4433 or [2001:db8::7]:4433, or a name with \
+         SRV records, like _hopline._udp.example.net"
     )]
     Address {
         /// What was given.
@@ -96,16 +100,21 @@ impl Ticket {
     /// A ticket of `authority`'s network.
     ///
     /// # Errors
-    /// [`TicketError`] if there are no bootstraps, too many, or one that is not `host:port`.
+    /// [`TicketError`] if there are no bootstraps, too many, or one that is neither `host:port` nor the name of a service.
     pub fn issue(authority: &Authority, bootstraps: Vec<String>, grant: Grant) -> Result<Self, TicketError> {
         let secret = grant.secret(authority.secret());
         Self { bootstraps, network: authority.public_key(), grant, secret }.checked()
     }
 
-    /// Where to ask, each as `host:port`, in order of preference.
+    /// Where to ask, each as `host:port` or the name of a service with SRV records, in order of preference.
     #[must_use]
     pub fn bootstraps(&self) -> &[String] {
         &self.bootstraps
+    }
+
+    /// Whether there may be more bootstraps than one behind them.
+    pub(super) fn may_name_several(&self) -> bool {
+        self.bootstraps.len() > 1 || self.bootstraps.iter().any(|name| is_service(name))
     }
 
     /// The key to trust.
@@ -131,11 +140,23 @@ impl Ticket {
         if !(1..=MAX_BOOTSTRAPS).contains(&count) {
             return Err(TicketError::Bootstraps { count });
         }
-        match self.bootstraps.iter().find(|address| !is_host_and_port(address)) {
+        match self.bootstraps.iter().find(|address| !is_host_and_port(address) && !is_service(address)) {
             Some(address) => Err(TicketError::Address { address: address.clone() }),
             None => Ok(self),
         }
     }
+}
+
+/// Whether this is the name of a service (RFC 2782), as `_service._protocol.domain`.
+pub(super) fn is_service(address: &str) -> bool {
+    let labels: Vec<&str> = address.split('.').collect();
+    let [service, protocol, _domain, ..] = labels.as_slice() else { return false };
+    let is_label = |label: &&str| {
+        let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        (1..=63).contains(&label.len()) && label.chars().all(known)
+    };
+    let are_marked = [service, protocol].iter().all(|label| label.len() > 1 && label.starts_with('_'));
+    are_marked && address.len() <= MAX_NAME_BYTES && labels.iter().all(is_label)
 }
 
 fn is_host_and_port(address: &str) -> bool {
@@ -255,6 +276,14 @@ mod tests {
         for address in ["b", "b:", ":1", "b:0", "b:65536", "::1:4433", "b c:1", "bé:1", &long] {
             assert_eq!(of(&[address]).unwrap_err(), TicketError::Address { address: address.to_owned() });
         }
+        for address in
+            ["_hopline._udp", "hopline._udp.example.net", "_._udp.example.net", "_hopline._udp.é", "_a._b..c"]
+        {
+            assert_eq!(of(&[address]).unwrap_err(), TicketError::Address { address: address.to_owned() });
+        }
+        let service = of(&["_hopline._udp.example.net"]).unwrap();
+        assert!(service.may_name_several() && !of(&["b:1"]).unwrap().may_name_several());
+        assert_eq!(service.to_string().parse(), Ok(service));
         assert_eq!(of(&[]).unwrap_err(), TicketError::Bootstraps { count: 0 });
         assert_eq!(of(&["b:1"; 9]).unwrap_err(), TicketError::Bootstraps { count: 9 });
         let full = "b".repeat(253) + ":1";

@@ -55,6 +55,8 @@ const STALE_HEARTBEATS: u32 = 3;
 const DOWN_DEADLINES: u32 = 10;
 /// The part of an interval by which a heartbeat may leave early because others leave.
 const ALONG_PART: u32 = 8;
+/// The part of an interval that passes at least between two heartbeats when others die.
+const ASKED_PART: u32 = 4;
 /// Heartbeats that a suspect peer is sent at least before it is down.
 const SUSPECT_PROBES: u32 = 10;
 /// The most that self-doubt grows to; deadlines are multiplied by one more.
@@ -246,7 +248,8 @@ impl Detector {
 
     /// Others have died: whether the peer has, a heartbeat will show, if none has only just left.
     pub fn ask(&mut self, now: Time) {
-        if self.is_alive() && self.outbound.sent_at.is_some_and(|sent| sent + MIN_INTERVAL <= now) {
+        let pause = self.send_interval().map_or(MIN_INTERVAL, |every| MIN_INTERVAL.max(every / ASKED_PART));
+        if self.is_alive() && self.outbound.sent_at.is_some_and(|sent| sent + pause <= now) {
             (self.outbound.is_asked, self.outbound.next_at) = (true, self.outbound.next_at.min(now));
         }
     }

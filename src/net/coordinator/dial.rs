@@ -1,5 +1,6 @@
 //! Finding a bootstrap: names, addresses, handshakes, each with its time limit and each failure with its cause.
 
+use super::names::Names;
 use super::refusals::Refusals;
 use super::{Attempt, Cause};
 use crate::net::bootstrap_rpc::{
@@ -12,7 +13,6 @@ use rustls::AlertDescription;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -25,6 +25,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// Dials bootstraps.
 #[derive(Debug)]
 pub(super) struct Dialer {
+    pub(super) names: Names,
     pub(super) endpoint: Endpoint,
     /// `None` if nothing is to be made of them.
     pub(super) refusals: Option<Refusals>,
@@ -34,8 +35,8 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// A connection to the bootstrap at `host` (`host:port`), whose name is looked up anew; to the first of its addresses
-    /// that answers. What failed is added to `attempts` and logged.
+    /// A connection to the bootstrap at `host` (`host:port`, or the name of a service), which is looked up anew; to the first
+    /// of its addresses that answers. What failed is added to `attempts` and logged.
     pub(super) async fn connect(
         &self,
         host: &str,
@@ -90,12 +91,12 @@ impl Dialer {
     /// The addresses of `host` that this machine can dial.
     pub(super) async fn resolve(&self, host: &str) -> Result<Vec<SocketAddr>, Cause> {
         let both_families = self.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
-        let found = timeout(self.connect_timeout, lookup_host(host))
+        let mut found = timeout(self.connect_timeout, self.names.resolve(host))
             .await
             .map_err(|_| Cause::NoAnswer { within: self.connect_timeout })?
             .map_err(Cause::Name)?;
-        let found: Vec<SocketAddr> =
-            found.filter(|address| both_families || address.is_ipv4()).take(MAX_ADDRESSES).collect();
+        found.retain(|address| both_families || address.is_ipv4());
+        found.truncate(MAX_ADDRESSES);
         if found.is_empty() { Err(Cause::NoAddress) } else { Ok(found) }
     }
 }

@@ -11,9 +11,10 @@ const MAX_UNECHOED: usize = 128;
 /// What came from the peer.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    /// Any packet, and the one before.
+    /// Any packet.
     pub(super) heard_at: Time,
-    heard_before: Time,
+    /// The longest silence since the last heartbeat.
+    longest: Duration,
     /// Its greatest heartbeat, and when that came.
     pub(super) sequence: u32,
     pub(super) beat_at: Option<Time>,
@@ -39,7 +40,7 @@ impl Inbound {
     pub(super) fn new(now: Time) -> Self {
         Self {
             heard_at: now,
-            heard_before: now,
+            longest: Duration::ZERO,
             sequence: 0,
             beat_at: None,
             lateness: Lateness::default(),
@@ -55,30 +56,31 @@ impl Inbound {
     }
 
     /// Something came.
-    pub(super) const fn hear(&mut self, now: Time) {
-        (self.heard_before, self.heard_at) = (self.heard_at, now);
+    pub(super) fn hear(&mut self, now: Time) {
+        self.longest = self.longest.max(now.since(self.heard_at));
+        self.heard_at = now;
         self.excused = Duration::ZERO;
         self.hint_at = None;
         self.refused_at = None;
         self.refused_again = false;
     }
 
-    /// A heartbeat came, newer than all before. What is missing between them was lost, not late; and what came of other
-    /// things since the one before was in time.
+    /// A heartbeat came, newer than all before, and was heard. What is missing between them was lost, not late; and where
+    /// other things came since the one before, the silence between them counts.
     pub(super) fn beat(&mut self, sequence: u32, interval: Option<Duration>, now: Time) {
         let missing = sequence.wrapping_sub(self.sequence).saturating_sub(1);
         self.losses.add(if self.missed { 0 } else { missing });
         // A gap that began before the peer knew the present pace says nothing about it.
         let before = self.beat_at.filter(|at| *at >= self.asked_at);
         if let (Some(before), Some(interval)) = (before, interval) {
-            let silent = now.since(before.max(self.heard_before));
+            let silent = self.longest.min(now.since(before));
             let gap = silent.saturating_sub(interval.saturating_mul(missing) + self.slept);
             match self.missed {
                 true => self.lateness.add_fault(gap, interval),
                 false => self.lateness.add(gap, interval),
             }
         }
-        (self.missed, self.slept) = (false, Duration::ZERO);
+        (self.missed, self.slept, self.longest) = (false, Duration::ZERO, Duration::ZERO);
         self.beat_at = Some(now);
         self.sequence = sequence;
     }
@@ -161,11 +163,12 @@ impl Outbound {
         self.next_at = from + every + every / ANSWER_PART;
     }
 
-    /// Lets what else was sent since the last heartbeat stand in for the next one, if it does; never for two in a row, as it
-    /// may not have left yet.
+    /// Lets what else was sent since the last heartbeat stand in for the next one, if it does; never for two in a row, nor when
+    /// that is late already, as it may not have left yet.
     pub(super) fn skip(&mut self, now: Time, every: Duration) -> bool {
         let is_recent = Some(self.spoke_at) > self.sent_at && self.spoke_at + every > now;
-        let may = is_recent && !self.skipped && !self.is_asked;
+        let is_late = self.sent_at.is_none_or(|sent| now > sent + every * 3 / 2);
+        let may = is_recent && !is_late && !self.skipped && !self.is_asked;
         if may {
             self.skipped = true;
             self.pace(self.spoke_at, every);
@@ -202,7 +205,7 @@ impl Outbound {
             self.stale = 0;
             self.excused = Duration::ZERO;
             self.unechoed_since = self.unechoed.front().map(|(_, sent_at)| *sent_at);
-        } else {
+        } else if self.unechoed_since.is_some() {
             self.stale = self.stale.saturating_add(1);
         }
         found

@@ -400,6 +400,22 @@ fn traffic_is_a_sign_of_life_but_does_not_hide_deafness() {
 }
 
 #[test]
+fn a_short_stall_surprises_once_though_data_comes_before_the_next_heartbeat() {
+    let mut world = World::busy(Pace::Fixed(MS * 10), MS / 2);
+    let mut suspicions = Vec::new();
+    for _ in 0..5 {
+        world.run(SECOND);
+        world.log.clear();
+        world.stall(1, MS * 40);
+        world.run(MS * 40);
+        world.ends[0].on_traffic(world.now);
+        world.run(MS * 100);
+        suspicions.push(world.first(0, Outcome::Suspect).is_some());
+    }
+    assert_eq!(suspicions, [true, false, false, false, false]);
+}
+
+#[test]
 fn other_traffic_stands_in_for_every_second_heartbeat() {
     let sent = |spoken: bool, loss: f64| {
         let mut world = World::busy(Pace::Fixed(MS * 10), MS / 2);

@@ -420,7 +420,9 @@ impl Flows {
         let chosen = flow.next_hop.choose(|node| self.standing(node));
         let better = chosen.and_then(|place| flow.next_hop.get(place));
         // Whoever is heard over another link than this one is better, too.
-        let is_heard = better.is_some_and(|candidate| self.standing(candidate.node) < Standing::Suspect);
+        let is_heard = better.is_some_and(|candidate| {
+            self.links.active(candidate.node).is_some() && self.standing(candidate.node) < Standing::Suspect
+        });
         if chosen != flow.next_hop.current_place() || is_heard {
             self.leave_next(key, Cause::Silence, now, actions);
         } else if let Some(flow) = self.flows.get_mut(&key) {

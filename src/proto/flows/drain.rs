@@ -51,11 +51,16 @@ impl Flows {
         self.settle(key, now, actions);
     }
 
-    /// A link to `peer` is up: flows whose next is not to stay may go on over it.
+    /// A link to `peer` is up: flows whose next is not to stay, or is silent over another link, may go on over it.
     pub(super) fn move_to(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         for key in self.flows_with(peer) {
             let Some(flow) = self.flows.get(&key) else { continue };
-            let next = flow.splice.next().and_then(|leg| self.links.peer(leg.link()));
+            let over = flow.splice.next().map(|leg| leg.link());
+            if over.is_some_and(|link| self.links.standing_over(link) >= Standing::Suspect) {
+                self.reconsider(key, now, actions);
+                continue;
+            }
+            let next = over.and_then(|link| self.links.peer(link));
             let will_leave = next.is_some_and(|node| self.standing(node) == Standing::Draining);
             if will_leave || flow.is_next_unnamed() {
                 self.move_on(key, now, actions);

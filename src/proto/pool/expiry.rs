@@ -77,7 +77,10 @@ impl Pool {
         };
         let kind = Kind::of(relay);
         if relay.queued_at == entry.at && kind.is_well() {
-            self.queue(place, relay.due(self.config.lease).max(entry.at), kind, now);
+            let due = relay.due(self.config.lease).max(entry.at);
+            // It may have come back for the same time meanwhile.
+            self.unqueue(entry.node, entry.at, kind);
+            self.queue(place, due, kind, now);
         }
     }
 

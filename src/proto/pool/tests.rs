@@ -342,18 +342,34 @@ fn check(pool: &Pool) {
             *capacities.entry(relay.capacity).or_default() += 1;
         }
     }
+    for (at, node) in pool.leases.near() {
+        let queued = pool.get(node).filter(|relay| relay.is_well()).map(|relay| relay.queued_at);
+        assert_eq!(queued, Some(*at));
+    }
     assert_eq!(capacities, pool.capacities);
     assert_eq!((pool.domains.len(), pool.weights.len()), (pool.assignable, pool.relays.len()));
+}
+
+#[test]
+fn who_comes_back_for_the_same_time_is_queued_once() {
+    let mut pool = pool(1);
+    let late = at(25);
+    pool.report_down(&node(0), node(9), late);
+    pool.report_up(&node(0), node(9), late);
+    pool.heartbeat(&node(0), &beat(1), late);
+    pool.expire(late);
+    check(&pool);
+    assert_eq!(status(&pool, 0), Some(Status::Online));
 }
 
 proptest! {
     #[test]
     fn the_indices_agree_whatever_happens(
-        script in prop::collection::vec((0..8u8, 0..6u8, 0..4u32, 0..15u32), 1..300),
+        script in prop::collection::vec((0..8u8, 0..7u8, 0..4u32, 0..15u32, any::<bool>()), 1..300),
     ) {
         let mut pool = Pool::new(Config { max_relays: 5, ..Config::default() });
         let mut now = at(0);
-        for (n, what, amount, seconds) in script {
+        for (n, what, amount, seconds, in_time) in script {
             now = now + Duration::from_secs(1) * seconds;
             match what {
                 0 => drop(pool.register(node(n), RelayOffer { capacity: amount, ..offer(n) }, now)),
@@ -361,12 +377,15 @@ proptest! {
                 2 => drop(pool.drain(&node(n), now)),
                 3 => drop(pool.deregister(&node(n), now)),
                 4 => pool.report_down(&node(n), node(n + 1), now),
+                5 => pool.report_up(&node(n), node(n + 1), now),
                 _ => pool.assign(&node(n)),
             }
             check(&pool);
-            pool.expire(now);
-            check(&pool);
-            prop_assert!(pool.poll_timeout().is_none_or(|at| at > now));
+            if in_time {
+                pool.expire(now);
+                check(&pool);
+                prop_assert!(pool.poll_timeout().is_none_or(|at| at > now));
+            }
             prop_assert!(pool.relays.len() <= 5);
         }
     }
