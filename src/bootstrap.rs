@@ -42,19 +42,23 @@ use crate::proto::NodeId;
 use crate::proto::bootstrap::{Bootstrap, Config, PolicyError};
 use crate::store::redb::Redb;
 use crate::store::{Opened, StoreHealth, format};
+use futures_util::FutureExt;
 use keeper::Keeper;
 use server::{Shared, accept, keep_certified};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The shortest life of a certificate: it ends at a full second, and is renewed in the last third.
 const MIN_VALIDITY: Duration = Duration::from_secs(3);
+/// The pause after a fault in what time brings about, which would come again at once if it is to come again.
+const AFTER_FAULT: Duration = Duration::from_secs(1);
 /// How long [`Server::shutdown`] waits for the members to hear of it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -246,7 +250,12 @@ impl Server {
         let (shared, endpoint) = (Arc::clone(&self.shared), self.endpoint.clone());
         self.spawn(keep_certified(shared, endpoint, membership, transport));
         let shared = Arc::clone(&self.shared);
-        self.spawn(async move { shared.keeper.keep_time().await });
+        self.spawn(async move {
+            while AssertUnwindSafe(shared.keeper.keep_time()).catch_unwind().await.is_err() {
+                tracing::error!("the bootstrap failed over what was due, and goes on; please report this");
+                sleep(AFTER_FAULT).await;
+            }
+        });
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

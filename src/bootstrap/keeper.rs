@@ -9,15 +9,21 @@ use crate::net::entropy;
 use crate::proto::bootstrap::{Bootstrap, Config, Registration};
 use crate::proto::crypto::Key;
 use crate::proto::pool::PoolEvent;
-use crate::proto::rpc::{Offer, Request, Response, Status};
+use crate::proto::rpc::{Offer, Refusal, Request, Response, Status};
 use crate::proto::{NodeId, Time};
 use crate::store::{self, Kind, NotStored, Record, Store};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
+
+/// When to come again while the store is being read after a fault.
+const RESTORING: Duration = Duration::from_millis(200);
+/// How long that may take.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The machine and its driver. See the module's documentation.
 #[derive(Debug)]
@@ -31,7 +37,7 @@ pub(super) struct Keeper {
     rearm: Notify,
     bulletin: Bulletin,
     started_at: Time,
-    /// Whether the machine was made anew and knows nobody yet.
+    /// Whether the machine was made anew and knows nobody yet: until the store is read, everybody is told to come later.
     is_new: AtomicBool,
 }
 
@@ -74,6 +80,10 @@ impl Keeper {
             None
         };
         self.with(|machine, now| {
+            if self.is_new.load(Ordering::Relaxed) {
+                // Nobody shall take another's place, or register for nothing.
+                return (Response::Refused(Refusal::Throttled { retry_after: RESTORING }), None);
+            }
             let response = machine.answer(node, request, now);
             let taken = registering.filter(|_| matches!(response, Response::Lease(_)));
             let saving = taken.map(|(name, offer)| {
@@ -126,11 +136,14 @@ impl Keeper {
     pub(super) async fn keep_time(&self) {
         let mut swept = self.clock.now();
         loop {
-            if self.is_new.swap(false, Ordering::Relaxed) {
-                match self.store.registrations().await {
-                    Ok(records) => self.restore(records),
-                    Err(error) => tracing::warn!(%error, "nodes have to register again"),
+            if self.is_new.load(Ordering::Relaxed) {
+                match timeout(READ_PATIENCE, self.store.registrations()).await {
+                    Ok(Ok(records)) => self.restore(records),
+                    Ok(Err(_)) | Err(_) => {
+                        tracing::warn!("the store can't be read; nodes have to register again")
+                    }
                 }
+                self.is_new.store(false, Ordering::Relaxed);
             }
             let due = self.machine().poll_timeout().unwrap_or(Time::MAX).min(swept + self.config.sweep);
             tokio::select! {
@@ -146,8 +159,7 @@ impl Keeper {
         }
     }
 
-    /// The machine; a new one if a fault of ours left it in the middle of something. It knows nobody until the store is read,
-    /// as after a restart; whoever asks before that registers again.
+    /// The machine; a new one if a fault of ours left it in the middle of something. It knows nobody until the store is read.
     fn machine(&self) -> MutexGuard<'_, Bootstrap> {
         self.machine.lock().unwrap_or_else(|poisoned| {
             tracing::error!("the bootstrap failed over a question and starts afresh; please report this");
@@ -239,8 +251,6 @@ fn log(news: &News) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-    use tokio::time::timeout;
 
     const NODE: NodeId = NodeId::from_bytes([1; 32]);
 

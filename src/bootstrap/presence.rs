@@ -5,9 +5,10 @@ use crate::proto::NodeId;
 use futures_util::FutureExt;
 use quinn::{Connection, ConnectionError};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
 
 /// Most connections of one member: it needs one, and those of before may not have ended yet.
 const MOST: usize = 8;
@@ -40,10 +41,9 @@ impl<C: Clone> Presence<C> {
         self.members().contains_key(node)
     }
 
-    /// Those of a member.
-    pub(super) fn of(&self, node: &NodeId) -> Vec<C> {
-        let members = self.members();
-        members.get(node).into_iter().flatten().map(|(_, connection)| connection.clone()).collect()
+    /// Those of a member, with their numbers.
+    pub(super) fn of(&self, node: &NodeId) -> Vec<(usize, C)> {
+        self.members().get(node).cloned().unwrap_or_default()
     }
 
     /// A member has this one no more. Returns whether it was the last.
@@ -63,13 +63,42 @@ impl<C: Clone> Presence<C> {
     }
 }
 
-/// Whether the other end's transport still answers: it acknowledges a stream. `None` if it owes us an answer already.
-pub(super) async fn answers(connection: &Connection) -> Option<bool> {
-    let mut stream = connection.open_uni().now_or_never()?.ok()?;
-    if stream.write_all(b"?").await.is_err() || stream.finish().is_err() {
-        return Some(false);
+/// A member's connection, as others may look whether it is whole.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    connection: Connection,
+    /// One asks at a time.
+    asking: Arc<Semaphore>,
+}
+
+impl Line {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection, asking: Arc::new(Semaphore::new(1)) }
     }
-    Some(timeout(PATIENCE, stream.stopped()).await.is_ok_and(|stopped| stopped.is_ok()))
+
+    /// Whether the other end's transport still answers: it acknowledges a stream. `None` if that can't be said: somebody is
+    /// asking, too much was asked before, the connection ends as it should, or this process was late itself.
+    pub(super) async fn answers(&self) -> Option<bool> {
+        let _asking = self.asking.try_acquire().ok()?;
+        let mut stream = self.connection.open_uni().now_or_never()?.ok()?;
+        let patience = PATIENCE.max(self.connection.rtt() * 4);
+        let began = Instant::now();
+        let acknowledged = async {
+            stream.write_all(b"?").await.ok()?;
+            stream.finish().ok()?;
+            stream.stopped().await.ok()
+        };
+        let acknowledged = timeout(patience, acknowledged).await;
+        if matches!(acknowledged, Ok(Some(_))) {
+            return Some(true);
+        }
+        let _ = stream.reset(0u32.into()); // fails only if it is over
+        let is_late = began.elapsed() > patience * 3 / 2;
+        match self.connection.close_reason() {
+            Some(end) => is_broken(&end).then_some(false),
+            None => (!is_late).then_some(false),
+        }
+    }
 }
 
 /// Whether a member's connection broke: neither end meant to end it.
@@ -96,7 +125,7 @@ mod tests {
     fn the_last_connection_is_told_from_others() {
         let (presence, node) = (Presence::default(), NodeId::from_bytes([1; 32]));
         assert_eq!([presence.arrive(node, 7, 'a'), presence.arrive(node, 9, 'b')], [Some(1), Some(2)]);
-        assert_eq!((presence.leave(node, 7), presence.of(&node)), (false, vec!['b']));
+        assert_eq!((presence.leave(node, 7), presence.of(&node)), (false, vec![(9, 'b')]));
         assert!(!presence.leave(node, 7) && presence.leave(node, 9), "each once");
         assert!(presence.leave(node, 9) && !presence.is_here(&node));
         assert_eq!((0..20).filter(|number| presence.arrive(node, *number, 'c').is_some()).count(), MOST);

@@ -10,7 +10,7 @@
 use super::counters::{Counters, Tally};
 use super::keeper::Keeper;
 use super::metrics::{self, Metrics};
-use super::presence::{self, Presence};
+use super::presence::{self, Line, Presence};
 use super::throttle::{Class, Throttle};
 use super::{Limits, Options, certify};
 use crate::net::authority::{Authority, Issued, public_key_of};
@@ -53,7 +53,7 @@ pub(super) struct Shared {
     pub(super) keeper: Keeper,
     pub(super) tally: Tally,
     throttle: Throttle,
-    presence: Presence<Connection>,
+    presence: Presence<Line>,
     pub(super) metrics: Metrics,
     validity: Duration,
     limits: Limits,
@@ -197,7 +197,7 @@ impl Shared {
     /// Any number of requests, as many at once as the connection may have streams.
     async fn serve_member(&self, connection: Connection, member: Member) {
         let number = connection.stable_id();
-        let Some(count) = self.presence.arrive(member.node, number, connection.clone()) else {
+        let Some(count) = self.presence.arrive(member.node, number, Line::new(connection.clone())) else {
             self.tally.connections_refused.count();
             tracing::warn!(node = %member.node, "too many connections of one member; closed one");
             return BootstrapClose::Overloaded.close(&connection);
@@ -278,16 +278,26 @@ impl Shared {
         }
     }
 
-    /// A member was reported down: if it has a connection, and that does not answer either, it is as good as broken.
+    /// A member was reported down, and whoever did so is believed: if it has a connection, and that does not answer either, it
+    /// is as good as broken.
     pub(super) async fn look_after(&self, node: &NodeId) {
-        let connections = self.presence.of(node);
-        let looks = connections.iter().map(presence::answers);
-        let answers: Vec<bool> = join_all(looks).await.into_iter().flatten().collect();
-        if !answers.is_empty() && !answers.contains(&true) {
-            self.tally.cut_off.count();
-            tracing::debug!(node = %node.short(), "a member that was reported down does not answer here either");
-            self.keeper.with(|machine, now| machine.cut_off(node, now));
+        let reported = || self.keeper.with(|machine, now| machine.pool().reported(node, now));
+        let Some(lease_ends) = reported() else { return };
+        let numbers = || self.presence.of(node).into_iter().map(|(number, _)| number).collect::<Vec<_>>();
+        let lines = self.presence.of(node);
+        let answers = join_all(lines.iter().map(|(_, line)| line.answers())).await;
+        if lines.is_empty() || answers.iter().any(|answer| *answer != Some(false)) {
+            return;
         }
+        self.keeper.with(|machine, now| {
+            // It may have come back meanwhile, or been heard.
+            let is_same = lines.iter().map(|(number, _)| *number).eq(numbers());
+            if is_same && machine.pool().reported(node, now) == Some(lease_ends) {
+                self.tally.cut_off.count();
+                tracing::debug!(node = %node.short(), "a member that was reported down does not answer here either");
+                machine.cut_off(node, now);
+            }
+        });
     }
 
     /// The response to a request; `None` if there is none, and the reason is dealt with.

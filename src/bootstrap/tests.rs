@@ -422,7 +422,7 @@ async fn a_member_starts_without_a_bootstrap() {
 async fn past(end: Time) {
     let after = end + Duration::from_secs(1);
     while Clock::wall() <= after {
-        tokio::time::sleep(after.since(Clock::wall()) + Duration::from_millis(1)).await;
+        sleep(after.since(Clock::wall()) + Duration::from_millis(1)).await;
     }
 }
 

@@ -39,6 +39,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -128,6 +129,7 @@ impl Coordinator {
             transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
         let dialer = Dialer {
             names: Names::default(),
+            bootstraps: AtomicUsize::new(ticket.bootstraps().len()),
             endpoint,
             refusals: ticket.may_name_several().then(|| Refusals::of(socket)),
             transport: transport::transport(&options.transport),
@@ -182,7 +184,7 @@ impl Coordinator {
     /// How many bootstraps there are to choose from.
     #[must_use]
     pub fn bootstraps(&self) -> usize {
-        self.shared.entrance.ticket.bootstraps().len()
+        self.shared.entrance.dialer.bootstraps.load(Ordering::Relaxed)
     }
 
     /// Asks a bootstrap, and waits for its answer for at most `limit`.

@@ -5,7 +5,9 @@
 //! that was to be reached (ip(7)): [`HintingSocket::refused`] yields these addresses. Anybody can forge an ICMP message, so they
 //! are hints, never proof. Elsewhere than on Linux there are none.
 //!
-//! An error in the queue also fails the next system call on the socket, whomever that concerns: it is simply repeated.
+//! An error in the queue also fails the next system call on the socket, whomever that concerns: it is simply repeated. And it takes
+//! room in the receive buffer until somebody takes it out, so there are none before somebody asks for them: with a few thousand of
+//! them a socket hears nobody any more.
 
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
@@ -14,7 +16,7 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::Interest;
@@ -27,6 +29,8 @@ const MAX_REPEATS: usize = 16;
 pub struct HintingSocket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
+    /// Done once somebody listens.
+    enabled: Once,
 }
 
 impl HintingSocket {
@@ -38,16 +42,17 @@ impl HintingSocket {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(socket: UdpSocket) -> io::Result<Arc<Self>> {
-        queue::enable(&socket);
         let state = UdpSocketState::new((&socket).into())?;
-        Ok(Arc::new(Self { io: tokio::net::UdpSocket::from_std(socket)?, state }))
+        Ok(Arc::new(Self { io: tokio::net::UdpSocket::from_std(socket)?, state, enabled: Once::new() }))
     }
 
-    /// The address that a datagram could not be delivered to, as soon as there is one.
+    /// The address that a datagram could not be delivered to, as soon as there is one; of those that were sent since this was
+    /// first called, after which it is to be called again and again.
     ///
     /// # Errors
     /// If the socket can't be waited for; there will be no more then.
     pub async fn refused(&self) -> io::Result<SocketAddr> {
+        self.enabled.call_once(|| queue::enable(&self.io));
         loop {
             self.io.ready(Interest::ERROR).await?;
             if let Ok(address) = self.io.try_io(Interest::ERROR, || queue::take(&self.io)) {
@@ -168,8 +173,9 @@ mod queue {
     use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt};
     use std::io::{self, IoSliceMut};
-    use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+    use std::net::{Ipv6Addr, SocketAddr};
     use std::os::fd::AsRawFd;
+    use tokio::net::UdpSocket;
 
     /// Without it there are no hints: nothing else is lost.
     pub(super) fn enable(socket: &UdpSocket) {
@@ -181,7 +187,7 @@ mod queue {
     }
 
     /// The next address in the queue that could not be reached.
-    pub(super) fn take(socket: &tokio::net::UdpSocket) -> io::Result<SocketAddr> {
+    pub(super) fn take(socket: &UdpSocket) -> io::Result<SocketAddr> {
         // The datagram itself comes back too; nobody wants it.
         let mut datagram = [IoSliceMut::new(&mut [])];
         let mut control = cmsg_space!(sock_extended_err, sockaddr_in6);
@@ -209,11 +215,12 @@ mod queue {
 #[cfg(not(target_os = "linux"))]
 mod queue {
     use std::io;
-    use std::net::{SocketAddr, UdpSocket};
+    use std::net::SocketAddr;
+    use tokio::net::UdpSocket;
 
     pub(super) const fn enable(_: &UdpSocket) {}
 
-    pub(super) fn take(_: &tokio::net::UdpSocket) -> io::Result<SocketAddr> {
+    pub(super) fn take(_: &UdpSocket) -> io::Result<SocketAddr> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 }
@@ -223,6 +230,8 @@ mod tests {
     use super::*;
     use crate::net::transport;
     use std::time::Duration;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
@@ -235,25 +244,44 @@ mod tests {
                 gone.local_addr().unwrap()
             };
             let peer = UdpSocket::bind(any).unwrap();
-            peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let transmit = |destination| Transmit {
-                destination,
-                ecn: None,
-                contents: b"hello",
-                segment_size: None,
-                src_ip: None,
-            };
+            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+            let transmit = hello;
             socket.io.writable().await.unwrap();
+            let listening = tokio::time::timeout(Duration::ZERO, socket.refused());
+            assert!(listening.await.is_err(), "nothing was sent yet");
             for _ in 0..10 {
                 socket.try_send(&transmit(nobody)).unwrap();
                 socket.try_send(&transmit(peer.local_addr().unwrap())).unwrap();
             }
-            let refused = tokio::time::timeout(Duration::from_secs(5), socket.refused());
+            let refused = tokio::time::timeout(PATIENCE, socket.refused());
             assert_eq!(refused.await.unwrap().unwrap(), nobody);
             let mut buffer = [0; 16];
             for _ in 0..10 {
                 assert_eq!(peer.recv(&mut buffer).unwrap(), 5, "every datagram to the living arrives");
             }
+        }
+    }
+    fn hello(destination: SocketAddr) -> Transmit<'static> {
+        Transmit { destination, ecn: None, contents: b"hello", segment_size: None, src_ip: None }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_listen_for_refusals_is_not_deafened_by_them() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let socket = HintingSocket::new(transport::open_socket(any, 0).unwrap()).unwrap();
+        let nobody = UdpSocket::bind(any).unwrap().local_addr().unwrap();
+        for _ in 0..5000 {
+            socket.io.writable().await.unwrap();
+            socket.try_send(&hello(nobody)).unwrap();
+        }
+        let peer = UdpSocket::bind(any).unwrap();
+        for _ in 0..40 {
+            peer.send_to(&[7; 1000], socket.local_addr().unwrap()).unwrap();
+        }
+        let mut buffer = [0; 1500];
+        for _ in 0..40 {
+            let heard = tokio::time::timeout(PATIENCE, socket.io.recv_from(&mut buffer));
+            assert_eq!(heard.await.expect("it is heard").unwrap(), (1000, peer.local_addr().unwrap()));
         }
     }
 }

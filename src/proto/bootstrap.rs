@@ -197,9 +197,10 @@ impl Bootstrap {
                 self.pool.restore(node, offer, registered_at, now);
             }
             // A name that somebody else has registered meanwhile is theirs.
-            Offer::Target { names, attachments } => {
+            Offer::Target { names, attachments } if self.targets.get(&node).is_none() => {
                 let _ = self.targets.register(node, names, attachments, now);
             }
+            Offer::Target { .. } => {}
         }
     }
 

@@ -278,7 +278,7 @@ impl<'a, R: Rng> Planner<'a, R> {
 
     fn choose_of_sample(&mut self, want: &Want<'_>) -> Option<&'a Relay> {
         let pool = self.pool;
-        let drawn: [Option<&'a Relay>; SAMPLE] = std::array::from_fn(|_| pool.draw(self.rng));
+        let drawn: [Option<&'a Relay>; SAMPLE] = pool.sample(self.rng);
         // All at first, so that a large pool's memory answers for all at the same time.
         let drawn = drawn.map(|relay| relay.filter(|relay| relay.has_room()));
         let best = self.best(drawn.into_iter().flatten(), want);

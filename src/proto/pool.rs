@@ -45,8 +45,10 @@ use reports::Reporters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// How often a draw by capacity is repeated before a relay is taken regardless of its capacity.
-const MAX_DRAWS: usize = 16;
+/// How many relays are drawn at once for a sample by capacity,
+const ROUND: usize = 16;
+/// and how often, before one is taken regardless of its capacity.
+const MAX_ROUNDS: usize = 8;
 
 /// The pool's policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,7 @@ pub struct Pool {
     config: Config,
     /// The assignable ones come first.
     relays: Vec<Relay>,
-    /// The capacity of each in `relays`, close together: most of those looked at in a draw are not taken.
+    /// The capacity of each in `relays`, close together: many of those looked at for a sample are not taken.
     weights: Vec<u32>,
     assignable: usize,
     /// Place of each relay in `relays`.
@@ -303,6 +305,13 @@ impl Pool {
         self.update(node, now, |relay| relay.cut_off = true);
     }
 
+    /// Whether somebody who is believed reported this relay down lately, and when its lease ends then.
+    #[must_use]
+    pub fn reported(&self, node: &NodeId, now: Time) -> Option<Time> {
+        let relay = self.get(node).filter(|relay| !relay.is_gone())?;
+        relay.is_reported(now, self.config.report_window).then_some(relay.lease_ends)
+    }
+
     /// Takes note that a relay is connected to the bootstrap again.
     pub fn connected(&mut self, node: &NodeId) {
         if let Some(relay) = self.place(node).and_then(|place| self.relays.get_mut(place)) {
@@ -363,17 +372,33 @@ impl Pool {
         self.relays.get(..self.assignable).unwrap_or_default()
     }
 
-    /// An assignable relay drawn at random, in proportion to its capacity. `None` if there is none with any.
-    pub fn draw(&self, rng: &mut impl rand::Rng) -> Option<&Relay> {
-        let (largest, _) = self.capacities.last_key_value().filter(|(largest, _)| **largest > 0)?;
-        let mut drawn = 0;
-        for _ in 0..MAX_DRAWS {
-            drawn = rng.random_range(0..self.assignable);
-            if self.weights.get(drawn).is_some_and(|weight| rng.random_range(0..*largest) < *weight) {
-                break;
+    /// Assignable relays drawn at random, in proportion to their capacities; some may be the same. Empty if there is none with
+    /// any.
+    ///
+    /// Relays are drawn evenly, and each is kept by chance, as its capacity says; many at a time, so that the memory of a large
+    /// pool answers for all of them at once.
+    pub fn sample<const N: usize>(&self, rng: &mut impl rand::Rng) -> [Option<&Relay>; N] {
+        let mut sample = [None; N];
+        let Some((largest, _)) = self.capacities.last_key_value().filter(|(largest, _)| **largest > 0) else {
+            return sample;
+        };
+        let mut places = sample.iter_mut();
+        let mut last = 0;
+        'rounds: for _ in 0..MAX_ROUNDS {
+            let drawn: [(usize, u32); ROUND] = std::array::from_fn(|_| {
+                (rng.random_range(0..self.assignable), rng.random_range(0..*largest))
+            });
+            let weights = drawn.map(|(place, _)| self.weights.get(place).copied().unwrap_or(0));
+            for ((drawn, least), weight) in drawn.into_iter().zip(weights) {
+                last = drawn;
+                if least < weight {
+                    let Some(place) = places.next() else { break 'rounds };
+                    *place = self.relays.get(drawn);
+                }
             }
         }
-        self.relays.get(drawn)
+        places.for_each(|place| *place = self.relays.get(last));
+        sample
     }
 
     /// Up to `count` good relays drawn at random from those that are in none of these zones and subnets, whatever their

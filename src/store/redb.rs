@@ -23,7 +23,7 @@ use redb::backends::InMemoryBackend;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, mem, thread};
 use tokio::sync::oneshot;
 
@@ -32,8 +32,9 @@ const FILE: &str = "bootstrap.redb";
 const FORMER_FILE: &str = "grants.redb";
 /// How long after a failure it is tried again, if nothing comes in before.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long it is not tried again, whatever comes in.
+/// How long it is not tried again, whatever comes in: this at least, and so many times what the attempt took.
 const PAUSE: Duration = Duration::from_millis(50);
+const PAUSES: u32 = 9;
 /// With so many answers waited for, it is looked which of them still are; and again with twice as many.
 const MANY_ANSWERS: usize = 1024;
 
@@ -247,15 +248,18 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
+        let mut took = Duration::ZERO;
         loop {
             let failing = self.shared.health().failing.is_some();
             if failing {
-                self.shared.pause(PAUSE);
+                self.shared.pause((took * PAUSES).max(PAUSE).min(self.retry));
             }
             let Queue { wanted, waiting, readers, changes, closes, ending, .. } =
                 self.shared.take(failing.then_some(self.retry));
             let (changes, answers): (Vec<Change>, Vec<Answer<Holder>>) = changes.into_iter().unzip();
+            let began = Instant::now();
             let outcome = self.disk.commit(&wanted, &changes);
+            took = began.elapsed();
             let committed = self.note(outcome, wanted);
             for answer in waiting {
                 let _ = answer.send(committed.as_ref().map(drop).ok_or(NotStored));

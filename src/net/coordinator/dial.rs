@@ -7,12 +7,16 @@ use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES,
 };
 use crate::net::frames::{self, FrameError, Unfinished};
+use crate::net::ticket;
 use crate::net::tls::{self, BOOTSTRAP_NAME};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
 use rustls::AlertDescription;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -27,7 +31,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 pub(super) struct Dialer {
     pub(super) names: Names,
     pub(super) endpoint: Endpoint,
-    /// `None` if nothing is to be made of them.
+    /// How many bootstraps the ticket was last found to name.
+    pub(super) bootstraps: AtomicUsize,
+    /// Heeded where there are several. `None` if there never are.
     pub(super) refusals: Option<Refusals>,
     pub(super) transport: Arc<TransportConfig>,
     /// How long each dial may take, and each look-up of a name.
@@ -35,8 +41,8 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// A connection to the bootstrap at `host` (`host:port`, or the name of a service), which is looked up anew; to the first
-    /// of its addresses that answers. What failed is added to `attempts` and logged.
+    /// A connection to the bootstrap at `host` (`host:port`), whose name is looked up anew; to the first of its addresses
+    /// that answers. What failed is added to `attempts` and logged.
     pub(super) async fn connect(
         &self,
         host: &str,
@@ -79,7 +85,8 @@ impl Dialer {
 
     /// Ends when the network says from now on that nobody is at `address`, if that is to be taken notice of.
     pub(super) fn refusal(&self, address: SocketAddr) -> impl Future<Output = ()> + Send + use<> {
-        let refused = self.refusals.as_ref().map(|refusals| refusals.to(address));
+        let several = self.bootstraps.load(Ordering::Relaxed) > 1;
+        let refused = self.refusals.as_ref().filter(|_| several).map(|refusals| refusals.to(address));
         async move {
             match refused {
                 Some(refused) => refused.await,
@@ -91,13 +98,26 @@ impl Dialer {
     /// The addresses of `host` that this machine can dial.
     pub(super) async fn resolve(&self, host: &str) -> Result<Vec<SocketAddr>, Cause> {
         let both_families = self.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
-        let mut found = timeout(self.connect_timeout, self.names.resolve(host))
-            .await
-            .map_err(|_| Cause::NoAnswer { within: self.connect_timeout })?
-            .map_err(Cause::Name)?;
-        found.retain(|address| both_families || address.is_ipv4());
-        found.truncate(MAX_ADDRESSES);
+        let found = self.in_time(lookup_host(host)).await?.map_err(Cause::Name)?;
+        let found: Vec<SocketAddr> =
+            found.filter(|address| both_families || address.is_ipv4()).take(MAX_ADDRESSES).collect();
         if found.is_empty() { Err(Cause::NoAddress) } else { Ok(found) }
+    }
+
+    /// The bootstraps that a ticket's name stands for, each as `host:port`.
+    pub(super) async fn hosts(&self, name: &str) -> Result<Vec<String>, Cause> {
+        if !ticket::is_service(name) {
+            return Ok(vec![name.to_owned()]);
+        }
+        let found = self.in_time(self.names.hosts(name)).await?;
+        let hosts = found.map_err(|error| Cause::Name(io::Error::other(error)))?;
+        if hosts.is_empty() { Err(Cause::NoAddress) } else { Ok(hosts) }
+    }
+
+    async fn in_time<T>(&self, looked_up: impl Future<Output = T>) -> Result<T, Cause> {
+        timeout(self.connect_timeout, looked_up)
+            .await
+            .map_err(|_| Cause::NoAnswer { within: self.connect_timeout })
     }
 }
 

@@ -16,6 +16,7 @@ use rand::RngExt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -39,21 +40,34 @@ pub(super) struct Entrance {
 pub(super) type Found = (usize, Connection);
 
 impl Entrance {
-    /// The ticket's bootstraps, each once, from the one at `first` on.
-    pub(super) fn bootstraps(&self, first: usize) -> impl Iterator<Item = (usize, &str)> {
-        let hosts = self.ticket.bootstraps();
-        let places = (first..).map(move |place| place % hosts.len().max(1)).take(hosts.len());
-        places.filter_map(move |place| Some((place, hosts.get(place)?.as_str())))
+    /// The bootstraps that the ticket names now, each once, from the one at `first` on. What can't be looked up is added to
+    /// `attempts`.
+    pub(super) async fn bootstraps(&self, first: usize, attempts: &mut Vec<Attempt>) -> Vec<(usize, String)> {
+        let mut hosts = Vec::new();
+        for name in self.ticket.bootstraps() {
+            match self.dialer.hosts(name).await {
+                Ok(found) => hosts.extend(found),
+                Err(cause) => {
+                    tracing::warn!(service = name, %cause, "no bootstraps of that name");
+                    attempts.push(Attempt { address: name.clone(), cause });
+                }
+            }
+        }
+        self.dialer.bootstraps.store(hosts.len(), Ordering::Relaxed);
+        let mut places: Vec<(usize, String)> = hosts.into_iter().enumerate().collect();
+        let first = first.checked_rem(places.len()).unwrap_or(0);
+        places.rotate_left(first);
+        places
     }
 
     /// Where a member will find a bootstrap: the first whose name can be resolved.
     pub(super) async fn look_up(&self) -> Result<(usize, SocketAddr), JoinError> {
         let mut attempts = Vec::new();
-        for (place, host) in self.bootstraps(0) {
-            match self.dialer.resolve(host).await.map(|found| found.first().copied()) {
+        for (place, host) in self.bootstraps(0, &mut attempts).await {
+            match self.dialer.resolve(&host).await.map(|found| found.first().copied()) {
                 Ok(Some(address)) => return Ok((place, address)),
                 Ok(None) => {}
-                Err(cause) => attempts.push(Attempt { address: host.to_owned(), cause }),
+                Err(cause) => attempts.push(Attempt { address: host, cause }),
             }
         }
         Err(JoinError::of_attempts(attempts))
@@ -77,9 +91,9 @@ impl Entrance {
 
     async fn join_once(&self, first: usize) -> Result<(Membership, Found), JoinError> {
         let mut attempts = Vec::new();
-        for (place, host) in self.bootstraps(first) {
+        for (place, host) in self.bootstraps(first, &mut attempts).await {
             let config = tls::join_client(self.ticket.network());
-            let Some(connection) = self.dialer.connect(host, config, &mut attempts).await else { continue };
+            let Some(connection) = self.dialer.connect(&host, config, &mut attempts).await else { continue };
             match self.join_over(&connection).await {
                 Ok(membership) => {
                     BootstrapClose::Done.close(&connection);
@@ -89,7 +103,7 @@ impl Entrance {
                 Err(Refused::Finally(refusal)) => return Err(refusal.into()),
                 Err(Refused::Here(cause)) => {
                     tracing::warn!(bootstrap = host, %cause, "could not join at a bootstrap");
-                    attempts.push(Attempt { address: host.to_owned(), cause });
+                    attempts.push(Attempt { address: host, cause });
                 }
             }
         }

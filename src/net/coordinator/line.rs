@@ -188,8 +188,8 @@ impl Shared {
         }
         let config = tls::bootstrap_client(&membership)?;
         let mut attempts = Vec::new();
-        for (place, host) in self.entrance.bootstraps(first) {
-            let connecting = self.entrance.dialer.connect(host, config.clone(), &mut attempts);
+        for (place, host) in self.entrance.bootstraps(first, &mut attempts).await {
+            let connecting = self.entrance.dialer.connect(&host, config.clone(), &mut attempts);
             if let Some(connection) = connecting.await {
                 return Ok((place, connection));
             }

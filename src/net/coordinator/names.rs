@@ -1,26 +1,25 @@
-//! What a ticket's names of bootstraps stand for: `host:port` for the addresses of that host, and the name of a service
-//! (RFC 2782), such as `_hopline._udp.example.net`, for those of all hosts that offer it, in the order that its owner wants.
+//! The names of services that a ticket may have in place of bootstraps (RFC 2782), such as `_hopline._udp.example.net`: their SRV
+//! records say which hosts are bootstraps.
 //!
-//! Nothing is remembered: whoever asks again hears of what has changed meanwhile. The system looks hosts up; SRV records,
-//! which it does not, are asked for at the DNS servers that it uses.
+//! The system looks hosts up, but no SRV records; those are asked for at the DNS servers that it uses. Nothing is remembered, so
+//! whoever asks again hears of what has changed meanwhile.
+//!
+//! Each bootstrap has a pool of its own, so all nodes of a network shall come to the same order: among hosts of one priority those of
+//! the greatest weight come first, where other services would spread their clients by chance.
 
-use crate::net::entropy;
-use crate::net::ticket;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::rdata::SRV;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use rand::RngExt;
-use std::io;
-use std::net::SocketAddr;
-use tokio::net::lookup_host;
+use std::cmp::Reverse;
+use std::net::IpAddr;
 
-/// Of a service more hosts than these are not looked up.
+/// Of a service no more hosts than these are made use of.
 const MAX_HOSTS: usize = 8;
 
-/// Where names are looked up.
+/// Where names of services are looked up.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     /// Other DNS servers than the system's.
@@ -28,26 +27,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The addresses that a name stands for, the preferred ones first.
-    pub(super) async fn resolve(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
-        if !ticket::is_service(name) {
-            return Ok(lookup_host(name).await?.collect());
-        }
-        let hosts = self.hosts(name).await.map_err(io::Error::other)?;
-        let (mut addresses, mut failure) = (Vec::new(), None);
-        for host in hosts.iter().take(MAX_HOSTS) {
-            let target = host.target.to_utf8();
-            match lookup_host((target.trim_end_matches('.'), host.port)).await {
-                Ok(found) => addresses.extend(found),
-                Err(error) => failure = Some(error),
-            }
-        }
-        failure.filter(|_| addresses.is_empty()).map_or(Ok(addresses), Err)
-    }
-
-    /// The hosts that offer a service: those of the lowest priority first, of the same one by chance, in proportion to their
-    /// weights.
-    async fn hosts(&self, service: &str) -> Result<Vec<SRV>, NetError> {
+    /// The hosts that offer a service, each as `host:port`, in the order in which they are to be asked.
+    pub(super) async fn hosts(&self, service: &str) -> Result<Vec<String>, NetError> {
         let builder = match &self.dns {
             Some(config) => {
                 TokioResolver::builder_with_config(config.clone(), TokioRuntimeProvider::default())
@@ -55,18 +36,21 @@ impl Names {
             None => TokioResolver::builder_tokio()?,
         };
         let found = builder.build()?.lookup(format!("{service}."), RecordType::SRV).await?;
-        let is_host = |record| if let RData::SRV(host) = record { Some(host) } else { None };
+        let host = |data: &RData| if let RData::SRV(host) = data { Some(host.clone()) } else { None };
         // A service that is decidedly not offered has one record that names the root.
-        let offered = |host: &SRV| !host.target.is_root();
-        let hosts = found.answers().iter().filter_map(|record| is_host(record.data.clone())).filter(offered);
-        let mut rng = entropy::seeded_rng();
-        // The least of exponential variates is a weighted choice (Efraimidis and Spirakis 2006).
-        let mut drawn: Vec<(u16, f64, SRV)> = hosts
-            .map(|host| (host.priority, -rng.random::<f64>().ln() / f64::from(host.weight), host))
-            .collect();
-        drawn.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        Ok(drawn.into_iter().map(|(.., host)| host).collect())
+        let offered = |host: &SRV| !host.target.is_root() && host.port > 0;
+        let records = found.answers().iter().filter_map(|record| host(&record.data));
+        let mut hosts: Vec<SRV> = records.filter(offered).collect();
+        hosts.sort_by_cached_key(|host| (host.priority, Reverse(host.weight), dialled(host)));
+        Ok(hosts.iter().take(MAX_HOSTS).map(dialled).collect())
     }
+}
+
+/// A record's host as `host:port`. The dot at the end of a name stays: no search domain is to be tried.
+fn dialled(SRV { target, port, .. }: &SRV) -> String {
+    let name = target.to_ascii();
+    let bare = name.trim_end_matches('.');
+    format!("{}:{port}", if bare.parse::<IpAddr>().is_ok() { bare } else { &name })
 }
 
 #[cfg(test)]
@@ -103,30 +87,29 @@ mod tests {
         (Names { dns }, AbortOnDropHandle::new(served))
     }
 
-    async fn ports(names: &Names) -> Vec<u16> {
-        let found = names.resolve("_hopline._udp.example.net").await.unwrap();
-        assert!(found.iter().all(|address| address.ip().is_loopback()));
-        found.iter().map(SocketAddr::port).collect()
+    async fn hosts(names: &Names) -> Vec<String> {
+        names.hosts("_hopline._udp.example.net").await.unwrap()
     }
 
     #[tokio::test]
     async fn a_service_is_where_its_records_say_in_their_order() {
-        let (names, _dns) =
-            dns(&[(20, 1, 3, "127.0.0.1."), (10, 1000, 1, "127.0.0.1."), (10, 0, 2, "127.0.0.1.")]).await;
-        assert_eq!(ports(&names).await, [1, 2, 3], "who has no weight comes after who has");
-        let (names, _dns) = dns(&[(1, 1, 1, "127.0.0.1."), (1, 1, 2, "127.0.0.1.")]).await;
-        let mut firsts = std::collections::BTreeSet::new();
-        while firsts.len() < 2 {
-            firsts.insert(ports(&names).await[0]);
-        }
+        let records = &[
+            (20, 9, 3, "c.example.net."),
+            (10, 0, 1, "b.example.net."),
+            (10, 5, 2, "127.0.0.1."),
+            (10, 0, 1, "a.test."),
+        ];
+        let (names, _dns) = dns(records).await;
+        let expected = ["127.0.0.1:2", "a.test.:1", "b.example.net.:1", "c.example.net.:3"];
+        assert_eq!(hosts(&names).await, expected);
     }
 
     #[tokio::test]
-    async fn a_service_that_is_not_offered_has_no_address() {
+    async fn a_service_that_is_not_offered_has_no_host() {
         let (names, _dns) = dns(&[(0, 0, 0, ".")]).await;
-        assert!(ports(&names).await.is_empty());
+        assert!(hosts(&names).await.is_empty());
         let (names, _dns) = dns(&[]).await;
-        let error = names.resolve("_hopline._udp.example.net").await.unwrap_err();
+        let error = names.hosts("_hopline._udp.example.net").await.unwrap_err();
         assert!(error.to_string().contains("_hopline._udp.example.net"), "{error}");
     }
 }

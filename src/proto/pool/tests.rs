@@ -296,13 +296,14 @@ fn draws_follow_capacity_and_miss_who_is_not_assignable() {
     pool.register(node(0), RelayOffer { capacity: 300, ..offer(0) }, at(1)).unwrap();
     pool.drain(&node(2), at(1));
     let rng = &mut StdRng::seed_from_u64(1);
-    let drawn: Vec<NodeId> = (0..1000).filter_map(|_| pool.draw(rng)).map(|relay| relay.node).collect();
+    let samples = (0..250).flat_map(|_| pool.sample::<4>(rng));
+    let drawn: Vec<NodeId> = samples.map(|relay| relay.unwrap().node).collect();
     let large = drawn.iter().filter(|drawn| **drawn == node(0)).count();
     assert!((700..800).contains(&large), "{large} of 1000");
     assert!(!drawn.contains(&node(2)));
     pool.register(node(0), RelayOffer { capacity: 0, ..offer(0) }, at(2)).unwrap();
     pool.register(node(1), RelayOffer { capacity: 0, ..offer(1) }, at(2)).unwrap();
-    assert!(pool.draw(rng).is_none());
+    assert_eq!(pool.sample::<2>(rng).map(|relay| relay.is_none()), [true; 2]);
 }
 
 #[test]
@@ -322,6 +323,8 @@ fn check(pool: &Pool) {
     let well = pool.relays.iter().filter(|relay| relay.is_well()).count();
     assert_eq!(well + pool.doubtful.len() + pool.gone.len(), pool.relays.len());
     let mut capacities: BTreeMap<u32, usize> = BTreeMap::new();
+    let counted = pool.statuses.values().sum::<usize>();
+    assert_eq!(counted, pool.relays.len());
     for relay in &pool.relays {
         let same = pool.relays.iter().filter(|other| other.status == relay.status).count();
         assert_eq!(pool.count(relay.status), same);

@@ -48,6 +48,8 @@ pub(super) struct Disk {
     database: Option<Database>,
     /// What is on disk: a fingerprint of each registration.
     saved: HashMap<Key, u64>,
+    /// Whether that is what the database said when it was opened last.
+    is_read: bool,
     hasher: RandomState,
 }
 
@@ -55,7 +57,8 @@ impl Disk {
     pub(super) fn open(opener: Opener) -> Result<(Self, Contents), redb::Error> {
         let database = opener()?;
         make_tables(&database)?;
-        let mut disk = Self { opener, database: None, saved: HashMap::new(), hasher: RandomState::new() };
+        let (saved, hasher) = (HashMap::new(), RandomState::new());
+        let mut disk = Self { opener, database: None, saved, is_read: true, hasher };
         let contents = disk.read(&database)?;
         disk.database = Some(database);
         Ok((disk, contents))
@@ -75,8 +78,11 @@ impl Disk {
         Ok(committed)
     }
 
-    /// Keeps of `wanted` only what is not on disk yet.
+    /// Keeps of `wanted` only what is not on disk yet, if it is known what is.
     pub(super) fn retain_unsaved(&self, wanted: &mut Wanted) {
+        if !self.is_read {
+            return;
+        }
         wanted.retain(|key, registration| {
             self.saved.get(key).copied() != self.fingerprint(registration.as_ref())
         });
@@ -89,8 +95,10 @@ impl Disk {
     }
 
     fn reopen(&mut self) -> Result<Database, redb::Error> {
+        self.is_read = false;
         let database = (self.opener)()?;
         self.read(&database)?;
+        self.is_read = true;
         Ok(database)
     }
 

@@ -245,11 +245,10 @@ async fn a_full_disk_is_made_up_for_with_the_next_write() {
     assert_eq!(store.deny(BOB).await, Err(NotStored));
     assert!(!store.is_denied(&BOB), "what is not durable has not happened");
     assert_eq!(store.put(target(ALICE)).await, Err(NotStored));
-    // Of what was never saved nothing is left to do when it goes.
     assert_eq!(store.remove(Key { node: ALICE, kind: Kind::Target }).await, Err(NotStored));
     assert_eq!(store.registrations().await, Err(NotStored));
-    let health = until(&store, |health| health.unsaved == 2).await;
-    assert!(health.failures >= 5, "{health:?}");
+    let health = store.health();
+    assert!(health.failures >= 5 && (2..=3).contains(&health.unsaved), "{health:?}");
     disk.set_full(false);
     assert_eq!(store.bind([7; 16], BOB).await, Ok(Holder::Asker), "nobody had it");
     let health = store.health();
