@@ -47,7 +47,7 @@ use std::time::Duration;
 
 /// How many relays are drawn at once for a sample by capacity,
 const ROUND: usize = 16;
-/// and how often, before one is taken regardless of its capacity.
+/// and how often, before some are taken regardless of their capacities.
 const MAX_ROUNDS: usize = 8;
 
 /// The pool's policies.
@@ -382,22 +382,22 @@ impl Pool {
         let Some((largest, _)) = self.capacities.last_key_value().filter(|(largest, _)| **largest > 0) else {
             return sample;
         };
-        let mut places = sample.iter_mut();
-        let mut last = 0;
-        'rounds: for _ in 0..MAX_ROUNDS {
-            let drawn: [(usize, u32); ROUND] = std::array::from_fn(|_| {
+        let mut drawn = [(0, 0); ROUND];
+        let mut slots = sample.iter_mut();
+        for _ in 0..MAX_ROUNDS {
+            drawn = std::array::from_fn(|_| {
                 (rng.random_range(0..self.assignable), rng.random_range(0..*largest))
             });
             let weights = drawn.map(|(place, _)| self.weights.get(place).copied().unwrap_or(0));
-            for ((drawn, least), weight) in drawn.into_iter().zip(weights) {
-                last = drawn;
-                if least < weight {
-                    let Some(place) = places.next() else { break 'rounds };
-                    *place = self.relays.get(drawn);
-                }
+            let kept = drawn.iter().zip(weights).filter(|((_, least), weight)| least < weight);
+            // In this order, as a slot that is taken is to be filled.
+            kept.zip(&mut slots).for_each(|(((place, _), _), slot)| *slot = self.relays.get(*place));
+            if slots.len() == 0 {
+                break;
             }
         }
-        places.for_each(|place| *place = self.relays.get(last));
+        // One relay has nearly all of the capacity.
+        slots.zip(drawn).for_each(|(slot, (place, _))| *slot = self.relays.get(place));
         sample
     }
 
