@@ -23,7 +23,7 @@ use redb::backends::InMemoryBackend;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{io, mem, thread};
 use tokio::sync::oneshot;
 
@@ -248,7 +248,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
-        let mut took = Duration::ZERO;
+        let (clock, mut took) = (Clock::start(), Duration::ZERO);
         loop {
             let failing = self.shared.health().failing.is_some();
             if failing {
@@ -257,9 +257,9 @@ impl Writer {
             let Queue { wanted, waiting, readers, changes, closes, ending, .. } =
                 self.shared.take(failing.then_some(self.retry));
             let (changes, answers): (Vec<Change>, Vec<Answer<Holder>>) = changes.into_iter().unzip();
-            let began = Instant::now();
+            let began = clock.now();
             let outcome = self.disk.commit(&wanted, &changes);
-            took = began.elapsed();
+            took = clock.now().since(began);
             let committed = self.note(outcome, wanted);
             for answer in waiting {
                 let _ = answer.send(committed.as_ref().map(drop).ok_or(NotStored));
