@@ -56,9 +56,11 @@ const DOWN_DEADLINES: u32 = 10;
 /// The part of an interval by which a heartbeat may leave early because others leave.
 const ALONG_PART: u32 = 8;
 /// The part of an interval that passes at least between two heartbeats when others die.
-const ASKED_PART: u32 = 4;
-/// Heartbeats that a suspect peer is sent at least before it is down.
+const ASKED_PART: u32 = 2;
+/// Heartbeats that a suspect peer is sent at least before it is down,
 const SUSPECT_PROBES: u32 = 10;
+/// and at most if the network says that nobody is there: each brings an error back, to be read as well.
+const REFUSED_PROBES: u32 = 3;
 /// The most that self-doubt grows to; deadlines are multiplied by one more.
 const MAX_DOUBT: u32 = 7;
 /// How often a busy link's peer is to be heard.
@@ -351,10 +353,10 @@ impl Detector {
     /// nobody is there.
     fn send_interval(&self) -> Option<Duration> {
         let is_suspect = matches!(self.belief, Belief::Suspect { .. });
-        let probing = is_suspect.then(|| self.config.down_after / SUSPECT_PROBES);
         if self.inbound.refused_again && is_suspect {
-            return probing;
+            return Some(self.config.down_after / REFUSED_PROBES);
         }
+        let probing = is_suspect.then(|| self.config.down_after / SUSPECT_PROBES);
         [self.interval(), self.outbound.peer_wants, probing].into_iter().flatten().min()
     }
 

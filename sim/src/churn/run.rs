@@ -29,6 +29,8 @@ const BACK_AFTER: Duration = Duration::from_secs(60);
 /// How long a relay that leaves has to have its flows moved.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const SAMPLES: u32 = 200;
+/// How long it takes until all have died who die together.
+const DYING: Duration = Duration::from_millis(10);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) zone_failures: Option<ZoneFailures>,
     /// So many relays join within a second, half-way through.
     pub(crate) crowd: u32,
+    /// So many relays die within [`DYING`], half-way through.
+    pub(crate) deaths: usize,
     pub(crate) arrivals: Arrivals,
     pub(crate) graceful: f64,
     pub(crate) fidelity: Fidelity,
@@ -55,6 +59,8 @@ pub(crate) struct Options {
     pub(crate) bandwidth: u64,
     /// How long a lease is; three heartbeats fit into it.
     pub(crate) lease: Duration,
+    /// Whether a packet for a process that is no more brings an error back.
+    pub(crate) refusals: bool,
 }
 
 struct Run {
@@ -96,7 +102,7 @@ fn settings(options: &Options) -> Settings {
             jitter_percent: 0,
             loss_ppm: 0,
             bandwidth: options.bandwidth,
-            refusals: false,
+            refusals: options.refusals,
         },
         fidelity: options.fidelity,
         flows,
@@ -202,6 +208,9 @@ impl Run {
                 self.change(event.change);
             }
             self.run_until(end);
+            if n == SAMPLES / 2 {
+                self.die_together();
+            }
             self.sample(every);
             progress(f64::from(n) / f64::from(SAMPLES));
         }
@@ -247,6 +256,16 @@ impl Run {
                     self.gone.push_back((now, index));
                 }
             }
+        }
+    }
+
+    fn die_together(&mut self) {
+        let living: Vec<Member> = self.members.keys().copied().collect();
+        let victims = Dice::new(self.options.seed, 201).some(&living, self.options.deaths);
+        let begin = self.world.now;
+        for (member, n) in victims.iter().zip(0u32..) {
+            self.run_until(begin + DYING * n / u32::try_from(victims.len()).unwrap_or(u32::MAX));
+            self.change(Change::Leave { member: *member, how: Leave::Crash });
         }
     }
 

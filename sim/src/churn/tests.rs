@@ -17,6 +17,7 @@ fn options() -> Options {
         zones: 4,
         zone_failures: None,
         crowd: 0,
+        deaths: 0,
         arrivals: Arrivals::Poisson,
         graceful: 0.0,
         fidelity: Fidelity::Lean,
@@ -25,6 +26,7 @@ fn options() -> Options {
         delay: Duration::from_millis(20),
         bandwidth: 0,
         lease: Duration::from_secs(30),
+        refusals: false,
     }
 }
 
@@ -80,4 +82,23 @@ fn relays_that_leave_in_good_order_cause_no_pause() {
     let report = check(Options { sessions: sessions("exp:84s", ""), graceful: 1.0, ..options() });
     let (_, longest) = report.latency.last().unwrap();
     assert!(report.reroutes > 10 && *longest < Duration::from_millis(500), "{longest:?}");
+}
+
+#[test]
+fn a_third_of_the_pool_dies_at_once_and_what_was_under_way_is_late_by_a_moment() {
+    let report = check(Options {
+        relays: 24,
+        flows: 60,
+        duration: Duration::from_secs(24),
+        deaths: 8,
+        fidelity: Fidelity::Full,
+        message_bytes: 256,
+        every: Duration::from_millis(20),
+        delay: Duration::from_micros(200),
+        refusals: true,
+        ..options()
+    });
+    let (_, longest) = report.latency.last().unwrap();
+    assert!(report.left == 8 && report.reroutes > 30, "{} {}", report.left, report.reroutes);
+    assert!(*longest < Duration::from_millis(250), "{longest:?}");
 }

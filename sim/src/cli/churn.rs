@@ -39,6 +39,9 @@ pub(super) struct Churn {
     /// So many relays join within a second, half-way through.
     #[arg(long, default_value_t = 0)]
     crowd: u32,
+    /// So many relays die within 10 ms, half-way through.
+    #[arg(long, default_value_t = 0)]
+    deaths: usize,
     /// Each relay that leaves is replaced at once, instead of arrivals as a Poisson process.
     #[arg(long)]
     replace: bool,
@@ -60,6 +63,9 @@ pub(super) struct Churn {
     /// How long a lease lasts without a heartbeat; three fit into it.
     #[arg(long, default_value = "30s", value_parser = duration)]
     lease: Duration,
+    /// A packet for a process that is no more brings an error back (ICMP), as on one machine or in one network.
+    #[arg(long)]
+    refusals: bool,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Every heartbeat of every link, however large the pool is.
@@ -111,6 +117,7 @@ impl Churn {
             zones: self.zones,
             zone_failures,
             crowd: self.crowd,
+            deaths: self.deaths,
             arrivals: if self.replace { Arrivals::Replace } else { Arrivals::Poisson },
             graceful: self.graceful,
             fidelity: if lean { Fidelity::Lean } else { Fidelity::Full },
@@ -119,10 +126,11 @@ impl Churn {
             delay: self.delay,
             bandwidth: self.bandwidth,
             lease: self.lease,
+            refusals: self.refusals,
         };
-        let calm = Options { sessions: None, crowd: 0, ..options.clone() };
-        let baseline =
-            (!self.alone && options.sessions.is_some()).then(|| run(calm, progress("without churn")));
+        let calm = Options { sessions: None, crowd: 0, deaths: 0, ..options.clone() };
+        let baseline = (!self.alone && (options.sessions.is_some() || options.deaths > 0))
+            .then(|| run(calm, progress("without churn")));
         let clock = stopwatch();
         let mut report = run(options, progress("under churn"));
         let took = clock();

@@ -10,6 +10,7 @@ mod stream;
 
 use super::{Exit, Failure};
 use crate::cli::chain::Chain;
+use crate::cli::duration::parse_positive;
 use crate::cli::plot::{self, Chart, Series, Shape};
 use crate::cli::signals;
 use crate::cli::size::Size;
@@ -134,6 +135,10 @@ pub(super) struct Args {
     /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
     #[arg(long, value_name = "SIZE")]
     rate: Option<Size>,
+    /// How often each of many flows sends something; by default so that all together send 400 times a second, between
+    /// 10ms and 1s. Each also writes at the moment of the fault
+    #[arg(long, value_name = "TIME", value_parser = parse_positive)]
+    every: Option<Duration>,
     /// What data and moments follow from; random by default
     #[arg(long, value_name = "N")]
     seed: Option<u64>,

@@ -28,10 +28,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-/// Portions that all flows together send a second: so many cost no more than the machine has beside their failover.
-const PORTIONS_PER_SECOND: u32 = 1600;
+/// Portions that all flows together send a second, unless told otherwise: so many leave two cores most of their time.
+const PORTIONS_PER_SECOND: u32 = 400;
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
-const LONGEST_TICK: Duration = Duration::from_millis(250);
+const LONGEST_TICK: Duration = Duration::from_secs(1);
 const BLOCK_BYTES: usize = 4 << 10;
 /// How many portions each flow sends before a fault.
 const CALM_TICKS: u32 = 8;
@@ -138,8 +138,9 @@ impl Args {
     }
 
     fn pace(&self) -> Pace {
-        let tick = Duration::from_secs(1) * self.flows * 2 / PORTIONS_PER_SECOND;
-        Pace { rate: self.rate(), tick: tick.clamp(SHORTEST_TICK, LONGEST_TICK), block: BLOCK_BYTES }
+        let usual = Duration::from_secs(1) * self.flows * 2 / PORTIONS_PER_SECOND;
+        let tick = self.every.unwrap_or(usual.clamp(SHORTEST_TICK, LONGEST_TICK));
+        Pace { rate: self.rate(), tick, block: BLOCK_BYTES }
     }
 }
 
@@ -248,6 +249,7 @@ impl Crowd<'_> {
         let since = Instant::now();
         let victims = self.strike(victims)?;
         let within = since.elapsed();
+        self.flows.iter().flat_map(|flow| flow.streams(Way::Both)).for_each(Stream::hurry);
         self.book.look(|known| known.died(&names));
         let resumed = self.resumed(&struck, &names).await?;
         let pauses = self.longest();

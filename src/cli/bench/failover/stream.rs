@@ -30,6 +30,7 @@ pub(super) struct Stream {
     pattern: Pattern,
     known: Mutex<Known>,
     came: Notify,
+    hurried: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +64,8 @@ impl Known {
 
 impl Stream {
     pub(super) fn new(name: &'static str, seed: u64) -> Self {
-        Self { name, pattern: Pattern::new(seed), known: Mutex::default(), came: Notify::new() }
+        let (came, hurried) = (Notify::new(), Notify::new());
+        Self { name, pattern: Pattern::new(seed), known: Mutex::default(), came, hurried }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -89,6 +91,11 @@ impl Stream {
         self.lock().sent
     }
 
+    /// Has the next portion written now.
+    pub(super) fn hurry(&self) {
+        self.hurried.notify_one();
+    }
+
     /// Waits until so many bytes have come.
     pub(super) async fn has_received(&self, bytes: u64) {
         loop {
@@ -112,9 +119,12 @@ impl Stream {
         let mut ticks = interval(pace.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while !stop.is_cancelled() {
-            ticks.tick().await;
+            let is_hurried = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.hurried.notified() => true,
+            };
             let due = u128::from(pace.rate) * start.elapsed().as_micros() / 1_000_000;
-            let due = u64::try_from(due).unwrap_or(u64::MAX);
+            let due = u64::try_from(due).unwrap_or(u64::MAX).max(sent + u64::from(is_hurried));
             while sent < due {
                 let count = usize::try_from(due - sent).map_or(pace.block, |due| due.min(pace.block));
                 let part = block.split_at_mut(count).0;
