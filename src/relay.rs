@@ -43,8 +43,9 @@ const LEAST_STREAM_WINDOW_BYTES: u32 = 512 << 10;
 pub struct Options {
     /// The local UDP address; port 0 takes any free one.
     pub listen: SocketAddr,
-    /// The address under which others dial it, if that is not the local one.
-    pub advertise: Option<SocketAddr>,
+    /// The addresses under which others dial it, the preferred one first, if that is not the local one: at most
+    /// [`MAX_ADDRESSES`](crate::proto::record::MAX_ADDRESSES).
+    pub advertise: Vec<SocketAddr>,
     /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process.
     pub data: Option<PathBuf>,
     /// What listings call it; by default the beginning of its id.
@@ -83,7 +84,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
-            advertise: None,
+            advertise: Vec::new(),
             data: None,
             name: None,
             zone: String::new(),
@@ -114,7 +115,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Relay {
     name: String,
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     state: watch::Receiver<State>,
     observer: Observer,
     enrolment: Arc<Feed>,
@@ -159,7 +160,7 @@ impl Relay {
             let (name, patience) = (name.clone(), options.drain_timeout);
             let listening = (told.clone(), enrolment.clone(), failovers.clone());
             move || {
-                let (parts, address) = parts(&options, name, coordinator, &membership, listening)?;
+                let (parts, addresses) = parts(&options, name, coordinator, &membership, listening)?;
                 let directory = options.data.unwrap_or_else(|| PathBuf::from("."));
                 let loads = load::watch(directory, parts.tally.clone(), parts.clock)?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
@@ -188,12 +189,12 @@ impl Relay {
                     let _ = told.send(State::Ended);
                 };
                 let tally = parts.tally.clone();
-                Ok((parts, (address, tally), main))
+                Ok((parts, (addresses, tally), main))
             }
         };
-        let (address, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
+        let (addresses, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
         let observer = Observer { id, tally, failovers, state: state.clone(), questions };
-        Ok(Self { name, address, state, observer, enrolment, drain, gray })
+        Ok(Self { name, addresses, state, observer, enrolment, drain, gray })
     }
 
     /// What listings call it.
@@ -214,10 +215,10 @@ impl Relay {
         self.observer.clone()
     }
 
-    /// Where others dial it.
+    /// Where others dial it, the preferred address first.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// What it thought of its neighbours so far.
@@ -275,19 +276,19 @@ fn parts(
     coordinator: Coordinator,
     membership: &Membership,
     (told, enrolment, failovers): (watch::Sender<State>, Arc<Feed>, Failovers),
-) -> Result<(Parts<Machine>, SocketAddr), node::StartFailure> {
+) -> Result<(Parts<Machine>, Vec<SocketAddr>), node::StartFailure> {
     let transport =
         TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
     let socket = node::open_socket(membership, options.listen, &transport)?;
-    let address = match options.advertise {
-        Some(address) => address,
-        None => reachable(socket.endpoint.local_addr()?, coordinator.bootstrap())?,
-    };
+    let mut addresses = options.advertise.clone();
+    if addresses.is_empty() {
+        addresses.push(reachable(socket.endpoint.local_addr()?, coordinator.bootstrap())?);
+    }
     let mut rng = entropy::seeded_rng();
     let bootstraps = coordinator.bootstraps();
     let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let offer = Offer::Relay {
-        address,
+        addresses: addresses.clone(),
         zone: options.zone.clone(),
         capacity: options.capacity,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -308,7 +309,7 @@ fn parts(
             hear(&notice, &told, &enrolment);
         }),
     };
-    Ok((parts, address))
+    Ok((parts, addresses))
 }
 
 /// The address to advertise for a socket bound to `local`: with a wildcard, that of the interface toward the bootstrap.

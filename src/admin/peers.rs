@@ -188,7 +188,8 @@ fn relay_json(relay: &Relay, with_address: bool, now: Time) -> Value {
         "clock_ahead_ms": relay.clock_ahead_us() as f64 / 1e3,
     });
     if with_address && let Some(fields) = json.as_object_mut() {
-        fields.insert("address".to_owned(), relay.offer().address.to_string().into());
+        let addresses = relay.offer().addresses.iter().map(ToString::to_string);
+        fields.insert("addresses".to_owned(), addresses.collect::<Vec<_>>().into());
     }
     json
 }

@@ -119,7 +119,7 @@ async fn real_addresses_are_for_the_same_machine_only() {
     let observer = stage.server.observe();
     register(&observer, 7);
     let shown = stage.get("/peers?addresses=true").await.json();
-    assert_eq!(shown["peers"][0]["address"], "192.0.2.7:4433");
+    assert_eq!(shown["peers"][0]["addresses"], serde_json::json!(["192.0.2.7:4433"]));
     assert!(!stage.get("/peers").await.body.contains("192.0.2.7"));
     let page = async |from: &str, query: &str| {
         let query = Query::try_from_uri(&format!("/peers?{query}").parse().unwrap());

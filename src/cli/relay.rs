@@ -24,6 +24,7 @@ use tokio::sync::watch;
   hopline relay \"$(cat boot/ticket)\"
   hopline relay --zone eu-1 --name r1 --data ./r1
   hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433
+  hopline relay --listen '[::]:4433' --advertise '203.0.113.7:4433,[2001:db8::7]:4433'
   hopline relay --admin 127.0.0.1:9091      serve its metrics
   hopline relay --liveness satellite        be patient: round trips of half a second and more
   hopline relay --heartbeat 25ms            hear busy neighbours 40 times a second, whatever the round trip")]
@@ -37,9 +38,9 @@ pub(super) struct Args {
     /// The local UDP address; port 0 takes any free one
     #[arg(long, env = "HOPLINE_LISTEN", default_value = "0.0.0.0:0", value_name = "ADDR")]
     listen: SocketAddr,
-    /// The address under which others dial this relay, if that is not the local one
-    #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "ADDR")]
-    advertise: Option<SocketAddr>,
+    /// The addresses under which others dial this relay, if that is not the local one: up to four, the preferred one first
+    #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "ADDR,...", value_delimiter = ',', num_args = 1)]
+    advertise: Vec<SocketAddr>,
     /// Keep this relay's identity here; without it, it is forgotten with the process
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
@@ -117,7 +118,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         "role": "relay",
         "name": relay.name(),
         "id": relay.id().to_string(),
-        "addr": relay.address().to_string(),
+        "addr": relay.addresses().first().map(ToString::to_string),
     });
     tell(url, &mut fields);
     ready::print(&fields);

@@ -161,7 +161,7 @@ mod tests {
         let mut issue = |hop: u8| {
             let scope = Scope { chain, origin, hop, version: 1, key_epoch: 0, expires: Time::MAX };
             let node = NodeId::from_bytes([hop; 32]);
-            let candidate = Candidate { node, name: "r".to_owned(), address: None };
+            let candidate = Candidate { node, name: "r".to_owned(), addresses: Vec::new() };
             secret.issue(scope, &[(candidate, relay_key(&network, &node, 0))], hop > hops, &mut rng)
         };
         let records = (1..=hops + 1).map(&mut issue).collect();

@@ -26,7 +26,7 @@ use crate::proto::machine::{Action, AskId, DisconnectReason, Event, LinkId, Mach
 use crate::proto::rpc::Request;
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
-use dials::{Dials, is_same};
+use dials::{Dialled, Dials, first_of, is_same};
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
 use std::cell::{Cell, RefCell};
@@ -236,8 +236,8 @@ impl<M: Machine + 'static> Node<M> {
 
     fn act(self: &Rc<Self>, action: Action) {
         match action {
-            Action::Connect { peer, address } => {
-                spawn_local(self.clone().connect(peer, address));
+            Action::Connect { peer, addresses } => {
+                spawn_local(self.clone().connect(peer, addresses));
             }
             Action::Disconnect { link, reason } => self.disconnect(link, reason),
             Action::Heartbeat { link, heartbeat } => {
@@ -393,24 +393,28 @@ impl<M: Machine + 'static> Node<M> {
         }
     }
 
-    async fn connect(self: Rc<Self>, peer: NodeId, address: SocketAddr) {
+    async fn connect(self: Rc<Self>, peer: NodeId, addresses: Vec<SocketAddr>) {
         let dialled = async {
-            let client = self.client.borrow().clone();
-            let connecting = self.endpoint.connect_with(client, address, &tls::node_name(peer).to_str())?;
-            let connection = tokio::select! {
-                connection = connecting => connection?,
-                () = self.dials.refusal(address) => return Err("the network says that nobody is there".into()),
-            };
+            let connection = first_of(addresses.iter().map(|address| self.dial(peer, *address))).await?;
             self.establish(connection, Some(peer)).await
         };
         if let Err(error) = within(dialled).await {
-            tracing::debug!(?peer, %address, %error, "could not dial a neighbour");
+            tracing::debug!(?peer, ?addresses, %error, "could not dial a neighbour");
             self.tell(Event::ConnectFailed { peer });
+        }
+    }
+
+    async fn dial(&self, peer: NodeId, address: SocketAddr) -> Dialled<quinn::Connection> {
+        let client = self.client.borrow().clone();
+        let connecting = self.endpoint.connect_with(client, address, &tls::node_name(peer).to_str())?;
+        tokio::select! {
+            connection = connecting => Ok(connection?),
+            () = self.dials.refusal(address) => Err("the network says that nobody is there".into()),
         }
     }
 }
 
-type LinkResult = Result<(), Box<dyn std::error::Error>>;
+type LinkResult = Dialled<()>;
 
 async fn within(handshake: impl Future<Output = LinkResult>) -> LinkResult {
     tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?

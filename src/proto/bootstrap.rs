@@ -192,8 +192,8 @@ impl Bootstrap {
     pub fn restore(&mut self, registration: Registration, now: Time) {
         let Registration { node, name, offer, registered_at } = registration;
         match offer {
-            Offer::Relay { address, zone, capacity, version, capabilities } => {
-                let offer = RelayOffer { name, address, zone, capacity, version, capabilities };
+            Offer::Relay { addresses, zone, capacity, version, capabilities } => {
+                let offer = RelayOffer { name, addresses, zone, capacity, version, capabilities };
                 self.pool.restore(node, offer, registered_at, now);
             }
             // A name that somebody else has registered meanwhile is theirs.
@@ -302,8 +302,8 @@ impl Bootstrap {
         self.handle_timeout(now);
         let throttled = Refusal::Throttled { retry_after: self.interval() };
         match offer {
-            Offer::Relay { address, zone, capacity, version, capabilities } => {
-                let offer = RelayOffer { name, address, zone, capacity, version, capabilities };
+            Offer::Relay { addresses, zone, capacity, version, capabilities } => {
+                let offer = RelayOffer { name, addresses, zone, capacity, version, capabilities };
                 self.pool.register(from, offer, now).map_err(|_| throttled)?;
             }
             Offer::Target { names, attachments } => {
@@ -431,7 +431,7 @@ impl Bootstrap {
 /// A relay as neighbours know it.
 fn candidate(relay: &Relay) -> Candidate {
     let offer = relay.offer();
-    Candidate { node: relay.node, name: offer.name.clone(), address: Some(offer.address) }
+    Candidate { node: relay.node, name: offer.name.clone(), addresses: offer.addresses.clone() }
 }
 
 impl From<DenyReason> for Refusal {

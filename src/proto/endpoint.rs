@@ -270,10 +270,9 @@ impl Endpoint {
     fn attachments_found(&mut self, found: Vec<Candidate>, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = &mut self.target else { return };
         for relay in found.into_iter().take(target.room(&self.flows)) {
-            if let Some(address) =
-                relay.address.filter(|_| target.chosen.iter().all(|c| c.node != relay.node))
-            {
-                self.flows.links_mut().want(relay.node, address, Time::MAX, now, actions);
+            let is_new = target.chosen.iter().all(|chosen| chosen.node != relay.node);
+            if is_new && !relay.is_target() {
+                self.flows.links_mut().want(relay.node, &relay.addresses, Time::MAX, now, actions);
                 target.chosen.push(relay);
             }
         }

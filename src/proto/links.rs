@@ -360,24 +360,24 @@ impl Links {
     pub fn want(
         &mut self,
         peer: NodeId,
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         until: Time,
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.wish(peer, Wish { address, until, needed: true }, now, actions);
+        self.wish(peer, Wish { addresses: addresses.to_vec(), until, needed: true }, now, actions);
     }
 
     /// `peer` may be wanted before `until`: a link to it is welcome, but worth one attempt only.
     pub fn welcome(
         &mut self,
         peer: NodeId,
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         until: Time,
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.wish(peer, Wish { address, until, needed: false }, now, actions);
+        self.wish(peer, Wish { addresses: addresses.to_vec(), until, needed: false }, now, actions);
     }
 
     /// Nobody here counts on `peer` any more: a link to it stays for as long as it was wanted.
@@ -403,8 +403,8 @@ impl Links {
     fn connect(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         if self.active.contains_key(&peer) {
             self.wishes.rest(peer, now);
-        } else if let Some(address) = self.wishes.dial(peer) {
-            actions.push(Action::Connect { peer, address });
+        } else if let Some(addresses) = self.wishes.dial(peer) {
+            actions.push(Action::Connect { peer, addresses });
         }
     }
 

@@ -133,8 +133,8 @@ pub enum Action {
     Connect {
         /// Whose certificate it has to show.
         peer: NodeId,
-        /// Where.
-        address: SocketAddr,
+        /// Where, the preferred address first.
+        addresses: Vec<SocketAddr>,
     },
     /// Close a connection. [`Event::LinkDown`] follows.
     Disconnect {

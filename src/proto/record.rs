@@ -28,6 +28,8 @@ pub const MAX_RECORDS: usize = MAX_HOPS + 1;
 /// Most key epochs whose keys a node keeps: enough for every record that has not expired
 /// ([`validate`](super::bootstrap::Config::validate)).
 pub const MAX_KEY_EPOCHS: usize = 64;
+/// Most addresses that a relay may have.
+pub const MAX_ADDRESSES: usize = 4;
 /// Longest name of a node, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
@@ -38,8 +40,16 @@ pub struct Candidate {
     pub node: NodeId,
     /// What people call it.
     pub name: String,
-    /// Where to dial it; `None` for a target, which dials its attachment relays itself.
-    pub address: Option<SocketAddr>,
+    /// Where to dial it, the preferred address first; none for a target, which dials its attachment relays itself.
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Candidate {
+    /// Whether it is the target of a chain, and not a relay.
+    #[must_use]
+    pub const fn is_target(&self) -> bool {
+        self.addresses.is_empty()
+    }
 }
 
 /// What every part of a record is bound to.
@@ -100,7 +110,8 @@ impl Record {
     pub fn candidates(&self, reach: &Key) -> Option<Vec<Candidate>> {
         let plain = reach.open(&codec::to_bytes(&self.scope), &self.candidates)?;
         let candidates: Vec<Candidate> = codec::from_bytes(&plain).ok()?;
-        (candidates.len() == self.entries.len()).then_some(candidates)
+        let is_bounded = |candidate: &Candidate| candidate.addresses.len() <= MAX_ADDRESSES;
+        (candidates.len() == self.entries.len() && candidates.iter().all(is_bounded)).then_some(candidates)
     }
 
     /// The entry sealed to the holder of `relay_key`. `None` if there is none.
@@ -281,7 +292,7 @@ mod tests {
     }
 
     fn issue(secret: &ChainSecret, network: &Key) -> Record {
-        let candidate = |n| Candidate { node: node(n), name: format!("r{n}"), address: None };
+        let candidate = |n| Candidate { node: node(n), name: format!("r{n}"), addresses: Vec::new() };
         let keyed = [1, 2].map(|n| (candidate(n), relay_key(network, &node(n), 0)));
         secret.issue(scope(1), &keyed, false, &mut StdRng::seed_from_u64(1))
     }

@@ -22,8 +22,8 @@ pub const MAX_NAMES: usize = 16;
 pub enum Offer {
     /// To carry flows.
     Relay {
-        /// Where others dial it.
-        address: SocketAddr,
+        /// Where others dial it, the preferred address first; that one tells its host and subnet.
+        addresses: Vec<SocketAddr>,
         /// Its failure domain, as its operator calls it; may be empty.
         zone: String,
         /// How many flows it is willing to carry.
@@ -43,11 +43,12 @@ pub enum Offer {
 }
 
 impl Offer {
-    /// A relay's, of no particular version and with the usual capabilities.
+    /// A relay's, at one address, of no particular version and with the usual capabilities.
     #[must_use]
     pub fn relay(address: SocketAddr, zone: &str, capacity: u32) -> Self {
         let (zone, version) = (zone.to_owned(), String::new());
-        Self::Relay { address, zone, capacity, version, capabilities: Capabilities::default() }
+        let (addresses, capabilities) = (vec![address], Capabilities::default());
+        Self::Relay { addresses, zone, capacity, version, capabilities }
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::{fs, io};
 
 /// The format that this version writes, and the latest that it knows.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 const FILE: &str = "version";
 /// Longer than any number.
 const MAX_BYTES: u64 = 16;
@@ -68,7 +68,7 @@ mod tests {
         check(directory.path()).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "looking changes nothing");
         mark(directory.path()).unwrap();
-        assert_eq!(fs::read_to_string(directory.path().join(FILE)).unwrap(), "1\n");
+        assert_eq!(fs::read_to_string(directory.path().join(FILE)).unwrap(), "2\n");
         check(directory.path()).unwrap();
         mark(directory.path()).unwrap();
     }
@@ -80,9 +80,9 @@ mod tests {
             fs::write(directory.path().join(FILE), text).unwrap();
             check(directory.path()).unwrap_err()
         };
-        let error = refused(b"2\n");
-        assert!(matches!(error, StoreError::Newer { found: 2, known: FORMAT, .. }), "{error}");
-        assert!(error.to_string().contains("format 2") && error.to_string().contains("up to 1"), "{error}");
+        let error = refused(b"3\n");
+        assert!(matches!(error, StoreError::Newer { found: 3, known: FORMAT, .. }), "{error}");
+        assert!(error.to_string().contains("format 3") && error.to_string().contains("up to 2"), "{error}");
         for text in [&b""[..], b"one", b"-1", &[0xff, 0xfe], &[b'1'; 100]] {
             assert!(matches!(refused(text), StoreError::NoFormat { .. }), "{text:?}");
         }

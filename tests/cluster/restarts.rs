@@ -38,7 +38,7 @@ type Answered = Arc<Mutex<BTreeMap<NodeId, u32>>>;
 /// Of a relay that nobody can dial.
 fn unreachable(capacity: u32) -> Offer {
     Offer::Relay {
-        address: "127.0.0.1:1".parse().unwrap(),
+        addresses: vec!["127.0.0.1:1".parse().unwrap()],
         zone: String::new(),
         capacity,
         version: String::new(),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::proto::bootstrap::Registration;
 use crate::proto::rpc::{DenyReason, Heartbeat, Load, Refusal as NotDone, Status};
+use crate::store::format::FORMAT;
 use crate::store::{Change, Holder, Record, Store};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
@@ -117,17 +118,22 @@ async fn a_directory_of_a_later_version_is_left_as_it_is() {
     lease(&join(server.ticket(), None).await.unwrap(), offer(7)).await;
     server.shutdown().await;
     let version = directory.path().join("version");
-    assert_eq!(fs::read_to_string(&version).unwrap(), "1\n");
-    fs::write(&version, "2\n").unwrap();
+    assert_eq!(fs::read_to_string(&version).unwrap(), format!("{FORMAT}\n"));
+    fs::write(&version, format!("{}\n", FORMAT + 1)).unwrap();
     let before = files(directory.path());
     assert!(before.len() >= 5, "{:?}", before.keys());
     let error = Server::start(options(Some(directory.path()))).await.unwrap_err();
-    assert!(matches!(error, StartError::Store(StoreError::Newer { found: 2, known: 1, .. })), "{error}");
+    let (later, known_here) = (FORMAT + 1, FORMAT);
+    let is_named = |found, known| (found, known) == (later, known_here);
+    assert!(
+        matches!(&error, StartError::Store(StoreError::Newer { found, known, .. }) if is_named(*found, *known)),
+        "{error}"
+    );
     assert_eq!(files(directory.path()), before);
     fs::remove_file(&version).unwrap();
     let server = Server::start(options(Some(directory.path()))).await.unwrap();
     assert_eq!(server.counters().registrations_restored, 1, "one from before there were versions");
-    assert_eq!(fs::read_to_string(&version).unwrap(), "1\n");
+    assert_eq!(fs::read_to_string(&version).unwrap(), format!("{FORMAT}\n"));
 }
 
 /// A store that can't write registrations, or takes for ever.

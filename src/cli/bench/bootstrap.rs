@@ -148,7 +148,7 @@ fn registration(number: u32) -> Request {
     let subnet = number / RELAYS_A_SUBNET;
     let host = FIRST_SUBNET.wrapping_add(subnet << 8) + 1 + number % RELAYS_A_SUBNET;
     let offer = Offer::Relay {
-        address: (Ipv4Addr::from_bits(host), 4433).into(),
+        addresses: vec![(Ipv4Addr::from_bits(host), 4433).into()],
         zone: format!("zone-{:02}", subnet % ZONES),
         capacity: CAPACITY << (number % 3),
         version: env!("CARGO_PKG_VERSION").to_owned(),

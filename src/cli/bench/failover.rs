@@ -456,6 +456,7 @@ impl Bench<'_> {
             Err(_) => Ok(None),
             Ok(Ok(FlowEvent::Closed { complete: false, .. })) => Err(lost("the flow broke")),
             Ok(Ok(event)) => {
+                tracing::debug!(?event, "told");
                 self.chain.apply(&event);
                 Ok(Some(event))
             }

@@ -3,6 +3,7 @@
 //! Without its word a dial to a relay that has just died would end only when the handshake takes too long, and whoever
 //! was given that relay as a backup would have none until then.
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +13,10 @@ use tokio::time::{Instant, sleep};
 /// A dial that the network refuses is given as long again as it has lasted, and this: whoever lives there would answer about
 /// as soon as the network did, and anybody can forge its word.
 const GRACE: Duration = Duration::from_millis(10);
+/// How long a dial at one address of a node has before the next is tried as well (RFC 8305, 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+pub(super) type Dialled<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// See the module's documentation. There are as many as the machine has wishes.
 #[derive(Debug, Default)]
@@ -47,6 +52,25 @@ impl Dials {
     }
 }
 
+/// What the first of these dials has that succeeds. Each begins when the one before has failed or its head start is over; the
+/// others are given up. Without any success it is the last one's error.
+pub(super) async fn first_of<T>(dials: impl Iterator<Item = impl Future<Output = Dialled<T>>>) -> Dialled<T> {
+    let (mut dials, mut under_way) = (dials.peekable(), FuturesUnordered::new());
+    let mut failure = "there is no address to dial".into();
+    loop {
+        under_way.extend(dials.next());
+        let is_last = dials.peek().is_none();
+        tokio::select! {
+            ended = under_way.next() => match ended {
+                Some(Ok(connection)) => return Ok(connection),
+                Some(Err(error)) => failure = error,
+                None => return Err(failure),
+            },
+            () = sleep(HEAD_START), if !is_last => {}
+        }
+    }
+}
+
 /// Whether two addresses lead to the same socket: an IPv4 one may come in IPv6 clothes.
 pub(super) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     let known_by = |address: SocketAddr| (address.ip().to_canonical(), address.port());
@@ -69,6 +93,47 @@ mod tests {
         assert!(is_same(address("10.0.0.1:5"), address("[::ffff:10.0.0.1]:5")));
         assert!(!is_same(address("10.0.0.1:5"), address("10.0.0.1:6")));
         assert!(!is_same(address("10.0.0.1:5"), address("10.0.0.2:5")));
+    }
+
+    /// What becomes of a dial.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        Answers,
+        AnswersLate,
+        Fails(&'static str),
+        Hangs,
+    }
+
+    async fn dial(fate: Fate, place: usize, begun: &RefCell<Vec<usize>>) -> Dialled<usize> {
+        begun.borrow_mut().push(place);
+        match fate {
+            Fate::Answers => {}
+            Fate::AnswersLate => sleep(HEAD_START * 2).await,
+            Fate::Fails(why) => return Err(why.into()),
+            Fate::Hangs => std::future::pending().await,
+        }
+        Ok(place)
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_dialled_after_a_failure_or_a_head_start_and_the_first_answer_counts() {
+        use Fate::{Answers, AnswersLate, Fails, Hangs};
+        let cases: [(&[Fate], Result<usize, &str>, &[usize], u32); 6] = [
+            (&[Answers, Hangs], Ok(0), &[0], 0),
+            (&[Fails("a"), Answers, Hangs], Ok(1), &[0, 1], 0),
+            (&[Hangs, Answers], Ok(1), &[0, 1], 1),
+            (&[AnswersLate, Hangs, Fails("b")], Ok(0), &[0, 1], 2),
+            (&[Fails("a"), Fails("b")], Err("b"), &[0, 1], 0),
+            (&[], Err("there is no address to dial"), &[], 0),
+        ];
+        for (fates, expected, places, head_starts) in cases {
+            let (begun, since) = (RefCell::default(), Instant::now());
+            let dials = fates.iter().zip(0..).map(|(fate, place)| dial(*fate, place, &begun));
+            let result = first_of(dials).await.map_err(|error| error.to_string());
+            assert_eq!(result, expected.map_err(str::to_owned), "{fates:?}");
+            assert!(begun.take().starts_with(places), "{fates:?}");
+            assert!(since.elapsed() >= HEAD_START * head_starts, "{fates:?}");
+        }
     }
 
     #[cfg(target_os = "linux")]

@@ -1,7 +1,7 @@
 //! What a request may look like at all.
 
 use crate::proto::epoch::MAX_HOPS;
-use crate::proto::record::{MAX_RECORDS, Record};
+use crate::proto::record::{MAX_ADDRESSES, MAX_RECORDS, Record};
 use crate::proto::rpc::{
     DenyReason, MAX_LISTED_NODES, MAX_NAMES, MAX_VERSION_BYTES, Offer, Request, Resources, is_name,
 };
@@ -37,8 +37,8 @@ fn is_chain(records: &[Record]) -> bool {
 
 fn is_offer(offer: &Offer) -> bool {
     match offer {
-        Offer::Relay { address, zone, capacity: _, version, capabilities: _ } => {
-            is_dialable(*address) && (zone.is_empty() || is_name(zone)) && is_version(version)
+        Offer::Relay { addresses, zone, capacity: _, version, capabilities: _ } => {
+            are_dialable(addresses) && (zone.is_empty() || is_name(zone)) && is_version(version)
         }
         Offer::Target { names, attachments } => {
             (1..=MAX_NAMES).contains(&names.len())
@@ -62,6 +62,10 @@ const fn is_list<T>(list: &[T]) -> bool {
     list.len() <= MAX_LISTED_NODES
 }
 
+fn are_dialable(addresses: &[SocketAddr]) -> bool {
+    (1..=MAX_ADDRESSES).contains(&addresses.len()) && addresses.iter().copied().all(is_dialable)
+}
+
 fn is_dialable(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
     let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
@@ -80,7 +84,7 @@ mod tests {
 
     fn versioned(address: &str, zone: &str, version: &str) -> Request {
         let offer = Offer::Relay {
-            address: address.parse().unwrap(),
+            addresses: address.split_whitespace().map(|one| one.parse().unwrap()).collect(),
             zone: zone.to_owned(),
             capacity: 1,
             version: version.to_owned(),
@@ -113,6 +117,7 @@ mod tests {
         let good = [
             relay("127.0.0.1:1", ""),
             relay("[2001:db8::1]:4433", "eu-west.1_a"),
+            relay("[2001:db8::1]:4433 192.0.2.1:4433 192.0.2.2:1 127.0.0.1:1", ""),
             versioned("127.0.0.1:1", "", "1.2.3-rc.1+5"),
             versioned("127.0.0.1:1", "", ""),
             heartbeat(100),
@@ -132,6 +137,9 @@ mod tests {
         let long = "x".repeat(65);
         let bad = [
             relay("127.0.0.1:0", ""),
+            relay("", ""),
+            relay("127.0.0.1:1 127.0.0.1:0", ""),
+            relay("127.0.0.1:1 127.0.0.1:2 127.0.0.1:3 127.0.0.1:4 127.0.0.1:5", ""),
             relay("0.0.0.0:1", ""),
             relay("[::]:1", ""),
             relay("[::ffff:0.0.0.0]:1", ""),

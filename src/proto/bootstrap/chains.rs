@@ -55,7 +55,7 @@ impl Bootstrap {
         let unprotected = plan.unprotected();
         let primaries: Vec<NodeId> = plan.hops.iter().map(|hop| hop.primary.node).collect();
         let mut served: Vec<Vec<Candidate>> = plan.hops.iter().map(candidates).collect();
-        served.push(vec![Candidate { node: target_node, name: name.to_owned(), address: None }]);
+        served.push(vec![Candidate { node: target_node, name: name.to_owned(), addresses: Vec::new() }]);
         Ok((Planned { route: self.route(from, target_node, &served, now), unprotected }, primaries))
     }
 
@@ -219,7 +219,7 @@ impl Opened {
 
     /// Whether the records lead to the target: all but the last name relays.
     fn ends_at_target(&self) -> bool {
-        let is_target = |hop: &[Candidate]| matches!(hop, [only] if only.address.is_none());
+        let is_target = |hop: &[Candidate]| matches!(hop, [only] if only.is_target());
         let Some((last, relays)) = self.after.split_last() else { return false };
         is_target(last) && !self.before.iter().chain([&self.old]).chain(relays).any(|hop| is_target(hop))
     }

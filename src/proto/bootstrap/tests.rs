@@ -195,7 +195,7 @@ fn a_plan_is_a_route_that_each_of_its_nodes_can_use() {
     let sizes: Vec<usize> = hops.iter().map(Vec::len).collect();
     assert_eq!(sizes, [2, 2, 2, 1]);
     assert_eq!(candidates(&route, 3), [relay(5), relay(6)]);
-    assert_eq!((hops[3][0].node, hops[3][0].address), (TARGET, None));
+    assert_eq!((hops[3][0].node, hops[3][0].is_target()), (TARGET, true));
     let scope = route.scope().unwrap();
     assert_eq!((scope.origin, scope.version), (pseudonym(&secret(), &ORIGIN), 1));
     assert_eq!((scope.key_epoch, scope.expires), (20_000, at(1) + DAY * 7));
@@ -390,7 +390,7 @@ fn attachments_are_offered_apart_from_those_held() {
     let Response::Relays(relays) = bootstrap.answer(TARGET, ask(2, &[1]), at(1)) else { panic!() };
     let nodes: Vec<NodeId> = relays.iter().map(|relay| relay.node).collect();
     assert_eq!(nodes, [relay(2), relay(0)], "the one held comes last");
-    assert!(relays.iter().all(|relay| relay.address.is_some()));
+    assert!(relays.iter().all(|relay| !relay.is_target()));
     let none = refused(bootstrap.answer(TARGET, ask(2, &[0, 1, 2]), at(1)));
     assert_eq!(none, Refusal::PoolTooSmall { need: 2, have: 0 });
 }
@@ -427,9 +427,10 @@ fn a_listing_is_sorted_and_fits_a_frame() {
         let mut bytes = [1; 32];
         bytes[..2].copy_from_slice(&n.to_be_bytes());
         let node = NodeId::from_bytes(bytes);
-        let address = ([10, 0, 0, 1], 4000 + n).into();
+        let addresses = vec![([10, 0, 0, 1], 4000 + n).into()];
         let (version, capabilities) = ("1".repeat(32), Capabilities::default());
-        let offer = Offer::Relay { address, zone: "z".repeat(64), capacity: u32::MAX, version, capabilities };
+        let offer =
+            Offer::Relay { addresses, zone: "z".repeat(64), capacity: u32::MAX, version, capabilities };
         lease(bootstrap.answer(node, Request::Register { name: long(n, "r"), offer }, at(0)));
         let names = (0..16).map(|name| long(n * 16 + name, "t")).collect();
         let offer = Offer::Target { names, attachments: vec![node; 64] };
@@ -449,10 +450,24 @@ fn a_listing_is_sorted_and_fits_a_frame() {
 #[test]
 fn the_longest_chain_fits_a_request_and_a_response() {
     let mut bootstrap = network(40, &[38, 39]);
+    for n in 0..40 {
+        let addresses =
+            (1..=4).map(|host| ([0xfd00, 0, 0, n.into(), 0, 0, 0, host], 65_535).into()).collect();
+        let Offer::Relay { zone, capacity, version, capabilities, .. } =
+            Offer::relay(([127, 0, 0, 1], 1).into(), "", 100)
+        else {
+            unreachable!()
+        };
+        let offer = Offer::Relay { addresses, zone, capacity, version, capabilities };
+        let name = format!("{n:064}");
+        lease(bootstrap.answer(relay(n), Request::Register { name, offer }, at(0)));
+    }
     let response = bootstrap.answer(ORIGIN, plan_request(8), at(1));
     assert!(codec::to_bytes(&response).len() <= 16 * 1024);
     let Response::Planned(planned) = response else { panic!() };
     assert_eq!(planned.route.records.len(), MAX_RECORDS);
+    let named = planned.route.open().unwrap();
+    assert!(named[0].iter().all(|relay| relay.addresses.len() == 4 && relay.name.len() == 64), "{named:?}");
     let request = replace(&planned.route, 1, None, &[STRANGER; 64]);
     assert!(codec::to_bytes(&request).len() <= MAX_REQUEST_BYTES);
     replaced(bootstrap.answer(ORIGIN, request, at(2)));

@@ -345,7 +345,7 @@ fn target(chosen: &[u8], up: &[u8]) -> (Target, Links) {
         let arrival = Arrival { link: LinkId((*n).into()), peer: relay(*n), boot, dialed: true, rtt: MS };
         links.up(arrival, now, &mut Vec::new());
     }
-    let candidate = |n: &u8| Candidate { node: relay(*n), name: String::new(), address: None };
+    let candidate = |n: &u8| Candidate { node: relay(*n), name: String::new(), addresses: Vec::new() };
     (Target { chosen: chosen.iter().map(candidate).collect(), ..Target::new(now) }, links)
 }
 

@@ -151,7 +151,7 @@ impl Flows {
         match self.links.active(candidate.node) {
             _ if self.is_hopeless(flow, now) => Plan::GiveUp,
             Some(link) => Plan::Open(link, place),
-            None if candidate.address.is_some() => Plan::Wait,
+            None if !candidate.is_target() => Plan::Wait,
             None => Plan::GiveUp,
         }
     }
@@ -164,7 +164,7 @@ impl Flows {
 
     /// When a relay may say at the earliest that there is no way on. The origin can't help the one before the target.
     fn no_path_at(&self, flow: &Flow, now: Time) -> Time {
-        let is_last = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let is_last = flow.next_hop.candidates().any(Candidate::is_target);
         flow.unserved_since.unwrap_or(now)
             + if is_last { Duration::ZERO } else { self.config.no_path_timeout }
     }
@@ -220,9 +220,9 @@ impl Flows {
         flow.dial_due = Some(if now < cry_at { cry_at } else { end });
         flow.waits = true;
         for candidate in flow.next_hop.candidates() {
-            if let Some(address) = candidate.address {
+            if !candidate.is_target() {
                 self.waiting.entry(candidate.node).or_default().insert(key);
-                self.links.want(candidate.node, address, now + upkeep * 2, now, actions);
+                self.links.want(candidate.node, &candidate.addresses, now + upkeep * 2, now, actions);
             }
         }
         if bad || now >= cry_at {
@@ -449,7 +449,7 @@ impl Flows {
         let elsewhere = is_first && flow.next_hop.current_place() != Some(0);
         let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
         // The target is the target, whoever is before it.
-        let is_relay = flow.next_hop.current().is_some_and(|current| current.address.is_some());
+        let is_relay = flow.next_hop.current().is_some_and(|current| !current.is_target());
         let followed = (is_first && is_relay && !flow.is_first_path()).then(|| Repair::followed(now));
         let Some(repair) = flow.repair.take().or(unplanned).or(followed) else { return };
         flow.unprotected |= repair.cause != Cause::Followed;

@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn hop(nodes: &[u8]) -> NextHop {
-        let candidate = |&n: &u8| Candidate { node: node(n), name: String::new(), address: None };
+        let candidate = |&n: &u8| Candidate { node: node(n), name: String::new(), addresses: Vec::new() };
         NextHop::new(nodes.iter().map(candidate).collect())
     }
 
@@ -140,7 +140,7 @@ mod tests {
         hop.set_current(0);
         hop.penalise_current(1);
         hop.set_current(1);
-        let next = |n: u8| Candidate { node: node(n), name: String::new(), address: None };
+        let next = |n: u8| Candidate { node: node(n), name: String::new(), addresses: Vec::new() };
         hop.replace(vec![next(2), next(1), next(3)]);
         assert_eq!(hop.current_place(), Some(0));
         assert_eq!(hop.choose(|_| Standing::Up), Some(0));

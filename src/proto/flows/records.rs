@@ -44,8 +44,8 @@ impl Flows {
             flow.next_hop.forgive_current();
         }
         for candidate in flow.next_hop.candidates() {
-            if let Some(address) = candidate.address {
-                self.links.want(candidate.node, address, now + upkeep * 2, now, actions);
+            if !candidate.is_target() {
+                self.links.want(candidate.node, &candidate.addresses, now + upkeep * 2, now, actions);
             }
         }
         let [own, next, ..] = flow.rights.records() else { return };
@@ -89,8 +89,9 @@ impl Flows {
         let reach = self.ring.entry(own).and_then(|entry| entry.reach_next);
         let candidates = reach.and_then(|reach| next.candidates(&reach)).unwrap_or_default();
         for candidate in candidates {
-            if let Some(address) = candidate.address {
-                self.links.welcome(candidate.node, address, now + self.config.upkeep * 2, now, actions);
+            if !candidate.is_target() {
+                let until = now + self.config.upkeep * 2;
+                self.links.welcome(candidate.node, &candidate.addresses, until, now, actions);
             }
         }
     }
@@ -133,7 +134,7 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let leads_to_target = flow.next_hop.candidates().any(|candidate| candidate.address.is_none());
+        let leads_to_target = flow.next_hop.candidates().any(Candidate::is_target);
         let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
         if leads_to_target {
             return;
@@ -409,7 +410,11 @@ impl Flows {
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
         let by = flow.noticed_by(reroute.hop);
         let record = flow.rights.records().iter().find(|record| record.scope.hop == reroute.hop);
-        if let Some(active) = record.and_then(|record| flow.unnamed_in(record)) {
+        let unnamed = record.and_then(|record| flow.unnamed_in(record));
+        // Whoever stood by serves now. The relay says so as well, but may do so to a prev that has died.
+        let is_bare = record.is_some_and(|record| record.scope.version <= reroute.version);
+        let serves = to.as_ref().filter(|_| is_bare && reroute.cause != Cause::Followed).map(|to| to.node);
+        if let Some(active) = unnamed.or(serves) {
             let active = Some(active);
             self.news.push(News::WantsBackup { flow: key, hop: reroute.hop, active });
         }

@@ -5,7 +5,7 @@ mod conduct;
 use super::*;
 use crate::proto::crypto::Key;
 use crate::proto::epoch::Epoch;
-use crate::proto::frame::{Attach, AttachOk, Control};
+use crate::proto::frame::{Attach, AttachOk, Control, Reason};
 use crate::proto::id::{BootId, ChainId};
 use crate::proto::machine::Forbidden;
 use crate::proto::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_key};
@@ -43,7 +43,8 @@ fn route(origin: u8, expires: Time) -> Route {
             .iter()
             .map(|n| {
                 let address = (*n != TARGET).then(|| ([127, 0, 0, 1], u16::from(*n)).into());
-                let candidate = Candidate { node: node(*n), name: format!("r{n}"), address };
+                let addresses = address.into_iter().collect();
+                let candidate = Candidate { node: node(*n), name: format!("r{n}"), addresses };
                 (candidate, relay_key(&network(), &node(*n), 0))
             })
             .collect();
@@ -278,6 +279,26 @@ fn a_flow_on_a_silent_link_goes_on_over_another_one_to_the_same_peer() {
     first.flows.handle_timeout(NOW + Duration::from_millis(10), &mut first.said);
     first.flows.handle_timeout(NOW + Duration::from_millis(20), &mut first.said);
     assert_eq!(first.opened().0.link(), LinkId(3));
+}
+
+#[test]
+fn an_origin_that_hears_of_a_failover_looks_for_another_backup_by_itself() {
+    for (cause, version, wants) in
+        [(Cause::Silence, 1, true), (Cause::Silence, 0, false), (Cause::Followed, 1, false)]
+    {
+        let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
+        let (leg, _) = origin.opened();
+        let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+        origin.tell(Event::Answered { leg, answer });
+        origin.flows.take_news();
+        let (gap_us, detected_us, replayed, reason) = (0, 0, 0, Reason::of(Evidence::Silence));
+        let (from, to) = (u8::MAX, 0);
+        let reroute = Reroute { hop: 2, version, from, to, cause, gap_us, detected_us, replayed, reason };
+        let control = Control::Rerouted { leg: leg.number(), reroute };
+        origin.tell(Event::Control { link: leg.link(), control });
+        let wish = |news: &News| matches!(news, News::WantsBackup { hop: 2, active: Some(active), .. } if *active == node(SECOND));
+        assert_eq!(origin.flows.take_news().iter().any(wish), wants, "{cause:?} {version}");
+    }
 }
 
 fn kib(count: usize) -> [Bytes; 1] {

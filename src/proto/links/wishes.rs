@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Wish {
-    pub(super) address: SocketAddr,
+    /// The preferred one first.
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) until: Time,
     /// Whether anybody here counts on the neighbour: one that nobody does is dialled once.
     pub(super) needed: bool,
@@ -51,9 +52,12 @@ impl Wishes {
 
     /// Another wish for `peer`. Returns whether it may be dialled now.
     pub(super) fn add(&mut self, peer: NodeId, new: Wish) -> bool {
-        let wanted = self.wanted.entry(peer).or_insert(Wanted { wish: new, connecting: false, failures: 0 });
+        let Some(wanted) = self.wanted.get_mut(&peer) else {
+            self.wanted.insert(peer, Wanted { wish: new, connecting: false, failures: 0 });
+            return true;
+        };
         let wish = &mut wanted.wish;
-        wish.address = new.address;
+        wish.addresses = new.addresses;
         wish.until = wish.until.max(new.until);
         wish.needed |= new.needed;
         wanted.failures == 0
@@ -72,11 +76,11 @@ impl Wishes {
     }
 
     /// `peer` is to be dialled: where, unless that is under way.
-    pub(super) fn dial(&mut self, peer: NodeId) -> Option<SocketAddr> {
+    pub(super) fn dial(&mut self, peer: NodeId) -> Option<Vec<SocketAddr>> {
         let wanted = self.wanted.get_mut(&peer).filter(|wanted| !wanted.connecting)?;
         wanted.connecting = true;
         self.due.set(peer, None);
-        Some(wanted.wish.address)
+        Some(wanted.wish.addresses.clone())
     }
 
     /// There is a link to `peer`: nothing is due before the wish ends.

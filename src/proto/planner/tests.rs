@@ -24,7 +24,7 @@ fn address(host: [u8; 4], n: u32) -> SocketAddr {
 fn offer(address: SocketAddr, zone: &str, capacity: u32) -> RelayOffer {
     RelayOffer {
         name: "r".to_owned(),
-        address,
+        addresses: vec![address],
         zone: zone.to_owned(),
         capacity,
         version: String::new(),

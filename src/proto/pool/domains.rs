@@ -137,7 +137,7 @@ mod tests {
         for (n, (zone, subnet)) in (0..).zip(domains) {
             let offer = RelayOffer {
                 name: format!("r{n}"),
-                address: ([10, 0, *subnet, n], 1).into(),
+                addresses: vec![([10, 0, *subnet, n], 1).into()],
                 zone: (*zone).to_owned(),
                 capacity: 1,
                 version: String::new(),
@@ -171,7 +171,7 @@ mod tests {
         let mut pool = pool(&[("a", 1), ("b", 2)]);
         let moved = RelayOffer {
             name: "r0".to_owned(),
-            address: ([10, 0, 1, 0], 1).into(),
+            addresses: vec![([10, 0, 1, 0], 1).into()],
             zone: "c".to_owned(),
             capacity: 1,
             version: String::new(),

@@ -4,7 +4,7 @@ use crate::proto::id::NodeId;
 use crate::proto::planted::{self, Law};
 use crate::proto::rpc::{Capabilities, Heartbeat, Load, Status};
 use crate::proto::time::Time;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// What a relay says of itself when it registers.
@@ -12,8 +12,9 @@ use std::time::Duration;
 pub struct RelayOffer {
     /// What people call it.
     pub name: String,
-    /// Where others dial it.
-    pub address: SocketAddr,
+    /// Where others dial it, the preferred address first: at least one, and [`MAX_ADDRESSES`](crate::proto::record::MAX_ADDRESSES)
+    /// at most.
+    pub addresses: Vec<SocketAddr>,
     /// Its failure domain; may be empty.
     pub zone: String,
     /// How many flows it is willing to carry.
@@ -22,6 +23,14 @@ pub struct RelayOffer {
     pub version: String,
     /// How it may be used.
     pub capabilities: Capabilities,
+}
+
+impl RelayOffer {
+    /// The machine that it counts as being on: that of its first address.
+    fn host(&self) -> IpAddr {
+        let first = self.addresses.first().map(SocketAddr::ip);
+        first.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)).to_canonical()
+    }
 }
 
 /// One relay of the pool.
@@ -132,7 +141,7 @@ impl Relay {
             reported_flows: 0,
             assigned: 0,
             status: Status::Registered,
-            host: offer.address.ip().to_canonical(),
+            host: offer.host(),
             zone: ZoneTag::of(&offer.zone),
             is_reachable: offer.capabilities.reachable,
             cut_off: false,

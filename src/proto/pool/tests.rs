@@ -16,7 +16,7 @@ fn node(n: u8) -> NodeId {
 fn offer(n: u8) -> RelayOffer {
     RelayOffer {
         name: format!("r{n}"),
-        address: ([10, 0, n, 1], 4000).into(),
+        addresses: vec![([10, 0, n, 1], 4000).into()],
         zone: String::new(),
         capacity: 100,
         version: String::new(),

@@ -29,7 +29,7 @@ fn route(chain: u8, hops: &[&[u8]], target: u8, expires: u64) -> Route {
     let all = hops.iter().copied().chain([&last[..]]);
     let records = (1u8..).zip(all).map(|(hop, nodes)| {
         let scope = Scope { chain, origin, hop, version: 1, key_epoch: 0, expires: at(expires) };
-        let candidate = |n: &u8| Candidate { node: node(*n), name: String::new(), address: None };
+        let candidate = |n: &u8| Candidate { node: node(*n), name: String::new(), addresses: Vec::new() };
         let keyed: Vec<(Candidate, Key)> =
             nodes.iter().map(|n| (candidate(n), Key::from_bytes([*n; 32]))).collect();
         secret.issue(scope, &keyed, usize::from(hop) > hops.len(), &mut rng)
