@@ -419,3 +419,6 @@ type LinkResult = Dialled<()>;
 async fn within(handshake: impl Future<Output = LinkResult>) -> LinkResult {
     tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?
 }
+
+#[cfg(test)]
+mod tests;

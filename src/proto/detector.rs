@@ -556,7 +556,7 @@ impl Detector {
         }
         self.inbound.lateness.carry_over(interval);
         self.outbound.next_at = now;
-        self.inbound.ask(now + self.round_trip());
+        self.inbound.ask(now, now + self.round_trip());
     }
 
     /// A sign of life that disproves `fault`.

@@ -123,21 +123,31 @@ impl<M: Machine + 'static> Node<M> {
         parts.spawn_local(async move { write_controls(&at, sender).await });
         let (node, at) = (self.clone(), port.clone());
         parts.spawn_local(async move { node.accept_legs(link, &at).await });
-        let misdeed = tokio::select! {
-            _ = port.connection.closed() => None,
-            ended = parts.join_next() => ended.and_then(Result::ok).flatten(),
+        let misdeed = loop {
+            let ended = tokio::select! {
+                _ = port.connection.closed() => None,
+                ended = parts.join_next() => ended.and_then(Result::ok).flatten(),
+            };
+            // Whoever closes the link itself sees to its last words first.
+            if !(port.closing.get() && matches!(ended, Some(FrameError::Finished))) {
+                break ended;
+            }
         };
-        drop(parts);
         tracing::debug!(link = link.0, peer = ?tls::peer(&port.connection), error = ?misdeed, "a link ends");
         match misdeed {
-            // The peer needs the link no more, and closes it.
-            Some(FrameError::ConnectionLost(_) | FrameError::Finished) => {}
+            // The peer needs the link no more, and closes it once it knows that this end has all: the parts have to stay
+            // until then, as a stream that is dropped says that this end has finished, too.
+            Some(FrameError::ConnectionLost(_) | FrameError::Finished) => {
+                let _ = tokio::time::timeout(LAST_WORDS * 2, port.connection.closed()).await;
+                port.connection.close(0u32.into(), b"idle");
+            }
             Some(error) => {
                 tracing::warn!(link = link.0, %error, "closing a link whose peer broke the protocol");
                 self.tell(Event::LinkGarbled { link });
             }
             None => port.connection.close(0u32.into(), b"idle"),
         }
+        drop(parts);
         let reason = port.connection.closed().await;
         tracing::debug!(link = link.0, %reason, "a link is over");
         self.links.borrow_mut().remove(&link);

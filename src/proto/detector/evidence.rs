@@ -26,6 +26,8 @@ pub(super) struct Inbound {
     pub(super) missed: bool,
     /// Silence counts from here at the earliest: the peer must first have learned at which interval we want to hear it.
     pub(super) asked_at: Time,
+    /// When it was told, the first time since it was heard.
+    told_at: Time,
     /// Silence that our own lateness accounts for.
     pub(super) excused: Duration,
     /// When a hint (see [`Detector::on_hint`]) comes true unless something is heard.
@@ -48,6 +50,7 @@ impl Inbound {
             slept: Duration::ZERO,
             missed: false,
             asked_at: now,
+            told_at: now,
             excused: Duration::ZERO,
             hint_at: None,
             refused_at: None,
@@ -85,11 +88,14 @@ impl Inbound {
         self.sequence = sequence;
     }
 
-    /// The peer is asked for a faster pace, and ought to know it by `asked_at`. A wish still unanswered does not buy it
-    /// more time.
-    pub(super) fn ask(&mut self, asked_at: Time) {
-        let answered = self.heard_at >= self.asked_at;
-        self.asked_at = if answered { asked_at } else { asked_at.min(self.asked_at) };
+    /// The peer is asked for a faster pace now, and ought to know it by `asked_at`. A wish still unanswered does not buy it
+    /// more time; one that was answered, however soon, counts no more.
+    pub(super) fn ask(&mut self, now: Time, asked_at: Time) {
+        if self.heard_at >= self.told_at {
+            (self.told_at, self.asked_at) = (now, asked_at);
+        } else {
+            self.asked_at = asked_at.min(self.asked_at);
+        }
     }
 }
 

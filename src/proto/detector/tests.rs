@@ -509,6 +509,20 @@ fn a_hint_makes_it_probe_and_decide_soon() {
     }
 }
 
+#[test]
+fn a_hint_after_one_that_was_answered_gives_as_much_time() {
+    let mut world = World::new(Pace::Auto, MS / 2);
+    world.run(SECOND / 10);
+    for _ in 0..5 {
+        // The answer comes sooner than a cautious estimate of the round trip, and then nothing for most of a second.
+        let hinted = world.now;
+        world.ends[0].on_hint(hinted);
+        world.poll(0);
+        world.run(SECOND / 5);
+    }
+    assert_eq!(world.first(0, Outcome::Suspect), None);
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Heartbeat(Heartbeat),
