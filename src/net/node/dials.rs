@@ -118,15 +118,16 @@ mod tests {
     #[tokio::test]
     async fn the_next_address_is_dialled_after_a_failure_or_a_head_start_and_the_first_answer_counts() {
         use Fate::{Answers, AnswersLate, Fails, Hangs};
-        let cases: [(&[Fate], Result<usize, &str>, &[usize], u32); 6] = [
-            (&[Answers, Hangs], Ok(0), &[0], 0),
-            (&[Fails("a"), Answers, Hangs], Ok(1), &[0, 1], 0),
-            (&[Hangs, Answers], Ok(1), &[0, 1], 1),
-            (&[AnswersLate, Hangs, Fails("b")], Ok(0), &[0, 1], 2),
-            (&[Fails("a"), Fails("b")], Err("b"), &[0, 1], 0),
-            (&[], Err("there is no address to dial"), &[], 0),
+        struct Case<'a>(&'a [Fate], Result<usize, &'a str>, &'a [usize], u32);
+        let cases = [
+            Case(&[Answers, Hangs], Ok(0), &[0], 0),
+            Case(&[Fails("a"), Answers, Hangs], Ok(1), &[0, 1], 0),
+            Case(&[Hangs, Answers], Ok(1), &[0, 1], 1),
+            Case(&[AnswersLate, Hangs, Fails("b")], Ok(0), &[0, 1], 2),
+            Case(&[Fails("a"), Fails("b")], Err("b"), &[0, 1], 0),
+            Case(&[], Err("there is no address to dial"), &[], 0),
         ];
-        for (fates, expected, places, head_starts) in cases {
+        for Case(fates, expected, places, head_starts) in cases {
             let (begun, since) = (RefCell::default(), Instant::now());
             let dials = fates.iter().zip(0..).map(|(fate, place)| dial(*fate, place, &begun));
             let result = first_of(dials).await.map_err(|error| error.to_string());

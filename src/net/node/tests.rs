@@ -4,7 +4,7 @@ use super::*;
 use crate::bootstrap::{Options, Server};
 use crate::net::testing::LOOPBACK;
 use crate::proto::flows::FlowsConfig;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -15,21 +15,17 @@ const LINKS: usize = 100;
 struct Idler {
     flows: Flows,
     keeps: bool,
-    links: UnboundedSender<bool>,
+    links: Sender<bool>,
 }
 
 impl Machine for Idler {
     fn handle(&mut self, event: Event, _: Time, actions: &mut Vec<Action>) {
-        match event {
-            Event::LinkUp { link, .. } => {
-                let _ = self.links.send(true);
-                let idle = Action::Disconnect { link, reason: DisconnectReason::Idle };
-                actions.extend((!self.keeps).then_some(idle));
-            }
-            Event::LinkDown { .. } => {
-                let _ = self.links.send(false);
-            }
-            _ => {}
+        if let Event::LinkUp { link, .. } = event {
+            let _ = self.links.try_send(true);
+            let idle = Action::Disconnect { link, reason: DisconnectReason::Idle };
+            actions.extend((!self.keeps).then_some(idle));
+        } else if let Event::LinkDown { .. } = event {
+            let _ = self.links.try_send(false);
         }
     }
 
@@ -49,10 +45,10 @@ async fn node(
     server: &Server,
     keeps: bool,
     peer: Option<(NodeId, SocketAddr)>,
-) -> (NodeId, SocketAddr, UnboundedReceiver<bool>) {
+) -> (NodeId, SocketAddr, Receiver<bool>) {
     let coordinator = Coordinator::join(server.ticket().clone(), None).await.unwrap();
     let id = coordinator.node_id();
-    let (links, told) = unbounded_channel();
+    let (links, told) = channel(LINKS * 2);
     let build = move || {
         let membership = coordinator.membership();
         let socket = open_socket(&membership, LOOPBACK, &TransportSettings::default())?;
