@@ -114,6 +114,7 @@ impl Flows {
                     self.follow_chain(key, now, actions);
                 }
                 self.reconsider(key, now, actions);
+                self.want_backup(key, now, actions);
                 self.settle(key, now, actions);
                 Ok(())
             }

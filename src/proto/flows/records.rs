@@ -410,11 +410,7 @@ impl Flows {
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
         let by = flow.noticed_by(reroute.hop);
         let record = flow.rights.records().iter().find(|record| record.scope.hop == reroute.hop);
-        let unnamed = record.and_then(|record| flow.unnamed_in(record));
-        // Whoever stood by serves now. The relay says so as well, but may do so to a prev that has died.
-        let is_bare = record.is_some_and(|record| record.scope.version <= reroute.version);
-        let serves = to.as_ref().filter(|_| is_bare && reroute.cause != Cause::Followed).map(|to| to.node);
-        if let Some(active) = unnamed.or(serves) {
+        if let Some(active) = record.and_then(|record| flow.unnamed_in(record)) {
             let active = Some(active);
             self.news.push(News::WantsBackup { flow: key, hop: reroute.hop, active });
         }
@@ -427,7 +423,7 @@ impl Flows {
         }));
     }
 
-    /// prev is another: what the one before was told of repairs may have died with it.
+    /// prev is another: what the one before was told of repairs may have died with it, and the wish for another backup, too.
     pub(super) fn repeat_reroutes(&mut self, key: FlowKey, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let records = flow.rights.records();
@@ -436,6 +432,8 @@ impl Flows {
             record.is_some_and(|record| record.scope.version <= reroute.version)
         };
         flow.reroutes.retain(|_, reroute| is_news(reroute));
+        let own = records.first().and_then(|record| flow.reroutes.get(&record.scope.hop));
+        flow.unprotected = own.is_some_and(|reroute| reroute.cause != Cause::Followed);
         let Some(prev) = flow.splice.prev() else { return };
         for reroute in flow.reroutes.values().copied() {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));

@@ -5,7 +5,7 @@ mod conduct;
 use super::*;
 use crate::proto::crypto::Key;
 use crate::proto::epoch::Epoch;
-use crate::proto::frame::{Attach, AttachOk, Control, Reason};
+use crate::proto::frame::{Attach, AttachOk, Control};
 use crate::proto::id::{BootId, ChainId};
 use crate::proto::machine::Forbidden;
 use crate::proto::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_key};
@@ -21,6 +21,7 @@ const OTHER_ORIGIN: u8 = 2;
 const FIRST: u8 = 11;
 const BACKUP: u8 = 12;
 const SECOND: u8 = 21;
+const THIRD: u8 = 22;
 const TARGET: u8 = 31;
 
 fn node(n: u8) -> NodeId {
@@ -33,10 +34,13 @@ fn network() -> Key {
 
 /// A route over (first or backup) and second to the target.
 fn route(origin: u8, expires: Time) -> Route {
+    route_over([&[FIRST, BACKUP], &[SECOND], &[TARGET]], origin, expires)
+}
+
+fn route_over(hops: [&[u8]; 3], origin: u8, expires: Time) -> Route {
     let (chain, origin) = (ChainId::from_bytes([origin; 16]), pseudonym(&network(), &node(origin)));
     let secret = ChainSecret::derive(&network(), chain, origin);
     let rng = &mut StdRng::seed_from_u64(1);
-    let hops: [&[u8]; 3] = [&[FIRST, BACKUP], &[SECOND], &[TARGET]];
     let records = (1u8..).zip(hops).map(|(hop, nodes)| {
         let scope = Scope { chain, origin, hop, version: 1, key_epoch: 0, expires };
         let keyed: Vec<(Candidate, Key)> = nodes
@@ -282,23 +286,42 @@ fn a_flow_on_a_silent_link_goes_on_over_another_one_to_the_same_peer() {
 }
 
 #[test]
-fn an_origin_that_hears_of_a_failover_looks_for_another_backup_by_itself() {
-    for (cause, version, wants) in
-        [(Cause::Silence, 1, true), (Cause::Silence, 0, false), (Cause::Followed, 1, false)]
-    {
-        let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
-        let (leg, _) = origin.opened();
-        let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
-        origin.tell(Event::Answered { leg, answer });
-        origin.flows.take_news();
-        let (gap_us, detected_us, replayed, reason) = (0, 0, 0, Reason::of(Evidence::Silence));
-        let (from, to) = (u8::MAX, 0);
-        let reroute = Reroute { hop: 2, version, from, to, cause, gap_us, detected_us, replayed, reason };
-        let control = Control::Rerouted { leg: leg.number(), reroute };
-        origin.tell(Event::Control { link: leg.link(), control });
-        let wish = |news: &News| matches!(news, News::WantsBackup { hop: 2, active: Some(active), .. } if *active == node(SECOND));
-        assert_eq!(origin.flows.take_news().iter().any(wish), wants, "{cause:?} {version}");
-    }
+fn a_wish_for_a_backup_is_repeated_to_a_new_prev() {
+    let hops: [&[u8]; 3] = [&[FIRST], &[SECOND, THIRD], &[TARGET]];
+    let mut origin = Node::new(ORIGIN);
+    origin
+        .flows
+        .open(FLOW, route_over(hops, ORIGIN, Time::MAX), NOW, &mut origin.said)
+        .expect("a usable route");
+    origin.link(1, FIRST, true);
+    let (leg, attach) = origin.opened();
+    let mut first = relay(FIRST);
+    first.link(2, SECOND, true);
+    first.link(3, THIRD, true);
+    first.attach(1, &attach);
+    let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+    first.tell(Event::Answered { leg: first.opened().0, answer });
+    let wishes = |node: &Node| {
+        let is_wish = |action: &&Action| {
+            matches!(action, Action::Control { control: Control::BackupWanted { .. }, .. })
+        };
+        node.said.iter().filter(is_wish).count()
+    };
+    assert_eq!(wishes(&first), 0, "both candidates are up");
+    // The next hop closes its leg, and the other candidate takes over: the origin has to know of one more.
+    first.said.clear();
+    first.tell(Event::LegEnded { leg: LegId::new(LinkId(2), 0) });
+    let (next, _) = first.opened();
+    assert_eq!(next.link(), LinkId(3));
+    first.tell(Event::Answered { leg: next, answer });
+    assert_eq!(wishes(&first), 1);
+    // That was lost with the origin's leg. It attaches anew, with the records that it knows.
+    origin.said.clear();
+    origin.tell(Event::LegEnded { leg });
+    origin.flows.handle_timeout(NOW + Duration::from_millis(500), &mut origin.said);
+    first.attach(1, &origin.opened().1);
+    assert!(first.has_answered());
+    assert_eq!(wishes(&first), 1, "as before");
 }
 
 fn kib(count: usize) -> [Bytes; 1] {
