@@ -5,8 +5,9 @@ use super::join::{find_ticket, remember};
 use super::liveness::LivenessArgs;
 use super::patience::PatienceArgs;
 use super::size::Size;
-use super::{Failure, ready, signals};
+use super::{Exit, Failure, ready, signals};
 use crate::admin::{self, Listener};
+use crate::proto::record::MAX_ADDRESSES;
 use crate::proto::rpc::Capabilities;
 use crate::relay::{Options, Relay};
 use serde_json::json;
@@ -81,6 +82,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    if args.advertise.len() > MAX_ADDRESSES {
+        let message = format!("--advertise takes {MAX_ADDRESSES} addresses at most");
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let ticket = find_ticket(args.ticket_flag.or(args.ticket).as_deref())?;
     let defaults = Options::default();
     let options = Options {

@@ -152,7 +152,7 @@ impl Want<'_> {
         let with_others = self.others.iter().map(|other| shared(other)).max().unwrap_or(Shared::Nothing);
         let age = if self.lasting { age_class(relay, now) } else { 0 };
         Score {
-            avoided: self.avoid.contains(&relay.node),
+            avoided: false,
             shared: (with_partner, with_others),
             age: Reverse(age),
             load: (u64::from(relay.flows()) << 24) / u64::from(relay.capacity.max(1)),
@@ -297,15 +297,28 @@ impl<'a, R: Rng> Planner<'a, R> {
         self.best(drawn.into_iter(), want)
     }
 
+    /// Who a relay is, is looked at last, and only if it is better than all before it: that is elsewhere in memory than what
+    /// it is weighed by.
     fn best(
         &mut self,
         relays: impl Iterator<Item = &'a Relay>,
         want: &Want<'_>,
     ) -> Option<(Score, &'a Relay)> {
-        relays
-            .filter(|relay| want.allows(relay))
-            .map(|relay| (want.score(relay, self.now, self.rng.next_u64()), relay))
-            .min_by_key(|(score, _)| *score)
+        let mut best: Option<(Score, &Relay)> = None;
+        let mut avoided: Option<(Score, &Relay)> = None;
+        for relay in relays.filter(|relay| relay.has_room()) {
+            let score = want.score(relay, self.now, self.rng.next_u64());
+            if best.is_some_and(|(known, _)| known <= score) || !want.allows(relay) {
+                continue;
+            }
+            if want.avoid.contains(&relay.node) {
+                let score = Score { avoided: true, ..score };
+                avoided = avoided.filter(|(known, _)| *known <= score).or(Some((score, relay)));
+            } else {
+                best = Some((score, relay));
+            }
+        }
+        best.or(avoided)
     }
 }
 

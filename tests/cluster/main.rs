@@ -14,6 +14,7 @@
 mod fixture;
 
 mod accuracy;
+mod addresses;
 mod bench_bootstrap;
 mod bootstraps;
 mod churn;

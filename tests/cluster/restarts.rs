@@ -214,7 +214,7 @@ fn a_data_directory_of_a_later_version_is_refused_and_left_alone() {
     let ended = run(cluster.home.path(), "", &["bootstrap", "--data", data.to_str().unwrap()], b"");
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     let last = ended.stderr.lines().last().unwrap_or_default();
-    for words in ["format 99", "up to 1", data.to_str().unwrap(), "--data"] {
+    for words in ["format 99", "up to 2", data.to_str().unwrap(), "--data"] {
         assert!(last.contains(words), "{words:?} is not in the last line {last:?}");
     }
     assert!(files(&data) == before, "something in it was changed");

@@ -1,0 +1,46 @@
+//! Relays with several addresses: whoever dials them comes to one that leads there.
+
+use crate::fixture::{Cluster, PATIENCE};
+use hopline::endpoint::{Endpoint, Incoming, Options};
+use std::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_is_reached_at_its_second_address_if_the_first_leads_nowhere() {
+    let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = bind();
+    for first_answers_with_an_error in [true, false] {
+        let first = if first_answers_with_an_error { bind().local_addr() } else { silent.local_addr() };
+        let (first, second) = (first.unwrap().to_string(), bind().local_addr().unwrap().to_string());
+        let cluster = Cluster::start(0);
+        let both = format!("{first},{second}");
+        let relay = cluster.serve(&["relay", "--listen", &second, "--advertise", &both]);
+        assert_eq!(relay.ready["addr"], first.as_str(), "the preferred one");
+        let join = async || {
+            let options = Options { hops: 1, ..Options::default() };
+            Endpoint::join(cluster.ticket.parse().unwrap(), options).await.unwrap()
+        };
+        let (target, origin) = (join().await, join().await);
+        let mut listener = target.listen("sink").await.unwrap();
+        let mut flow = timeout(PATIENCE, origin.open("sink")).await.unwrap().unwrap();
+        flow.write_all(b"here").await.unwrap();
+        flow.shutdown().await.unwrap();
+        let Some(Incoming::Flow(mut came)) = timeout(PATIENCE, listener.next()).await.unwrap() else {
+            panic!()
+        };
+        let mut read = Vec::new();
+        timeout(PATIENCE, came.read_to_end(&mut read)).await.unwrap().unwrap();
+        assert_eq!(read, b"here");
+        tokio::join!(origin.shutdown(), target.shutdown());
+    }
+}
+
+#[test]
+fn more_addresses_than_a_relay_may_have_are_refused_at_once() {
+    let cluster = Cluster::start(0);
+    let five = (1..=5).map(|host| format!("192.0.2.{host}:4433")).collect::<Vec<_>>().join(",");
+    let ended = cluster.run(&["relay", "--advertise", &five], b"");
+    assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("--advertise") && ended.stderr.contains('4'), "{}", ended.stderr);
+}
