@@ -114,7 +114,9 @@ impl Flows {
                     self.follow_chain(key, now, actions);
                 }
                 self.reconsider(key, now, actions);
-                self.want_backup(key, now, actions);
+                if self.flows.get(&key).is_some_and(|flow| flow.unprotected) {
+                    self.want_backup(key, now, actions);
+                }
                 self.settle(key, now, actions);
                 Ok(())
             }
