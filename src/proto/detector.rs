@@ -57,9 +57,9 @@ const DOWN_DEADLINES: u32 = 10;
 const ALONG_PART: u32 = 8;
 /// The part of an interval that passes at least between two heartbeats when others die.
 const ASKED_PART: u32 = 2;
-/// Heartbeats that a suspect peer is sent at least before it is down,
+/// Heartbeats that a suspect peer is sent at least in [`Config::down_after`],
 const SUSPECT_PROBES: u32 = 10;
-/// and at most if the network says that nobody is there: each brings an error back, to be read as well.
+/// and no more than these if the network says that nobody is there: each brings an error back, to be read as well.
 const REFUSED_PROBES: u32 = 3;
 /// The most that self-doubt grows to; deadlines are multiplied by one more.
 const MAX_DOUBT: u32 = 7;

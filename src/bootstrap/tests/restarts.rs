@@ -123,12 +123,8 @@ async fn a_directory_of_a_later_version_is_left_as_it_is() {
     let before = files(directory.path());
     assert!(before.len() >= 5, "{:?}", before.keys());
     let error = Server::start(options(Some(directory.path()))).await.unwrap_err();
-    let (later, known_here) = (FORMAT + 1, FORMAT);
-    let is_named = |found, known| (found, known) == (later, known_here);
-    assert!(
-        matches!(&error, StartError::Store(StoreError::Newer { found, known, .. }) if is_named(*found, *known)),
-        "{error}"
-    );
+    let StartError::Store(StoreError::Newer { found, known, .. }) = error else { panic!("{error}") };
+    assert_eq!((found, known), (FORMAT + 1, FORMAT));
     assert_eq!(files(directory.path()), before);
     fs::remove_file(&version).unwrap();
     let server = Server::start(options(Some(directory.path()))).await.unwrap();
