@@ -57,6 +57,8 @@ const DOWN_DEADLINES: u32 = 10;
 const ALONG_PART: u32 = 8;
 /// The part of an interval that passes at least between two heartbeats when others die.
 const ASKED_PART: u32 = 2;
+/// When a link without flows is asked after, once others have died.
+const IDLE_ASKED: Duration = Duration::from_secs(1);
 /// Heartbeats that a suspect peer is sent at least in [`Config::down_after`],
 const SUSPECT_PROBES: u32 = 10;
 /// and no more than these if the network says that nobody is there: each brings an error back, to be read as well.
@@ -248,11 +250,16 @@ impl Detector {
         self.outbound.spoke_at = now;
     }
 
-    /// Others have died: whether the peer has, a heartbeat will show, if none has only just left.
+    /// Others have died: whether the peer has, a heartbeat will show, if none has only just left. Over a link without flows,
+    /// which is a backup's if anybody's, it leaves when those that have some have been seen to.
     pub fn ask(&mut self, now: Time) {
-        let pause = self.send_interval().map_or(MIN_INTERVAL, |every| MIN_INTERVAL.max(every / ASKED_PART));
-        if self.is_alive() && self.outbound.sent_at.is_some_and(|sent| sent + pause <= now) {
-            (self.outbound.is_asked, self.outbound.next_at) = (true, self.outbound.next_at.min(now));
+        let every = self.send_interval().unwrap_or(MIN_INTERVAL);
+        let (pause, at) = match self.busy {
+            true => (MIN_INTERVAL.max(every / ASKED_PART), now),
+            false => (IDLE_ASKED, now + IDLE_ASKED),
+        };
+        if self.is_alive() && self.outbound.sent_at.is_some_and(|sent| sent + pause <= at) {
+            (self.outbound.is_asked, self.outbound.next_at) = (true, self.outbound.next_at.min(at));
         }
     }
 

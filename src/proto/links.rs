@@ -482,15 +482,15 @@ impl Links {
     /// What the owner has to act on; to be asked after every input until there is nothing.
     pub fn take_news(&mut self, now: Time, actions: &mut Vec<Action>) -> Vec<LinkNews> {
         if std::mem::take(&mut self.ask_others) {
-            self.ask_busy(now, actions);
+            self.ask_all(now, actions);
         }
         std::mem::take(&mut self.news)
     }
 
-    /// Who dies seldom dies alone (a host, a rack, a zone): the peers of all links with flows are asked whether they live.
-    fn ask_busy(&mut self, now: Time, actions: &mut Vec<Action>) {
+    /// Who dies seldom dies alone (a host, a rack, a zone): the peers of all links are asked whether they live.
+    fn ask_all(&mut self, now: Time, actions: &mut Vec<Action>) {
         for id in self.ids() {
-            if let Some(link) = self.links.get_mut(&id).filter(|link| link.legs > 0) {
+            if let Some(link) = self.links.get_mut(&id) {
                 link.detector.ask(now);
                 self.judge(id, now, actions);
             }

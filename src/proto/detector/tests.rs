@@ -523,6 +523,27 @@ fn a_hint_after_one_that_was_answered_gives_as_much_time() {
     assert_eq!(world.first(0, Outcome::Suspect), None);
 }
 
+#[test]
+fn when_others_die_a_link_with_flows_is_asked_after_at_once_and_one_without_a_second_later() {
+    for (busy, after) in [(true, Duration::ZERO), (false, IDLE_ASKED)] {
+        let mut world =
+            if busy { World::busy(Pace::Fixed(SECOND * 2), MS) } else { World::new(Pace::Auto, MS) };
+        world.run_until(at(13_200));
+        let (asked, before) = (world.now, world.sent[0]);
+        // Many die, one after the other.
+        for _ in 0..20 {
+            world.ends[0].ask(world.now);
+            world.poll(0);
+            world.run(MS);
+        }
+        let early = after.saturating_sub(MS * 50);
+        world.run_until(asked + early);
+        assert_eq!(world.sent[0] - before, u32::from(busy), "{early:?}");
+        world.run_until(asked + after + MS * 50);
+        assert_eq!(world.sent[0] - before, 1, "one heartbeat, however many died");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Input {
     Heartbeat(Heartbeat),

@@ -1,16 +1,20 @@
 //! One direction of the flow: data at a steady rate, and the times between its arrivals.
 
 use crate::cli::pattern::{Faults, Pattern, Verifier};
+use crate::net::timer::Timer;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than any run.
 const UNKNOWN_TOTAL: u64 = u64::MAX >> 8;
+
+/// Ticks of at least so long need no timer of their own, of which each takes a file descriptor.
+const COARSE: Duration = Duration::from_millis(10);
 
 /// How fast data is sent, and in what portions.
 #[derive(Clone, Copy, Debug)]
@@ -116,13 +120,19 @@ impl Stream {
     ) -> std::io::Result<()> {
         let (start, mut sent) = (Instant::now(), 0);
         let mut block = vec![0; pace.block];
-        let mut ticks = interval(pace.tick);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let timer = (pace.tick < COARSE).then(Timer::new).transpose()?;
+        let mut next = start;
         while !stop.is_cancelled() {
             let is_hurried = tokio::select! {
-                _ = ticks.tick() => false,
+                waited = wait_until(timer.as_ref(), next) => {
+                    waited?;
+                    false
+                }
                 () = self.hurried.notified() => true,
             };
+            if !is_hurried {
+                next = Instant::now().max(next + pace.tick);
+            }
             let due = u128::from(pace.rate) * start.elapsed().as_micros() / 1_000_000;
             let due = u64::try_from(due).unwrap_or(u64::MAX).max(sent + u64::from(is_hurried));
             while sent < due {
@@ -156,6 +166,17 @@ impl Stream {
             verifier.came(block.split_at(count).0);
             self.lock().took(count as u64, now);
             self.came.notify_waiters();
+        }
+    }
+}
+
+/// The runtime's own timers come up to two milliseconds late, which would be taken for a pause where ticks are short.
+async fn wait_until(timer: Option<&Timer>, at: Instant) -> std::io::Result<()> {
+    match timer {
+        Some(timer) => timer.sleep(at.saturating_duration_since(Instant::now())).await,
+        None => {
+            sleep_until(at).await;
+            Ok(())
         }
     }
 }
