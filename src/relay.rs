@@ -1,5 +1,7 @@
 //! A relay process: a node whose machine carries other people's flows.
 
+#[cfg(test)]
+mod lies;
 mod load;
 mod observer;
 

@@ -49,6 +49,8 @@ pub(crate) struct End {
     pub(crate) control_at: Time,
     /// Until when it is busy sending.
     pub(crate) free_at: Time,
+    /// The leg that wrote last.
+    pub(crate) last_writer: Option<u32>,
     /// What it could not send as the way was closed.
     pub(crate) stalled: Vec<Packet>,
     /// What came before the handshake was over.
@@ -99,6 +101,7 @@ impl End {
             heard: now,
             control_at: Time::ZERO,
             free_at: Time::ZERO,
+            last_writer: None,
             stalled: Vec::new(),
             early: Vec::new(),
         }
@@ -125,6 +128,12 @@ impl Conn {
 
     pub(crate) fn leg_end(&mut self, number: u32, side: Side) -> Option<&mut LegEnd> {
         self.leg_mut(number).map(|leg| leg.end_mut(side))
+    }
+
+    /// Whether a leg may write: the one that wrote last waits for others that have something.
+    pub(crate) fn is_turn(&self, number: u32, side: Side) -> bool {
+        let waits = |leg: &Leg| leg.number != number && leg.ends.get(side).is_some_and(|end| end.paced);
+        self.end(side).last_writer != Some(number) || !self.legs.iter().any(waits)
     }
 
     pub(crate) fn remove_leg(&mut self, number: u32) -> Option<Leg> {

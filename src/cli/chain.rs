@@ -56,11 +56,13 @@ impl Chain {
         self.hops.iter().any(|hop| hop.primary == relay)
     }
 
-    /// The first hop without a primary and a backup that run.
-    pub(super) fn unprotected(&self, runs: impl Fn(&str) -> bool) -> Option<usize> {
-        let protected =
-            |hop: &Hop| runs(&hop.primary) && hop.backup.as_ref().is_some_and(|backup| runs(backup));
-        self.hops.iter().position(|hop| !protected(hop)).map(|place| place + 1)
+    /// The first hop without a primary and a backup that run. Who serves the hop before is no backup: it can't dial itself.
+    pub(super) fn unprotected(&self, runs: impl Fn(&str) -> bool) -> Option<u8> {
+        let protected = |at: u8, hop: &Hop| {
+            let may_serve = |backup: &String| runs(backup) && self.primary(at - 1) != Some(backup);
+            runs(&hop.primary) && hop.backup.as_ref().is_some_and(may_serve)
+        };
+        (1..).zip(&self.hops).find(|(at, hop)| !protected(*at, hop)).map(|(at, _)| at)
     }
 }
 

@@ -57,7 +57,7 @@ const DOWN_DEADLINES: u32 = 10;
 const ALONG_PART: u32 = 8;
 /// The part of an interval that passes at least between two heartbeats when others die.
 const ASKED_PART: u32 = 2;
-/// When a link without flows is asked after, once others have died.
+/// When a link without flows is asked after at the earliest, once others have died.
 const IDLE_ASKED: Duration = Duration::from_secs(1);
 /// Heartbeats that a suspect peer is sent at least in [`Config::down_after`],
 const SUSPECT_PROBES: u32 = 10;
@@ -251,16 +251,20 @@ impl Detector {
     }
 
     /// Others have died: whether the peer has, a heartbeat will show, if none has only just left. Over a link without flows,
-    /// which is a backup's if anybody's, it leaves when those that have some have been seen to.
-    pub fn ask(&mut self, now: Time) {
+    /// which is a backup's if anybody's, it leaves after [`IDLE_ASKED`] and as much of that again as `turn` says (each link
+    /// of a node has another one), when those that have some have been seen to. Returns whether it leaves sooner for it.
+    pub fn ask(&mut self, turn: u8, now: Time) -> bool {
         let every = self.send_interval().unwrap_or(MIN_INTERVAL);
         let (pause, at) = match self.busy {
             true => (MIN_INTERVAL.max(every / ASKED_PART), now),
-            false => (IDLE_ASKED, now + IDLE_ASKED),
+            false => (IDLE_ASKED, now + IDLE_ASKED + IDLE_ASKED * turn.into() / 256),
         };
-        if self.is_alive() && self.outbound.sent_at.is_some_and(|sent| sent + pause <= at) {
-            (self.outbound.is_asked, self.outbound.next_at) = (true, self.outbound.next_at.min(at));
+        let is_old = self.outbound.sent_at.is_some_and(|sent| sent + pause <= at);
+        let may = self.is_alive() && is_old && at < self.outbound.next_at;
+        if may {
+            (self.outbound.is_asked, self.outbound.next_at) = (true, at);
         }
+        may
     }
 
     /// Takes a hint that the peer is gone (somebody found it wanting): it is probed at once and at the pace of a busy

@@ -490,8 +490,8 @@ impl Links {
     /// Who dies seldom dies alone (a host, a rack, a zone): the peers of all links are asked whether they live.
     fn ask_all(&mut self, now: Time, actions: &mut Vec<Action>) {
         for id in self.ids() {
-            if let Some(link) = self.links.get_mut(&id) {
-                link.detector.ask(now);
+            let turn = id.0.to_le_bytes()[0];
+            if self.links.get_mut(&id).is_some_and(|link| link.detector.ask(turn, now)) {
                 self.judge(id, now, actions);
             }
         }

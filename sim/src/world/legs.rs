@@ -16,6 +16,8 @@ const MAX_PIECE_BYTES: usize = 16 << 10;
 const CHUNKS: usize = 16;
 /// How far a connection is written ahead of what it can carry.
 const SEND_BUFFER: Duration = Duration::from_millis(40);
+/// How long a leg waits at least for another one's turn.
+const TURN: Duration = Duration::from_millis(1);
 
 impl World {
     // ---- a node's actions ----
@@ -209,6 +211,9 @@ impl World {
             }
             let piece = chunk.split_to(chunk.len().min(MAX_PIECE_BYTES).min(room));
             end.outstanding += piece.len();
+            if let Some(this) = self.conn_mut(conn) {
+                this.end_mut(side).last_writer = Some(leg.number());
+            }
             if let Some(role) = &mut self.nodes.at_mut(index).role {
                 role.flows().wrote(leg, piece.len(), self.now);
             }
@@ -218,18 +223,20 @@ impl World {
         true
     }
 
-    /// Whether the connection takes more bytes now: what it can't send soon stays in the lanes, where a leg that is reset
-    /// leaves nothing behind. If not, the leg is looked at again in time.
+    /// Whether the connection takes more bytes of a leg now: what it can't send soon stays in the lanes, where a leg that is
+    /// reset leaves nothing behind, and legs that have something take turns, as streams of a QUIC connection do. If not, the
+    /// leg is looked at again in time.
     fn may_write(&mut self, conn: u32, side: Side, number: u32) -> bool {
         let now = self.now;
         let Some(this) = self.conn_mut(conn) else { return false };
-        let free_at = this.end(side).free_at;
-        if free_at <= now + SEND_BUFFER {
+        let is_turn = this.is_turn(number, side);
+        let end = this.end(side);
+        if end.free_at <= now || end.free_at <= now + SEND_BUFFER && is_turn {
             return true;
         }
+        let at = (end.free_at - SEND_BUFFER / 2).max(now + TURN);
         if let Some(end) = this.leg_end(number, side).filter(|end| !end.paced) {
             end.paced = true;
-            let at = free_at - SEND_BUFFER / 2;
             self.schedule(at, Happening::Packet { conn, side, packet: Packet::Credit(number) });
         }
         false

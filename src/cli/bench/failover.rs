@@ -342,10 +342,15 @@ impl Bench<'_> {
 
     /// Lets it happen to one relay.
     async fn one(&mut self) -> Result<Run, Failure> {
-        self.protected().await?;
-        self.longest();
-        let calm = Instant::now() + Duration::from_millis(self.rng.random_range(CALM_MS));
-        while self.event(calm).await?.is_some() {}
+        loop {
+            self.protected().await?;
+            self.longest();
+            let calm = Instant::now() + Duration::from_millis(self.rng.random_range(CALM_MS));
+            while self.event(calm).await?.is_some() {}
+            if self.unprotected().is_none() {
+                break;
+            }
+        }
         let hop = match self.args.hop {
             Where::Hop(hop) => hop,
             Where::Any => self.rng.random_range(1..=self.args.hops),
@@ -439,7 +444,7 @@ impl Bench<'_> {
     async fn protected(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let hop = self.chain.unprotected(|relay| self.relays.runs(relay));
+            let hop = self.unprotected();
             if hop.is_none() && !self.chain.hops().is_empty() {
                 return Ok(());
             }
@@ -448,6 +453,10 @@ impl Bench<'_> {
                 return Err(lost("a hop has had no backup that runs for too long"));
             }
         }
+    }
+
+    fn unprotected(&self) -> Option<u8> {
+        self.chain.unprotected(|relay| self.relays.runs(relay))
     }
 
     /// The next event; `None` if none comes until the deadline.

@@ -531,8 +531,9 @@ fn when_others_die_a_link_with_flows_is_asked_after_at_once_and_one_without_a_se
         world.run_until(at(13_200));
         let (asked, before) = (world.now, world.sent[0]);
         // Many die, one after the other.
-        for _ in 0..20 {
-            world.ends[0].ask(world.now);
+        for number in 0..20 {
+            let sooner = world.ends[0].ask(0, world.now);
+            assert_eq!(sooner, number == 0);
             world.poll(0);
             world.run(MS);
         }

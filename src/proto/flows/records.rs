@@ -186,7 +186,11 @@ impl Flows {
             return self.send_down(key, &[wish.hop], actions);
         }
         let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| wish.unusable >> place & 1 == 1);
-        let unusable: Vec<NodeId> = unusable.map(|(candidate, _)| candidate.node).collect();
+        // Who serves another hop lives, though it can't serve that one too.
+        let serves =
+            |node: &NodeId| flow.serving.iter().any(|(hop, serves)| *hop != wish.hop && serves == node);
+        let unusable: Vec<NodeId> =
+            unusable.map(|(candidate, _)| candidate.node).filter(|node| !serves(node)).collect();
         let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
         for node in unusable {
             flow.note_failed(node, now);
