@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn nothing_is_blamed_where_nothing_is_wrong() {
-        for seed in 1..60 {
+        // The last two have small flows beside large ones, on links that are narrow.
+        for seed in (1..60).chain([453, 1302]) {
             let plan = Plan::draw(seed);
             let trim = Trim { ordeals: (0..plan.ordeals.len()).collect(), ..Trim::default() };
             assert_eq!(guarded(&plan, &trim).failure, None, "seed {seed}");

@@ -324,6 +324,32 @@ fn a_wish_for_a_backup_is_repeated_to_a_new_prev() {
     assert_eq!(wishes(&first), 1, "as before");
 }
 
+#[test]
+fn who_took_over_a_hop_has_not_failed_for_being_no_backup_of_the_next() {
+    use crate::proto::frame::BackupWish;
+    for (place, has_failed) in [(0, true), (1, false)] {
+        let hops: [&[u8]; 3] = [&[FIRST, BACKUP], &[SECOND, BACKUP], &[TARGET]];
+        let mut origin = Node::origin(ORIGIN, route_over(hops, ORIGIN, Time::MAX));
+        let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+        let (leg, _) = origin.opened();
+        origin.tell(Event::Answered { leg, answer });
+        origin.tell(Event::LegEnded { leg });
+        let (leg, _) = origin.opened();
+        assert_eq!(leg.link(), LinkId(2));
+        origin.tell(Event::Answered { leg, answer });
+        // It can't dial itself, and says which of the candidates is of no use.
+        let wish = BackupWish { hop: 2, version: 1, active: None, unusable: 1 << place };
+        origin.tell(Event::Control {
+            link: LinkId(2),
+            control: Control::BackupWanted { leg: leg.number(), wish },
+        });
+        let (_, flow) = origin.flows.by_leg(leg).expect("the flow goes on");
+        assert_eq!(flow.serving.get(&1), Some(&node(BACKUP)));
+        let named = node(if place == 0 { SECOND } else { BACKUP });
+        assert_eq!(flow.failed.iter().any(|(_, failed)| *failed == named), has_failed);
+    }
+}
+
 fn kib(count: usize) -> [Bytes; 1] {
     [Bytes::from(vec![0; count << 10])]
 }
