@@ -28,7 +28,7 @@ mod messages;
 mod route_file;
 
 pub use events::{FlowEvent, Hop, Watched};
-pub use flow::{Flow, FlowError};
+pub use flow::{Aborter, Flow, FlowError};
 pub use listener::{Incoming, Listener, Message};
 pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
 

@@ -6,6 +6,7 @@
 
 pub mod allowance;
 pub mod bootstrap;
+pub mod cause;
 pub mod clerk;
 pub mod codec;
 pub mod crypto;

@@ -340,7 +340,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
             tracing::info!("carries no flow any more");
             let _ = told.send(State::Drained);
         }
-        Notice::Ended { flow, code } => {
+        Notice::Ended { flow, code, .. } => {
             tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over")
         }
         Notice::Rerouted { flow, reroute, from, to, .. } => {

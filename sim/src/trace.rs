@@ -153,7 +153,7 @@ impl Trace {
                 let hop = |hop: &Vec<Candidate>| self.list(hop.iter().map(|candidate| candidate.node));
                 format!("CHAIN {change:?}: {}", hops.iter().map(hop).collect::<Vec<_>>().join(" | "))
             }
-            Notice::Ended { flow, code } => format!("at hop {}: ENDED {code:?}", flow.hop),
+            Notice::Ended { flow, code, .. } => format!("at hop {}: ENDED {code:?}", flow.hop),
             Notice::Accepted { flow } => format!("at hop {}: accepted", flow.hop),
             Notice::Opened { unprotected, .. } => format!("OPENED, unprotected {unprotected:?}"),
             Notice::Enrolment { change, .. } => format!("lease: {change:?}"),

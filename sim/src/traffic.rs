@@ -97,7 +97,7 @@ impl Apps {
                 self.apps.get_mut(number)?.not_opened();
                 Some((number, now + OPEN_AGAIN))
             }
-            Notice::Ended { flow, code } => {
+            Notice::Ended { flow, code, .. } => {
                 let (number, end) = self.by_key.remove(&(node, *flow))?;
                 let app = self.apps.get_mut(number)?;
                 (app.half_mut(end).ended, app.half_mut(end).ended_at) = (Some(*code), now);

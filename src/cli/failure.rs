@@ -70,7 +70,7 @@ impl Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<FlowError>()) {
-            Some(flow) => (*flow).into(),
+            Some(flow) => flow.clone().into(),
             None if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 Self::new(Exit::Failed, "whoever reads this command's output has closed it")
             }
@@ -82,9 +82,8 @@ impl From<std::io::Error> for Failure {
 impl From<FlowError> for Failure {
     fn from(error: FlowError) -> Self {
         let next = match error {
-            FlowError::Aborted | FlowError::Unknown | FlowError::Lost => {
-                "see whether the process that serves it runs"
-            }
+            FlowError::Aborted { .. } => "see there what it needs, and try again",
+            FlowError::Unknown | FlowError::Lost => "see whether the process that serves it runs",
             _ => "see `hopline status` for the relays that are up, and try again",
         };
         Self::new(Exit::FlowLost, format!("the flow is lost: {error}; {next}"))

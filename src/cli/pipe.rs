@@ -3,7 +3,7 @@
 use super::Failure;
 use super::join::JoinArgs;
 use super::journal::Stamped;
-use crate::endpoint::{Endpoint, Flow};
+use crate::endpoint::{Aborter, Endpoint, Flow};
 use tokio::io::{AsyncWriteExt, copy, split};
 use tokio::sync::broadcast;
 
@@ -38,8 +38,18 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     Ok(result?)
 }
 
-/// Joins a flow with stdin and stdout until both directions have ended and everything has arrived.
+/// Joins a flow with stdin and stdout until both directions have ended and everything was taken at both ends. If this end
+/// fails, the other one is told why; if the flow is lost, nobody waits for stdin.
 pub(super) async fn join(flow: Flow) -> std::io::Result<()> {
+    let aborter = flow.aborter();
+    tokio::select! {
+        biased;
+        result = copy_both(flow, &aborter) => result,
+        Err(lost) = aborter.ended() => Err(lost.into()),
+    }
+}
+
+async fn copy_both(flow: Flow, aborter: &Aborter) -> std::io::Result<()> {
     let (mut reader, mut writer) = split(flow);
     let send = async {
         copy(&mut tokio::io::BufReader::with_capacity(64 << 10, tokio::io::stdin()), &mut writer).await?;
@@ -50,7 +60,9 @@ pub(super) async fn join(flow: Flow) -> std::io::Result<()> {
         copy(&mut tokio::io::BufReader::with_capacity(64 << 10, &mut reader), &mut out).await?;
         out.flush().await
     };
-    tokio::try_join!(send, receive)?;
+    // Before the flow is dropped, which would say less.
+    tokio::try_join!(send, receive)
+        .inspect_err(|error| aborter.abort(format!("its standard input or output failed: {error}")))?;
     reader.unsplit(writer).finished().await?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The thread on which an endpoint's node runs, and what passes between it and the handles.
 
 use super::events::FlowEvent;
-use super::flow::ToNode;
+use super::flow::{DROPPED, Ending, ToNode, Word};
 use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
@@ -16,7 +16,6 @@ use crate::proto::clerk::ClerkConfig;
 use crate::proto::endpoint::{Destination, Endpoint as Machine};
 use crate::proto::enrolment::{Change, Trouble};
 use crate::proto::flows::{FlowKey, FlowsConfig};
-use crate::proto::frame::CloseCode;
 use crate::proto::id::{BootId, FlowId, NodeId};
 use crate::proto::machine::{AskFailure, Machine as _, Notice, OpenFailure};
 use crate::proto::rpc::{Listing, Refusal, Request, Response};
@@ -33,6 +32,8 @@ use tokio::task::spawn_local;
 /// Handovers that may wait between a flow's application and its node, each way: each wakes the other's thread, so what
 /// there is goes in one, at most what the node gives at once one way and what TLS buffers (64 KiB) the other.
 const QUEUED_HANDOVERS: usize = 4;
+/// What an application may say of a flow: a key, that it took everything, and that it gives it up, each once.
+const QUEUED_WORDS: usize = 8;
 /// Commands that may wait for the node.
 const QUEUED_COMMANDS: usize = 64;
 /// Events that a slow subscriber may lag behind.
@@ -57,7 +58,8 @@ pub(super) struct Raw {
     pub(super) flow: FlowKey,
     pub(super) incoming: mpsc::Receiver<Vec<Bytes>>,
     pub(super) outgoing: mpsc::Sender<ToNode>,
-    pub(super) ending: watch::Receiver<Option<CloseCode>>,
+    pub(super) ending: watch::Receiver<Option<Ending>>,
+    pub(super) words: mpsc::Sender<Word>,
     /// Whether an origin opened it over a route from before.
     pub(super) kept: bool,
 }
@@ -147,7 +149,7 @@ struct Desk {
     opening: RefCell<HashMap<FlowId, Opening>>,
     /// Where the flows lead that are being opened.
     names: RefCell<HashMap<FlowId, String>>,
-    endings: RefCell<HashMap<FlowKey, watch::Sender<Option<CloseCode>>>>,
+    endings: RefCell<HashMap<FlowKey, watch::Sender<Option<Ending>>>>,
     registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
     routes: Option<Rc<RouteFile>>,
@@ -174,7 +176,7 @@ impl Desk {
     }
 
     /// Does what the handles ask until one asks for the end, or the last is gone.
-    async fn serve(&self, node: &Driven, mut inbox: mpsc::Receiver<Command>) {
+    async fn serve(self: &Rc<Self>, node: &Driven, mut inbox: mpsc::Receiver<Command>) {
         let mut last = None;
         if let Some(routes) = self.routes.clone() {
             spawn_local(keep_stored(routes, node.clone()));
@@ -208,7 +210,7 @@ impl Desk {
         }
     }
 
-    fn hear(&self, node: &Driven, notice: Notice) {
+    fn hear(self: &Rc<Self>, node: &Driven, notice: Notice) {
         let name = |flow| self.names.borrow_mut().remove(&flow).unwrap_or_default();
         if let Some(event) = FlowEvent::of(&notice, name) {
             let _ = self.events.send(event);
@@ -240,11 +242,7 @@ impl Desk {
                     tracing::warn!(flow = %flow.flow, "refused a flow: too many are waiting");
                 }
             }
-            Notice::Ended { flow, code } => {
-                if let Some(ending) = self.endings.borrow_mut().remove(&flow) {
-                    let _ = ending.send(Some(code));
-                }
-            }
+            Notice::Ended { flow, code, cause } => self.ended(flow, Ending::of(code, cause)),
             Notice::Enrolment { change, counters } => {
                 self.hear_of_lease(&change);
                 self.enrolment.tell(change, counters);
@@ -280,15 +278,59 @@ impl Desk {
         }
     }
 
+    /// A flow is over, the first of these reasons being why.
+    fn ended(&self, flow: FlowKey, why: Ending) {
+        if let Some(ending) = self.endings.borrow_mut().remove(&flow) {
+            let _ = ending.send(Some(why));
+        }
+    }
+
     /// Starts to move a flow's bytes between its lanes and its application.
-    fn pump(&self, node: &Driven, flow: FlowKey) -> Raw {
+    fn pump(self: &Rc<Self>, node: &Driven, flow: FlowKey) -> Raw {
         let (to_app, incoming) = mpsc::channel(QUEUED_HANDOVERS);
         let (outgoing, from_app) = mpsc::channel(QUEUED_HANDOVERS);
+        let (words, said) = mpsc::channel(QUEUED_WORDS);
         let (ended, ending) = watch::channel(None);
         self.endings.borrow_mut().insert(flow, ended);
         spawn_local(give(node.clone(), flow, to_app));
         spawn_local(take(node.clone(), flow, from_app));
-        Raw { flow, incoming, outgoing, ending, kept: false }
+        spawn_local(self.clone().heed(node.clone(), flow, said, ending.clone()));
+        Raw { flow, incoming, outgoing, ending, words, kept: false }
+    }
+
+    /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.
+    async fn heed(
+        self: Rc<Self>,
+        node: Driven,
+        flow: FlowKey,
+        mut said: mpsc::Receiver<Word>,
+        mut ending: watch::Receiver<Option<Ending>>,
+    ) {
+        let mut is_taken = false;
+        loop {
+            let word = tokio::select! {
+                biased;
+                word = said.recv() => word,
+                _ = ending.wait_for(Option::is_some) => return,
+            };
+            match word {
+                Some(Word::Key(key)) => node.flows(|flows| flows.share_key(flow, &key)),
+                Some(Word::Taken) => {
+                    is_taken = true;
+                    node.with(|machine, now, actions| machine.flows().taken(flow, now, actions));
+                }
+                Some(Word::Abort(cause)) => self.abort(&node, flow, cause),
+                None if is_taken => return,
+                None => return self.abort(&node, flow, DROPPED.into()),
+            }
+        }
+    }
+
+    fn abort(&self, node: &Driven, flow: FlowKey, cause: Arc<str>) {
+        if node.flows(|flows| flows.splice(&flow).is_some_and(|splice| !splice.is_complete())) {
+            self.ended(flow, Ending::Here(cause.clone()));
+        }
+        node.with(|machine, now, actions| machine.flows().abort(flow, &cause, now, actions));
     }
 }
 
@@ -302,8 +344,9 @@ async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
             signal.data(direction).notified().await;
             continue;
         }
+        // Whoever drops a flow says what that means.
         if to_app.send(chunks).await.is_err() {
-            return node.with(|machine, now, actions| machine.flows().abort(flow, now, actions));
+            return;
         }
         node.with(|machine, now, actions| machine.flows().took(flow, taken, now, actions));
         signal.room(direction).notify_waiters();
@@ -313,7 +356,7 @@ async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
     }
 }
 
-/// Takes what the application sends; if it drops the flow without an end, so does the node.
+/// Takes what the application sends, up to its end.
 async fn take(node: Driven, flow: FlowKey, mut from_app: mpsc::Receiver<ToNode>) {
     let signal = node.signal(flow);
     while let Some(message) = from_app.recv().await {
@@ -328,5 +371,4 @@ async fn take(node: Driven, flow: FlowKey, mut from_app: mpsc::Receiver<ToNode>)
             return;
         }
     }
-    node.with(|machine, now, actions| machine.flows().abort(flow, now, actions));
 }

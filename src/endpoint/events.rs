@@ -171,7 +171,7 @@ impl FlowEvent {
             Notice::Rerouted { flow, reroute, by, from, to } => {
                 Self::rerouted(flow.flow, reroute, by.as_deref(), [name(from.as_ref()), name(to.as_ref())])
             }
-            Notice::Ended { flow, code } if flow.hop == 0 => {
+            Notice::Ended { flow, code, .. } if flow.hop == 0 => {
                 Self::Closed { flow: flow.flow, complete: *code == CloseCode::Done }
             }
             _ => return None,

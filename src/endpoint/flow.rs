@@ -3,7 +3,9 @@
 use super::driver::{Command, Raw};
 use super::{Endpoint, OpenError};
 use crate::net::tls;
+use crate::proto::cause;
 use crate::proto::codec;
+use crate::proto::crypto::Key;
 use crate::proto::epoch::MAX_HOPS;
 use crate::proto::frame::CloseCode;
 use crate::proto::id::{FlowId, NodeId};
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -24,16 +27,30 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest [`Preface`], in bytes.
 const MAX_PREFACE_BYTES: usize = 256;
 
+/// What both ends take from their TLS session, to tell each other why they give a flow up (RFC 8446, section 7.5).
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-hopline cause";
+/// Why a flow ends that is dropped before its time.
+pub(super) const DROPPED: &str = "its application dropped the flow before the end";
+
 /// Why a flow broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlowError {
     /// No chain led to the target for as long as the endpoint was willing to try.
     #[error("no path to the target within the time allowed")]
     NoPath,
-    /// The other end gave the flow up, or its process ended.
-    #[error("the other end gave the flow up")]
-    Aborted,
+    /// The other end gave the flow up.
+    #[error("the other end gave the flow up: {cause}")]
+    Aborted {
+        /// Why, in its own words; relays could neither read nor make them.
+        cause: Arc<str>,
+    },
+    /// This end gave the flow up.
+    #[error("the flow was given up here: {cause}")]
+    GivenUp {
+        /// Why.
+        cause: Arc<str>,
+    },
     /// The other end does not know the flow: it restarted.
     #[error("the other end no longer knows the flow")]
     Unknown,
@@ -48,19 +65,58 @@ pub enum FlowError {
     Closed,
 }
 
-impl FlowError {
+/// How a flow ended, as the node knows it.
+#[derive(Clone, Debug)]
+pub(super) enum Ending {
+    /// Everything arrived and was taken, both ways.
+    Done,
+    /// It did not come to that.
+    Broken(FlowError),
+    /// The application here gave it up.
+    Here(Arc<str>),
+}
+
+impl Ending {
     /// What the end of a flow with `code` means here.
-    const fn of(code: CloseCode) -> Self {
-        match code {
+    pub(super) fn of(code: CloseCode, cause: Option<String>) -> Self {
+        Self::Broken(match code {
+            CloseCode::Done => return Self::Done,
             CloseCode::NoPath | CloseCode::Overloaded | CloseCode::Forbidden | CloseCode::Malformed => {
-                Self::NoPath
+                FlowError::NoPath
             }
-            CloseCode::Aborted => Self::Aborted,
-            CloseCode::Unknown => Self::Unknown,
-            CloseCode::Lost | CloseCode::Moved | CloseCode::Stale | CloseCode::Replaced | CloseCode::Done => {
-                Self::Lost
+            CloseCode::Aborted => {
+                FlowError::Aborted { cause: cause.map_or("it did not say why".into(), Arc::from) }
             }
+            CloseCode::Unknown => FlowError::Unknown,
+            CloseCode::Lost | CloseCode::Moved | CloseCode::Stale | CloseCode::Replaced => FlowError::Lost,
+        })
+    }
+
+    /// What it means to whoever still reads or writes.
+    fn error(self) -> FlowError {
+        match self {
+            Self::Done => FlowError::Closed,
+            Self::Broken(error) => error,
+            Self::Here(cause) => FlowError::GivenUp { cause },
         }
+    }
+}
+
+type Endings = watch::Receiver<Option<Ending>>;
+
+/// How a flow ended, if it has.
+fn present(endings: &Endings) -> FlowError {
+    let ending = endings.borrow().clone();
+    ending.map_or(FlowError::Closed, Ending::error)
+}
+
+/// Resolves once a flow is over.
+async fn over(mut endings: Endings) -> Result<(), FlowError> {
+    let ending = endings.wait_for(Option::is_some).await.map_err(|_| FlowError::Closed)?.clone();
+    match ending {
+        Some(Ending::Done) => Ok(()),
+        Some(ending) => Err(ending.error()),
+        None => Err(FlowError::Closed),
     }
 }
 
@@ -68,7 +124,10 @@ impl From<FlowError> for io::Error {
     fn from(error: FlowError) -> Self {
         let kind = match error {
             FlowError::NoPath | FlowError::Handshake => io::ErrorKind::HostUnreachable,
-            FlowError::Aborted | FlowError::Unknown | FlowError::Lost => io::ErrorKind::ConnectionReset,
+            FlowError::Aborted { .. } | FlowError::Unknown | FlowError::Lost => {
+                io::ErrorKind::ConnectionReset
+            }
+            FlowError::GivenUp { .. } => io::ErrorKind::ConnectionAborted,
             FlowError::Closed => io::ErrorKind::NotConnected,
         };
         Self::new(kind, error)
@@ -95,13 +154,39 @@ pub(super) struct Preface {
 /// An ordered duplex byte stream to one target, encrypted from end to end.
 ///
 /// It reads and writes like any stream; [`AsyncWriteExt::shutdown`] ends the direction toward the peer and leaves the
-/// other open. Dropping a flow before both directions have ended aborts it.
+/// other open.
+///
+/// A flow is done once both ends said that they *took everything*: by [`Flow::finished`], or by dropping it after it was read to
+/// its end and shut down for writing. Whoever could not do what it wanted with the bytes says so before that, by
+/// [`Flow::abort`], and the other end fails with that cause. Dropping a flow at any other time aborts it, too.
 #[derive(Debug)]
 pub struct Flow {
     stream: TlsStream<FlowIo>,
     id: FlowId,
     peer: NodeId,
-    ending: watch::Receiver<Option<CloseCode>>,
+}
+
+/// Gives a flow up, and tells when it is over, while others read and write it.
+#[derive(Clone, Debug)]
+pub struct Aborter {
+    words: mpsc::Sender<Word>,
+    endings: Endings,
+}
+
+impl Aborter {
+    /// As [`Flow::abort`]; does nothing if the flow is over.
+    pub fn abort(&self, cause: impl Into<String>) {
+        let cause: String = cause.into();
+        let _ = self.words.try_send(Word::Abort(cause::bounded(&cause).into()));
+    }
+
+    /// Resolves once the flow is over, whoever reads or writes it then, and in whichever state of half-close.
+    ///
+    /// # Errors
+    /// [`FlowError`] if not everything arrived and was taken.
+    pub async fn ended(&self) -> Result<(), FlowError> {
+        over(self.endings.clone()).await
+    }
 }
 
 impl Flow {
@@ -117,17 +202,59 @@ impl Flow {
         self.peer
     }
 
-    /// Resolves once both directions have ended and the other end knows that everything arrived.
+    /// Says that this end has nothing more to send, and took everything that came; resolves once the other end has said so,
+    /// too. What was not read is dropped.
     ///
     /// # Errors
     /// [`FlowError`] if that will never be so.
     pub async fn finished(mut self) -> Result<(), FlowError> {
-        let ending = self.ending.wait_for(Option::is_some).await.map_err(|_| FlowError::Closed)?;
-        match *ending {
-            Some(CloseCode::Done) => Ok(()),
-            Some(code) => Err(FlowError::of(code)),
-            None => Err(FlowError::Closed),
+        let endings = self.io().endings.clone();
+        if self.take_all().await.is_ok() {
+            let _ = self.io().words.try_send(Word::Taken);
         }
+        over(endings).await
+    }
+
+    /// Gives the flow up, both ways at once: the other end's reads, writes and [`Flow::finished`] fail with `cause`, of which
+    /// at most 256 bytes go there. Relays can't read it.
+    pub fn abort(self, cause: impl Into<String>) {
+        self.aborter().abort(cause);
+    }
+
+    /// A handle to give the flow up, or to learn that it is over, while it is split for reading and writing.
+    #[must_use]
+    pub fn aborter(&self) -> Aborter {
+        let io = self.stream.get_ref().0;
+        Aborter { words: io.words.clone(), endings: io.endings.clone() }
+    }
+
+    fn io(&mut self) -> &mut FlowIo {
+        self.stream.get_mut().0
+    }
+
+    /// Ends this direction and goes to the end of the other.
+    async fn take_all(&mut self) -> io::Result<()> {
+        self.shutdown().await?;
+        if !self.io().read_to_end {
+            tokio::io::copy(self, &mut tokio::io::sink()).await?;
+        }
+        Ok(())
+    }
+
+    /// Both ends agree on by what to tell each other why they give the flow up.
+    fn share_key(&mut self) -> io::Result<()> {
+        let (id, key) = (self.id, [0; 32]);
+        let key = match &self.stream {
+            TlsStream::Client(stream) => {
+                stream.get_ref().1.export_keying_material(key, EXPORTER_LABEL, Some(id.as_bytes()))
+            }
+            TlsStream::Server(stream) => {
+                stream.get_ref().1.export_keying_material(key, EXPORTER_LABEL, Some(id.as_bytes()))
+            }
+        };
+        let key = Key::from_bytes(key.map_err(io::Error::other)?);
+        let _ = self.io().words.try_send(Word::Key(key));
+        Ok(())
     }
 }
 
@@ -137,7 +264,12 @@ impl AsyncRead for Flow {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let (before, room) = (buf.filled().len(), buf.remaining() > 0);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        if read.is_ok() && room && buf.filled().len() == before {
+            self.io().read_to_end = true;
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -169,8 +301,8 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     let (ending, server, kept) = (raw.ending.clone(), tls::node_name(target), raw.kept);
     let handshake = async {
         let stream = TlsConnector::from(config).connect(server, FlowIo::new(raw)).await?;
-        let mut flow =
-            Flow { stream: TlsStream::Client(stream), id: flow, peer: target, ending: ending.clone() };
+        let mut flow = Flow { stream: TlsStream::Client(stream), id: flow, peer: target };
+        flow.share_key()?;
         let mut preface = Vec::new();
         codec::write_frame(&Preface { name: name.to_owned(), kind }, &mut preface);
         flow.write_all(&preface).await?;
@@ -190,7 +322,8 @@ pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Pre
         let stream = acceptor.accept(FlowIo::new(raw)).await?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = tls::peer_node_id(certificates).ok_or(io::ErrorKind::InvalidData)?;
-        let mut flow = Flow { stream: TlsStream::Server(stream), id, peer, ending: ending.clone() };
+        let mut flow = Flow { stream: TlsStream::Server(stream), id, peer };
+        flow.share_key()?;
         let mut prefix = [0; codec::PREFIX_BYTES];
         flow.read_exact(&mut prefix).await?;
         let length = codec::frame_length(prefix, MAX_PREFACE_BYTES).map_err(io::Error::other)?;
@@ -205,14 +338,14 @@ pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Pre
 /// Runs a handshake; if it fails because the flow did, says how the flow ended.
 async fn secured<T>(
     handshake: impl Future<Output = io::Result<T>>,
-    ending: &watch::Receiver<Option<CloseCode>>,
+    endings: &Endings,
 ) -> Result<T, FlowError> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
             tracing::debug!(%error, "no secure channel");
-            let code = *ending.borrow();
-            Err(code.map_or(FlowError::Handshake, FlowError::of))
+            let ending = endings.borrow().clone();
+            Err(ending.map_or(FlowError::Handshake, Ending::error))
         }
         Err(_) => Err(FlowError::NoPath),
     }
@@ -225,6 +358,17 @@ pub(super) enum ToNode {
     Finish,
 }
 
+/// What an application says of a flow, beside its bytes.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// Both ends have this.
+    Key(Key),
+    /// Everything that came was taken.
+    Taken,
+    /// It gives the flow up.
+    Abort(Arc<str>),
+}
+
 /// The bytes of a flow between the application and the node's thread: two bounded channels.
 #[derive(Debug)]
 pub(super) struct FlowIo {
@@ -232,25 +376,29 @@ pub(super) struct FlowIo {
     arrived: VecDeque<Bytes>,
     outgoing: PollSender<ToNode>,
     finished: bool,
-    ending: watch::Receiver<Option<CloseCode>>,
+    /// Whether the application has seen the end of what comes.
+    read_to_end: bool,
+    words: mpsc::Sender<Word>,
+    endings: Endings,
 }
 
 impl FlowIo {
     fn new(raw: Raw) -> Self {
-        let Raw { incoming, outgoing, ending, .. } = raw;
-        Self {
-            incoming,
-            arrived: VecDeque::new(),
-            outgoing: PollSender::new(outgoing),
-            finished: false,
-            ending,
-        }
+        let Raw { incoming, outgoing, ending: endings, words, .. } = raw;
+        let (arrived, outgoing) = (VecDeque::new(), PollSender::new(outgoing));
+        Self { incoming, arrived, outgoing, finished: false, read_to_end: false, words, endings }
     }
 
     /// Why the node takes or gives nothing more.
     fn broken(&self) -> io::Error {
-        let code = *self.ending.borrow();
-        code.map_or(FlowError::Closed, FlowError::of).into()
+        present(&self.endings).into()
+    }
+}
+
+impl Drop for FlowIo {
+    fn drop(&mut self) {
+        let is_taken = self.read_to_end && self.finished;
+        let _ = self.words.try_send(if is_taken { Word::Taken } else { Word::Abort(DROPPED.into()) });
     }
 }
 

@@ -66,6 +66,16 @@ impl Key {
     pub fn seal(&self, context: &[u8], plain: &[u8], rng: &mut impl rand::Rng) -> Sealed {
         let mut nonce = [0; NONCE_LEN];
         rng.fill_bytes(&mut nonce);
+        self.seal_with(nonce, context, plain)
+    }
+
+    /// The same for a key that seals nothing else, ever: then the nonce may be known.
+    #[must_use]
+    pub fn seal_once(&self, context: &[u8], plain: &[u8]) -> Sealed {
+        self.seal_with([0; NONCE_LEN], context, plain)
+    }
+
+    fn seal_with(&self, nonce: [u8; NONCE_LEN], context: &[u8], plain: &[u8]) -> Sealed {
         let mut bytes = plain.to_vec();
         self.aead()
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut bytes)

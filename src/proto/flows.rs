@@ -24,8 +24,9 @@ mod settle;
 mod traffic;
 
 use super::allowance::{Allowance, Spent};
-use super::epoch::MAX_HOPS;
-use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute};
+use super::cause::CauseKey;
+use super::crypto::Sealed;
+use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute, Why};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::links::{Arrival, LinkNews, Links};
 use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
@@ -148,6 +149,8 @@ struct Flow {
     leave_due: Option<Time>,
     /// Terminal codes that an origin was told and has not believed yet.
     doubted: u32,
+    /// How this end tells the other why it gives the flow up; `None` at relays, and until both have agreed on TLS.
+    cause_key: Option<CauseKey>,
     /// Whether the origin's owner knows that it reaches nobody.
     route_wanted: bool,
     /// When another route may be asked for again, and after how many attempts.
@@ -190,7 +193,7 @@ pub struct Flows {
     budget: Budget,
     paces: Paces,
     timers: Timers<FlowKey>,
-    tombstones: HashMap<FlowKey, CloseCode>,
+    tombstones: HashMap<FlowKey, (CloseCode, Option<Sealed>)>,
     tombstone_ends: VecDeque<(Time, FlowKey)>,
     /// When which backup was told of which records.
     prepared: HashMap<(LinkId, Scope, u32), Time>,
@@ -318,11 +321,11 @@ impl Flows {
         match control {
             Control::Acks(acks) => self.acks(link, &acks, now, actions),
             Control::Fin { leg, offset } => self.fin(LegId::new(link, leg), offset, now, actions),
-            Control::Close { winner: Some(winner), .. } if winner.hop() > MAX_HOPS + 1 => {
+            Control::Close { why, .. } if !why.is_bounded() => {
                 self.disconnect(link, Misdeed::OutOfBounds, now, actions);
             }
-            Control::Close { leg, code, winner } => {
-                self.leg_over(LegId::new(link, leg), code, winner.as_ref(), now, actions);
+            Control::Close { leg, code, why } => {
+                self.leg_over(LegId::new(link, leg), code, why, now, actions);
             }
             Control::Update { leg, records, tags } => {
                 self.update(LegId::new(link, leg), &records, &tags, now, actions);
@@ -348,7 +351,7 @@ impl Flows {
         let mut legs: Vec<(LegId, FlowKey)> = self.legs.range(range).map(|(leg, key)| (*leg, *key)).collect();
         self.small_first(&mut legs);
         for (leg, _) in legs {
-            self.leg_over(leg, CloseCode::Lost, None, now, actions);
+            self.leg_over(leg, CloseCode::Lost, Why::default(), now, actions);
         }
         for key in self.paces.remove(link) {
             self.dial(key, now, actions);
@@ -388,7 +391,7 @@ impl Flows {
             self.distrust(key, Cause::Closed, None, now);
         }
         actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
-        self.leg_over(leg, CloseCode::Malformed, None, now, actions);
+        self.leg_over(leg, CloseCode::Malformed, Why::default(), now, actions);
     }
 
     fn violation(&self, link: LinkId, what: Misdeed, actions: &mut Vec<Action>) {
@@ -553,6 +556,7 @@ impl Flow {
             is_stuck: false,
             leave_due: None,
             doubted: 0,
+            cause_key: None,
             route_wanted: false,
             route_due: None,
             route_attempts: 0,

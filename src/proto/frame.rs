@@ -5,7 +5,9 @@
 //! forward bytes one way, an [`AttachOk`] frame and raw backward bytes the other. In control messages a leg is named by
 //! the number that its [`Attach`] gives it.
 
+use super::cause::SEALED_CAUSE_BYTES;
 use super::codec::MAX_FRAME_BYTES;
+use super::crypto::Sealed;
 use super::epoch::{Epoch, MAX_HOPS};
 use super::id::{BootId, FlowId};
 use super::lane::MAX_OFFSET;
@@ -120,7 +122,7 @@ pub enum CloseCode {
     NoPath,
     /// The target has everything, and everything it sent was acked: forget the flow.
     Done,
-    /// An endpoint gave the flow up.
+    /// An endpoint gave the flow up (a [`Control::Close`] carries why, for the other one's eyes).
     Aborted,
     /// The target does not know the flow.
     Unknown,
@@ -159,11 +161,35 @@ impl CloseCode {
         usize::try_from(number).ok().and_then(|n| Self::ALL.get(n)).copied().unwrap_or(Self::Lost)
     }
 
-    /// Whether an acceptor that closes with this code also sends a [`Control::Close`], which alone counts: it names the
-    /// epoch that won, or comes after the last acks.
+    /// Whether who closes with this code also sends a [`Control::Close`], which alone counts: it names the epoch that won,
+    /// comes after the last acks, or says why.
     #[must_use]
     pub const fn is_explained(self) -> bool {
-        matches!(self, Self::Stale | Self::Replaced | Self::Done)
+        matches!(self, Self::Stale | Self::Replaced | Self::Done | Self::Aborted)
+    }
+}
+
+/// What goes with a [`Control::Close`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The epoch that won, if one did.
+    pub winner: Option<Epoch>,
+    /// Why an endpoint gave the flow up, sealed for the other one: see [`CauseKey`](super::cause::CauseKey).
+    pub cause: Option<Sealed>,
+}
+
+impl Why {
+    /// Another path has won.
+    #[must_use]
+    pub const fn won(winner: Epoch) -> Self {
+        Self { winner: Some(winner), cause: None }
+    }
+
+    /// Whether it is within bounds.
+    #[must_use]
+    pub fn is_bounded(&self) -> bool {
+        self.winner.as_ref().is_none_or(|winner| winner.hop() <= MAX_HOPS + 1)
+            && self.cause.as_ref().is_none_or(|cause| cause.as_bytes().len() == SEALED_CAUSE_BYTES)
     }
 }
 
@@ -381,14 +407,14 @@ pub enum Control {
         /// Total length of the direction in bytes.
         offset: u64,
     },
-    /// The acceptor ends a leg. The stream's reset may come earlier.
+    /// The acceptor ends a leg; if an endpoint gave the flow up, also the dialer. The stream's reset may come earlier.
     Close {
         /// The leg.
         leg: u32,
         /// One that [is explained](CloseCode::is_explained).
         code: CloseCode,
-        /// The epoch that won, if one did.
-        winner: Option<Epoch>,
+        /// What goes with it.
+        why: Why,
     },
     /// From the origin on its way down: newer records.
     Update {
@@ -481,9 +507,9 @@ mod tests {
         let acks = Control::Acks(vec![(4, 70_000), (8, 0)]);
         assert_eq!(codec::to_bytes(&acks), [0, 2, 4, 252, 0x70, 0x11, 1, 0, 8, 0]);
         assert_eq!(codec::to_bytes(&Control::Fin { leg: 4, offset: 9 }), [1, 4, 9]);
-        let winner = Some(Epoch::ORIGIN.child(1).child(2));
-        let close = Control::Close { leg: 4, code: CloseCode::Replaced, winner };
-        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 1, 2, 1, 2]);
+        let why = Why::won(Epoch::ORIGIN.child(1).child(2));
+        let close = Control::Close { leg: 4, code: CloseCode::Replaced, why };
+        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 1, 2, 1, 2, 0]);
         let ok = AttachOk { backward_start: 1, backward_fin: Some(2), forward_ack: 3 };
         assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
         let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000, probe: true };

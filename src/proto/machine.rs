@@ -258,6 +258,8 @@ pub enum Notice {
         flow: FlowKey,
         /// Why.
         code: CloseCode,
+        /// Why the other end gave it up, in its own words.
+        cause: Option<String>,
     },
     /// What an origin knows of its flow's chain, at first and after each change: candidates by hop, the active first.
     Chain {

@@ -45,6 +45,8 @@ pub struct Splice {
     backward: Lane,
     /// The last acks that the in-legs' senders know: of forward (told to prev), of backward (told to next).
     told: (u64, u64),
+    /// Whether the application has said that it took everything.
+    is_taken: bool,
 }
 
 impl Splice {
@@ -91,6 +93,7 @@ impl Splice {
             forward: Lane::starting_at(forward),
             backward: Lane::starting_at(backward),
             told: (0, 0),
+            is_taken: false,
         }
     }
 
@@ -467,13 +470,13 @@ impl Splice {
 
     /// Bytes from the lane's front were written to the leg that `direction` feeds, or taken by the application.
     ///
-    /// What the application takes is acked: nobody but this process can lose it now.
+    /// What the application takes is acked, but not the end: what becomes of it there may yet go wrong.
     pub fn wrote(&mut self, direction: Direction, count: usize) {
         self.lane_mut(direction).advance(count);
         if self.is_sink(direction) {
             let lane = self.lane_mut(direction);
             if let Some(written) = lane.written() {
-                lane.ack(written);
+                lane.ack(lane.fin().map_or(written, |fin| fin.min(written)));
             }
         }
     }

@@ -4,6 +4,7 @@ use super::script::{FlowPlan, Reader, When};
 use crate::network::{NodeIndex, mix};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use hopline::proto::crypto::{self, Key};
 use hopline::proto::endpoint::Destination;
 use hopline::proto::flows::{FlowKey, Flows};
 use hopline::proto::frame::CloseCode;
@@ -58,6 +59,8 @@ pub(crate) struct Half {
     pub(crate) finished: bool,
     pub(crate) taken: u64,
     pub(crate) took_end: bool,
+    said_taken: bool,
+    has_key: bool,
     pub(crate) ended: Option<CloseCode>,
     pub(crate) ended_at: Time,
     pub(super) wake_at: Option<Time>,
@@ -169,15 +172,22 @@ impl App {
         actions: &mut Vec<Action>,
     ) -> Option<Time> {
         let key = self.half(end).key?;
+        if !std::mem::replace(&mut self.half_mut(end).has_key, true) {
+            flows.share_key(key, &shared_key(key.flow));
+        }
         let abort = self.plan.abort.filter(|abort| abort.end == end && !self.aborted);
         let abort_at = abort.map(|abort| self.half(end).began + abort.after);
         if abort_at.is_some_and(|at| at <= now) && self.half(end).ended.is_none() {
             self.aborted = true;
-            flows.abort(key, local, actions);
+            flows.abort(key, "the application gave it up", local, actions);
             return None;
         }
         let reads_at = self.take(end, key, flows, (now, local), delivery, actions);
         let sends_at = self.feed(end, key, flows, (now, local), actions);
+        let half = self.half_mut(end);
+        if half.took_end && half.finished && !std::mem::replace(&mut half.said_taken, true) {
+            flows.taken(key, local, actions);
+        }
         [abort_at, reads_at, sends_at].into_iter().flatten().min()
     }
 
@@ -282,6 +292,11 @@ impl App {
     const fn salt(&self, end: usize) -> u64 {
         mix(self.seed ^ end as u64)
     }
+}
+
+/// What both ends of a flow would have from their TLS session.
+fn shared_key(flow: FlowId) -> Key {
+    Key::from_bytes(crypto::hash(&[flow.as_bytes()]))
 }
 
 /// The bytes of a direction from `offset` on.

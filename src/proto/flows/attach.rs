@@ -2,8 +2,8 @@
 
 use super::rights::{self, Rights};
 use super::{ATTACHES, Flow, FlowKey, Flows, News};
-use crate::proto::Epoch;
-use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control};
+use crate::proto::crypto::Sealed;
+use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
 use crate::proto::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
 use crate::proto::planted::{self, Law};
 use crate::proto::record::Entry;
@@ -70,9 +70,9 @@ impl Flows {
             return Err(CloseCode::Malformed);
         }
         let opening = attach.opening();
-        if let Err(code) = self.admit_flow(key, &opening, actions, now) {
+        if let Err((code, cause)) = self.admit_flow(key, &opening, actions, now) {
             if code.is_explained() && !planted::broken(Law::DoneExplained) {
-                actions.push(explain(leg, code, None));
+                actions.push(explain(leg, code, Why { winner: None, cause }));
             }
             return Err(code);
         }
@@ -83,7 +83,7 @@ impl Flows {
         }
         match flow.splice.attach(leg, &opening) {
             Attached::Stale { winner } => {
-                actions.push(explain(leg, CloseCode::Stale, Some(winner)));
+                actions.push(explain(leg, CloseCode::Stale, Why::won(winner)));
                 Err(CloseCode::Stale)
             }
             Attached::Impossible => {
@@ -100,7 +100,7 @@ impl Flows {
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
                 self.repeat_reroutes(key, actions);
                 if let Some(old) = replaced.filter(|_| !planted::broken(Law::ReplacedLegClosed)) {
-                    actions.push(explain(old, CloseCode::Replaced, Some(opening.epoch)));
+                    actions.push(explain(old, CloseCode::Replaced, Why::won(opening.epoch)));
                     self.drop_leg(old, CloseCode::Replaced, now, actions);
                     if old.link() != leg.link() {
                         self.links.doubt(old.link(), now, actions);
@@ -140,18 +140,18 @@ impl Flows {
         opening: &Opening,
         actions: &mut Vec<Action>,
         now: Time,
-    ) -> Result<(), CloseCode> {
+    ) -> Result<(), (CloseCode, Option<Sealed>)> {
         if self.flows.contains_key(&key) {
             return Ok(());
         }
-        if let Some(code) = self.tombstones.get(&key).filter(|_| !planted::broken(Law::Tombstone)) {
-            return Err(*code);
+        if let Some(ending) = self.tombstones.get(&key).filter(|_| !planted::broken(Law::Tombstone)) {
+            return Err(ending.clone());
         }
         if self.flows.len() >= self.config.max_flows || self.draining {
-            return Err(CloseCode::Overloaded);
+            return Err((CloseCode::Overloaded, None));
         }
         let splice = if self.is_target {
-            Splice::target(opening).ok_or(CloseCode::Unknown)?
+            Splice::target(opening).ok_or((CloseCode::Unknown, None))?
         } else {
             Splice::relay(opening)
         };
@@ -192,14 +192,17 @@ impl Flows {
         if planted::broken(Law::CloseNoticed) && !self.may_receive(leg) {
             return;
         }
-        let is_next = self.by_leg(leg).is_some_and(|(_, flow)| flow.splice.next() == Some(leg));
-        if code.is_explained() && is_next {
-            let due = now + self.config.attach_timeout;
-            let Some((key, flow)) = self.by_leg(leg) else { return };
-            flow.dial_due = Some(due);
+        let explained_by = now + self.config.attach_timeout;
+        let Some((key, flow)) = self.by_leg(leg) else { return };
+        if code.is_explained() && flow.splice.next() == Some(leg) {
+            flow.dial_due = Some(explained_by);
+            self.schedule(key);
+        } else if code == CloseCode::Aborted && flow.splice.prev() == Some(leg) {
+            // Why comes over the control stream, or that link is lost as well.
+            flow.alone_since.get_or_insert(now);
             self.schedule(key);
         } else {
-            self.leg_over(leg, code, None, now, actions);
+            self.leg_over(leg, code, Why::default(), now, actions);
         }
     }
 
@@ -209,7 +212,7 @@ impl Flows {
         let was_next = flow.splice.next() == Some(leg);
         let ending = flow.splice.stream_ended(leg);
         self.drop_leg(leg, CloseCode::Lost, now, actions);
-        self.follow(key, ending, (was_next, CloseCode::Lost), now, actions);
+        self.follow(key, ending, (was_next, CloseCode::Lost), None, now, actions);
     }
 
     /// A leg is no more.
@@ -217,15 +220,19 @@ impl Flows {
         &mut self,
         leg: LegId,
         code: CloseCode,
-        winner: Option<&Epoch>,
+        Why { winner, cause }: Why,
         now: Time,
         actions: &mut Vec<Action>,
     ) {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         let was_next = flow.splice.next() == Some(leg);
-        let ending = flow.splice.closed(leg, code, winner);
+        // Only the other end can end a flow for this one. What a relay says is a hint, as that the leg is lost.
+        let is_hearsay =
+            code == CloseCode::Aborted && flow.cause_key.is_some() && !flow.is_proven(cause.as_ref());
+        let code = if is_hearsay && !was_next { CloseCode::Lost } else { code };
+        let ending = flow.splice.closed(leg, code, winner.as_ref());
         self.drop_leg(leg, CloseCode::Lost, now, actions);
-        self.follow(key, ending, (was_next, code), now, actions);
+        self.follow(key, ending, (was_next, code), cause, now, actions);
     }
 
     fn follow(
@@ -233,6 +240,7 @@ impl Flows {
         key: FlowKey,
         ending: Ending,
         (was_next, code): (bool, CloseCode),
+        cause: Option<Sealed>,
         now: Time,
         actions: &mut Vec<Action>,
     ) {
@@ -246,18 +254,18 @@ impl Flows {
             }
             Ending::Dial if planted::broken(Law::Redial) => {}
             Ending::Dial => self.next_lost(key, cause_of(code), now, actions),
-            Ending::Free(freed) if was_next && self.is_doubtful(key, freed.code) => {
+            Ending::Free(freed) if was_next && self.is_doubtful(key, freed.code, cause.as_ref()) => {
                 self.next_lost(key, Cause::Closed, now, actions);
             }
-            Ending::Free(freed) => self.free(key, freed, now, actions),
+            Ending::Free(freed) => self.free(key, freed, cause, now, actions),
         }
     }
 
     /// A terminal code from a relay is a hint: an origin hears it twice, the second time over another path where there is
-    /// one, before it believes.
-    fn is_doubtful(&mut self, key: FlowKey, code: CloseCode) -> bool {
+    /// one, before it believes. The target's own word goes with an abort.
+    fn is_doubtful(&mut self, key: FlowKey, code: CloseCode, cause: Option<&Sealed>) -> bool {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return false };
-        if code == CloseCode::Done && flow.splice.is_complete() {
+        if code == CloseCode::Done && flow.splice.is_complete() || flow.is_proven(cause) {
             return false;
         }
         flow.doubted += 1;
@@ -293,19 +301,39 @@ impl Flows {
     ) {
         if let Some(flow) = self.flows.get_mut(&key) {
             let freed = flow.splice.free(code, down);
-            self.free(key, freed, now, actions);
+            self.free(key, freed, None, now, actions);
         }
     }
 
-    pub(super) fn free(&mut self, key: FlowKey, freed: Freed, now: Time, actions: &mut Vec<Action>) {
+    /// An end gives its flow up, and tells the other one why.
+    pub(super) fn give_up(&mut self, key: FlowKey, cause: &str, now: Time, actions: &mut Vec<Action>) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            let sealed = flow.cause_key.as_ref().map(|key| key.seal(cause));
+            let freed = flow.splice.free(CloseCode::Aborted, CloseCode::Aborted);
+            self.free(key, freed, sealed, now, actions);
+        }
+    }
+
+    fn free(
+        &mut self,
+        key: FlowKey,
+        freed: Freed,
+        cause: Option<Sealed>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         let Freed { code, winner, prev, next, fading, down } = freed;
+        let told = self.flows.get(&key).and_then(|flow| flow.told(cause.as_ref()));
         if let Some(leg) = prev {
             if code.is_explained() {
-                actions.push(explain(leg, code, winner));
+                actions.push(explain(leg, code, Why { winner, cause: cause.clone() }));
             }
             self.drop_leg(leg, code, now, actions);
         }
         if let Some(leg) = next {
+            if down == CloseCode::Aborted {
+                actions.push(explain(leg, down, Why { winner: None, cause: cause.clone() }));
+            }
             self.drop_leg(leg, down, now, actions);
         }
         if let Some(leg) = fading {
@@ -319,16 +347,16 @@ impl Flows {
         }
         self.timers.set(key, None);
         if self.is_target && key.hop > 0 {
-            self.entomb(key, code, now);
+            self.entomb(key, code, cause, now);
         }
         self.news.push(News::Ended(key));
         actions.push(Action::Wake { flow: key });
-        actions.push(Action::Notify(Notice::Ended { flow: key, code }));
+        actions.push(Action::Notify(Notice::Ended { flow: key, code, cause: told }));
     }
 
-    pub(super) fn entomb(&mut self, key: FlowKey, code: CloseCode, now: Time) {
+    pub(super) fn entomb(&mut self, key: FlowKey, code: CloseCode, cause: Option<Sealed>, now: Time) {
         let answer = if code == CloseCode::Done { CloseCode::Done } else { CloseCode::Aborted };
-        self.tombstones.insert(key, answer);
+        self.tombstones.insert(key, (answer, cause));
         self.tombstone_ends.push_back((now + self.config.tombstone, key));
         if self.tombstone_ends.len() > self.config.max_flows {
             self.bury_first();
@@ -349,8 +377,20 @@ impl Flows {
     }
 }
 
-fn explain(leg: LegId, code: CloseCode, winner: Option<Epoch>) -> Action {
-    Action::Control { link: leg.link(), control: Control::Close { leg: leg.number(), code, winner } }
+impl Flow {
+    /// What the other end said of why it gave the flow up.
+    fn told(&self, cause: Option<&Sealed>) -> Option<String> {
+        self.cause_key.as_ref()?.open(cause?)
+    }
+
+    /// Whether that is the other end's own word.
+    fn is_proven(&self, cause: Option<&Sealed>) -> bool {
+        self.told(cause).is_some()
+    }
+}
+
+fn explain(leg: LegId, code: CloseCode, why: Why) -> Action {
+    Action::Control { link: leg.link(), control: Control::Close { leg: leg.number(), code, why } }
 }
 
 const fn cause_of(code: CloseCode) -> Cause {

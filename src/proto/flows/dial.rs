@@ -1,7 +1,7 @@
 //! How a node gets, keeps and repairs a flow's next hop.
 
 use super::{Flow, FlowKey, Flows, FlowsConfig};
-use crate::proto::frame::{Cause, CloseCode, Control, Evidence, Reason, Reroute};
+use crate::proto::frame::{Cause, CloseCode, Control, Evidence, Reason, Reroute, Why};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
 use crate::proto::machine::{Action, LinkId, Notice};
@@ -191,7 +191,7 @@ impl Flows {
         self.legs.insert(leg, key);
         match flow.rights.attach(leg.number(), key.flow, opening, place) {
             Some(attach) => actions.push(Action::OpenLeg { leg, flow: key, attach: Box::new(attach) }),
-            None => self.leg_over(leg, CloseCode::Forbidden, None, now, actions),
+            None => self.leg_over(leg, CloseCode::Forbidden, Why::default(), now, actions),
         }
         if doubtful {
             self.cry(key, now, actions);

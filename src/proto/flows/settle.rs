@@ -21,6 +21,9 @@ impl Flows {
         let mut acks: BTreeMap<LinkId, Vec<(u32, u64)>> = BTreeMap::new();
         for key in keys {
             self.recount(*key);
+            if let Some(flow) = self.flows.get_mut(key) {
+                flow.splice.ack_end();
+            }
             self.tell_fins(*key, actions);
             self.collect_acks(*key, now, &mut acks);
         }

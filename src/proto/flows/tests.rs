@@ -224,7 +224,7 @@ fn a_former_hop_cannot_outrank_its_own_prefix() {
     second.attach(1, &again);
     assert_eq!((second.closed_with(), second.has_answered()), (Some(CloseCode::Stale), false));
     let winner = Epoch::ORIGIN.child(2).child(1);
-    let explained = |action: &Action| matches!(action, Action::Control { control: Control::Close { winner: Some(won), .. }, .. } if *won == winner);
+    let explained = |action: &Action| matches!(action, Action::Control { control: Control::Close { why, .. }, .. } if why.winner.as_ref() == Some(&winner));
     assert!(second.said.iter().any(explained), "it is told who won");
     // With the backup's epoch, which it may have overheard, its tag is wrong.
     let forged = Attach { epoch: Epoch::ORIGIN.child(2).child(2), ..again };
@@ -385,9 +385,9 @@ fn an_orphan_is_kept_for_a_while_and_gives_its_room_back() {
 fn a_tombstone_answers_for_a_while_and_is_forgotten() {
     let mut target = Node::new(TARGET);
     let key = FlowKey { origin: pseudonym(&network(), &node(ORIGIN)), flow: FLOW, hop: 3 };
-    target.flows.entomb(key, CloseCode::Done, NOW);
+    target.flows.entomb(key, CloseCode::Done, None, NOW);
     target.flows.handle_timeout(NOW + Duration::from_secs(89), &mut target.said);
-    assert_eq!(target.flows.tombstones.get(&key), Some(&CloseCode::Done));
+    assert_eq!(target.flows.tombstones.get(&key), Some(&(CloseCode::Done, None)));
     target.flows.handle_timeout(NOW + Duration::from_secs(90), &mut target.said);
     assert!(target.flows.tombstones.is_empty() && target.flows.tombstone_ends.is_empty());
 }

@@ -2,6 +2,8 @@
 
 use super::rights::Rights;
 use super::{Flow, FlowKey, Flows};
+use crate::proto::cause::CauseKey;
+use crate::proto::crypto::Key;
 use crate::proto::frame::CloseCode;
 use crate::proto::id::FlowId;
 use crate::proto::lane::Violation;
@@ -41,9 +43,21 @@ impl Flows {
         Some(key)
     }
 
-    /// The application gives a flow up: everybody on its chain is told.
-    pub fn abort(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        self.end(key, CloseCode::Aborted, CloseCode::Aborted, now, actions);
+    /// The application gives a flow up: everybody on its chain is told, and the other end also why.
+    pub fn abort(&mut self, key: FlowKey, cause: &str, now: Time, actions: &mut Vec<Action>) {
+        match self.splice(&key).map(Splice::is_complete) {
+            Some(true) => self.end(key, CloseCode::Done, CloseCode::Done, now, actions),
+            Some(false) => self.give_up(key, cause, now, actions),
+            None => {}
+        }
+    }
+
+    /// The two ends of a flow share this key, and nobody else has it: they tell each other by it why they give the flow up,
+    /// and believe nobody else that they did.
+    pub fn share_key(&mut self, key: FlowKey, shared: &Key) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.cause_key = Some(CauseKey::new(shared, key.flow, flow.splice.position()));
+        }
     }
 
     /// Ends every flow at this node, for its shutdown: prevs go on over their other candidates.
@@ -118,6 +132,15 @@ impl Flows {
         if let Some(flow) = self.flows.get_mut(&key) {
             let sink = flow.splice.sink();
             flow.splice.wrote(sink, count);
+            self.settle(key, now, actions);
+        }
+    }
+
+    /// The application has done what it wanted with everything that came: the other end may know. Until then its flow is
+    /// not done.
+    pub fn taken(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.splice.taken();
             self.settle(key, now, actions);
         }
     }

@@ -32,6 +32,30 @@ impl Splice {
         self.lane_mut(source).push(bytes)
     }
 
+    /// The application has said that it took everything, and did what it wanted with it: once it was given the end, that is
+    /// acked, too.
+    pub const fn taken(&mut self) {
+        self.is_taken = true;
+    }
+
+    /// Acks the end, if it is to be.
+    pub fn ack_end(&mut self) {
+        let lane = self.lane(self.sink());
+        if self.is_taken
+            && self.position != Position::Relay
+            && lane.is_written()
+            && let Some(end) = lane.written()
+        {
+            self.lane_mut(self.sink()).ack(end);
+        }
+    }
+
+    /// Whether the application has said all that it will: its end, and that it took the other one's.
+    #[must_use]
+    pub fn has_said_all(&self) -> bool {
+        self.is_taken && self.lane(self.source()).fin().is_some()
+    }
+
     /// The application has sent everything.
     pub fn finish(&mut self) {
         let source = self.source();

@@ -200,7 +200,7 @@ fn an_epoch_longer_than_any_path_costs_the_link() {
     relay(FIRST)
         .assert_forbids(&Attach { epoch: Epoch::ORIGIN.child(u32::MAX), ..attach }, Forbidden::WrongTag);
     let (mut origin, leg) = attached_origin();
-    origin.control(1, Control::Close { leg: leg.number(), code: CloseCode::Stale, winner: Some(long) });
+    origin.control(1, Control::Close { leg: leg.number(), code: CloseCode::Stale, why: Why::won(long) });
     assert_eq!(origin.misdeeds(), [(Some(node(FIRST)), Misdeed::OutOfBounds)]);
     assert!(origin.is_cut_off(1));
 }

@@ -64,6 +64,10 @@ impl World {
         }
         let splice = self.splice(node);
         splice.wrote(direction, count);
+        if count == 0 && splice.lane(direction).is_written() {
+            splice.taken();
+            splice.ack_end();
+        }
         let (ended, fin) = (splice.lane(direction).is_acked(), splice.lane(direction).fin());
         let stream = self.stream_mut(direction);
         stream.taken += count as u64;
