@@ -8,6 +8,10 @@ use crate::dice::Dice;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// The payload of a packet, and how many pieces a connection carries in a second at least.
+const PACKET_BYTES: usize = 1200;
+const PIECES_PER_SECOND: u64 = 100;
+
 /// A node's place in the world.
 pub(crate) type NodeIndex = usize;
 /// Where the bootstrap stands.
@@ -111,6 +115,16 @@ impl Network {
             pause *= 2;
         }
         late
+    }
+
+    /// How many bytes travel as one, at most: on a narrow way no more than a reader would see of them at a time.
+    pub(crate) fn piece_bytes(&self, most: usize) -> usize {
+        match self.weather.bandwidth {
+            0 => most,
+            bandwidth => {
+                usize::try_from(bandwidth / PIECES_PER_SECOND).unwrap_or(most).clamp(PACKET_BYTES, most)
+            }
+        }
     }
 
     /// How long a connection is busy with so many bytes.

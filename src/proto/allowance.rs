@@ -27,6 +27,14 @@ impl Spent {
         }
         is_left
     }
+
+    /// When there is some left: now, if there is.
+    #[must_use]
+    pub fn due(self, allowed: Allowance, now: Time) -> Time {
+        let each = Duration::from_secs(1) / allowed.per_second.max(1);
+        let excess = (self.0.max(now).since(now) + each).saturating_sub(each * allowed.burst);
+        now + excess
+    }
 }
 
 #[cfg(test)]
@@ -42,8 +50,11 @@ mod tests {
             (0..100).filter(|_| so_far.spend(allowed, start + Duration::from_millis(ms))).count()
         };
         assert_eq!(spent(&mut so_far, 0), 3);
+        assert_eq!(so_far.due(allowed, start), start + Duration::from_millis(100));
         assert_eq!(spent(&mut so_far, 99), 0);
         assert_eq!(spent(&mut so_far, 100), 1);
+        let rested = start + Duration::from_secs(10);
+        assert_eq!(so_far.due(allowed, rested), rested);
         assert_eq!(spent(&mut so_far, 10_000), 3, "a rest is not saved up for longer");
     }
 }

@@ -9,9 +9,10 @@ use super::machine::{Action, AskFailure, AskId, Notice};
 use super::rpc::{Load, Offer, Request, Response};
 use super::time::Time;
 use super::timers::Timers;
+use foldhash::{HashMap, HashMapExt};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Questions that may be under way at once; beyond, reports are dropped.

@@ -32,7 +32,7 @@ use super::frame::{Evidence, Heartbeat, Reason, Watch};
 use super::time::Time;
 use estimate::Smoothed;
 use evidence::{Inbound, Outbound, is_newer};
-use stall::Stall;
+use stall::{ACK_DELAY, Stall};
 use std::time::Duration;
 
 pub use presets::Liveness;
@@ -65,6 +65,8 @@ const SUSPECT_PROBES: u32 = 10;
 const REFUSED_PROBES: u32 = 3;
 /// The most that self-doubt grows to; deadlines are multiplied by one more.
 const MAX_DOUBT: u32 = 7;
+/// Losses in a row that a repair is expected to take at most.
+const MAX_REPAIRS: u32 = 6;
 /// How often a busy link's peer is to be heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -185,6 +187,14 @@ impl Detector {
     #[must_use]
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt.map(|rtt| rtt.mean)
+    }
+
+    /// How long the link's transport rarely exceeds to make up for what is lost: a probe timeout, and where as many packets in
+    /// a row as chance takes are lost, each time twice as long (RFC 9002, section 6.2).
+    #[must_use]
+    pub fn repair_time(&self) -> Duration {
+        let losses = self.inbound.losses.bound().clamp(1, MAX_REPAIRS);
+        (self.round_trip() + ACK_DELAY) * ((1 << losses) - 1)
     }
 
     /// When anything was last heard from the peer; before that, when the link came up.

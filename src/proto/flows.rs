@@ -13,6 +13,7 @@ mod budget;
 mod config;
 mod dial;
 mod drain;
+mod front;
 mod gray;
 mod next_hop;
 mod pace;
@@ -26,6 +27,7 @@ mod traffic;
 use super::allowance::{Allowance, Spent};
 use super::cause::CauseKey;
 use super::crypto::Sealed;
+use super::epoch::MAX_HOPS;
 use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute, Why};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::links::{Arrival, LinkNews, Links};
@@ -35,11 +37,12 @@ use super::splice::{Direction, LegId, Position, Splice};
 use super::time::Time;
 use super::timers::Timers;
 use budget::Budget;
+use foldhash::{HashMap, HashMapExt};
 use next_hop::NextHop;
 use pace::Paces;
 use probe::Vigil;
 use rights::Rights;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use budget::RESERVE_BYTES;
 pub use config::FlowsConfig;
@@ -63,8 +66,15 @@ pub struct FlowKey {
 /// How often one neighbour may ask for something that costs work (records, repairs, probes) on behalf of one flow: far more
 /// than anybody does whose relays all fail.
 const QUESTIONS: Allowance = Allowance { burst: 8192, per_second: 512 };
-/// How often one flow may be attached anew at one node. An honest dialer's pauses double.
-const ATTACHES: Allowance = Allowance { burst: 128, per_second: 8 };
+/// How often a node dials one flow's next hop, whatever its links look like,
+const DIALS: Allowance = Allowance { burst: 32, per_second: 4 };
+/// and how often one flow may be attached anew at one node: as often as everybody before it may dial, for whoever is dialled
+/// anew dials anew.
+const ATTACHES: Allowance =
+    Allowance { burst: DIALS.burst * DIALERS, per_second: DIALS.per_second * DIALERS };
+/// Nodes before the last of the longest chain.
+const DIALERS: u32 = 9;
+const _: () = assert!(DIALERS as usize == MAX_HOPS + 1, "the origin and the relays");
 
 /// What the owner of [`Flows`] has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +182,8 @@ struct Flow {
     /// What neighbours may yet ask for, and how often attach.
     questions: Spent,
     attaches: Spent,
+    /// How often this node may yet dial.
+    dials: Spent,
 }
 
 /// See the module's documentation.
@@ -534,6 +546,7 @@ impl Flow {
             distrust: gray::Distrust::default(),
             questions: Spent::default(),
             attaches: Spent::default(),
+            dials: Spent::default(),
             splice,
             charged: 0,
             rights,

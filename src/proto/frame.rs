@@ -309,12 +309,10 @@ pub struct BackupWish {
 pub struct Progress {
     /// The probe that this answers; 0 if nobody asked.
     pub probe: u32,
-    /// Up to where the forward direction has come to the target.
-    pub received: u64,
-    /// Up to where its application has sent the backward direction.
-    pub sent: u64,
-    /// Whether its application has yet to take some of what has come.
+    /// Whether the target's application has yet to take some of what has come.
     pub reader_blocked: bool,
+    /// What has come to the target, and what its application has sent.
+    pub target: Waypoint,
     /// What each relay on the way added, the target's neighbour first.
     pub relays: Vec<Waypoint>,
 }
@@ -327,8 +325,8 @@ impl Progress {
     }
 }
 
-/// How far a flow has come at a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How far a flow has come at a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waypoint {
     /// The forward direction.
     pub forward: Passage,
@@ -336,13 +334,33 @@ pub struct Waypoint {
     pub backward: Passage,
 }
 
-/// How far one direction has come at a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How far one direction has come at a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
     /// Everything before this has come.
     pub received: u64,
-    /// Everything before this was passed on, as far as this relay can tell.
+    /// Everything before this was passed on, as far as this node can tell.
     pub written: u64,
+    /// The link that it comes over, and the one that it leaves by.
+    pub inward: Way,
+    /// See `inward`.
+    pub outward: Way,
+}
+
+/// What tells a link that is slow from one where nothing moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Way {
+    /// How long ago bytes of any flow last moved over it in this direction, in milliseconds.
+    pub quiet_ms: u16,
+    /// How long its transport may take to make up for losses, in milliseconds.
+    pub repair_ms: u16,
+}
+
+impl Default for Way {
+    /// Nothing moves.
+    fn default() -> Self {
+        Self { quiet_ms: u16::MAX, repair_ms: 0 }
+    }
 }
 
 /// Why a node gave up on a neighbour for a flow.
@@ -529,6 +547,13 @@ mod tests {
         };
         let told = codec::to_bytes(&Control::Rerouted { leg: 4, reroute });
         assert_eq!(told, [5, 4, 2, 7, 0, 1, 0, 9, 8, 6, 2, 1, 1, 2, 3, 4, 5]);
+        let way = |quiet_ms| Way { quiet_ms, repair_ms: 6 };
+        let passage = |received| Passage { received, written: 4, inward: way(5), outward: way(7) };
+        let waypoint = Waypoint { forward: passage(3), backward: passage(8) };
+        let progress = Progress { probe: 2, reader_blocked: true, target: waypoint, relays: vec![waypoint] };
+        let passages = [3, 4, 5, 6, 7, 6, 8, 4, 5, 6, 7, 6];
+        let told = codec::to_bytes(&Control::Progress { leg: 4, progress });
+        assert_eq!(told, [&[10, 4, 2, 1][..], &passages, &[1], &passages].concat());
         reroute.reason = Reason::of(Evidence::NoAnswer);
         let told = codec::to_bytes(&Control::Rerouted { leg: 4, reroute });
         assert_eq!(told, [5, 4, 2, 7, 0, 1, 0, 9, 8, 6, 7, 0]);

@@ -10,6 +10,7 @@
 
 mod bans;
 mod floor;
+mod moves;
 mod wishes;
 
 use super::allowance::{Allowance, Spent};
@@ -22,10 +23,13 @@ use super::time::Time;
 use super::timers::Timers;
 use bans::Bans;
 use floor::Floor;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
+use moves::Moves;
 use std::net::SocketAddr;
 use std::time::Duration;
 use wishes::{Wish, Wishes};
+
+pub use moves::Move;
 
 /// Settings of [`Links`].
 #[derive(Clone, Debug)]
@@ -100,6 +104,7 @@ struct Link {
     retired: bool,
     suspect: bool,
     draining: bool,
+    moves: Moves,
     /// Attaches of no use, and wishes for preparation, that the peer may yet send.
     errors: Spent,
     preparations: Spent,
@@ -239,6 +244,7 @@ impl Links {
             retired,
             suspect,
             draining,
+            moves: Moves::default(),
             errors,
             preparations,
         };

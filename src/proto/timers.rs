@@ -1,7 +1,8 @@
 //! One deadline per key, in order.
 
 use super::time::Time;
-use std::collections::{BTreeSet, HashMap};
+use foldhash::{HashMap, HashMapExt};
+use std::collections::BTreeSet;
 use std::hash::Hash;
 
 /// At most one deadline for each key. Setting and taking cost the logarithm of how many there are.

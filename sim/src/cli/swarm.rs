@@ -32,6 +32,9 @@ pub(super) struct Swarm {
     /// Go on after a failure.
     #[arg(long)]
     keep_going: bool,
+    /// Without any fault, to see whether anybody is blamed for the weather.
+    #[arg(long)]
+    in_peace: bool,
 }
 
 /// One seed.
@@ -72,8 +75,7 @@ impl Swarm {
         }
         let clock = stopwatch();
         let done = AtomicU64::new(0);
-        let task =
-            Hunt { from: self.from, seeds: self.seeds, threads: self.threads, stops: !self.keep_going };
+        let task = self.task(!self.keep_going);
         let found = hunt(
             task,
             || (),
@@ -96,6 +98,13 @@ impl Swarm {
     }
 }
 
+impl Swarm {
+    const fn task(&self, stops: bool) -> Hunt {
+        let Self { from, seeds, threads, in_peace, .. } = *self;
+        Hunt { from, seeds, threads, stops, in_peace }
+    }
+}
+
 #[cfg(feature = "planted")]
 impl Swarm {
     /// Breaks laws, and tells for each which check noticed, at which seed and after how many.
@@ -105,7 +114,7 @@ impl Swarm {
         let mut missed = 0;
         println!("| planted bug | caught by | seed | after seeds |\n|---|---|---|---|");
         for law in Law::PLANTED.into_iter().filter(is_meant) {
-            let task = Hunt { from: self.from, seeds: self.seeds, threads: self.threads, stops: true };
+            let task = self.task(true);
             let found = hunt(task, || break_law(Some(law)), |_, _| ());
             match found.failures.first() {
                 Some((seed, failure)) => {

@@ -16,6 +16,15 @@ pub(crate) struct Hunt {
     pub(crate) threads: usize,
     /// Whether to stop at the first failure.
     pub(crate) stops: bool,
+    /// Whether nothing is done to the networks: then nobody is to be blamed for anything.
+    pub(crate) in_peace: bool,
+}
+
+impl Hunt {
+    fn trim(&self, plan: &Plan) -> Trim {
+        let ordeals = if self.in_peace { plan.ordeals.len() } else { 0 };
+        Trim { ordeals: (0..ordeals).collect(), ..Trim::default() }
+    }
 }
 
 /// What came of all.
@@ -83,7 +92,8 @@ pub(crate) fn hunt(hunt: Hunt, prepare: impl Fn() + Sync, seen: impl Fn(u64, &Ou
                     if seed >= hunt.from.saturating_add(hunt.seeds) {
                         return;
                     }
-                    let outcome = guarded(&Plan::draw(seed), &Trim::default());
+                    let plan = Plan::draw(seed);
+                    let outcome = guarded(&plan, &hunt.trim(&plan));
                     seen(seed, &outcome);
                     stop.fetch_or(hunt.stops && outcome.failure.is_some(), Ordering::Relaxed);
                     found.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
@@ -99,19 +109,37 @@ pub(crate) fn hunt(hunt: Hunt, prepare: impl Fn() + Sync, seen: impl Fn(u64, &Ou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    use std::io::Write;
+
+    /// The first of some seeds that nobody has run before, unless the environment says which.
+    fn fresh_seeds() -> u64 {
+        let asked = std::env::var("HOPLINE_SEEDS_FROM").ok();
+        let from = asked.map(|from| from.parse().expect("HOPLINE_SEEDS_FROM is a number"));
+        from.unwrap_or_else(|| RandomState::new().build_hasher().finish() >> 24)
+    }
 
     #[test]
-    fn two_hundred_seeds_keep_every_law() {
-        let task = Hunt { from: 1, seeds: 200, threads: 2, stops: false };
+    fn fresh_seeds_keep_every_law() {
+        let task = Hunt { from: fresh_seeds(), seeds: 300, threads: 2, stops: false, in_peace: false };
+        // Not by `eprintln!`, which is heard only of tests that fail.
+        writeln!(std::io::stderr(), "swarm: 300 seeds, HOPLINE_SEEDS_FROM={}", task.from).expect("stderr");
         let found = hunt(task, || (), |_, _| ());
         assert!(found.failures.is_empty(), "{:?}", found.failures);
         assert!(found.faults > 1000 && found.reroutes > 1000, "{found:?}");
     }
 
     #[test]
+    fn seeds_that_failed_once_keep_every_law() {
+        // An honest peer was taken for a storm of attaches.
+        let seed = 102_931;
+        assert_eq!(guarded(&Plan::draw(seed), &Trim::default()).failure, None);
+    }
+
+    #[test]
     fn nothing_is_blamed_where_nothing_is_wrong() {
-        // The last two have small flows beside large ones, on links that are narrow.
-        for seed in (1..60).chain([453, 1302]) {
+        // The last ones have small flows beside large ones, on links that are narrow.
+        for seed in (1..60).chain([453, 1302, 2195, 102_519, 103_118]) {
             let plan = Plan::draw(seed);
             let trim = Trim { ordeals: (0..plan.ordeals.len()).collect(), ..Trim::default() };
             assert_eq!(guarded(&plan, &trim).failure, None, "seed {seed}");

@@ -197,6 +197,7 @@ impl World {
     /// Writes a chunk; `false` once the window is full.
     fn write(&mut self, index: NodeIndex, leg: LegId, mut chunk: Bytes, window: usize) -> bool {
         let (conn, side) = of_link(leg.link());
+        let most = self.network.piece_bytes(MAX_PIECE_BYTES);
         while !chunk.is_empty() {
             if !self.may_write(conn, side, leg.number()) {
                 return false;
@@ -209,13 +210,14 @@ impl World {
                 end.blocked = true;
                 return false;
             }
-            let piece = chunk.split_to(chunk.len().min(MAX_PIECE_BYTES).min(room));
+            let piece = chunk.split_to(chunk.len().min(most).min(room));
             end.outstanding += piece.len();
             if let Some(this) = self.conn_mut(conn) {
                 this.end_mut(side).last_writer = Some(leg.number());
             }
+            let local = self.local(index);
             if let Some(role) = &mut self.nodes.at_mut(index).role {
-                role.flows().wrote(leg, piece.len(), self.now);
+                role.flows().wrote(leg, piece.len(), local);
             }
             self.pass_on_room(index);
             self.send(leg.link(), Packet::Bytes(leg.number(), piece));

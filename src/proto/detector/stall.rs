@@ -23,7 +23,7 @@ pub struct Transfer {
 /// Probe timeouts that a spell lasts at least.
 const SPELL_TIMEOUTS: u32 = 4;
 /// By how much a peer may put off an acknowledgement (RFC 9000, `max_ack_delay`).
-const ACK_DELAY: Duration = Duration::from_millis(25);
+pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
 /// Packets that must be lost in a spell.
 const LEAST_LOST: u64 = 32;
 /// Their least mean size, in bytes: heartbeats and acks are smaller by far.

@@ -14,7 +14,8 @@
 
 use super::FlowKey;
 use crate::proto::splice::Direction;
-use std::collections::{BTreeMap, HashMap};
+use foldhash::{HashMap, HashMapExt};
+use std::collections::BTreeMap;
 
 /// What every lane may hold outside the shared budget, in bytes.
 pub const RESERVE_BYTES: u64 = 64 << 10;

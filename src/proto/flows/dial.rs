@@ -1,6 +1,6 @@
 //! How a node gets, keeps and repairs a flow's next hop.
 
-use super::{Flow, FlowKey, Flows, FlowsConfig};
+use super::{DIALS, Flow, FlowKey, Flows, FlowsConfig};
 use crate::proto::frame::{Cause, CloseCode, Control, Evidence, Reason, Reroute, Why};
 use crate::proto::id::NodeId;
 use crate::proto::links::Standing;
@@ -90,6 +90,11 @@ impl Flow {
         Some(past.last + FIRST_FRUITLESS_PAUSE * (1 << doublings))
     }
 
+    /// Whether its next hop may be dialled now: not if it was over and over again, lately.
+    fn may_dial(&self, now: Time) -> bool {
+        self.dials.due(DIALS, now) <= now
+    }
+
     /// Whether no route has led anywhere for so long that the target must be gone.
     fn is_lost_cause(&self, now: Time, give_up: Duration) -> bool {
         let is_lost = |past: Fruitless| past.progress == self.progress() && now.since(past.since) >= give_up;
@@ -112,6 +117,7 @@ impl Flows {
         flow.unserved_since.get_or_insert(now);
         let Some(flow) = self.flows.get(&key) else { return };
         match self.plan(flow, now) {
+            Plan::Open(..) if !flow.may_dial(now) => self.wait_to_dial(key, now),
             Plan::Open(link, place) if self.paces.admits(link, key, flow.is_bulky(), now) => {
                 self.open_leg(key, link, place, now, actions);
             }
@@ -126,6 +132,14 @@ impl Flows {
     fn wait_for_turn(&mut self, key: FlowKey, now: Time) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.dial_due = Some(now + self.config.attach_timeout);
+            self.schedule(key);
+        }
+    }
+
+    /// The flow was dialled too often lately: a neighbour could not tell more from a storm.
+    fn wait_to_dial(&mut self, key: FlowKey, now: Time) {
+        if let Some(flow) = self.flows.get_mut(&key) {
+            flow.dial_due = Some(flow.dials.due(DIALS, now));
             self.schedule(key);
         }
     }
@@ -182,6 +196,7 @@ impl Flows {
         let FlowsConfig { attach_timeout, stuck_timeout, .. } = self.config;
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let opening = flow.splice.dial(leg);
+        flow.dials.spend(DIALS, now);
         flow.dialled_at = now;
         flow.next_hop.set_current(place);
         let node = flow.next_hop.current().map_or(self.me, |candidate| candidate.node);
@@ -423,7 +438,9 @@ impl Flows {
         let is_heard = better.is_some_and(|candidate| {
             self.links.active(candidate.node).is_some() && self.standing(candidate.node) < Standing::Suspect
         });
-        if chosen != flow.next_hop.current_place() || is_heard {
+        // Where all come and go it is better to stay than to be without.
+        let is_better = chosen != flow.next_hop.current_place() || is_heard;
+        if is_better && flow.may_dial(now) {
             self.leave_next(key, Cause::Silence, now, actions);
         } else if let Some(flow) = self.flows.get_mut(&key) {
             flow.doubt_due = flow.doubt_due.or(Some(now + self.config.stuck_timeout));

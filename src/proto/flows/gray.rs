@@ -5,10 +5,12 @@
 //! route, without any relay of the present chain if the pool has enough others, else at least without the one where the
 //! bytes stop.
 
+use super::front::{Front, waypoint};
 use super::probe::{Marks, Step};
 use super::{Flow, FlowKey, Flows};
-use crate::proto::frame::{Cause, Control, Passage, Progress, Waypoint};
+use crate::proto::frame::{Cause, Control, Progress};
 use crate::proto::id::NodeId;
+use crate::proto::links::Links;
 use crate::proto::machine::{Action, Misdeed};
 use crate::proto::record::Candidate;
 use crate::proto::splice::{Direction, LegId, Position, Splice};
@@ -52,7 +54,9 @@ impl Flows {
                     let control = Control::Probe { leg: next.number(), number };
                     actions.push(Action::Control { link: next.link(), control });
                 }
-                (Position::Target, _, Some(prev)) => actions.push(progress_of(splice, prev, 0)),
+                (Position::Target, _, Some(prev)) => {
+                    actions.push(progress_of(splice, &self.links, (prev, 0), now));
+                }
                 (Position::Origin | Position::Relay | Position::Target, ..) => {}
             },
         }
@@ -63,11 +67,12 @@ impl Flows {
         if !self.may_ask(leg, now, actions) {
             return;
         }
-        let Some((_, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.prev() == Some(leg)) else {
+        let Some(flow) = self.legs.get(&leg).and_then(|key| self.flows.get(key)) else { return };
+        if flow.splice.prev() != Some(leg) {
             return;
-        };
+        }
         if flow.splice.position() == Position::Target {
-            actions.push(progress_of(&flow.splice, leg, number));
+            actions.push(progress_of(&flow.splice, &self.links, (leg, number), now));
         } else if let Some(next) = flow.splice.next().filter(|_| flow.splice.is_next_answered()) {
             let control = Control::Probe { leg: next.number(), number };
             actions.push(Action::Control { link: next.link(), control });
@@ -88,33 +93,31 @@ impl Flows {
         if !self.may_ask(leg, now, actions) {
             return;
         }
-        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
+        let Some(key) = self.legs.get(&leg).copied() else { return };
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.splice.next() == Some(leg)) else {
             return;
         };
+        let here = waypoint(&flow.splice, &self.links, now);
         if let Some(prev) = flow.splice.prev() {
-            progress.relays.push(waypoint(&flow.splice));
+            progress.relays.push(here);
             let control = Control::Progress { leg: prev.number(), progress };
             return actions.push(Action::Control { link: prev.link(), control });
         }
         flow.look(now);
-        let convicted = flow.vigil.as_mut().and_then(|vigil| vigil.hear(&progress, now));
+        let fronts = Front::both(&here, &progress);
+        let convicted = flow.vigil.as_mut().and_then(|vigil| vigil.hear(&progress, fronts, now));
         if let Some(direction) = convicted {
-            self.distrust(key, Cause::Gray, Some((direction, &progress)), now);
+            let relays = flow.carriers(direction, progress.relays.len());
+            let front = Direction::BOTH.iter().zip(fronts).find(|(of, _)| **of == direction);
+            let suspect = front.and_then(|(_, front)| front?.suspect(&relays));
+            self.distrust(key, Cause::Gray, suspect, now);
         }
         self.schedule(key);
     }
 
     /// The present chain swallows an origin's bytes, or lies: another route is asked for. Until there is one the flow stays.
-    pub(super) fn distrust(
-        &mut self,
-        key: FlowKey,
-        cause: Cause,
-        seen: Option<(Direction, &Progress)>,
-        now: Time,
-    ) {
+    pub(super) fn distrust(&mut self, key: FlowKey, cause: Cause, suspect: Option<NodeId>, now: Time) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
-        let chain = flow.carriers();
-        let suspect = seen.and_then(|(direction, progress)| flow.suspect(&chain, direction, progress));
         flow.distrust.note(cause, suspect, now);
         self.want_route(key, now);
     }
@@ -156,8 +159,9 @@ impl Flow {
         self.distrust.pending.take().or_else(|| self.repair.as_ref().map(|repair| repair.cause))
     }
 
-    /// The relays that carry an origin's flow, as far as it knows, the nearest first.
-    fn carriers(&self) -> Vec<NodeId> {
+    /// The relays that carry an origin's flow, as far as it knows, from the direction's source on; none if there should be
+    /// another number of them.
+    fn carriers(&self, direction: Direction, number: usize) -> Vec<NodeId> {
         let Some(chain) = self.rights.chain() else { return Vec::new() };
         let relays = chain.hops().len().saturating_sub(1);
         let near = self.next_hop.current().map(|candidate| candidate.node);
@@ -165,35 +169,11 @@ impl Flow {
             let first = candidates.into_iter().next().map(|candidate| candidate.node);
             near.filter(|_| hop == 1).or_else(|| self.serving.get(&hop).copied()).or(first)
         };
-        (1u8..).zip(chain.hops().take(relays)).filter_map(carrier).collect()
-    }
-
-    /// The relay where a direction's bytes stop: beyond it everything has arrived that got there.
-    fn suspect(&self, chain: &[NodeId], direction: Direction, progress: &Progress) -> Option<NodeId> {
-        if progress.relays.len() != chain.len() {
-            return None;
-        }
-        let here = self.splice.lane(direction);
-        let own = Passage { received: here.received(), written: here.written().unwrap_or(0) };
-        let relays = progress.relays.iter().rev();
-        let mut path: Vec<(Option<NodeId>, Passage)> = vec![(None, own)];
-        path.extend(chain.iter().copied().map(Some).zip(relays.map(|relay| match direction {
-            Direction::Forward => relay.forward,
-            Direction::Backward => relay.backward,
-        })));
-        let far = if direction == Direction::Forward { progress.received } else { progress.sent };
-        path.push((None, Passage { received: far, written: far }));
+        let mut nodes: Vec<NodeId> = (1u8..).zip(chain.hops().take(relays)).filter_map(carrier).collect();
         if direction == Direction::Backward {
-            path.reverse();
+            nodes.reverse();
         }
-        let stops = path.windows(2).rev().find_map(|pair| match pair {
-            [(giver, gives), (taker, takes)] if gives.received > takes.received => {
-                Some((*giver, *taker, gives.written > takes.received))
-            }
-            _ => None,
-        });
-        let (giver, taker, was_given) = stops?;
-        if was_given { taker.or(giver) } else { giver.or(taker) }
+        if nodes.len() == number { nodes } else { Vec::new() }
     }
 }
 
@@ -217,22 +197,13 @@ impl Distrust {
     }
 }
 
-fn progress_of(splice: &Splice, prev: LegId, probe: u32) -> Action {
-    let (forward, backward) = (splice.lane(Direction::Forward), splice.lane(Direction::Backward));
+fn progress_of(splice: &Splice, links: &Links, (prev, probe): (LegId, u32), now: Time) -> Action {
+    let forward = splice.lane(Direction::Forward);
     let progress = Progress {
         probe,
-        received: forward.received(),
-        sent: backward.received(),
         reader_blocked: forward.acked() < forward.received(),
+        target: waypoint(splice, links, now),
         relays: Vec::new(),
     };
     Action::Control { link: prev.link(), control: Control::Progress { leg: prev.number(), progress } }
-}
-
-fn waypoint(splice: &Splice) -> Waypoint {
-    let passage = |direction| {
-        let lane = splice.lane(direction);
-        Passage { received: lane.received(), written: lane.written().unwrap_or(0) }
-    };
-    Waypoint { forward: passage(Direction::Forward), backward: passage(Direction::Backward) }
 }

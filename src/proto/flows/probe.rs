@@ -5,15 +5,18 @@
 //! than an ack ever takes, something is wrong, or the reader at the other end is slow. So the origin asks the target, and
 //! the target tells the origin unasked: up to where has what come, and does your application have some of it yet to take?
 //!
-//! Two answers in a row, half a patience apart, convict the chain: between them nothing came, though something should
-//! have, and no reader kept it from coming. So does no answer at all, a few times. A slow reader is never convicted (what
-//! it has not taken yet is said), nor is a slow flow: whatever comes, however little, begins the count anew.
+//! Two answers, half a patience apart, convict the chain: between them nothing came, though something should have, and no
+//! reader kept it from coming. So does no answer at all, a few times. A slow reader is never convicted (what it has not
+//! taken yet is said), nor is a slow flow: whatever comes, however little, begins the count anew, and so does whatever comes
+//! one relay further. A slow link isn't either. Where losses are usual, the answers are as far apart as it takes to make up for
+//! them; and where the bytes of others go on over the link at which these stop, these only wait for their turn, for a while.
 //!
 //! Nothing storms: while nothing changes, questions get rarer, up to [`LONGEST`]; and each verdict that brought nothing
 //! doubles the patience before the next.
 //!
 //! A vigil knows neither legs nor relays, and not what follows from its verdict.
 
+use super::front::Front;
 use crate::proto::detector::estimate::Smoothed;
 use crate::proto::frame::Progress;
 use crate::proto::planted::{self, Law};
@@ -61,8 +64,19 @@ pub(super) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Standstill {
     since: Time,
-    /// Where it stood, at both ends.
-    at: (u64, u64),
+    /// Where it stood: at this end, and at the front.
+    at: (u64, Option<(usize, u64)>),
+}
+
+impl Standstill {
+    /// How long it has to last before it is a fault.
+    fn bound(front: Option<Front>, patience: Duration) -> Duration {
+        match front {
+            Some(front) if front.quiet < patience => LONGEST,
+            Some(front) => (patience / 2).max(front.repair).min(LONGEST),
+            None => patience / 2,
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -79,8 +93,9 @@ pub(super) struct Vigil {
     ack_time: Option<Smoothed>,
     timed: Option<(u64, Time)>,
     due: Option<Time>,
-    /// Questions, and how many of the last ones had no answer, or none that called for action.
+    /// Questions, when the last one was asked, and how many of the last ones had no answer, or none that called for action.
     number: u32,
+    asked_at: Time,
     unanswered: u32,
     idle: u32,
     standstills: [Option<Standstill>; 2],
@@ -101,6 +116,7 @@ impl Vigil {
             timed: None,
             due: None,
             number: 0,
+            asked_at: Time::ZERO,
             unanswered: 0,
             idle: 0,
             standstills: [None; 2],
@@ -186,7 +202,7 @@ impl Vigil {
             self.convict(now);
             return Step::Leave;
         }
-        self.number = self.number.wrapping_add(1).max(1);
+        (self.number, self.asked_at) = (self.number.wrapping_add(1).max(1), now);
         let pause = if self.decides { self.unanswered } else { self.idle };
         self.unanswered = self.unanswered.saturating_add(1);
         self.idle = self.idle.saturating_add(1);
@@ -194,8 +210,14 @@ impl Vigil {
         Step::Speak(self.number)
     }
 
-    /// The target says how far it is; the direction that is found not to move though nobody keeps it from moving.
-    pub(super) fn hear(&mut self, progress: &Progress, now: Time) -> Option<Direction> {
+    /// The target says how far it is, and where its bytes stop on each direction's way; the direction that is found not to move
+    /// though nobody keeps it from moving.
+    pub(super) fn hear(
+        &mut self,
+        progress: &Progress,
+        fronts: [Option<Front>; 2],
+        now: Time,
+    ) -> Option<Direction> {
         let is_answer = progress.probe == self.number && self.number > 0;
         if progress.probe != 0 && !is_answer {
             return None;
@@ -203,35 +225,47 @@ impl Vigil {
         if is_answer {
             self.unanswered = 0;
         }
+        // An answer tells of a moment after its question; what was told unasked may be old.
+        let told_at = if is_answer { self.asked_at } else { Time::ZERO };
         let patience = self.patience();
+        let mut convicted = None;
+        let mut again: Option<Time> = None;
+        let stuck = self.stuck(progress, patience, now);
+        for ((known, front), (direction, mark)) in self.standstills.iter_mut().zip(fronts).zip(stuck) {
+            let at = mark.map(|mark| (mark, front.map(|front| (front.place, front.at))));
+            let since = known.filter(|known| Some(known.at) == at).map_or(now, |known| known.since);
+            *known = at.map(|at| Standstill { since, at });
+            if known.is_none() {
+                continue;
+            }
+            let bound = Standstill::bound(front, patience);
+            if told_at.since(since) >= bound {
+                convicted = convicted.or(Some(direction));
+            }
+            // Where others go on, that may end soon.
+            let next = if bound == LONGEST { now + doubled(patience / 2, self.idle) } else { since + bound };
+            again = Some(again.map_or(next, |again| again.min(next)).max(now + patience / 2));
+        }
+        if convicted.is_some() {
+            self.convict(now);
+        } else if let Some(again) = again {
+            // What looks bad is looked at again soon.
+            self.due = Some(self.due.filter(|_| !is_answer).map_or(again, |due| due.min(again)));
+        } else if is_answer {
+            self.due = self.waiting_since.map(|_| now + doubled(patience, self.idle));
+        }
+        convicted
+    }
+
+    /// Up to where each direction has come at this end, if it should have come further by now.
+    fn stuck(&self, progress: &Progress, patience: Duration, now: Time) -> [(Direction, Option<u64>); 2] {
         let Marks { sent, acked, received, reader_blocked } = self.marks;
         let blocked = |blocked: bool| blocked && !planted::broken(Law::ReaderHeeded);
         let overdue = self.waiting_since.is_some_and(|since| now.since(since) >= patience);
         let forward = overdue && acked < sent && !blocked(progress.reader_blocked);
         let is_quiet = now.since(self.received_at) >= patience / 2;
-        let backward = is_quiet && progress.sent > received && !blocked(reader_blocked);
-        let found = [
-            (Direction::Forward, forward.then_some((acked, progress.received))),
-            (Direction::Backward, backward.then_some((received, 0))),
-        ];
-        let mut convicted = None;
-        for (known, (direction, at)) in self.standstills.iter_mut().zip(found) {
-            let since = known.filter(|known| Some(known.at) == at).map_or(now, |known| known.since);
-            *known = at.map(|at| Standstill { since, at });
-            if known.is_some() && now.since(since) >= patience / 2 {
-                convicted = convicted.or(Some(direction));
-            }
-        }
-        if convicted.is_some() {
-            self.convict(now);
-        } else if self.standstills.iter().any(Option::is_some) {
-            // What looks bad is looked at again soon.
-            let soon = now + patience / 2;
-            self.due = Some(self.due.filter(|_| !is_answer).map_or(soon, |due| due.min(soon)));
-        } else if is_answer {
-            self.due = self.waiting_since.map(|_| now + doubled(patience, self.idle));
-        }
-        convicted
+        let backward = is_quiet && progress.target.backward.received > received && !blocked(reader_blocked);
+        [(Direction::Forward, forward.then_some(acked)), (Direction::Backward, backward.then_some(received))]
     }
 
     fn convict(&mut self, now: Time) {
@@ -249,6 +283,7 @@ fn doubled(pause: Duration, times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::frame::{Passage, Way, Waypoint};
 
     const MS: Duration = Duration::from_millis(1);
     const START: Time = Time::from_micros(1_000_000_000);
@@ -285,6 +320,13 @@ mod tests {
             self.vigil.note(self.marks, self.now);
         }
 
+        fn hear(&mut self, progress: &Progress) -> Option<Direction> {
+            let passage = |received| Passage { received, written: received, ..Passage::default() };
+            let (sent, received) = (self.marks.sent, self.marks.received);
+            let here = Waypoint { forward: passage(sent), backward: passage(received) };
+            self.vigil.hear(progress, Front::both(&here, progress), self.now)
+        }
+
         /// Lets time pass; `answer` is what the target says, if anything.
         fn pass(&mut self, time: Duration, answer: impl Fn(u32) -> Option<Progress>) -> Option<Direction> {
             let (begin, end) = (self.now, self.now + time);
@@ -295,7 +337,7 @@ mod tests {
                     Step::Leave => self.left.push(self.now.since(begin)),
                     Step::Speak(number) => {
                         self.asked.push((self.now.since(begin), number));
-                        let heard = answer(number).and_then(|progress| self.vigil.hear(&progress, self.now));
+                        let heard = answer(number).and_then(|progress| self.hear(&progress));
                         if heard.is_some() {
                             return heard;
                         }
@@ -309,7 +351,16 @@ mod tests {
     }
 
     fn progress(probe: u32, received: u64, reader_blocked: bool) -> Progress {
-        Progress { probe, received, sent: 0, reader_blocked, relays: Vec::new() }
+        let forward = Passage { received, written: received, ..Passage::default() };
+        let target = Waypoint { forward, backward: Passage::default() };
+        Progress { probe, reader_blocked, target, relays: Vec::new() }
+    }
+
+    /// The same of a target that has sent ten bytes.
+    fn behind(probe: u32) -> Progress {
+        let mut behind = progress(probe, 20_000, false);
+        (behind.target.backward.received, behind.target.backward.written) = (10, 10);
+        behind
     }
 
     #[test]
@@ -320,6 +371,82 @@ mod tests {
         assert_eq!(heard, Some(Direction::Forward));
         let asked: Vec<u128> = origin.asked.iter().map(|(at, _)| at.as_millis()).collect();
         assert_eq!(asked, [100, 150]);
+    }
+
+    /// The same from beyond a relay that has everything, and has passed `written` on. On its link to the target nothing has
+    /// moved for so long, and losses take so long to make up for.
+    fn over_relay(probe: u32, written: u64, quiet_ms: u16, repair_ms: u16) -> Progress {
+        let way = Way { quiet_ms, repair_ms };
+        let forward = Passage { received: 1 << 20, written, inward: Way::default(), outward: way };
+        let mut progress = progress(probe, 20_000, false);
+        progress.target.forward.inward = way;
+        progress.relays.push(Waypoint { forward, backward: Passage::default() });
+        progress
+    }
+
+    #[test]
+    fn bytes_that_wait_for_their_turn_on_a_busy_link_are_given_time() {
+        for written in [20_000, 30_000] {
+            let mut origin = Origin::new();
+            origin.send(1 << 20);
+            let busy = |number| Some(over_relay(number, written, 30, 0));
+            assert_eq!(origin.pass(LONGEST, busy), None, "others move there");
+            assert!(origin.asked.len() < 12, "{:?}", origin.asked);
+            assert_eq!(origin.pass(LONGEST, busy), Some(Direction::Forward), "but not for ever");
+            let mut origin = Origin::new();
+            origin.send(1 << 20);
+            let still = |number| Some(over_relay(number, written, 140, 0));
+            assert_eq!(origin.pass(MS * 150, still), Some(Direction::Forward), "nobody does");
+        }
+    }
+
+    #[test]
+    fn where_losses_are_usual_they_are_given_time() {
+        let mut origin = Origin::new();
+        origin.send(1 << 20);
+        let lossy = |number| Some(over_relay(number, 30_000, 500, 400));
+        assert_eq!(origin.pass(MS * 490, lossy), None);
+        assert_eq!(origin.pass(MS * 20, lossy), Some(Direction::Forward));
+    }
+
+    #[test]
+    fn bytes_that_come_one_relay_further_are_progress() {
+        let mut origin = Origin::new();
+        origin.send(1000);
+        let ever_further = |number: u32| {
+            let mut progress = progress(number, 20_000, false);
+            let has = |place| if place < number { 21_000 } else { 20_000 };
+            let passage = |received| Passage { received, written: received, ..Passage::default() };
+            let relays =
+                (0..8).rev().map(|place| Waypoint { forward: passage(has(place)), ..Waypoint::default() });
+            progress.relays.extend(relays);
+            Some(progress)
+        };
+        assert_eq!(origin.pass(MS * 400, ever_further), None);
+    }
+
+    #[test]
+    fn an_answer_that_was_long_on_its_way_tells_of_no_long_time() {
+        let mut origin = Origin::new();
+        origin.send(1000);
+        origin.pass(MS * 100, |number| Some(progress(number, 20_000, false)));
+        origin.pass(MS * 50, |_| None);
+        origin.now = origin.now + MS * 500;
+        let late = progress(origin.vigil.number, 20_000, false);
+        assert_eq!(origin.vigil.asked_at, START + MS * 250);
+        assert_eq!(
+            origin.hear(&late),
+            Some(Direction::Forward),
+            "asked half a patience after the first was here"
+        );
+        let mut origin = Origin::new();
+        origin.send(1000);
+        origin.pass(MS * 100, |_| None);
+        origin.now = origin.now + MS * 60;
+        assert_eq!(origin.hear(&progress(0, 20_000, false)), None);
+        origin.now = origin.now + MS * 500;
+        let late = progress(origin.vigil.number, 20_000, false);
+        assert_eq!(origin.hear(&late), None, "asked before that");
     }
 
     #[test]
@@ -373,15 +500,14 @@ mod tests {
         // The origin sends nothing itself: it hears of it, asks once more, and knows.
         let mut origin = Origin::new();
         origin.now = origin.now + MS * 100;
-        let behind = |probe| Progress { sent: 10, ..progress(probe, 20_000, false) };
-        assert_eq!(origin.vigil.hear(&behind(0), origin.now), None);
+        assert_eq!(origin.hear(&behind(0)), None);
         assert_eq!(origin.pass(MS * 1000, |number| Some(behind(number))), Some(Direction::Backward));
         // Unless its own reader is what keeps them from coming.
         let mut origin = Origin::new();
         origin.marks.reader_blocked = true;
         origin.send(0);
         origin.now = origin.now + MS * 100;
-        assert_eq!(origin.vigil.hear(&behind(0), origin.now), None);
+        assert_eq!(origin.hear(&behind(0)), None);
         assert_eq!(origin.pass(MS * 1000, |number| Some(behind(number))), None);
     }
 
@@ -391,11 +517,11 @@ mod tests {
         origin.send(1000);
         origin.pass(MS * 120, |_| None);
         let stale = progress(origin.vigil.number + 1, 20_000, false);
-        assert_eq!(origin.vigil.hear(&stale, origin.now), None);
+        assert_eq!(origin.hear(&stale), None);
         assert!(origin.vigil.standstills.iter().all(Option::is_none));
         // Over another chain everything is counted anew.
         let answer = progress(origin.vigil.number, 20_000, false);
-        assert_eq!(origin.vigil.hear(&answer, origin.now), None);
+        assert_eq!(origin.hear(&answer), None);
         origin.vigil.restart(origin.now);
         assert!(origin.vigil.standstills.iter().all(Option::is_none));
         assert!(origin.vigil.due().is_some_and(|due| due >= origin.now + SHORTEST));

@@ -7,6 +7,7 @@ use crate::proto::crypto::Key;
 use crate::proto::frame::CloseCode;
 use crate::proto::id::FlowId;
 use crate::proto::lane::Violation;
+use crate::proto::links::Move;
 use crate::proto::machine::Action;
 use crate::proto::planted::{self, Law};
 use crate::proto::record::Route;
@@ -157,7 +158,9 @@ impl Flows {
     ) {
         self.links.heard(leg.link(), now);
         let Some((key, flow)) = self.by_leg(leg) else { return };
+        let direction = flow.splice.fed_by(leg);
         let taken = chunks.into_iter().try_for_each(|bytes| flow.splice.receive(leg, bytes));
+        self.links.moved(leg.link(), direction.map(Move::In), now);
         self.recount(key);
         if let Err(violation) = taken {
             self.misbehaved(leg, violation, now, actions);
@@ -184,6 +187,7 @@ impl Flows {
             && let Some(direction) = flow.splice.feeding(leg)
         {
             flow.splice.wrote(direction, count);
+            self.links.moved(leg.link(), Some(Move::Out(direction)), now);
             self.recount(key);
         }
     }

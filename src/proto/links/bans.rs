@@ -2,7 +2,7 @@
 
 use crate::proto::id::NodeId;
 use crate::proto::time::Time;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::time::Duration;
 
 /// How long one is turned away at first; doubled each time, so often at most.

@@ -3,7 +3,7 @@
 use crate::proto::id::NodeId;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -179,12 +179,44 @@ fn a_storm_of_stale_attaches_costs_the_link_and_its_peer_is_turned_away_for_a_wh
 #[test]
 fn a_flow_that_is_attached_anew_again_and_again_is_refused() {
     let mut first = relay(FIRST);
-    let refused = (1..=130).find(|dial| {
+    let refused = (1..=1000).find(|dial| {
         first.attach(1, &attach_number(*dial));
         !first.has_answered()
     });
-    assert_eq!(refused, Some(129), "far more often than an honest dialer tries at once");
+    assert_eq!(refused, Some(ATTACHES.burst + 1), "far more often than an honest dialer tries at once");
     assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::TooManyAttaches)]);
+}
+
+#[test]
+fn a_dialer_whose_candidates_come_and_go_stays_within_what_they_allow() {
+    let (mut origin, mut leg) = attached_origin();
+    let (mut now, mut tick, mut dials) = (NOW, NOW, 1);
+    let end = NOW + Duration::from_secs(20);
+    while now < end {
+        if now >= tick {
+            // Whoever does not serve is heard, and nobody else.
+            let link = LinkId(3 - leg.link().0);
+            origin.flows.handle(
+                Event::Control { link, control: Control::Acks(Vec::new()) },
+                now,
+                &mut origin.said,
+            );
+            tick = now + Duration::from_millis(10);
+        }
+        origin.flows.handle_timeout(now, &mut origin.said);
+        let opened = origin.said.drain(..).find_map(|action| match action {
+            Action::OpenLeg { leg, .. } => Some(leg),
+            _ => None,
+        });
+        if let Some(opened) = opened {
+            (leg, dials) = (opened, dials + 1);
+            let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+            origin.flows.handle(Event::Answered { leg, answer }, now, &mut origin.said);
+        }
+        now =
+            origin.flows.poll_timeout().map_or(tick, |due| due.min(tick)).max(now + Duration::from_micros(1));
+    }
+    assert!((DIALS.burst..=DIALS.burst + DIALS.per_second * 20).contains(&dials), "{dials} dials");
 }
 
 #[test]
@@ -207,9 +239,9 @@ fn an_epoch_longer_than_any_path_costs_the_link() {
 
 #[test]
 fn lists_beyond_their_bounds_cost_the_link() {
-    let passage = crate::proto::frame::Passage { received: 0, written: 0 };
-    let relays = vec![Waypoint { forward: passage, backward: passage }; MAX_HOPS + 1];
-    let progress = Progress { probe: 0, received: 0, sent: 0, reader_blocked: false, relays };
+    let target = Waypoint::default();
+    let relays = vec![target; MAX_HOPS + 1];
+    let progress = Progress { probe: 0, reader_blocked: false, target, relays };
     let (_, leg) = attached_origin();
     for bad in [
         Control::Acks(vec![(leg.number(), 0); MAX_ACKS + 1]),
@@ -226,7 +258,8 @@ fn lists_beyond_their_bounds_cost_the_link() {
 fn a_storm_of_questions_costs_the_leg() {
     let (mut origin, leg) = attached_origin();
     let wish = BackupWish { hop: 2, version: 1, active: None, unusable: 0 };
-    let progress = Progress { probe: 0, received: 0, sent: 0, reader_blocked: false, relays: Vec::new() };
+    let target = Waypoint::default();
+    let progress = Progress { probe: 0, reader_blocked: false, target, relays: Vec::new() };
     let storm = [
         Control::BackupWanted { leg: leg.number(), wish },
         Control::Progress { leg: leg.number(), progress },
