@@ -35,6 +35,7 @@ use crate::net::clock::Clock;
 use crate::net::error::ErrorKind;
 use crate::net::identity::{Identity, Membership};
 use crate::net::keyfile::{self, KeyFileError};
+use crate::net::local::Local;
 use crate::net::ticket::{Grant, Ticket, TicketError};
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, BindError, TransportSettings};
@@ -45,7 +46,7 @@ use crate::store::{Opened, StoreHealth, format};
 use futures_util::FutureExt;
 use keeper::Keeper;
 use server::{Shared, accept, keep_certified};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,7 +85,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 4433)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 4433)),
             data: None,
             advertise: Vec::new(),
             validity: DEFAULT_VALIDITY,
@@ -227,7 +228,7 @@ impl Server {
         )?;
         let address =
             endpoint.local_addr().map_err(|source| BindError { address: options.listen, source })?;
-        let bootstraps = advertised(&options.advertise, address);
+        let bootstraps = advertised(&options.advertise, Local::at(address));
         let ticket = Ticket::issue(&authority, bootstraps.clone(), Grant::DEFAULT)?;
         if let Some(data) = options.data.clone() {
             let text = format!("{ticket}\n");
@@ -383,36 +384,24 @@ fn certify(authority: &Authority, identity: &Arc<Identity>, validity: Duration) 
     Membership::new(Arc::clone(identity), issued, authority.public_key())
 }
 
-/// What tickets name: what was asked for, or the address that the socket is bound to, or else the one of the interface
-/// that leads out of this machine.
-fn advertised(asked: &[String], bound: SocketAddr) -> Vec<String> {
+/// What tickets name: what was asked for, or the address that the socket is bound to, or else those of the interfaces
+/// that lead out of this machine, one for each IP family.
+fn advertised(asked: &[String], local: Local) -> Vec<String> {
     if !asked.is_empty() {
         return asked.to_vec();
     }
-    if !bound.ip().is_unspecified() {
-        return vec![bound.to_string()];
+    let mut addresses = local.addresses(&[]);
+    if addresses.is_empty() {
+        addresses.push((Ipv4Addr::LOCALHOST, local.bound().port()).into());
     }
-    let out = [outward(Ipv4Addr::UNSPECIFIED.into()), outward(Ipv6Addr::UNSPECIFIED.into())];
-    let usable = out.into_iter().flatten().find(|ip| bound.is_ipv6() || ip.is_ipv4());
-    let address = SocketAddr::new(usable.unwrap_or(Ipv4Addr::LOCALHOST.into()), bound.port());
-    tracing::warn!(
-        %address,
-        "the ticket names this address, the likeliest of this machine; if nodes reach it under another one, name that with \
-         --advertise"
-    );
-    vec![address.to_string()]
-}
-
-/// The address of the interface over which packets to other networks would leave. None are sent: connecting a UDP socket
-/// only looks the route up, here to addresses reserved for documentation (RFC 5737, RFC 3849).
-fn outward(from: IpAddr) -> Option<IpAddr> {
-    let to: IpAddr = match from {
-        IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 1).into(),
-        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-    };
-    let socket = UdpSocket::bind((from, 0)).ok()?;
-    socket.connect((to, 9)).ok()?;
-    socket.local_addr().ok().map(|local| local.ip()).filter(|ip| !ip.is_unspecified())
+    if local.is_anywhere() {
+        tracing::warn!(
+            ?addresses,
+            "the ticket names these addresses, the likeliest of this machine; if nodes reach it under others, name those with \
+             --advertise"
+        );
+    }
+    addresses.iter().map(ToString::to_string).collect()
 }
 
 #[cfg(test)]

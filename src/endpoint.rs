@@ -36,7 +36,7 @@ use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::enrolment::Feed;
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
-use crate::net::transport::TransportSettings;
+use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
 use crate::proto::detector::Config as DetectorConfig;
 use crate::proto::endpoint::Destination;
 use crate::proto::enrolment::{self, Change};
@@ -74,7 +74,7 @@ impl Default for Options {
         Self {
             data: None,
             name: None,
-            bind: SocketAddr::from(([0, 0, 0, 0], 0)),
+            bind: EVERY_ADDRESS,
             hops: 3,
             liveness: DetectorConfig::default(),
             enrolment: enrolment::Config::default(),

@@ -7,8 +7,9 @@
 //!
 //! Then comes talk. [`transport`] is the QUIC endpoint, [`frames`] puts one message on a stream, [`bootstrap_rpc`] is what
 //! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that. [`tally`] counts what a node thinks of
-//! its neighbours, and `enrolment` passes on what becomes of its lease.
+//! its neighbours, and `enrolment` passes on what becomes of its lease. `address` and `local` know which address is whose.
 
+pub(crate) mod address;
 pub mod authority;
 pub mod bootstrap_rpc;
 pub mod clock;
@@ -21,6 +22,7 @@ pub mod frames;
 pub mod identity;
 pub mod join;
 pub mod keyfile;
+pub(crate) mod local;
 pub mod memory;
 pub(crate) mod node;
 pub mod socket;

@@ -14,6 +14,7 @@ pub mod detector;
 pub mod endpoint;
 pub mod enrolment;
 pub mod epoch;
+pub mod families;
 pub mod flows;
 pub mod frame;
 pub mod id;

@@ -4,6 +4,7 @@
 mod lies;
 mod load;
 mod observer;
+mod whereabouts;
 
 pub use observer::{Observer, Vitals};
 
@@ -16,7 +17,7 @@ use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Parts};
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
-use crate::net::transport::TransportSettings;
+use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
 use crate::proto::clerk::ClerkConfig;
 use crate::proto::detector::Config as DetectorConfig;
 use crate::proto::enrolment::{self, Change, Trouble};
@@ -27,12 +28,13 @@ use crate::proto::relay::Relay as Machine;
 use crate::proto::rpc::{Capabilities, Offer, Refusal};
 use observer::Failovers;
 use rand::Rng;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::spawn_local;
+use whereabouts::Whereabouts;
 
 /// How long a relay that leaves waits for its last words to get out.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -85,7 +87,7 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            listen: EVERY_ADDRESS,
             advertise: Vec::new(),
             data: None,
             name: None,
@@ -117,7 +119,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Relay {
     name: String,
-    addresses: Vec<SocketAddr>,
+    addresses: watch::Receiver<Vec<SocketAddr>>,
     state: watch::Receiver<State>,
     observer: Observer,
     enrolment: Arc<Feed>,
@@ -162,13 +164,15 @@ impl Relay {
             let (name, patience) = (name.clone(), options.drain_timeout);
             let listening = (told.clone(), enrolment.clone(), failovers.clone());
             move || {
-                let (parts, addresses) = parts(&options, name, coordinator, &membership, listening)?;
+                let (parts, whereabouts) = parts(&options, name, coordinator, &membership, listening)?;
+                let (told_addresses, addresses) = watch::channel(whereabouts.look()?);
                 let directory = options.data.unwrap_or_else(|| PathBuf::from("."));
                 let loads = load::watch(directory, parts.tally.clone(), parts.clock)?;
                 let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
                     spawn_local(load::tell(node.clone(), loads));
                     spawn_local(observer::answer(node.clone(), asked));
+                    spawn_local(whereabouts.watch(node.clone(), told_addresses));
                     let gray = async {
                         while turns_gray.changed().await.is_ok() {
                             node.set_gray(*turns_gray.borrow_and_update());
@@ -217,10 +221,10 @@ impl Relay {
         self.observer.clone()
     }
 
-    /// Where others dial it, the preferred address first.
+    /// Where others dial it now, the preferred address first.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.borrow().clone()
     }
 
     /// What it thought of its neighbours so far.
@@ -278,19 +282,16 @@ fn parts(
     coordinator: Coordinator,
     membership: &Membership,
     (told, enrolment, failovers): (watch::Sender<State>, Arc<Feed>, Failovers),
-) -> Result<(Parts<Machine>, Vec<SocketAddr>), node::StartFailure> {
+) -> Result<(Parts<Machine>, Whereabouts), node::StartFailure> {
     let transport =
         TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
     let socket = node::open_socket(membership, options.listen, &transport)?;
-    let mut addresses = options.advertise.clone();
-    if addresses.is_empty() {
-        addresses.push(reachable(socket.endpoint.local_addr()?, coordinator.bootstrap())?);
-    }
+    let whereabouts = Whereabouts::new(socket.local, &options.advertise, coordinator.clone());
     let mut rng = entropy::seeded_rng();
     let bootstraps = coordinator.bootstraps();
     let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let offer = Offer::Relay {
-        addresses: addresses.clone(),
+        addresses: whereabouts.look()?,
         zone: options.zone.clone(),
         capacity: options.capacity,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -311,19 +312,7 @@ fn parts(
             hear(&notice, &told, &enrolment);
         }),
     };
-    Ok((parts, addresses))
-}
-
-/// The address to advertise for a socket bound to `local`: with a wildcard, that of the interface toward the bootstrap.
-fn reachable(local: SocketAddr, bootstrap: SocketAddr) -> std::io::Result<SocketAddr> {
-    let mut address = local;
-    if local.ip().is_unspecified() {
-        let wildcard: IpAddr = if bootstrap.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
-        let probe = UdpSocket::bind((wildcard, 0))?;
-        probe.connect(bootstrap)?;
-        address.set_ip(probe.local_addr()?.ip());
-    }
-    Ok(address)
+    Ok((parts, whereabouts))
 }
 
 fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {

@@ -6,7 +6,8 @@
 //! included; only the way between is made up, and nothing of it touches the machine's own network.
 //!
 //! Linux, as root (network namespaces and TUN devices can't be had otherwise); no command such as `ip` is needed. All of it
-//! goes with the [`Testbed`]: namespaces end with the last process or socket in them. IPv4 only.
+//! goes with the [`Testbed`]: namespaces end with the last process or socket in them. Hosts have IPv4 addresses, IPv6 ones,
+//! or both ([`Testbed::of`]); there is no route to anywhere else.
 //!
 //! ```no_run
 //! use hopline::testbed::{Testbed, Wire};
@@ -24,13 +25,14 @@
 //! ```
 
 mod host;
-mod loopback;
+mod netlink;
 mod router;
 mod wires;
 
 pub use host::Host;
 pub use wires::{Bandwidth, Wire};
 
+use crate::proto::families::Families;
 use router::Router;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wires::Wires;
@@ -76,11 +78,24 @@ impl Testbed {
     /// # Errors
     /// [`TestbedError`], above all if this process is not root.
     pub fn new(hosts: usize, seed: u64) -> Result<Self, TestbedError> {
+        if hosts > MAX_HOSTS {
+            return Err(TestbedError::Hosts { hosts });
+        }
+        Self::of(&vec![Families::V4; hosts], seed)
+    }
+
+    /// The same, with a host for each of these, which has addresses of those families.
+    ///
+    /// # Errors
+    /// As [`Testbed::new`].
+    pub fn of(families: &[Families], seed: u64) -> Result<Self, TestbedError> {
+        let hosts = families.len();
         if !(1..=MAX_HOSTS).contains(&hosts) {
             return Err(TestbedError::Hosts { hosts });
         }
-        let made = (0..hosts).map(Host::new).collect::<Result<Vec<_>, _>>()?;
-        let (hosts, devices): (Vec<_>, Vec<_>) = made.into_iter().unzip();
+        let hosts = (0..).zip(families).map(|(number, families)| Host::new(number, *families));
+        let hosts = hosts.collect::<Result<Vec<_>, _>>()?;
+        let devices = hosts.iter().map(Host::device).collect();
         let wires = Arc::new(Mutex::new(Wires::new(hosts.len(), seed)));
         let router = Router::start(devices, wires.clone()).map_err(TestbedError::Router)?;
         Ok(Self { hosts, wires, _router: router })

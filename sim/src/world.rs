@@ -24,7 +24,7 @@ use crate::traffic::Apps;
 use coordinator::Coordinator;
 use hopline::proto::crypto::Key;
 use hopline::proto::flows::{FlowKey, FlowsConfig};
-use hopline::proto::machine::{Action, AskFailure, AskId, Event, Machine, Notice};
+use hopline::proto::machine::{Action, AskFailure, AskId, DialFailure, Event, Machine, Notice};
 use hopline::proto::rpc::{Request, Response};
 use hopline::proto::{NodeId, Time, bootstrap};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -284,7 +284,7 @@ impl World {
             Happening::Dial { from, life, to, deadline } => self.dial(from, life, to, deadline),
             Happening::DialFailed { node, life, peer } => {
                 if self.nodes.at(node).life == life {
-                    self.tell(node, Event::ConnectFailed { peer });
+                    self.tell(node, Event::ConnectFailed { peer, failure: DialFailure::NoAnswer });
                 }
             }
             Happening::Request { node, life, ask, request } => self.request(node, life, ask, *request),

@@ -13,6 +13,7 @@ use super::metrics::{self, Metrics};
 use super::presence::{self, Line, Presence};
 use super::throttle::{Class, Throttle};
 use super::{Limits, Options, certify};
+use crate::net::address::canonical;
 use crate::net::authority::{Authority, Issued, public_key_of};
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_REQUEST_BYTES,
@@ -467,9 +468,4 @@ impl Shared {
         tracing::warn!(%from, node, what, "closed a connection whose peer broke the protocol");
         code.close(connection);
     }
-}
-
-/// As the peer would write its address: a dual-stack socket shows IPv4 ones in IPv6 form.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -20,9 +20,9 @@ use std::time::Duration;
   hopline bootstrap --cadence relaxed           for very many relays
   hopline bootstrap --certificate-lifetime 1d --route-lifetime 1d --key-epoch 1h
   hopline bootstrap --admin 127.0.0.1:9090 --webhook http://127.0.0.1:8080/hopline
-  hopline bootstrap --listen 0.0.0.0:4400 --advertise boot.example.net:4400 --data /var/lib/hopline")]
+  hopline bootstrap --listen '[::]:4400' --advertise boot.example.net:4400 --data /var/lib/hopline")]
 pub(super) struct Args {
-    /// The local UDP address; port 0 takes any free one
+    /// The local UDP address; port 0 takes any free one, [::] all addresses of both IP families
     #[arg(long, env = "HOPLINE_LISTEN", default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
     /// The address that the ticket names, if that is not the local one; give several for several bootstraps, or a name with SRV

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 #[command(after_help = "Examples:
   hopline relay \"$(cat boot/ticket)\"
   hopline relay --zone eu-1 --name r1 --data ./r1
-  hopline relay --listen 0.0.0.0:4433 --advertise 203.0.113.7:4433
+  hopline relay --listen '[::]:4433' --advertise 203.0.113.7:4433
   hopline relay --listen '[::]:4433' --advertise '203.0.113.7:4433,[2001:db8::7]:4433'
   hopline relay --admin 127.0.0.1:9091      serve its metrics
   hopline relay --liveness satellite        be patient: round trips of half a second and more
@@ -36,8 +36,8 @@ pub(super) struct Args {
     /// The network's ticket, as a flag
     #[arg(long = "ticket", value_name = "TICKET", conflicts_with = "ticket")]
     ticket_flag: Option<String>,
-    /// The local UDP address; port 0 takes any free one
-    #[arg(long, env = "HOPLINE_LISTEN", default_value = "0.0.0.0:0", value_name = "ADDR")]
+    /// The local UDP address; port 0 takes any free one, [::] all addresses of both IP families, 0.0.0.0 those of IPv4
+    #[arg(long, env = "HOPLINE_LISTEN", default_value = "[::]:0", value_name = "ADDR")]
     listen: SocketAddr,
     /// The addresses under which others dial this relay, if that is not the local one: up to four, the preferred one first
     #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "ADDR,...", value_delimiter = ',', num_args = 1)]

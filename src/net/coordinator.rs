@@ -23,10 +23,13 @@ mod renewal;
 
 pub use error::{Attempt, Cause, JoinError};
 
+use super::address::canonical;
 use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
 use super::identity::{Identity, Membership};
+use super::local::Local;
+pub use super::local::Obstacle;
 use super::ticket::Ticket;
-use super::transport::{self, TransportSettings};
+use super::transport::{self, BindError, EVERY_ADDRESS, TransportSettings};
 use crate::proto::NodeId;
 use crate::proto::machine::AskFailure;
 use crate::proto::rpc::{Request, Response};
@@ -38,8 +41,8 @@ use refusals::Refusals;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -127,10 +130,13 @@ impl Coordinator {
         };
         let (endpoint, socket) =
             transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
+        let local = Local::of(&*socket).map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
         let dialer = Dialer {
             names: Names::default(),
             bootstraps: AtomicUsize::new(ticket.bootstraps().len()),
             endpoint,
+            local,
+            found: Mutex::default(),
             refusals: ticket.may_name_several().then(|| Refusals::of(socket)),
             transport: transport::transport(&options.transport),
             connect_timeout: options.connect_timeout,
@@ -177,8 +183,16 @@ impl Coordinator {
     /// The address of the bootstrap that answered last, or else of the first whose name could be resolved.
     #[must_use]
     pub fn bootstrap(&self) -> SocketAddr {
-        let address = self.shared.state().address;
-        SocketAddr::new(address.ip().to_canonical(), address.port())
+        canonical(self.shared.state().address)
+    }
+
+    /// That, and what else is known of where bootstraps are: the other addresses of its name, and those in the ticket.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let Entrance { dialer, ticket, .. } = &self.shared.entrance;
+        let found = dialer.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let named = ticket.bootstraps().iter().filter_map(|named| named.parse().ok());
+        [self.bootstrap()].into_iter().chain(found).chain(named).collect()
     }
 
     /// How many bootstraps there are to choose from.

@@ -11,9 +11,11 @@ mod dials;
 mod leg;
 mod link;
 
+use crate::net::address::{canonical, is_same};
 use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
 use crate::net::identity::Membership;
+use crate::net::local::{Local, Obstacle};
 use crate::net::socket::HintingSocket;
 use crate::net::tally::Tally;
 use crate::net::timer::Timer;
@@ -22,11 +24,11 @@ use crate::net::transport::{self, TransportSettings};
 use crate::proto::flows::{FlowKey, Flows};
 use crate::proto::frame::CloseCode;
 use crate::proto::id::{BootId, NodeId};
-use crate::proto::machine::{Action, AskId, DisconnectReason, Event, LinkId, Machine, Notice};
+use crate::proto::machine::{Action, AskId, DialFailure, DisconnectReason, Event, LinkId, Machine, Notice};
 use crate::proto::rpc::Request;
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
-use dials::{Dialled, Dials, first_of, is_same};
+use dials::{Dialled, Dials, first_of};
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
 use std::cell::{Cell, RefCell};
@@ -58,6 +60,7 @@ pub(crate) struct Node<M> {
     boot: BootId,
     clock: Clock,
     endpoint: quinn::Endpoint,
+    local: Local,
     /// Shows the node's present certificate.
     client: RefCell<quinn::ClientConfig>,
     coordinator: Coordinator,
@@ -89,6 +92,7 @@ pub(crate) struct Parts<M> {
 /// What a node dials and is dialled by.
 pub(crate) struct Socket {
     pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) local: Local,
     client: quinn::ClientConfig,
     hints: Arc<HintingSocket>,
     settings: TransportSettings,
@@ -139,10 +143,11 @@ pub(crate) fn open_socket(
     settings: &TransportSettings,
 ) -> Result<Socket, StartFailure> {
     let (client, server) = link_configs(membership, settings)?;
-    let hints = HintingSocket::new(transport::open_socket(bind, settings.socket_buffer_bytes)?)?;
+    let socket = transport::open_socket(bind, settings.socket_buffer_bytes)?;
+    let (local, hints) = (Local::of(&socket)?, HintingSocket::new(socket)?);
     let secret = membership.identity.reset_secret();
     let endpoint = transport::bind_socket(hints.clone(), Some(server), settings, &secret)?;
-    Ok(Socket { endpoint, client, hints, settings: settings.clone() })
+    Ok(Socket { endpoint, local, client, hints, settings: settings.clone() })
 }
 
 /// How a member dials, and how it is dialled.
@@ -156,12 +161,13 @@ fn link_configs(
 }
 
 async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl AsyncFnOnce(Rc<Node<M>>)) {
-    let Socket { endpoint, client, hints, settings } = parts.socket;
+    let Socket { endpoint, local, client, hints, settings } = parts.socket;
     let node = Rc::new(Node {
         machine: RefCell::new(parts.machine),
         boot: parts.boot,
         clock: parts.clock,
         endpoint,
+        local,
         client: RefCell::new(client),
         coordinator: parts.coordinator,
         tally: parts.tally,
@@ -383,7 +389,7 @@ impl<M: Machine + 'static> Node<M> {
             };
             let node = self.clone();
             spawn_local(async move {
-                let from = incoming.remote_address();
+                let from = canonical(incoming.remote_address());
                 let established = async { node.establish(incoming.await?, None).await };
                 if let Err(error) = within(established).await {
                     tracing::info!(%from, %error, "a peer was turned away");
@@ -394,14 +400,33 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     async fn connect(self: Rc<Self>, peer: NodeId, addresses: Vec<SocketAddr>) {
+        let (open, obstacle) = self.ways(&addresses);
+        if let Some(obstacle) = obstacle.filter(|_| open.is_empty()) {
+            if self.dials.is_barred_anew(peer) {
+                tracing::warn!(relay = %peer.short(), ?addresses, "can't dial a relay: {obstacle}");
+            }
+            return self.tell(Event::ConnectFailed { peer, failure: DialFailure::NoWay });
+        }
         let dialled = async {
-            let connection = first_of(addresses.iter().map(|address| self.dial(peer, *address))).await?;
+            let connection = first_of(open.iter().map(|address| self.dial(peer, *address))).await?;
             self.establish(connection, Some(peer)).await
         };
         if let Err(error) = within(dialled).await {
             tracing::debug!(?peer, ?addresses, %error, "could not dial a neighbour");
-            self.tell(Event::ConnectFailed { peer });
+            self.tell(Event::ConnectFailed { peer, failure: DialFailure::NoAnswer });
         }
+    }
+
+    /// Those of a peer's addresses that can be dialled from here, and what is in the way of the others.
+    fn ways(&self, addresses: &[SocketAddr]) -> (Vec<SocketAddr>, Option<Obstacle>) {
+        let (mut open, mut obstacle) = (Vec::new(), None);
+        for address in addresses.iter().copied().map(canonical) {
+            match self.local.obstacle(address) {
+                None => open.push(address),
+                found => obstacle = found,
+            }
+        }
+        (open, obstacle)
     }
 
     async fn dial(&self, peer: NodeId, address: SocketAddr) -> Dialled<quinn::Connection> {

@@ -9,12 +9,14 @@
 //! room in the receive buffer until somebody takes it out, so there are none before somebody asks for them: with a few thousand of
 //! them a socket hears nobody any more.
 
+use super::address::canonical;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll, ready};
@@ -56,9 +58,15 @@ impl HintingSocket {
         loop {
             self.io.ready(Interest::ERROR).await?;
             if let Ok(address) = self.io.try_io(Interest::ERROR, || queue::take(&self.io)) {
-                return Ok(address);
+                return Ok(canonical(address));
             }
         }
+    }
+}
+
+impl AsFd for HintingSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
     }
 }
 
@@ -229,6 +237,7 @@ mod queue {
 mod tests {
     use super::*;
     use crate::net::transport;
+    use std::net::IpAddr;
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -236,9 +245,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_port_that_nobody_has_is_reported_and_other_datagrams_still_leave() {
-        for any in ["127.0.0.1:0", "[::1]:0"] {
-            let any: SocketAddr = any.parse().unwrap();
-            let socket = HintingSocket::new(transport::open_socket(any, 0).unwrap()).unwrap();
+        let cases = [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("[::]:0", "[::1]:0")];
+        for (own, any) in [("[::]:0", "127.0.0.1:0")].into_iter().chain(cases) {
+            let [own, any]: [SocketAddr; 2] = [own, any].map(|address| address.parse().unwrap());
+            let socket = HintingSocket::new(transport::open_socket(own, 0).unwrap()).unwrap();
             let nobody = {
                 let gone = UdpSocket::bind(any).unwrap();
                 gone.local_addr().unwrap()
@@ -250,17 +260,30 @@ mod tests {
             let listening = tokio::time::timeout(Duration::ZERO, socket.refused());
             assert!(listening.await.is_err(), "nothing was sent yet");
             for _ in 0..10 {
-                socket.try_send(&transmit(nobody)).unwrap();
-                socket.try_send(&transmit(peer.local_addr().unwrap())).unwrap();
+                socket.try_send(&transmit(as_dialled_by(own, nobody))).unwrap();
+                socket.try_send(&transmit(as_dialled_by(own, peer.local_addr().unwrap()))).unwrap();
             }
             let refused = tokio::time::timeout(PATIENCE, socket.refused());
-            assert_eq!(refused.await.unwrap().unwrap(), nobody);
+            assert_eq!(
+                refused.await.unwrap().unwrap(),
+                nobody,
+                "as it would be written, whatever the socket"
+            );
             let mut buffer = [0; 16];
             for _ in 0..10 {
                 assert_eq!(peer.recv(&mut buffer).unwrap(), 5, "every datagram to the living arrives");
             }
         }
     }
+
+    /// A socket that takes both families names IPv4 addresses in IPv6 form.
+    fn as_dialled_by(own: SocketAddr, peer: SocketAddr) -> SocketAddr {
+        if let (IpAddr::V4(v4), true) = (peer.ip(), own.is_ipv6()) {
+            return SocketAddr::from((v4.to_ipv6_mapped(), peer.port()));
+        }
+        peer
+    }
+
     fn hello(destination: SocketAddr) -> Transmit<'static> {
         Transmit { destination, ecn: None, contents: b"hello", segment_size: None, src_ip: None }
     }

@@ -260,7 +260,7 @@ pub fn bind_socket(
     settings: &TransportSettings,
     node_secret: &Key,
 ) -> Result<quinn::Endpoint, BindError> {
-    let address = socket.local_addr().map_err(|source| BindError { address: ANY, source })?;
+    let address = socket.local_addr().map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
     let config = endpoint_config(settings, node_secret, address);
     let server = server.map(|server| server_config(server, settings));
     quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(SocketRuntime))
@@ -289,15 +289,14 @@ pub fn bind_hearing_client(
     settings: &TransportSettings,
     node_secret: &Key,
 ) -> Result<(quinn::Endpoint, Arc<HintingSocket>), BindError> {
-    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    let socket = open_socket(both, settings.socket_buffer_bytes)
-        .or_else(|_| open_socket(ANY, settings.socket_buffer_bytes))?;
-    let socket = HintingSocket::new(socket).map_err(|source| BindError { address: both, source })?;
+    let socket = open_socket(EVERY_ADDRESS, settings.socket_buffer_bytes)?;
+    let socket = HintingSocket::new(socket).map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
     Ok((bind_socket(socket.clone(), None, settings, node_secret)?, socket))
 }
 
-/// Any address, any free port; also stands where a socket can't even tell its own address.
-const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// Every address of this machine, of both IP families, and any free port; also stands where a socket can't even tell its
+/// own address.
+pub const EVERY_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// A server configuration with the behaviour that `settings` say, and with bounds on what strangers can make an
 /// endpoint hold. [`bind`] does this; for a configuration that replaces another one on a running endpoint.
@@ -327,12 +326,12 @@ fn endpoint_config(settings: &TransportSettings, node_secret: &Key, address: Soc
 }
 
 /// A UDP socket on `listen` with buffers of `buffer_bytes` each way, or as near to it as the system allows: too little
-/// is worth a warning, once in a process.
+/// is worth a warning, once in a process. `[::]` means both IP families, and IPv4 alone where there is no IPv6.
 ///
 /// # Errors
 /// [`BindError`] if the address is taken or not this machine's.
 pub fn open_socket(listen: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket, BindError> {
-    let open = || {
+    let open = |listen: SocketAddr| {
         let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         if listen.is_ipv6() {
@@ -345,7 +344,16 @@ pub fn open_socket(listen: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket,
         socket.bind(&listen.into())?;
         Ok(socket.into())
     };
-    open().map_err(|source| BindError { address: listen, source })
+    let is_settled = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+    };
+    let opened = match open(listen) {
+        Err(error) if listen.ip() == EVERY_ADDRESS.ip() && !is_settled(&error) => {
+            open((Ipv4Addr::UNSPECIFIED, listen.port()).into()).map_err(|_| error)
+        }
+        opened => opened,
+    };
+    opened.map_err(|source| BindError { address: listen, source })
 }
 
 fn widen(socket: &Socket, buffer_bytes: usize) {

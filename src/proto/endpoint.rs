@@ -367,9 +367,9 @@ impl Endpoint {
                     self.clerk.take_back(node, actions);
                     self.attach(now, actions);
                 }
-                News::PeerUnreachable { node, first } => {
+                News::PeerUnreachable { node, is_news } => {
                     self.routes.note_failed(node, now);
-                    if first {
+                    if is_news {
                         self.clerk.report(node, actions);
                     }
                     self.attachment_lost(node, now, actions);

@@ -31,7 +31,7 @@ use super::epoch::MAX_HOPS;
 use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute, Why};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::links::{Arrival, LinkNews, Links};
-use super::machine::{Action, DisconnectReason, Event, LinkId, Misdeed, Notice};
+use super::machine::{Action, DialFailure, DisconnectReason, Event, LinkId, Misdeed, Notice};
 use super::record::{Candidate, Scope};
 use super::splice::{Direction, LegId, Position, Splice};
 use super::time::Time;
@@ -83,12 +83,12 @@ pub enum News {
     PeerGone(NodeId),
     /// A link to a neighbour is up.
     PeerUp(NodeId),
-    /// A neighbour that is wanted could not be dialled; each time, and whether it was the first.
+    /// A neighbour that is wanted could not be dialled; each time.
     PeerUnreachable {
         /// Which.
         node: NodeId,
-        /// Whether it seemed fine before.
-        first: bool,
+        /// Whether others should know: it seemed fine before, and there is a way to it from here.
+        is_news: bool,
     },
     /// A flow is over.
     Ended(FlowKey),
@@ -301,9 +301,9 @@ impl Flows {
             Event::LinkRefused { link } => self.links.refused(link, now, actions),
             Event::LinkLossy { link, counted } => self.links.lossy(link, counted, now, actions),
             Event::LinkGarbled { link } => self.disconnect(link, Misdeed::Garbled, now, actions),
-            Event::ConnectFailed { peer } => {
-                let first = self.links.connect_failed(peer, now);
-                self.news.push(News::PeerUnreachable { node: peer, first });
+            Event::ConnectFailed { peer, failure } => {
+                let is_news = self.links.connect_failed(peer, now) && failure != DialFailure::NoWay;
+                self.news.push(News::PeerUnreachable { node: peer, is_news });
                 self.waiting_failed(peer, now, actions);
                 self.want_backups(peer, now, actions);
             }

@@ -34,6 +34,15 @@ pub enum AskFailure {
     Unreachable,
 }
 
+/// Why a neighbour could not be dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialFailure {
+    /// It does not answer, or somebody else did.
+    NoAnswer,
+    /// This machine has no way to any of its addresses, for want of an IP family or a route: nobody's fault.
+    NoWay,
+}
+
 /// A fact.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -76,6 +85,8 @@ pub enum Event {
     ConnectFailed {
         /// Who was dialled.
         peer: NodeId,
+        /// Why.
+        failure: DialFailure,
     },
     /// A heartbeat came.
     Heartbeat {

@@ -8,6 +8,7 @@ use super::machine::{Action, Event, Machine, Notice};
 use super::rpc::{Load, Offer};
 use super::time::Time;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A process that was stopped for so long may have been found silent by a neighbour.
@@ -41,6 +42,14 @@ impl Relay {
     /// Starts to ask for a lease.
     pub fn start(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.clerk.offer(self.offer.clone(), &mut self.flows, now, actions);
+    }
+
+    /// It is dialled at these addresses from now on, the preferred one first: the bootstrap hears of it at once.
+    pub fn set_addresses(&mut self, new: Vec<SocketAddr>, now: Time, actions: &mut Vec<Action>) {
+        if let Offer::Relay { addresses, .. } = &mut self.offer {
+            *addresses = new;
+            self.clerk.offer(self.offer.clone(), &mut self.flows, now, actions);
+        }
     }
 
     /// How busy its machine is, for the next heartbeat. Its flows it counts itself.
@@ -88,7 +97,7 @@ impl Relay {
         for news in self.flows.take_news() {
             match news {
                 News::PeerSuspect { node, refused: false } => self.clerk.doubt(node, now),
-                News::PeerSuspect { node, refused: true } | News::PeerUnreachable { node, first: true } => {
+                News::PeerSuspect { node, refused: true } | News::PeerUnreachable { node, is_news: true } => {
                     self.clerk.report(node, actions);
                 }
                 News::PeerUp(node) => self.clerk.take_back(node, actions),
@@ -98,7 +107,7 @@ impl Relay {
                 }
                 News::PeerGone(_)
                 | News::PeerDraining(_)
-                | News::PeerUnreachable { first: false, .. }
+                | News::PeerUnreachable { is_news: false, .. }
                 | News::Ended(_)
                 | News::WantsBackup { .. }
                 | News::WantsRoute(_) => {}
@@ -138,5 +147,67 @@ impl Machine for Relay {
 
     fn flows(&mut self) -> &mut Flows {
         &mut self.flows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::machine::DialFailure;
+    use crate::proto::rpc::Request;
+
+    const PEER: NodeId = NodeId::from_bytes([2; 32]);
+
+    #[test]
+    fn who_can_not_be_dialled_for_want_of_a_way_is_not_reported() {
+        for (failure, is_reported) in [(DialFailure::NoWay, false), (DialFailure::NoAnswer, true)] {
+            let address = SocketAddr::from(([10, 0, 0, 1], 1));
+            let (flows, clerk) = (FlowsConfig::default(), ClerkConfig::default());
+            let offer = Offer::relay(address, "", 1);
+            let mut relay = Relay::new(NodeId::from_bytes([1; 32]), flows, clerk, offer);
+            let (now, mut actions) = (Time::ZERO, Vec::new());
+            relay.flows.links_mut().want(PEER, &[address], Time::MAX, now, &mut actions);
+            relay.handle(Event::ConnectFailed { peer: PEER, failure }, now, &mut actions);
+            let reports = |action: &Action| {
+                matches!(action, Action::Ask { request: Request::ReportDown { node: PEER }, .. })
+            };
+            assert_eq!(actions.iter().any(reports), is_reported, "{failure:?}");
+            assert!(relay.poll_timeout().is_some(), "it is dialled again");
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_registered_at_once() {
+        let [old, new] = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 1)));
+        let (flows, clerk) = (FlowsConfig::default(), ClerkConfig::default());
+        let mut relay = Relay::new(NodeId::from_bytes([1; 32]), flows, clerk, Offer::relay(old, "", 1));
+        let (mut now, mut actions) = (Time::ZERO, Vec::new());
+        relay.start(now, &mut actions);
+        relay.set_addresses(vec![new], now, &mut actions);
+        let mut offered = Vec::new();
+        // The first question is answered, so that the next may be asked.
+        for _ in 0..2 {
+            for action in std::mem::take(&mut actions) {
+                let Action::Ask { ask, request: Request::Register { offer, .. }, .. } = action else {
+                    continue;
+                };
+                let Offer::Relay { addresses, .. } = offer else { panic!() };
+                offered.extend(addresses.into_iter().map(|address| (address, now)));
+                let lease = crate::proto::rpc::Lease {
+                    duration: Duration::from_secs(30),
+                    next_heartbeat: Duration::from_secs(10),
+                    keys: Vec::new(),
+                    counts: crate::proto::rpc::Counts::default(),
+                    drain: false,
+                    now,
+                };
+                let result = Ok(crate::proto::rpc::Response::Lease(lease));
+                relay.handle(Event::Asked { ask, result }, now, &mut actions);
+            }
+            now = relay.poll_timeout().unwrap_or(now);
+            relay.handle_timeout(now, &mut actions);
+        }
+        assert_eq!(offered.iter().map(|(address, _)| *address).collect::<Vec<_>>(), [old, new]);
+        assert!(offered.iter().all(|(_, at)| *at < Time::ZERO + Duration::from_secs(2)), "{offered:?}");
     }
 }

@@ -1,50 +1,91 @@
 //! A host: a network namespace, and how to do something there.
 
-use super::{TestbedError, loopback};
+use super::{TestbedError, netlink};
+use crate::proto::families::Families;
 use nix::sched::{CloneFlags, setns, unshare};
+use std::fmt;
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::resume_unwind;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-/// All hosts are in 10.77.0.0/16.
+/// All hosts are in 10.77.0.0/16 and fd77::/64.
 const PREFIX_BITS: u8 = 16;
+const PREFIX_BITS_V6: u8 = 64;
+/// What the second addresses of a host have beyond the first ones.
+const SECOND: u16 = 1 << 15;
 const MTU_BYTES: u16 = 1500;
 /// Packets that may wait for the router in a host's device, beyond which the host drops them: 10 ms at 150 MB/s.
 const QUEUED_PACKETS: u32 = 1000;
 
 /// See the module's documentation.
-#[derive(Debug)]
 pub struct Host {
-    address: Ipv4Addr,
+    number: usize,
+    families: Families,
+    /// Whether it has its second addresses in place of its first ones.
+    is_renumbered: AtomicBool,
     /// Keeps it, and leads into it.
     namespace: File,
+    device: Arc<SyncDevice>,
     runtime: OnceLock<Runtime>,
 }
 
 impl Host {
-    /// Makes one, and the device by which the router gets and gives its packets.
-    pub(super) fn new(number: usize) -> Result<(Self, SyncDevice), TestbedError> {
-        let address = address(number);
+    /// Makes one.
+    pub(super) fn new(number: usize, families: Families) -> Result<Self, TestbedError> {
         // Only the thread moves into the new namespace, and it ends.
         let (namespace, device) = on_a_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|error| TestbedError::Namespace(error.into()))?;
             let namespace = File::open("/proc/thread-self/ns/net").map_err(TestbedError::Namespace)?;
-            loopback::bring_up().map_err(TestbedError::Loopback)?;
-            let device = tun(address).map_err(TestbedError::Tun)?;
-            Ok((namespace, device))
+            netlink::bring_up_loopback().map_err(TestbedError::Loopback)?;
+            let device = tun(number, families).map_err(TestbedError::Tun)?;
+            Ok((namespace, Arc::new(device)))
         })?;
-        Ok((Self { address, namespace, runtime: OnceLock::new() }, device))
+        let (is_renumbered, runtime) = (AtomicBool::new(false), OnceLock::new());
+        Ok(Self { number, families, is_renumbered, namespace, device, runtime })
     }
 
-    /// Its address, beside those of its loopback interface.
+    /// The device by which the router gets and gives its packets.
+    pub(super) fn device(&self) -> Arc<SyncDevice> {
+        self.device.clone()
+    }
+
+    /// Its IPv4 address, beside that of its loopback interface, if it has any.
     #[must_use]
-    pub const fn address(&self) -> Ipv4Addr {
-        self.address
+    pub fn address(&self) -> Ipv4Addr {
+        address(self.number, self.is_renumbered.load(Ordering::Relaxed))
+    }
+
+    /// Its IPv6 address, if it has any.
+    #[must_use]
+    pub fn address_v6(&self) -> Ipv6Addr {
+        address_v6(self.number, self.is_renumbered.load(Ordering::Relaxed))
+    }
+
+    /// Gives it other addresses in place of those that it has, as a new lease of DHCP would; the second time the first ones
+    /// again.
+    ///
+    /// # Errors
+    /// Whatever the system has against it.
+    pub fn renumber(&self) -> std::io::Result<()> {
+        let was = self.is_renumbered.fetch_xor(true, Ordering::Relaxed);
+        self.enter(|| {
+            let (number, interface) = (self.number, self.device.if_index()?);
+            let replace =
+                |old: IpAddr, new: IpAddr, bits| netlink::replace_address(interface, old, new, bits);
+            if self.families.v4 {
+                replace(address(number, was).into(), address(number, !was).into(), PREFIX_BITS)?;
+            }
+            if self.families.v6 {
+                replace(address_v6(number, was).into(), address_v6(number, !was).into(), PREFIX_BITS_V6)?;
+            }
+            Ok(())
+        })
     }
 
     /// Does something in the host, on a thread that is made for it. Sockets that are opened, processes and threads that are
@@ -69,6 +110,12 @@ impl Host {
     }
 }
 
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -78,20 +125,45 @@ impl Drop for Host {
     }
 }
 
-/// The address of a host.
-pub(super) fn address(number: usize) -> Ipv4Addr {
-    let [.., high, low] = (number + 1).to_be_bytes();
+/// The first or second address of a host.
+fn address(number: usize, is_second: bool) -> Ipv4Addr {
+    let [high, low] = suffix(number, is_second).to_be_bytes();
     Ipv4Addr::new(10, 77, high, low)
 }
 
-/// The number of the host that has an address.
-pub(super) fn number(address: Ipv4Addr) -> Option<usize> {
-    let [10, 77, high, low] = address.octets() else { return None };
-    usize::from(u16::from_be_bytes([high, low])).checked_sub(1)
+fn address_v6(number: usize, is_second: bool) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, suffix(number, is_second))
 }
 
-fn tun(address: Ipv4Addr) -> std::io::Result<SyncDevice> {
-    let device = DeviceBuilder::new().ipv4(address, PREFIX_BITS, None).mtu(MTU_BYTES).build_sync()?;
+fn suffix(number: usize, is_second: bool) -> u16 {
+    let [.., high, low] = (number + 1).to_be_bytes();
+    u16::from_be_bytes([high, low]) | if is_second { SECOND } else { 0 }
+}
+
+/// The number of the host that has, or may come to have, an address.
+pub(super) fn number(address: IpAddr) -> Option<usize> {
+    let suffix = match address {
+        IpAddr::V4(v4) => match v4.octets() {
+            [10, 77, suffix @ ..] => u16::from_be_bytes(suffix),
+            _ => return None,
+        },
+        IpAddr::V6(v6) => match v6.segments() {
+            [0xfd77, 0, 0, 0, 0, 0, 0, suffix] => suffix,
+            _ => return None,
+        },
+    };
+    usize::from(suffix & !SECOND).checked_sub(1)
+}
+
+fn tun(number: usize, families: Families) -> std::io::Result<SyncDevice> {
+    let mut builder = DeviceBuilder::new().mtu(MTU_BYTES);
+    if families.v4 {
+        builder = builder.ipv4(address(number, false), PREFIX_BITS, None);
+    }
+    if families.v6 {
+        builder = builder.ipv6(address_v6(number, false), PREFIX_BITS_V6);
+    }
+    let device = builder.build_sync()?;
     device.set_tx_queue_len(QUEUED_PACKETS)?;
     device.set_nonblocking(true)?;
     Ok(device)
@@ -107,11 +179,16 @@ mod tests {
 
     #[test]
     fn addresses_and_numbers_agree() {
-        assert_eq!(address(0), Ipv4Addr::new(10, 77, 0, 1));
-        for host in [0, 1, 254, 255, 256, 65_534] {
-            assert_eq!(number(address(host)), Some(host));
+        assert_eq!(address(0, false), Ipv4Addr::new(10, 77, 0, 1));
+        assert_eq!(address_v6(1, true), "fd77::8002".parse::<Ipv6Addr>().unwrap());
+        for host in [0, 1, 254, 255, 256, 32_765] {
+            for second in [false, true] {
+                assert_eq!(number(address(host, second).into()), Some(host));
+                assert_eq!(number(address_v6(host, second).into()), Some(host));
+            }
         }
-        assert_eq!(number(Ipv4Addr::new(10, 77, 0, 0)), None);
-        assert_eq!(number(Ipv4Addr::new(10, 78, 0, 1)), None);
+        for nobody in ["10.77.0.0", "10.78.0.1", "fd77::", "fd78::1", "fe80::1"] {
+            assert_eq!(number(nobody.parse().unwrap()), None, "{nobody}");
+        }
     }
 }

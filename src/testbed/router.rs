@@ -12,7 +12,7 @@ use rustix::process::setpriority_process;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -35,7 +35,7 @@ pub(super) struct Router {
 }
 
 impl Router {
-    pub(super) fn start(devices: Vec<SyncDevice>, wires: Arc<Mutex<Wires>>) -> io::Result<Self> {
+    pub(super) fn start(devices: Vec<Arc<SyncDevice>>, wires: Arc<Mutex<Wires>>) -> io::Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let stopped = stop.clone();
         let forwarder = Forwarder { devices, wires, waiting: Waiting::default(), clock: Clock::start() };
@@ -57,7 +57,7 @@ impl Drop for Router {
 }
 
 struct Forwarder {
-    devices: Vec<SyncDevice>,
+    devices: Vec<Arc<SyncDevice>>,
     wires: Arc<Mutex<Wires>>,
     waiting: Waiting,
     clock: Clock,
@@ -80,7 +80,7 @@ impl Forwarder {
     fn ready(&self, stop: &OwnedFd) -> Option<Vec<usize>> {
         let timeout = self.waiting.due().map(|due| due.since(self.clock.now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let ends = self.devices.iter().map(|device| PollFd::new(device, PollFlags::IN));
+        let ends = self.devices.iter().map(|device| PollFd::new(&**device, PollFlags::IN));
         let mut ends: Vec<PollFd<'_>> = ends.chain([PollFd::new(stop, PollFlags::IN)]).collect();
         match poll(&mut ends, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -134,9 +134,12 @@ impl Forwarder {
 
 /// Whom a packet is for.
 fn destination(packet: &[u8]) -> Option<usize> {
-    let version = packet.first()? >> 4;
-    let address: &[u8; 4] = packet.get(16..20)?.first_chunk()?;
-    (version == 4).then(|| number(Ipv4Addr::from(*address)))?
+    let address = match packet.first()? >> 4 {
+        4 => IpAddr::from(*packet.get(16..20)?.first_chunk::<4>()?),
+        6 => IpAddr::from(*packet.get(24..40)?.first_chunk::<16>()?),
+        _ => return None,
+    };
+    number(address)
 }
 
 /// Packets under way.

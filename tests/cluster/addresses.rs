@@ -1,6 +1,6 @@
 //! Relays with several addresses: whoever dials them comes to one that leads there.
 
-use crate::fixture::{Cluster, PATIENCE};
+use crate::fixture::{Cluster, PATIENCE, Process, run};
 use hopline::endpoint::{Endpoint, Incoming, Options};
 use std::net::UdpSocket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,6 +33,28 @@ async fn a_relay_is_reached_at_its_second_address_if_the_first_leads_nowhere() {
         timeout(PATIENCE, came.read_to_end(&mut read)).await.unwrap().unwrap();
         assert_eq!(read, b"here");
         tokio::join!(origin.shutdown(), target.shutdown());
+    }
+}
+
+#[test]
+fn what_nobody_says_serves_the_family_by_which_the_bootstrap_is_reached() {
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        if let Err(error) = UdpSocket::bind(listen) {
+            println!("SKIPPED: {listen}: {error}");
+            continue;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let bootstrap = Process::serve(home.path(), "", &["bootstrap", "--listen", listen]);
+        let ticket = bootstrap.ready["ticket"].as_str().unwrap();
+        let serve = |args: &[&str]| Process::serve(home.path(), ticket, args);
+        let _running = [serve(&["relay"]), serve(&["listen", "echo", "--echo", "--keep"])];
+        let piped = run(home.path(), ticket, &["pipe", "echo", "--hops", "1"], b"here\n");
+        assert_eq!(
+            (piped.status.code(), piped.stdout),
+            (Some(0), vec!["here".to_owned()]),
+            "{}",
+            piped.stderr
+        );
     }
 }
 

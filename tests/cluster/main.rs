@@ -20,8 +20,11 @@ mod bootstraps;
 mod churn;
 mod cut;
 mod drain;
+mod echo;
 mod explain;
 mod failover;
+#[cfg(target_os = "linux")]
+mod families;
 mod messages;
 mod misuse;
 mod names;

@@ -21,6 +21,14 @@ fn with_hosts(hosts: &Path) -> Command {
     command
 }
 
+const SKIPPED: &str = "SKIPPED: no file can be mounted over /etc/hosts; only root can, with unshare(1)";
+
+/// The same, if that can be had.
+fn with_these_hosts(hosts: &Path) -> Option<Command> {
+    let looks_up = with_hosts(hosts).args(["grep", "-q", "boot.test", "/etc/hosts"]).status();
+    looks_up.is_ok_and(|status| status.success()).then(|| with_hosts(hosts))
+}
+
 fn bootstrap(home: &Path, address: &str, port: u16) -> Process {
     let (listen, name) = (format!("{address}:{port}"), format!("boot.test:{port}"));
     let data = home.join("bootstrap");
@@ -54,18 +62,32 @@ async fn knows_a_relay(home: &Path, address: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_name_with_two_addresses_one_that_answers_is_enough() {
+    let home = tempfile::tempdir().unwrap();
+    let hosts = home.path().join("hosts");
+    for addresses in [["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.1"], ["::1", "127.0.0.1"]] {
+        std::fs::write(&hosts, addresses.map(|address| format!("{address} boot.test\n")).concat()).unwrap();
+        let Some(mut command) = with_these_hosts(&hosts) else { return println!("{SKIPPED}") };
+        command.arg(HOPLINE);
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let bootstrap = bootstrap(home.path(), "127.0.0.1", port);
+        let ticket = bootstrap.ready["ticket"].as_str().unwrap().to_owned();
+        let relay =
+            Process::start_by(command, home.path(), &ticket, &["relay", "--name", "r1"]).until_ready();
+        assert!(relay.ready["addr"].as_str().unwrap().starts_with("127.0.0.1:"), "{}", relay.ready);
+        knows_a_relay(home.path(), &format!("127.0.0.1:{port}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_is_looked_up_anew_when_its_bootstrap_does_not_answer() {
     let home = tempfile::tempdir().unwrap();
     let hosts = home.path().join("hosts");
     std::fs::write(&hosts, "127.0.0.1 boot.test\n").unwrap();
-    if !with_hosts(&hosts).args(["grep", "-q", "boot.test", "/etc/hosts"]).status().is_ok_and(|s| s.success())
-    {
-        return println!("SKIPPED: no file can be mounted over /etc/hosts; only root can, with unshare(1)");
-    }
+    let Some(mut command) = with_these_hosts(&hosts) else { return println!("{SKIPPED}") };
     let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut first = bootstrap(home.path(), "127.0.0.1", port);
     let ticket = first.ready["ticket"].as_str().unwrap().to_owned();
-    let mut command = with_hosts(&hosts);
     command.arg(HOPLINE);
     let relay =
         Process::start_by(command, home.path(), &ticket, &["relay", "--name", "r1", "--patience", "dev"]);

@@ -1,8 +1,9 @@
 //! A part of the relays can't reach the bootstrap for a while: nobody's flow notices, and the pool keeps its head.
 
-use crate::fixture::{PATIENCE, pattern};
+use crate::echo::{keep_sending, serve_echo};
+use crate::fixture::PATIENCE;
 use hopline::bootstrap::{self, Server};
-use hopline::endpoint::{self, Endpoint, Flow, Incoming};
+use hopline::endpoint::{self, Endpoint};
 use hopline::net::ticket::Ticket;
 use hopline::proto::bootstrap::Config;
 use hopline::proto::detector::Liveness;
@@ -17,10 +18,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{interval, timeout};
 
 const RELAYS: usize = 20;
 const LEASE: Duration = Duration::from_secs(3);
@@ -28,7 +28,6 @@ const HEARTBEAT: Duration = Duration::from_millis(750);
 const FLOWS: usize = 2;
 /// Neighbours that are patient with each other report nobody: this is about leases, and the machine may be busy.
 const LIVENESS: Liveness = Liveness::Satellite;
-const PART: usize = 2048;
 /// The hosts of the bootstrap, the origin, the target, and the first relay.
 const BOOTSTRAP: usize = 0;
 const ORIGIN: usize = 1;
@@ -81,7 +80,11 @@ impl World {
         let mut flows = Vec::new();
         for n in 0..FLOWS {
             let flow = origin.open("echo").await.unwrap();
-            flows.push(tokio::spawn(keep_sending(flow, n, returned.clone(), stopped.clone())));
+            let count = returned.clone();
+            let count = move || {
+                count[n].fetch_add(1, Ordering::Relaxed);
+            };
+            flows.push(tokio::spawn(keep_sending(flow, n, PATIENCE, count, stopped.clone())));
         }
         Ok(Self { bed, server, relays, returned, stop, flows, _ends: [origin, target] })
     }
@@ -186,55 +189,6 @@ async fn start_relay(bed: &Testbed, host: usize, ticket: &Ticket) -> Relay {
     let mut relay = bed.host(host).spawn(Relay::start(ticket.clone(), options)).await.unwrap().unwrap();
     relay.enrolled().await.unwrap();
     relay
-}
-
-async fn serve_echo(target: &Endpoint) {
-    let mut listener = target.listen("echo").await.unwrap();
-    tokio::spawn(async move {
-        while let Some(incoming) = listener.next().await {
-            if let Incoming::Flow(flow) = incoming {
-                let (mut read, mut write) = tokio::io::split(flow);
-                tokio::spawn(async move {
-                    tokio::io::copy(&mut read, &mut write).await.unwrap();
-                    write.shutdown().await.unwrap();
-                    read.unsplit(write).finished().await.unwrap();
-                });
-            }
-        }
-    });
-}
-
-/// Sends a part at every tick and checks what returns, until told to stop. The longest time that one took.
-async fn keep_sending(
-    mut flow: Flow,
-    n: usize,
-    returned: Arc<[AtomicUsize; FLOWS]>,
-    stopped: watch::Receiver<bool>,
-) -> Duration {
-    let data = pattern((64 + n) * PART);
-    let mut ticks = interval(Duration::from_millis(20));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut echoed, mut longest) = (vec![0; PART], Duration::ZERO);
-    for sent in data.chunks(PART).cycle() {
-        if *stopped.borrow() {
-            break;
-        }
-        ticks.tick().await;
-        let began = Instant::now();
-        let exchange = async {
-            flow.write_all(sent).await?;
-            flow.flush().await?;
-            flow.read_exact(&mut echoed).await
-        };
-        timeout(PATIENCE, exchange).await.expect("a stall").unwrap();
-        assert!(echoed == sent, "a part came back altered");
-        longest = longest.max(began.elapsed());
-        returned[n].fetch_add(1, Ordering::Relaxed);
-    }
-    flow.shutdown().await.unwrap();
-    assert_eq!(flow.read(&mut [0]).await.unwrap(), 0, "nothing comes after the end");
-    timeout(PATIENCE, flow.finished()).await.expect("a stall").unwrap();
-    longest
 }
 
 /// The most evictions within one window. Those count from when a relay becomes suspect, a sixth of a lease before it is given

@@ -3,18 +3,20 @@
 use super::names::Names;
 use super::refusals::Refusals;
 use super::{Attempt, Cause};
+use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES,
 };
 use crate::net::frames::{self, FrameError, Unfinished};
+use crate::net::local::Local;
 use crate::net::ticket;
 use crate::net::tls::{self, BOOTSTRAP_NAME};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
 use rustls::AlertDescription;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::task::JoinSet;
@@ -31,6 +33,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 pub(super) struct Dialer {
     pub(super) names: Names,
     pub(super) endpoint: Endpoint,
+    pub(super) local: Local,
+    /// The addresses that a bootstrap was last found to have.
+    pub(super) found: Mutex<Vec<SocketAddr>>,
     /// How many bootstraps the ticket was last found to name.
     pub(super) bootstraps: AtomicUsize,
     /// Heeded where there are several. `None` if there never are.
@@ -61,8 +66,16 @@ impl Dialer {
                 return None;
             }
         };
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&addresses);
         let mut dials = JoinSet::new();
-        for (address, place) in addresses.into_iter().zip(0u32..) {
+        let mut open = Vec::new();
+        for address in addresses {
+            match self.local.obstacle(address) {
+                None => open.push(address),
+                Some(obstacle) => failed(shown(host, address), Cause::NoWay(obstacle)),
+            }
+        }
+        for (address, place) in open.into_iter().zip(0u32..) {
             let refused = self.refusal(address);
             let dial = dial(self.endpoint.clone(), config.clone(), address, self.connect_timeout);
             dials.spawn(async move {
@@ -95,12 +108,12 @@ impl Dialer {
         }
     }
 
-    /// The addresses of `host` that this machine can dial.
+    /// The addresses of `host`, those first that there is a way to.
     pub(super) async fn resolve(&self, host: &str) -> Result<Vec<SocketAddr>, Cause> {
-        let both_families = self.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
         let found = self.in_time(lookup_host(host)).await?.map_err(Cause::Name)?;
-        let found: Vec<SocketAddr> =
-            found.filter(|address| both_families || address.is_ipv4()).take(MAX_ADDRESSES).collect();
+        let mut found: Vec<SocketAddr> = found.map(canonical).collect();
+        found.sort_by_key(|address| self.local.obstacle(*address).is_some());
+        found.truncate(MAX_ADDRESSES);
         if found.is_empty() { Err(Cause::NoAddress) } else { Ok(found) }
     }
 

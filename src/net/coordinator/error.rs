@@ -5,6 +5,7 @@ use crate::net::error::ErrorKind;
 use crate::net::frames::FrameError;
 use crate::net::join::Refusal;
 use crate::net::keyfile::KeyFileError;
+use crate::net::local::Obstacle;
 use crate::net::tls::TlsError;
 use crate::net::transport::BindError;
 use std::fmt;
@@ -105,9 +106,12 @@ pub enum Cause {
     /// The name could not be resolved.
     #[error("name not resolved: {0}")]
     Name(#[source] std::io::Error),
-    /// The name leads to no address, or only to ones of an IP family that this machine doesn't have.
-    #[error("no address that this machine can dial")]
+    /// The name leads to no address.
+    #[error("the name has no address")]
     NoAddress,
+    /// Packets to that address can't leave this machine.
+    #[error("{0}")]
+    NoWay(Obstacle),
     /// Nothing came back.
     #[error("no answer within {} s", within.as_secs_f32())]
     NoAnswer {

@@ -3,6 +3,7 @@
 use super::dial::exchange;
 use super::entrance::{Entrance, Found};
 use super::{Attempt, Cause, JoinError};
+use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::clock::Clock;
 use crate::net::identity::Membership;
@@ -199,7 +200,8 @@ impl Shared {
 
     /// Notes what went wrong over `used`, which is not kept for the next question.
     pub(super) fn failed(&self, used: Option<Connection>, cause: Cause) -> Arc<JoinError> {
-        let address = used.as_ref().map_or_else(|| self.state().address, Connection::remote_address);
+        let address =
+            canonical(used.as_ref().map_or_else(|| self.state().address, Connection::remote_address));
         tracing::warn!(bootstrap = %address, %cause, "a question to a bootstrap failed");
         let mut state = self.state();
         let is_it =

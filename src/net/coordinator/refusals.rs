@@ -3,6 +3,7 @@
 //! quinn takes no notice of it, so a question to a bootstrap that has been killed would wait for its whole time limit. Where the
 //! ticket names another one that would be a waste; where it does not, patience is right: the only bootstrap restarts.
 
+use crate::net::address::is_same;
 use crate::net::socket::HintingSocket;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,10 +51,4 @@ impl Refusals {
             }
         }
     }
-}
-
-/// Whether two addresses lead to the same socket: an IPv4 one may come in IPv6 clothes.
-fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
-    let known_by = |address: SocketAddr| (address.ip().to_canonical(), address.port());
-    known_by(one) == known_by(other)
 }

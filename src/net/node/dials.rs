@@ -3,8 +3,11 @@
 //! Without its word a dial to a relay that has just died would end only when the handshake takes too long, and whoever
 //! was given that relay as a backup would have none until then.
 
+use crate::net::address::is_same;
+use crate::proto::id::NodeId;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -16,12 +19,17 @@ const GRACE: Duration = Duration::from_millis(10);
 /// How long a dial at one address of a node has before the next is tried as well (RFC 8305, 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// Peers of which it is remembered that they were said to be out of reach.
+const MAX_BARRED: usize = 1024;
+
 pub(super) type Dialled<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// See the module's documentation. There are as many as the machine has wishes.
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     under_way: RefCell<Vec<(SocketAddr, oneshot::Sender<()>)>>,
+    /// Who was said to be out of reach.
+    barred: RefCell<HashSet<NodeId>>,
 }
 
 impl Dials {
@@ -33,6 +41,15 @@ impl Dials {
             Ok(()) => sleep(since.elapsed() + GRACE).await,
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// There is no way to `peer` from here. Returns whether that was not said before, as far as this is remembered.
+    pub(super) fn is_barred_anew(&self, peer: NodeId) -> bool {
+        let mut barred = self.barred.borrow_mut();
+        if barred.len() >= MAX_BARRED {
+            barred.clear();
+        }
+        barred.insert(peer)
     }
 
     fn add(&self, address: SocketAddr) -> oneshot::Receiver<()> {
@@ -71,12 +88,6 @@ pub(super) async fn first_of<T>(dials: impl Iterator<Item = impl Future<Output =
     }
 }
 
-/// Whether two addresses lead to the same socket: an IPv4 one may come in IPv6 clothes.
-pub(super) fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
-    let known_by = |address: SocketAddr| (address.ip().to_canonical(), address.port());
-    known_by(one) == known_by(other)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,14 +97,6 @@ mod tests {
     use crate::net::tls;
     use crate::net::transport::{self, TransportSettings};
     use std::net::UdpSocket;
-
-    #[test]
-    fn an_address_is_known_in_any_clothes() {
-        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-        assert!(is_same(address("10.0.0.1:5"), address("[::ffff:10.0.0.1]:5")));
-        assert!(!is_same(address("10.0.0.1:5"), address("10.0.0.1:6")));
-        assert!(!is_same(address("10.0.0.1:5"), address("10.0.0.2:5")));
-    }
 
     /// What becomes of a dial.
     #[derive(Clone, Copy, Debug)]

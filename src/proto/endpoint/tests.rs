@@ -5,7 +5,7 @@ use crate::proto::detector::Pace;
 use crate::proto::frame::AttachOk;
 use crate::proto::id::BootId;
 use crate::proto::links::Arrival;
-use crate::proto::machine::{AskId, ChainChange, LinkId};
+use crate::proto::machine::{AskId, ChainChange, DialFailure, LinkId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeSet, VecDeque};
@@ -64,7 +64,7 @@ impl World {
             match action {
                 Action::Ask { ask, request, .. } => self.asked.push((ask, request)),
                 Action::Connect { peer, .. } if self.dead.contains(&peer) => {
-                    self.events.push_back(Event::ConnectFailed { peer });
+                    self.events.push_back(Event::ConnectFailed { peer, failure: DialFailure::NoAnswer });
                 }
                 Action::Connect { peer, .. } => {
                     self.made += 1;
