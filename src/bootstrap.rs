@@ -32,6 +32,7 @@ pub use observer::Observer;
 use crate::net::authority::{Authority, DEFAULT_VALIDITY, NetworkKey};
 use crate::net::bootstrap_rpc::BootstrapClose;
 use crate::net::clock::Clock;
+use crate::net::datadir::{self, DataDir, DataDirError, Role};
 use crate::net::error::ErrorKind;
 use crate::net::identity::{Identity, Membership};
 use crate::net::keyfile::{self, KeyFileError};
@@ -135,6 +136,9 @@ impl Default for Limits {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// Its data directory is another's.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
     /// Its data directory is in use, or of no use.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -169,7 +173,8 @@ impl StartError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store(_)
+            Self::Data(_)
+            | Self::Store(_)
             | Self::KeyFile(_)
             | Self::Bind(_)
             | Self::Ticket(_)
@@ -191,6 +196,8 @@ pub struct Server {
     ticket: Ticket,
     stop: CancellationToken,
     tasks: TaskTracker,
+    /// Nobody else has it meanwhile.
+    data: Option<DataDir>,
 }
 
 impl Server {
@@ -204,9 +211,11 @@ impl Server {
             return Err(StartError::Validity { validity: options.validity });
         }
         let data = options.data.clone();
-        let (opened, authority, identity) =
-            spawn_blocking(move || open(data.as_deref())).await.map_err(|_| StartError::Ended)??;
-        Self::serve(options, opened, authority, identity).await
+        let opened = spawn_blocking(move || open(data.as_deref())).await;
+        let (data, opened, authority, identity) = opened.map_err(|_| StartError::Ended)??;
+        let mut server = Self::serve(options, opened, authority, identity).await?;
+        server.data = data;
+        Ok(server)
     }
 
     /// The same with what was opened. Everybody is back in their places before the first question can be asked.
@@ -239,7 +248,7 @@ impl Server {
         let shared = Arc::new(Shared::new(authority, identity, store, keeper, &options));
         shared.tally.registrations_restored.add(restored);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let server = Self { shared, endpoint, address, bootstraps, ticket, stop, tasks };
+        let server = Self { shared, endpoint, address, bootstraps, ticket, stop, tasks, data: None };
         server.spawn_tasks(membership, options.transport);
         tracing::info!(%address, node = %server.id(), network = %server.network(), restored, "bootstrap started");
         Ok(server)
@@ -357,17 +366,19 @@ impl Drop for Server {
     }
 }
 
-/// What is on disk, or new. The directory's format comes first, as one of a later version is to stay as it is; then the
-/// store, which tells whether another process is at work there. Blocks.
-fn open(data: Option<&Path>) -> Result<(Opened, Authority, Arc<Identity>), StartError> {
-    let Some(data) = data else {
-        return Ok((Redb::open(None)?, Authority::generate(), Arc::new(Identity::generate())));
+type OnDisk = (Option<DataDir>, Opened, Authority, Arc<Identity>);
+
+/// What is on disk, or new. The directory's format comes first, as one of a later version is to stay as it is. Blocks.
+fn open(data: Option<&Path>) -> Result<OnDisk, StartError> {
+    let Some(path) = data else {
+        return Ok((None, Redb::open(None)?, Authority::generate(), Arc::new(Identity::generate())));
     };
-    format::check(data)?;
-    let store = Redb::open(Some(data))?;
-    let (authority, identity) = (Authority::load_or_create(data)?, Identity::load_or_create(data)?);
-    format::mark(data)?;
-    Ok((store, authority, Arc::new(identity)))
+    format::check(path)?;
+    let data = DataDir::open(path, Role::Bootstrap, datadir::PATIENCE)?;
+    let store = Redb::open(Some(path))?;
+    let (authority, identity) = (Authority::load_or_create(path)?, Identity::load_or_create(path)?);
+    format::mark(path)?;
+    Ok((Some(data), store, authority, Arc::new(identity)))
 }
 
 /// Writes the ticket's file, if it says anything else.

@@ -33,7 +33,7 @@ mod top;
 
 pub use failure::{Exit, Failure};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Byte streams and messages over chains of relays that can die at any moment without a byte lost.
@@ -48,9 +48,9 @@ use std::process::ExitCode;
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bootstrap reachable, 4 refused, 5 pool too small, 6 flow lost.")]
 struct Cli {
-    /// What to log: a level, or directives such as hopline=debug
-    #[arg(long, global = true, env = "HOPLINE_LOG", default_value = "hopline=info", value_name = "FILTER")]
-    log: String,
+    /// What to log: a level, or directives such as hopline=debug; by default warnings, and of what runs on for others hopline=info
+    #[arg(long, global = true, env = "HOPLINE_LOG", value_name = "FILTER")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,12 +85,45 @@ enum Command {
     Ticket(ticket::Args),
 }
 
+impl Command {
+    /// What to log unless it is said: a command that people run tells them what went wrong, one that goes on what it does.
+    const fn log(&self) -> &'static str {
+        match self {
+            Self::Demo(_) | Self::Bench(_) | Self::Bootstrap(_) | Self::Relay(_) => "hopline=info",
+            Self::Listen(_)
+            | Self::Pipe(_)
+            | Self::Send(_)
+            | Self::Receive(_)
+            | Self::Status(_)
+            | Self::Top(_)
+            | Self::Drain(_)
+            | Self::Explain(_)
+            | Self::Ticket(_) => "hopline=warn",
+        }
+    }
+}
+
+/// The command line's grammar. A variable that is set to nothing counts as not set: whoever writes unit or compose files can
+/// hardly leave one out.
+fn grammar() -> clap::Command {
+    without_empty_variables(Cli::command())
+}
+
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&str>) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}
+
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = grammar().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // Lines of a log would land in the middle of the screen.
-    let log = if matches!(cli.command, Command::Top(_)) { "off" } else { &cli.log };
+    let is_top = matches!(cli.command, Command::Top(_));
+    let log = if is_top { "off" } else { cli.log.as_deref().unwrap_or(cli.command.log()) };
     if let Err(error) = start_logging(log) {
         return Failure::new(Exit::Usage, error).report();
     }
@@ -144,10 +177,9 @@ fn start_logging(filter: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn every_command_is_well_formed() {
-        Cli::command().debug_assert();
+        grammar().debug_assert();
     }
 }

@@ -33,6 +33,7 @@ pub use listener::{Incoming, Listener, Message};
 pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
 
 use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::datadir::DataDirError;
 use crate::net::enrolment::Feed;
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
@@ -53,7 +54,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 /// How an endpoint joins and runs.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process.
+    /// Where to keep the node's key and certificate, for this process alone while the endpoint lives; `None` for a new identity
+    /// that is forgotten with the process.
     pub data: Option<PathBuf>,
     /// What listings call the node; by default the beginning of its id.
     pub name: Option<String>,
@@ -87,6 +89,9 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// Its data directory is another's.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
     /// No bootstrap let it in.
     #[error(transparent)]
     Join(#[from] JoinError),

@@ -2,8 +2,8 @@
 //!
 //! Identity and trust come first. [`identity`] is who a node is, [`authority`] who may belong to a network and what its
 //! certificates say, [`tls`] turns both into TLS configurations, [`ticket`] is the string that invites a newcomer, and
-//! [`join`] the proof by which the newcomer uses it. [`clock`] and [`entropy`] are the only sources of time and
-//! randomness.
+//! [`join`] the proof by which the newcomer uses it. [`datadir`] is where a node keeps what it is. [`clock`] and
+//! [`entropy`] are the only sources of time and randomness.
 //!
 //! Then comes talk. [`transport`] is the QUIC endpoint, [`frames`] puts one message on a stream, [`bootstrap_rpc`] is what
 //! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that. [`tally`] counts what a node thinks of
@@ -15,6 +15,7 @@ pub mod bootstrap_rpc;
 pub mod clock;
 mod congestion;
 pub mod coordinator;
+pub mod datadir;
 pub(crate) mod enrolment;
 pub mod entropy;
 pub mod error;

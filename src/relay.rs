@@ -10,6 +10,7 @@ pub use observer::{Observer, Vitals};
 
 use crate::net::clock::Clock;
 use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::datadir::{DataDir, DataDirError, Role};
 use crate::net::enrolment::Feed;
 use crate::net::entropy;
 use crate::net::identity::Membership;
@@ -50,7 +51,8 @@ pub struct Options {
     /// The addresses under which others dial it, the preferred one first, if that is not the local one: at most
     /// [`MAX_ADDRESSES`](crate::proto::record::MAX_ADDRESSES).
     pub advertise: Vec<SocketAddr>,
-    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process.
+    /// Where to keep the node's key and certificate, for this process alone while the relay lives; `None` for a new identity
+    /// that is forgotten with the process.
     pub data: Option<PathBuf>,
     /// What listings call it; by default the beginning of its id.
     pub name: Option<String>,
@@ -107,6 +109,9 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// Its data directory is another's.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
     /// No bootstrap let it in.
     #[error(transparent)]
     Join(#[from] JoinError),
@@ -150,7 +155,8 @@ impl Relay {
     /// # Errors
     /// [`StartError`] if no bootstrap lets it in, or the node can't be started.
     pub async fn start(ticket: Ticket, options: Options) -> Result<Self, StartError> {
-        let coordinator = Coordinator::join(ticket, options.data.clone()).await?;
+        let data = DataDir::take(options.data.as_deref(), Role::Relay).await?;
+        let coordinator = Coordinator::join(ticket, data).await?;
         let membership = coordinator.membership();
         let id = membership.node_id();
         let name = options.name.clone().unwrap_or_else(|| id.short());

@@ -47,7 +47,7 @@ async fn server_at(listen: SocketAddr, data: &Path) -> Server {
 
 /// Joins, or not, within a time that fits tests in which nobody answers.
 async fn join(ticket: &Ticket, data: Option<&Path>) -> Result<Coordinator, JoinError> {
-    let data = data.map(Path::to_owned);
+    let data = DataDir::take(data, Role::Endpoint).await.unwrap();
     let options = JoinOptions { data, connect_timeout: SOON * 10, ..JoinOptions::default() };
     timeout(PATIENCE, Coordinator::join_with(ticket.clone(), options)).await.unwrap()
 }
@@ -529,7 +529,7 @@ async fn a_data_directory_serves_one_bootstrap() {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
     let error = Server::start(options(Some(directory.path()))).await.unwrap_err();
-    assert!(matches!(error, StartError::Store(StoreError::InUse { .. })), "{error}");
+    assert!(matches!(error, StartError::Data(DataDirError::InUse { .. })), "{error}");
     server.shutdown().await;
     Server::start(options(Some(directory.path()))).await.unwrap();
 }

@@ -3,9 +3,9 @@
 use super::admin::{Place, tell};
 use super::cadence::CadenceArgs;
 use super::duration::parse_positive;
-use super::{Exit, Failure, ready, signals};
+use super::{Failure, ready, signals};
 use crate::admin::{self, Listener, webhook};
-use crate::bootstrap::{Limits, Options, Server, StartError};
+use crate::bootstrap::{Limits, Options, Server};
 use crate::proto::bootstrap::Config;
 use clap::builder::RangedI64ValueParser;
 use serde_json::json;
@@ -91,10 +91,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         ..Options::default()
     };
     let listener = args.admin.listen().await?;
-    let server = Server::start(options).await.map_err(|error| {
-        let is_misuse = matches!(error, StartError::Policies(_) | StartError::Validity { .. });
-        Failure::new(if is_misuse { Exit::Usage } else { Exit::Failed }, error.to_string())
-    })?;
+    let server = Server::start(options).await?;
     let mut fields = json!({
         "role": "bootstrap",
         "name": "bootstrap",

@@ -37,7 +37,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let endpoint = args.join.endpoint(1).await?;
+    let endpoint = args.join.visitor().await?;
     let began = Instant::now();
     let drained = drain(&args, &endpoint).await;
     endpoint.shutdown().await;

@@ -4,6 +4,7 @@
 
 use crate::endpoint::{DrainError, FlowError, ListenError, OpenError, SendError, StartError};
 use crate::net::coordinator::JoinError;
+use crate::net::datadir::DataDirError;
 use crate::net::error::ErrorKind;
 use crate::proto::machine::OpenFailure;
 use crate::proto::rpc::Refusal;
@@ -139,10 +140,18 @@ impl From<&JoinError> for Failure {
     }
 }
 
+impl From<DataDirError> for Failure {
+    fn from(error: DataDirError) -> Self {
+        let is_misuse = matches!(error, DataDirError::OtherRole { .. });
+        Self::new(if is_misuse { Exit::Usage } else { Exit::Failed }, error.to_string())
+    }
+}
+
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Join(error) => error.into(),
+            StartError::Data(error) => error.into(),
             error => Self::new(Exit::Failed, error.to_string()),
         }
     }
@@ -152,6 +161,18 @@ impl From<crate::relay::StartError> for Failure {
     fn from(error: crate::relay::StartError) -> Self {
         match error {
             crate::relay::StartError::Join(error) => error.into(),
+            crate::relay::StartError::Data(error) => error.into(),
+            error => Self::new(Exit::Failed, error.to_string()),
+        }
+    }
+}
+
+impl From<crate::bootstrap::StartError> for Failure {
+    fn from(error: crate::bootstrap::StartError) -> Self {
+        match error {
+            crate::bootstrap::StartError::Data(error) => error.into(),
+            error @ (crate::bootstrap::StartError::Policies(_)
+            | crate::bootstrap::StartError::Validity { .. }) => Self::new(Exit::Usage, error.to_string()),
             error => Self::new(Exit::Failed, error.to_string()),
         }
     }

@@ -5,9 +5,13 @@ use super::liveness::LivenessArgs;
 use super::patience::PatienceArgs;
 use super::{Exit, Failure};
 use crate::endpoint::{Endpoint, Options};
+use crate::net::datadir::{DataDir, Role};
 use crate::net::ticket::Ticket;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const DATA: &str = "HOPLINE_DATA";
 
 /// How to join.
 #[derive(Clone, Debug, Args)]
@@ -17,7 +21,7 @@ pub(super) struct JoinArgs {
     ticket: Option<String>,
     /// Keep this node's identity here, and the routes that lead it on while no bootstrap answers; without it, both are
     /// forgotten with the process
-    #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
+    #[arg(long, env = DATA, value_name = "DIR")]
     data: Option<PathBuf>,
     /// What listings call this node
     #[arg(long = "name", env = "HOPLINE_NAME", value_name = "NAME")]
@@ -39,8 +43,23 @@ impl JoinArgs {
 
     /// Joins as an endpoint.
     pub(super) async fn endpoint(&self, hops: u8) -> Result<Endpoint, Failure> {
+        self.join(hops, self.data.clone()).await
+    }
+
+    /// Joins for as long as it takes to look or to tell somebody something. Whose directory the environment names is of no
+    /// concern to that: it may be that of a bootstrap, or of an endpoint that runs, on this machine.
+    pub(super) async fn visitor(&self) -> Result<Endpoint, Failure> {
+        let is_told = |data: &&PathBuf| std::env::var_os(DATA).is_none_or(|told| told != data.as_os_str());
+        let is_ours = |data: &Path| {
+            Role::of(data) == Some(Role::Endpoint)
+                && DataDir::open(data, Role::Endpoint, Duration::ZERO).is_ok()
+        };
+        let data = self.data.as_ref().filter(|data| is_told(data) || is_ours(data));
+        self.join(1, data.cloned()).await
+    }
+
+    async fn join(&self, hops: u8, data: Option<PathBuf>) -> Result<Endpoint, Failure> {
         let ticket = self.ticket()?;
-        let data = self.data.clone();
         let (name, liveness) = (self.node_name.clone(), self.liveness.config());
         let enrolment = self.patience.config();
         let options = Options { data, name, hops, liveness, enrolment, ..Options::default() };

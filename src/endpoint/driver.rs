@@ -5,6 +5,7 @@ use super::flow::{DROPPED, Ending, ToNode, Word};
 use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
+use crate::net::datadir::{DataDir, Role};
 use crate::net::enrolment::Feed;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
@@ -75,7 +76,8 @@ pub(super) struct Started {
 
 /// Joins and starts the node's thread.
 pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, StartError> {
-    let coordinator = Coordinator::join(ticket, options.data.clone()).await?;
+    let data = DataDir::take(options.data.as_deref(), Role::Endpoint).await?;
+    let coordinator = Coordinator::join(ticket, data).await?;
     let membership = coordinator.membership();
     let (routes, kept) = RouteFile::open(options.data.as_deref(), &membership).await;
     let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);

@@ -25,6 +25,7 @@ pub use error::{Attempt, Cause, JoinError};
 
 use super::address::canonical;
 use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
+use super::datadir::DataDir;
 use super::identity::{Identity, Membership};
 use super::local::Local;
 pub use super::local::Obstacle;
@@ -40,7 +41,6 @@ use names::Names;
 use refusals::Refusals;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,8 +58,9 @@ const PROBES: u32 = 16;
 /// How a node joins.
 #[derive(Clone, Debug)]
 pub struct JoinOptions {
-    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process.
-    pub data: Option<PathBuf>,
+    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process. Nobody else
+    /// has it until the last handle is dropped.
+    pub data: Option<Arc<DataDir>>,
     /// How long each dial may take, and each look-up of a name.
     pub connect_timeout: Duration,
     /// How long a bootstrap may take to decide on a newcomer, or to renew a certificate.
@@ -110,7 +111,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn join(ticket: Ticket, data: Option<PathBuf>) -> Result<Self, JoinError> {
+    pub async fn join(ticket: Ticket, data: Option<Arc<DataDir>>) -> Result<Self, JoinError> {
         Self::join_with(ticket, JoinOptions { data, ..JoinOptions::default() }).await
     }
 
@@ -123,7 +124,7 @@ impl Coordinator {
             None => (Arc::new(Identity::generate()), None),
             Some(data) => {
                 let ticket = ticket.clone();
-                spawn_blocking(move || entrance::load(&data, &ticket))
+                spawn_blocking(move || entrance::load(data.path(), &ticket))
                     .await
                     .map_err(|_| JoinError::Ended)??
             }

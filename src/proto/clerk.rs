@@ -174,6 +174,18 @@ impl<Own> Clerk<Own> {
         self.load = load;
     }
 
+    /// The bootstrap hears of the flows soon if they have become markedly more or fewer.
+    pub(super) fn tell_load(&mut self, flows: &Flows, now: Time) {
+        let load = self.load_with(flows);
+        if let Some(enrolment) = &mut self.enrolment {
+            enrolment.tell_load(load, now);
+        }
+    }
+
+    fn load_with(&self, flows: &Flows) -> Load {
+        Load { flows: u32::try_from(flows.len()).unwrap_or(u32::MAX), ..self.load }
+    }
+
     /// How often what has happened to this node's lease.
     pub(super) fn enrolment_counters(&self) -> enrolment::Counters {
         self.enrolment.as_ref().map(Enrolment::counters).unwrap_or_default()
@@ -206,9 +218,9 @@ impl<Own> Clerk<Own> {
             self.report(node, actions);
         }
         let mut steps = Vec::new();
+        let load = self.load_with(flows);
         if let Some(enrolment) = &mut self.enrolment {
-            let flows = u32::try_from(flows.len()).unwrap_or(u32::MAX);
-            enrolment.set_load(Load { flows, ..self.load });
+            enrolment.set_load(load);
             enrolment.handle_timeout(now, &mut steps);
         }
         self.follow(steps, flows, actions);

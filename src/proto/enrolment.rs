@@ -12,6 +12,9 @@
 //! Registrations that fail are repeated, the first ones soon (once for each bootstrap), then after 5, 10, 20, 40, 80 s
 //! with jitter, and on at that ceiling; after five the node is told ([`Trouble::Timeout`]), and nothing gives up.
 //!
+//! A relay that has markedly more or fewer flows than it last told does not wait for its next heartbeat: it tells soon, but never
+//! within a second, nor within a tenth of the time between heartbeats, of having told something before.
+//!
 //! A network may really be that small. So few peers call for another registration when the node is new, and later only when
 //! they have become fewer than at any time since; and never sooner than a back-off after the registration before.
 //!
@@ -38,6 +41,15 @@ const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 /// Nobody waits for longer than this, whatever a bootstrap says.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
+/// How long a change of load waits for others that come with it.
+const NEWS_DELAY: Duration = Duration::from_millis(300);
+/// How long after a heartbeat the next one may be sent for the sake of the load: this at least, and such a part of the time
+/// between heartbeats. What a bootstrap expects of all nodes together is thus exceeded tenfold at most.
+const NEWS_GAP: Duration = Duration::from_secs(1);
+const NEWS_GAP_SHARE: u32 = 10;
+/// A change by less than such a part of the flows is none.
+const NEWS_SHARE: u32 = 16;
+
 /// The machine. See the module's documentation.
 #[derive(Debug)]
 pub struct Enrolment {
@@ -46,6 +58,8 @@ pub struct Enrolment {
     name: String,
     offer: Offer,
     load: Load,
+    /// How many flows the bootstrap was told of.
+    told_flows: u32,
     /// The latest key epoch that a lease brought a key of.
     key_epoch: Option<u32>,
     bootstraps: usize,
@@ -56,6 +70,10 @@ pub struct Enrolment {
     next: Option<(Time, Question)>,
     /// When the bootstrap expects the next heartbeat, if it expects any.
     heartbeat_at: Option<Time>,
+    /// How long it gave for it.
+    interval: Duration,
+    /// When it hears of a change of load, if that is before.
+    news_at: Option<Time>,
     attempts_made: u64,
     /// When the last question was asked.
     asked_at: Time,
@@ -114,6 +132,7 @@ impl Enrolment {
             name,
             offer,
             load: Load::default(),
+            told_flows: 0,
             key_epoch: None,
             bootstraps,
             bootstrap: 0,
@@ -121,6 +140,8 @@ impl Enrolment {
             asking: None,
             next: None,
             heartbeat_at: None,
+            interval: Duration::ZERO,
+            news_at: None,
             attempts_made: 0,
             asked_at: Time::ZERO,
             revived: false,
@@ -151,6 +172,21 @@ impl Enrolment {
     /// How busy the node is, for the next heartbeat.
     pub const fn set_load(&mut self, load: Load) {
         self.load = load;
+    }
+
+    /// The same, of a node of which the bootstrap shall hear soon if it has become markedly busier or idler.
+    pub fn tell_load(&mut self, load: Load, now: Time) {
+        self.load = load;
+        let changed = load.flows.abs_diff(self.told_flows);
+        let is_news = changed > self.told_flows / NEWS_SHARE;
+        if is_news == self.news_at.is_some() || !matches!(self.next, Some((_, Question::Heartbeat))) {
+            return;
+        }
+        self.news_at = is_news.then(|| {
+            let gap = NEWS_GAP.max(self.interval / NEWS_GAP_SHARE);
+            (now + self.jittered(NEWS_DELAY)).max(self.asked_at + gap)
+        });
+        self.wait_for_heartbeat();
     }
 
     /// Changes what is offered, and registers it at once (if it changes often, as often as failed registrations are
@@ -441,12 +477,14 @@ impl Enrolment {
         let monitored = self.config.monitor && !lease.next_heartbeat.is_zero();
         let wait = lease.next_heartbeat.clamp(MIN_HEARTBEAT, MAX_WAIT);
         self.heartbeat_at = monitored.then(|| now + wait);
+        self.interval = wait;
         self.key_epoch = self.key_epoch.max(lease.keys.iter().map(|(epoch, _)| *epoch).max());
         self.wait_for_heartbeat();
     }
 
     fn wait_for_heartbeat(&mut self) {
-        self.next = self.heartbeat_at.map(|at| (at, Question::Heartbeat));
+        let at = self.heartbeat_at.map(|at| self.news_at.map_or(at, |news| news.min(at)));
+        self.next = at.map(|at| (at, Question::Heartbeat));
     }
 
     /// Asks the present bootstrap, whatever else was on its way or due.
@@ -456,9 +494,11 @@ impl Enrolment {
         let attempt = Attempt(self.attempts_made);
         self.asking = Some((attempt, question));
         self.next = None;
+        self.news_at = None;
         let fresh_link = question == Question::Register && self.failures >= self.config.full_after;
         let request = match question {
             Question::Register => {
+                self.told_flows = 0;
                 self.counters.offers += u64::from(std::mem::replace(&mut self.outdated, false));
                 self.register_not_before = now + self.config.first_retry;
                 self.counters.registrations += 1;
@@ -467,6 +507,7 @@ impl Enrolment {
             }
             Question::Heartbeat => {
                 self.counters.heartbeats += 1;
+                self.told_flows = self.load.flows;
                 Request::Heartbeat(Heartbeat {
                     sequence: attempt.0,
                     sent_at: now,

@@ -113,6 +113,7 @@ impl Relay {
                 | News::WantsRoute(_) => {}
             }
         }
+        self.clerk.tell_load(&self.flows, now);
         if self.stage == Stage::Serving && self.clerk.is_drain_ordered() {
             return self.drain(now, actions);
         }

@@ -19,6 +19,7 @@ mod bench_bootstrap;
 mod bootstraps;
 mod churn;
 mod cut;
+mod directories;
 mod drain;
 mod echo;
 mod explain;
@@ -28,6 +29,7 @@ mod families;
 mod messages;
 mod misuse;
 mod names;
+mod news;
 mod outlive;
 #[cfg(target_os = "linux")]
 mod partition;

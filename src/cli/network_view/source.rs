@@ -23,7 +23,7 @@ impl SourceArgs {
             return Ok(Source::Admin(admin.clone()));
         }
         let network = self.join.ticket()?.network().to_string();
-        Ok(Source::Member { network, endpoint: self.join.endpoint(1).await? })
+        Ok(Source::Member { network, endpoint: self.join.visitor().await? })
     }
 }
 

@@ -4,6 +4,7 @@ use super::dial::{Dialer, exchange};
 use super::{Attempt, Cause, JoinError};
 use crate::net::authority::{Issued, public_key_of};
 use crate::net::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
+use crate::net::datadir::DataDir;
 use crate::net::entropy;
 use crate::net::error::ErrorKind;
 use crate::net::identity::{Identity, Membership};
@@ -14,7 +15,7 @@ use crate::net::tls;
 use quinn::Connection;
 use rand::RngExt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -31,7 +32,7 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Entrance {
     pub(super) ticket: Ticket,
     pub(super) identity: Arc<Identity>,
-    pub(super) data: Option<PathBuf>,
+    pub(super) data: Option<Arc<DataDir>>,
     pub(super) dialer: Dialer,
     pub(super) answer_timeout: Duration,
 }
@@ -132,7 +133,7 @@ impl Entrance {
     pub(super) async fn keep(&self, membership: Membership) -> Membership {
         if let Some(data) = self.data.clone() {
             let stored = membership.clone();
-            match spawn_blocking(move || stored.store(&data)).await {
+            match spawn_blocking(move || stored.store(data.path())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the certificate is not stored"),
                 Err(error) => tracing::warn!(%error, "the certificate is not stored"),

@@ -581,3 +581,41 @@ proptest! {
         prop_assert!(asks <= 2 * 201);
     }
 }
+
+fn busy(flows: u32) -> Load {
+    Load { flows, ..Load::default() }
+}
+
+fn heartbeat_of(attempt: u64, flows: u32) -> Action {
+    ask(attempt, heartbeat(flows, None))
+}
+
+#[test]
+fn a_change_of_load_is_told_soon_and_not_often() {
+    let mut script = Script::registered(1);
+    script.enrolment.tell_load(busy(1), at(5_000));
+    script.enrolment.tell_load(busy(2), at(5_100));
+    script.due(5_300, &[heartbeat_of(2, 2)]);
+    script.enrolment.tell_load(busy(3), at(5_310));
+    let renewed = || [Action::Notify(Notice::Renewed(lease()))];
+    script.answer(5_320, 2, Response::Lease(lease()), &renewed());
+    script.enrolment.tell_load(busy(3), at(5_330));
+    script.due(6_300, &[heartbeat_of(3, 3)]);
+    script.answer(6_320, 3, Response::Lease(lease()), &renewed());
+    script.enrolment.tell_load(busy(4), at(8_000));
+    script.enrolment.tell_load(busy(3), at(8_100));
+    assert_eq!(script.enrolment.poll_timeout(), Some(at(16_320)), "it is as it was told");
+}
+
+#[test]
+fn of_many_flows_a_few_more_are_no_news_and_slow_heartbeats_stay_slow() {
+    let mut script = Script::registered(1);
+    script.enrolment.tell_load(busy(1_600), at(5_000));
+    script.due(5_300, &[heartbeat_of(2, 1_600)]);
+    let slow = || Lease { next_heartbeat: SECOND * 100, ..lease() };
+    script.answer(5_300, 2, Response::Lease(slow()), &[Action::Notify(Notice::Renewed(slow()))]);
+    script.enrolment.tell_load(busy(1_700), at(6_000));
+    assert_eq!(script.enrolment.poll_timeout(), Some(at(105_300)));
+    script.enrolment.tell_load(busy(1_701), at(6_000));
+    assert_eq!(script.enrolment.poll_timeout(), Some(at(15_300)), "a tenth of the time between heartbeats");
+}
