@@ -28,6 +28,7 @@ mod signals;
 mod size;
 mod stage;
 mod status;
+mod stdio;
 mod ticket;
 mod top;
 

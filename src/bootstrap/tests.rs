@@ -362,6 +362,7 @@ async fn a_removed_node_is_refused_at_once_and_for_good() {
     let failure = coordinator.failure().unwrap();
     assert!(matches!(*failure, JoinError::Refused(Refusal::Removed)), "{failure}");
     assert_eq!(list(&coordinator).await, Err(AskFailure::Unreachable), "over a new connection too");
+    drop(coordinator);
     forget_certificate(directory.path());
     let error = join(server.ticket(), Some(directory.path())).await.unwrap_err();
     assert!(matches!(error, JoinError::Refused(Refusal::Removed)), "{error}");

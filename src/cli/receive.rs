@@ -1,16 +1,21 @@
 //! `hopline receive`
 
 use super::join::JoinArgs;
+use super::stdio::Stdout;
 use super::{Exit, Failure, ready, signals};
-use crate::endpoint::{Incoming, Listener};
+use crate::endpoint::{Incoming, Listener, Message};
+use data_encoding::BASE64;
 use serde_json::json;
-use std::io::Write;
 
 /// Serve a name and print each message, a line each. A message counts as taken once it is printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline receive printer
-  hopline receive printer --count 1")]
+  hopline receive printer --count 1
+  hopline receive printer --json | jq -r .text       whatever is in them, one message is one line
+  hopline receive photos --raw --count 1 | tail -n +2 > photo.jpg
+
+The first line is the ready line.")]
 pub(super) struct Args {
     /// The name to serve
     #[arg(value_parser = super::name::parse)]
@@ -19,7 +24,47 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
+    form: Form,
+    #[command(flatten)]
     join: JoinArgs,
+}
+
+/// How a message is printed.
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct Form {
+    /// End each message with a NUL in place of a newline, for those that have several lines
+    #[arg(short = '0', long)]
+    null: bool,
+    /// Print the messages' bytes and nothing between them
+    #[arg(long)]
+    raw: bool,
+    /// Print an object a message: {"message": its number, "from": who sent it, "text": if it is UTF-8, "base64": its bytes}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Form {
+    fn print(&self, number: u64, message: &Message) -> Vec<u8> {
+        let payload = message.payload();
+        if self.json {
+            let mut object = json!({
+                "message": number,
+                "from": message.from().to_string(),
+                "base64": BASE64.encode(payload),
+            });
+            if let (Ok(text), Some(fields)) = (std::str::from_utf8(payload), object.as_object_mut()) {
+                fields.insert("text".to_owned(), text.into());
+            }
+            return format!("{object}\n").into_bytes();
+        }
+        let end: &[u8] = match (self.raw, self.null) {
+            (true, _) => b"",
+            (_, true) => b"\0",
+            _ => b"\n",
+        };
+        [payload, end].concat()
+    }
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -27,25 +72,23 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let mut listener = endpoint.listen(&args.name).await?;
     ready::print(&json!({"role": "receive", "name": args.name, "id": endpoint.id().to_string()}));
     let result = tokio::select! {
-        result = receive(&mut listener, args.count) => result,
+        result = receive(&mut listener, &args) => result,
         () = signals::shutdown() => Ok(()),
     };
     endpoint.shutdown().await;
     result
 }
 
-async fn receive(listener: &mut Listener, count: Option<u64>) -> Result<(), Failure> {
-    let mut left = count.unwrap_or(u64::MAX);
-    while left > 0 {
+async fn receive(listener: &mut Listener, args: &Args) -> Result<(), Failure> {
+    let mut out = Stdout::new()?;
+    let mut number = 0;
+    while args.count.is_none_or(|count| number < count) {
         match listener.next().await {
             Some(Incoming::Message(message)) => {
-                let mut out = std::io::stdout().lock();
-                out.write_all(message.payload())?;
-                out.write_all(b"\n")?;
-                out.flush()?;
-                drop(out);
+                number += 1;
+                out.write(&args.form.print(number, &message)).await?;
+                out.flush().await?;
                 let _ = message.take();
-                left -= 1;
             }
             Some(Incoming::Flow(flow)) => {
                 tracing::warn!(from = ?flow.peer(), "refused a flow: use `hopline listen`");

@@ -1,7 +1,11 @@
 //! Messages: each is taken once, in order, and has its receipt.
 
-use crate::fixture::{Cluster, PATIENCE};
-use std::io::Write;
+use crate::fixture::{Cluster, HOPLINE, PATIENCE};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
 
 const MESSAGES: usize = 10_000;
 
@@ -48,4 +52,108 @@ async fn a_message_that_is_not_taken_has_no_receipt() {
     let Some(hopline::endpoint::Incoming::Message(message)) = listener.next().await else { panic!() };
     assert_eq!(message.take(), "again");
     tokio::time::timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
+}
+
+/// Sends, and gives what the receiver printed after its ready line, byte by byte, and what the sender said.
+fn deliver(
+    cluster: &Cluster,
+    count: usize,
+    how: &[&str],
+    send: impl FnOnce(&mut Command),
+) -> (Vec<u8>, String) {
+    let mut receive = Command::new(HOPLINE);
+    let count = count.to_string();
+    receive.args(["receive", "x", "--count", &count]).args(how);
+    let mut receive = with_ticket(&mut receive, cluster).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(receive.stdout.take().unwrap());
+    let mut ready = String::new();
+    out.read_line(&mut ready).unwrap();
+    assert!(ready.starts_with("ready "), "{ready:?}");
+    let printed = std::thread::spawn(move || {
+        let mut printed = Vec::new();
+        out.read_to_end(&mut printed).unwrap();
+        printed
+    });
+    let mut sender = Command::new(HOPLINE);
+    sender.args(["send", "x"]);
+    send(with_ticket(&mut sender, cluster));
+    let sent = sender.output().unwrap();
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    assert!(receive.wait().unwrap().success());
+    (printed.join().unwrap(), String::from_utf8(sent.stdout).unwrap())
+}
+
+fn with_ticket<'a>(command: &'a mut Command, cluster: &Cluster) -> &'a mut Command {
+    command.env("XDG_STATE_HOME", cluster.home.path()).env("HOPLINE_TICKET", &cluster.ticket)
+}
+
+/// A command's standard input: a file of these bytes.
+fn input(cluster: &Cluster, bytes: &[u8]) -> File {
+    let path = cluster.home.path().join("input");
+    std::fs::write(&path, bytes).unwrap();
+    File::open(path).unwrap()
+}
+
+#[test]
+fn messages_are_any_bytes_and_lines_end_at_newlines_alone() {
+    let cluster = Cluster::start(3);
+    let (lines, from) = (b"one\r\n\n\xff\xfe\nlast", |bytes: &[u8]| Stdio::from(input(&cluster, bytes)));
+    let (printed, receipts) = deliver(&cluster, 4, &[], |send| {
+        send.stdin(from(lines));
+    });
+    assert_eq!(printed, b"one\r\n\n\xff\xfe\nlast\n");
+    assert_eq!(receipts.lines().count(), 4);
+    let records = b"two\nlines\0\0\xff";
+    let (printed, _) = deliver(&cluster, 3, &["--null"], |send| {
+        send.arg("--null").stdin(from(records));
+    });
+    assert_eq!(printed, b"two\nlines\0\0\xff\0");
+    let (printed, _) = deliver(&cluster, 1, &[], |send| {
+        send.arg(OsStr::from_bytes(b"\xfe\xff"));
+    });
+    assert_eq!(printed, b"\xfe\xff\n");
+    let noise = crate::fixture::pattern(1 << 20);
+    let (printed, _) = deliver(&cluster, 2, &["--raw"], |send| {
+        let file = cluster.home.path().join("file");
+        std::fs::write(&file, b"\0\n").unwrap();
+        send.arg("--raw").arg(file).args(["--raw", "-"]).stdin(from(&noise));
+    });
+    assert!(printed == [b"\0\n", &noise[..]].concat());
+}
+
+#[test]
+fn objects_tell_messages_apart_whatever_is_in_them() {
+    let cluster = Cluster::start(3);
+    let (printed, receipts) = deliver(&cluster, 2, &["--json"], |send| {
+        send.args(["--json", "two\nlines"]).arg(OsStr::from_bytes(b"\xff"));
+    });
+    let objects: Vec<serde_json::Value> = printed
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    let [first, second] = &objects[..] else { panic!("{objects:?}") };
+    assert_eq!((&first["message"], &first["text"]), (&1.into(), &"two\nlines".into()));
+    assert_eq!(first["base64"], "dHdvCmxpbmVz");
+    assert_eq!((&second["message"], &second["base64"]), (&2.into(), &"/w==".into()));
+    assert!(second.get("text").is_none() && second["from"].is_string());
+    let receipt: serde_json::Value = serde_json::from_str(receipts.lines().next().unwrap()).unwrap();
+    assert_eq!(receipt["delivered"], 1);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_refused_by_its_number_after_those_before_it() {
+    let cluster = Cluster::start(3);
+    let receive = cluster.serve(&["receive", "x"]);
+    let text = [b"fine\n", &vec![b'x'; 40 << 20][..], b"\nnever"].concat();
+    let sent = with_ticket(&mut Command::new(HOPLINE), &cluster)
+        .args(["send", "x"])
+        .stdin(input(&cluster, &text))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(sent.stderr).unwrap();
+    assert_eq!(sent.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("message 2 of standard input: more than 1048576 bytes"), "{stderr}");
+    assert!(sent.stdout.starts_with(b"delivered 1 "), "{:?}", sent.stdout);
+    assert_eq!(receive.line(), "fine");
 }
