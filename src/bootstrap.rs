@@ -41,6 +41,7 @@ use crate::net::ticket::{Grant, Ticket, TicketError};
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, BindError, TransportSettings};
 use crate::proto::NodeId;
+use crate::proto::admission;
 use crate::proto::bootstrap::{Bootstrap, Config, PolicyError};
 use crate::store::redb::Redb;
 use crate::store::{Opened, StoreHealth, format};
@@ -101,14 +102,12 @@ impl Default for Options {
 /// [`TransportSettings`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that are not a member's (yet): handshakes under way, and newcomers. Above half of it, whoever comes has
-    /// to prove its address first (RFC 9000, 8.1.2); above all of it, nobody is let in.
-    pub strangers: usize,
+    /// Who is let in: handshakes under way, and newcomers, who are its guests.
+    pub admission: admission::Config,
     /// Members' connections. Each takes some 40 KiB.
     pub members: usize,
-    /// How long a handshake may take.
-    pub handshake_timeout: Duration,
-    /// How long a request may take to arrive whole, and an answer to be taken. A newcomer has twice this in all.
+    /// How long a request may take to arrive whole, and an answer to be taken. A newcomer's has to arrive within the time of
+    /// a guest.
     pub stream_timeout: Duration,
     /// After this long a member's connection is closed: it comes back by itself, if its certificate is still good.
     pub connection_age: Duration,
@@ -121,9 +120,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            strangers: 256,
+            admission: admission::Config::default(),
             members: 10_000,
-            handshake_timeout: Duration::from_secs(5),
             stream_timeout: Duration::from_secs(10),
             connection_age: Duration::from_secs(3600),
             requests: 20_000,

@@ -6,7 +6,7 @@
 //! [`entropy`] are the only sources of time and randomness.
 //!
 //! Then comes talk. [`transport`] is the QUIC endpoint, [`frames`] puts one message on a stream, [`bootstrap_rpc`] is what
-//! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that. [`tally`] counts what a node thinks of
+//! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that. `gate` is the door for whoever dials. [`tally`] counts what a node thinks of
 //! its neighbours, and `enrolment` passes on what becomes of its lease. `address` and `local` know which address is whose.
 
 pub(crate) mod address;
@@ -20,6 +20,7 @@ pub(crate) mod enrolment;
 pub mod entropy;
 pub mod error;
 pub mod frames;
+pub(crate) mod gate;
 pub mod identity;
 pub mod join;
 pub mod keyfile;

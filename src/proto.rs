@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock or draws ambient randomness: time is a [`Time`] argument, randomness a seed
 //! given at construction. The production shell and the simulator drive the very same code.
 
+pub mod admission;
 pub mod allowance;
 pub mod bootstrap;
 pub mod cause;

@@ -69,6 +69,7 @@ async fn metrics(State(observer): State<Observer>) -> Exposition {
     for (name, help, value) in observer.counters().each() {
         exposition.counter(&format!("hopline_bootstrap_{name}"), help.trim_end_matches('.'), value);
     }
+    exposition.admission("bootstrap", &observer.admission());
     let failing = observer.store_health().failing.is_some();
     exposition.gauge("hopline_store_failing", "Whether the store fails", f64::from(failing));
     exposition

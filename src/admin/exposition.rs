@@ -1,6 +1,7 @@
 //! What a process counts, in the text that Prometheus reads.
 
 use crate::proto::Time;
+use crate::proto::admission::Counters;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::text::encode;
@@ -82,6 +83,28 @@ impl Exposition {
             family.get_or_create(&[(label, value_of_label)]).inc_by(value);
         }
         self.metric(name, help, family);
+    }
+
+    /// What became of those who wanted to shake hands with it.
+    pub(super) fn admission(&mut self, role: &str, counters: &Counters) {
+        let verdicts = [
+            ("unproven", counters.unproven),
+            ("proven", counters.proven),
+            ("known", counters.known),
+            ("to_prove", counters.to_prove),
+            ("crowded", counters.crowded),
+            ("over_allowance", counters.over_allowance),
+        ];
+        let help = "Connection attempts: let in (unproven, proven, known), told to prove their address, or not answered";
+        self.counters(&format!("hopline_{role}_attempts"), help, "verdict", verdicts);
+        let endings = [
+            ("displaced", counters.displaced),
+            ("timed_out", counters.timed_out),
+            ("failed", counters.failed),
+        ];
+        let help =
+            "Those let in that did not get far: others waited, they took too long, or their handshake failed";
+        self.counters(&format!("hopline_{role}_attempts_lost"), help, "cause", endings);
     }
 
     /// What counts by itself.

@@ -49,6 +49,7 @@ async fn metrics(State(observer): State<Observer>) -> Exposition {
         let help = "Whether it has a lease, as far as it knows";
         exposition.gauge("hopline_relay_enrolled", help, f64::from(vitals.is_enrolled));
         enrolment(&vitals.enrolment, &mut exposition);
+        exposition.admission("relay", &vitals.admission);
     }
     exposition
 }

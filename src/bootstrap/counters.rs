@@ -37,10 +37,12 @@ macro_rules! counters {
 counters! {
     /// Connections established.
     connections,
-    /// Connection attempts refused because there were too many.
+    /// Connections closed because there were too many.
     connections_refused,
     /// Connection attempts told to prove their address first, because there were many.
     retries,
+    /// Connections of a member closed because it has newer ones.
+    replaced,
     /// Handshakes that failed: another network, an expired certificate, no answer.
     handshakes_failed,
     /// Newcomers admitted.

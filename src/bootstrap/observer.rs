@@ -5,6 +5,7 @@ use super::metrics::Metrics;
 use super::news::{EventCounts, News};
 use super::server::Shared;
 use crate::net::authority::NetworkKey;
+use crate::proto::admission;
 use crate::proto::bootstrap::Bootstrap;
 use crate::proto::{NodeId, Time};
 use crate::store::StoreHealth;
@@ -30,6 +31,12 @@ impl Observer {
     #[must_use]
     pub fn network(&self) -> NetworkKey {
         self.shared.authority.public_key()
+    }
+
+    /// What became of those who wanted to connect.
+    #[must_use]
+    pub fn admission(&self) -> admission::Counters {
+        self.shared.gate.counters()
     }
 
     /// When it started.

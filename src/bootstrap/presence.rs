@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-/// Most connections of one member: it needs one, and those of before may not have ended yet.
+/// Most connections of one member. It needs one; of those of before this side may not have heard yet that they ended.
 const MOST: usize = 8;
 /// How long a member that was reported down may take to show that it lives.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,14 +26,14 @@ impl<C> Default for Presence<C> {
 }
 
 impl<C: Clone> Presence<C> {
-    /// A member has one more, which is called by this number. Returns how many it has then; none if it had too many already.
-    pub(super) fn arrive(&self, node: NodeId, number: usize, connection: C) -> Option<usize> {
+    /// A member has one more, which is called by this number. Returns how many it has then, and, if it had as many as it may, the
+    /// oldest, which it has no more: processes that were killed leave theirs behind.
+    pub(super) fn arrive(&self, node: NodeId, number: usize, connection: C) -> (usize, Option<C>) {
         let mut members = self.members();
         let connections = members.entry(node).or_default();
-        (connections.len() < MOST).then(|| {
-            connections.push((number, connection));
-            connections.len()
-        })
+        let replaced = (connections.len() >= MOST).then(|| connections.remove(0).1);
+        connections.push((number, connection));
+        (connections.len(), replaced)
     }
 
     /// Whether a member has any.
@@ -74,6 +74,11 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn new(connection: Connection) -> Self {
         Self { connection, asking: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Ends it.
+    pub(super) fn close(&self, code: BootstrapClose) {
+        code.close(&self.connection);
     }
 
     /// Whether the other end's transport still answers: it acknowledges a stream. `None` if that can't be said: somebody is
@@ -124,11 +129,19 @@ mod tests {
     #[test]
     fn the_last_connection_is_told_from_others() {
         let (presence, node) = (Presence::default(), NodeId::from_bytes([1; 32]));
-        assert_eq!([presence.arrive(node, 7, 'a'), presence.arrive(node, 9, 'b')], [Some(1), Some(2)]);
+        assert_eq!([presence.arrive(node, 7, 'a'), presence.arrive(node, 9, 'b')], [(1, None), (2, None)]);
         assert_eq!((presence.leave(node, 7), presence.of(&node)), (false, vec![(9, 'b')]));
         assert!(!presence.leave(node, 7) && presence.leave(node, 9), "each once");
         assert!(presence.leave(node, 9) && !presence.is_here(&node));
-        assert_eq!((0..20).filter(|number| presence.arrive(node, *number, 'c').is_some()).count(), MOST);
+    }
+
+    #[test]
+    fn the_newest_takes_the_place_of_the_oldest() {
+        let (presence, node) = (Presence::default(), NodeId::from_bytes([1; 32]));
+        let replaced = (0..20).filter_map(|number| presence.arrive(node, number, number).1);
+        assert_eq!(replaced.collect::<Vec<_>>(), (0..20 - MOST).collect::<Vec<_>>());
+        assert_eq!(presence.of(&node).len(), MOST);
+        assert!(!presence.leave(node, 3), "it had left already, and others are there");
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! number of questions, a stream each, until it is too old. Whatever a peer does ends at most its own connection, after a
 //! bounded time, and leaves a line in the log and a number in the [`Counters`](super::Counters).
 //!
-//! The accept loop waits for nothing but the next attempt. Handshakes, newcomers and members each have their task, and
-//! their number is bounded by two semaphores: strangers can't take the members' places.
+//! The accept loop waits for nothing but the next attempt. Handshakes, newcomers and members each have their task. How many
+//! handshakes and newcomers there are is the [gate](crate::net::gate)'s business; members have seats of their own, which
+//! strangers can't take.
 
 use super::counters::{Counters, Tally};
 use super::keeper::Keeper;
@@ -20,6 +21,7 @@ use crate::net::bootstrap_rpc::{
 };
 use crate::net::clock::Clock;
 use crate::net::frames::{self, FrameError, Unfinished};
+use crate::net::gate::{Gate, Ousted, Place};
 use crate::net::identity::{Identity, Membership};
 use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::tls;
@@ -36,7 +38,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -44,6 +46,9 @@ use tokio_util::task::TaskTracker;
 const LOOK: Duration = Duration::from_secs(3600);
 /// How long the answer to a registration, or to its end, waits for the disk. Whoever asked would soon ask another bootstrap.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a newcomer that has its answer may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What all connections of a bootstrap share.
 #[derive(Debug)]
@@ -58,7 +63,7 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     validity: Duration,
     limits: Limits,
-    strangers: Arc<Semaphore>,
+    pub(super) gate: Arc<Gate>,
     members: Arc<Semaphore>,
 }
 
@@ -76,6 +81,18 @@ enum Asker {
     Member(Member),
 }
 
+/// A request, and the stream that waits for its response.
+struct Question {
+    request: BootstrapRequest,
+    sender: Unfinished,
+    /// A stream that is dropped says that nobody listens.
+    _receiver: RecvStream,
+}
+
+fn unfinished(sender: SendStream) -> Unfinished {
+    Unfinished::new(sender, BootstrapClose::Internal.number())
+}
+
 impl Shared {
     pub(super) fn new(
         authority: Authority,
@@ -84,7 +101,7 @@ impl Shared {
         keeper: Keeper,
         options: &Options,
     ) -> Self {
-        let seats = |count: usize| Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS)));
+        let members = Semaphore::new(options.limits.members.clamp(1, Semaphore::MAX_PERMITS));
         Self {
             authority,
             identity,
@@ -96,14 +113,15 @@ impl Shared {
             metrics: Metrics::default(),
             validity: options.validity,
             limits: options.limits,
-            strangers: seats(options.limits.strangers),
-            members: seats(options.limits.members),
+            gate: Gate::new(options.limits.admission, Clock::start()),
+            members: Arc::new(members),
         }
     }
 
     /// What was counted here, and by the store.
     pub(super) fn counters(&self) -> Counters {
         let store = self.store.health();
+        self.tally.retries.set(self.gate.counters().to_prove);
         self.tally.store_writes.set(store.writes);
         self.tally.store_failures.set(store.failures);
         self.tally.read()
@@ -113,18 +131,9 @@ impl Shared {
 /// Takes connections until the endpoint is closed.
 pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTracker) {
     while let Some(incoming) = endpoint.accept().await {
-        let busy = shared.strangers.available_permits() * 2 < shared.limits.strangers;
-        if busy && !incoming.remote_address_validated() {
-            shared.tally.retries.count();
-            let _ = incoming.retry(); // fails only for addresses that are validated
-            continue;
+        if let Some((incoming, place)) = shared.gate.admit(incoming) {
+            tasks.spawn(serve(Arc::clone(&shared), incoming, place));
         }
-        let Ok(place) = Arc::clone(&shared.strangers).try_acquire_owned() else {
-            shared.tally.connections_refused.count();
-            incoming.refuse();
-            continue;
-        };
-        tasks.spawn(serve(Arc::clone(&shared), incoming, place));
     }
 }
 
@@ -143,7 +152,10 @@ pub(super) async fn keep_certified(
         }
         membership = certify(&shared.authority, &shared.identity, shared.validity);
         match tls::bootstrap_server(&membership) {
-            Ok(config) => endpoint.set_server_config(Some(transport::server_config(config, &settings))),
+            Ok(config) => {
+                let secret = shared.identity.reset_secret();
+                endpoint.set_server_config(Some(transport::server_config(config, &settings, &secret)));
+            }
             Err(error) => tracing::error!(%error, "can't use the certificate just made"),
         }
         sleep(Duration::from_secs(1)).await; // with a validity of nothing, not all the time
@@ -151,17 +163,16 @@ pub(super) async fn keep_certified(
 }
 
 /// One connection, from its handshake to its end.
-async fn serve(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphorePermit) {
+async fn serve(shared: Arc<Shared>, incoming: Incoming, mut place: Place) {
     let from = canonical(incoming.remote_address());
-    let connection = match timeout(shared.limits.handshake_timeout, incoming).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return shared.turned_away(from, &error),
-        Err(elapsed) => return shared.turned_away(from, &elapsed),
+    let connection = match place.shake_hands(incoming).await {
+        Ok(connection) => connection,
+        Err(cause) => return shared.turned_away(from, &cause),
     };
     shared.tally.connections.count();
     let certificates = tls::peer_certificates(&connection);
     let Some(certificate) = certificates.first() else {
-        return shared.serve_newcomer(&connection).await;
+        return shared.serve_newcomer(&connection, place).await;
     };
     // Who passed the verification has a certificate of ours, and those are all in their nodes' names.
     let member = tls::peer_node_id(&certificates).zip(public_key_of(certificate));
@@ -173,7 +184,8 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphorePer
         tracing::warn!(%from, %node, "too many members' connections; closed one");
         return BootstrapClose::Overloaded.close(&connection);
     };
-    drop(place);
+    shared.gate.met(connection.remote_address());
+    place.succeed();
     if !shared.is_removed(&connection, &node) {
         shared.serve_member(connection, Member { node, public_key }).await;
     }
@@ -181,28 +193,45 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, place: OwnedSemaphorePer
 
 impl Shared {
     /// One request, and then the newcomer has to go: what it wants next it asks as a member.
-    async fn serve_newcomer(&self, connection: &Connection) {
-        let asker = Asker::Newcomer(ChannelBinding::of(connection));
-        let visit = async {
-            if let Ok((sender, receiver)) = connection.accept_bi().await {
-                self.serve_stream(connection, asker, sender, receiver).await;
-            }
-            connection.closed().await
+    async fn serve_newcomer(&self, connection: &Connection, place: Place) {
+        let Some(mut place) = place.entertain() else { return self.oust(connection, Ousted::Displaced) };
+        let asking = async {
+            let (sender, receiver) = connection.accept_bi().await.ok()?;
+            self.hear(connection, unfinished(sender), receiver).await
         };
-        if timeout(self.limits.stream_timeout * 2, visit).await.is_err() {
-            self.tally.timed_out.count();
-            BootstrapClose::TimedOut.close(connection);
+        match place.hold(asking).await {
+            Ok(Some(question)) => {
+                let asker = Asker::Newcomer(ChannelBinding::of(connection));
+                self.respond(connection, asker, question).await;
+            }
+            Ok(None) => return,
+            Err(ousted) => return self.oust(connection, ousted),
         }
+        match place.hold_for(FAREWELL, connection.closed()).await {
+            Ok(_) => place.succeed(),
+            Err(ousted) => self.oust(connection, ousted),
+        }
+    }
+
+    /// A newcomer has to go.
+    fn oust(&self, connection: &Connection, ousted: Ousted) {
+        let (counter, code) = match ousted {
+            Ousted::TimedOut => (&self.tally.timed_out, BootstrapClose::TimedOut),
+            Ousted::Displaced => (&self.tally.connections_refused, BootstrapClose::Overloaded),
+        };
+        counter.count();
+        code.close(connection);
     }
 
     /// Any number of requests, as many at once as the connection may have streams.
     async fn serve_member(&self, connection: Connection, member: Member) {
         let number = connection.stable_id();
-        let Some(count) = self.presence.arrive(member.node, number, Line::new(connection.clone())) else {
-            self.tally.connections_refused.count();
-            tracing::warn!(node = %member.node, "too many connections of one member; closed one");
-            return BootstrapClose::Overloaded.close(&connection);
-        };
+        let (count, replaced) = self.presence.arrive(member.node, number, Line::new(connection.clone()));
+        if let Some(line) = replaced {
+            self.tally.replaced.count();
+            tracing::debug!(node = %member.node.short(), "closed the oldest connection of a member for a new one");
+            line.close(BootstrapClose::Replaced);
+        }
         if count == 1 {
             self.keeper.with(|machine, _| machine.connected(&member.node));
         }
@@ -213,7 +242,12 @@ impl Shared {
                 tokio::select! {
                     accepted = connection.accept_bi() => {
                         let Ok((sender, receiver)) = accepted else { return };
-                        serving.push(self.serve_stream(&connection, Asker::Member(member), sender, receiver));
+                        let question = self.hear(&connection, unfinished(sender), receiver);
+                        serving.push(async {
+                            if let Some(question) = question.await {
+                                self.respond(&connection, Asker::Member(member), question).await;
+                            }
+                        });
                     }
                     Some(()) = serving.next() => {}
                 }
@@ -235,26 +269,30 @@ impl Shared {
         }
     }
 
-    /// One request and its response.
-    async fn serve_stream(
+    /// One request; `None` if none came, and the reason is dealt with.
+    async fn hear(
         &self,
         connection: &Connection,
-        asker: Asker,
-        sender: SendStream,
+        sender: Unfinished,
         mut receiver: RecvStream,
-    ) {
-        let mut sender = Unfinished::new(sender, BootstrapClose::Internal.number());
+    ) -> Option<Question> {
         let reading = frames::read_frame(&mut receiver, MAX_BOOTSTRAP_REQUEST_BYTES);
-        let request = match timeout(self.limits.stream_timeout, reading).await {
-            Ok(Ok(request)) => request,
-            Ok(Err(error)) => return self.no_request(connection, &error),
+        match timeout(self.limits.stream_timeout, reading).await {
+            Ok(Ok(request)) => return Some(Question { request, sender, _receiver: receiver }),
+            Ok(Err(error)) => self.no_request(connection, &error),
             Err(_) => {
                 self.tally.timed_out.count();
                 let code = BootstrapClose::TimedOut.number();
                 let _ = receiver.stop(code.into()); // fails only if the stream is over
-                return sender.reset(code);
+                sender.reset(code);
             }
-        };
+        }
+        None
+    }
+
+    /// The response to it.
+    async fn respond(&self, connection: &Connection, asker: Asker, question: Question) {
+        let Question { request, mut sender, _receiver: receiver } = question;
         let reported = match &request {
             BootstrapRequest::Ask(Request::ReportDown { node }) => Some(*node),
             BootstrapRequest::Join(_)
@@ -406,7 +444,9 @@ impl Shared {
             }
             Ok(Err(refusal)) => {
                 self.tally.joins_refused.count();
-                tracing::warn!(%from, node = %claimed, ticket, %refusal, "refused a newcomer");
+                self.gate.remark(|unsaid| {
+                    tracing::warn!(%from, node = %claimed, ticket, %refusal, unsaid, "refused a newcomer");
+                });
                 Some(BootstrapResponse::JoinRefused(refusal))
             }
             Err(NotStored) => None,
@@ -451,7 +491,9 @@ impl Shared {
 
     fn turned_away(&self, from: SocketAddr, cause: &dyn fmt::Display) {
         self.tally.handshakes_failed.count();
-        tracing::info!(%from, %cause, "turned a peer away in its handshake");
+        self.gate.remark(|unsaid| {
+            tracing::info!(%from, %cause, unsaid, "turned a peer away in its handshake");
+        });
     }
 
     /// A stream that brought no request: a peer that gave up, or one that sends garbage.
@@ -465,7 +507,9 @@ impl Shared {
         self.tally.violations.count();
         let from = canonical(connection.remote_address());
         let node = tls::peer(connection).map(|node| node.to_string());
-        tracing::warn!(%from, node, what, "closed a connection whose peer broke the protocol");
+        self.gate.remark(|unsaid| {
+            tracing::warn!(%from, node, what, unsaid, "closed a connection whose peer broke the protocol");
+        });
         code.close(connection);
     }
 }

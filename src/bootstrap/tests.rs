@@ -337,7 +337,8 @@ async fn a_proof_is_good_for_its_connection_only() {
 
 #[tokio::test]
 async fn silence_is_given_up() {
-    let limits = Limits { stream_timeout: SOON, ..Limits::default() };
+    let mut limits = Limits { stream_timeout: SOON, ..Limits::default() };
+    limits.admission.guests.limit = SOON;
     let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
     let (newcomer, _endpoint) = raw_newcomer(&server).await;
     let (member, _endpoint) = raw_member(&server).await;
@@ -487,24 +488,56 @@ async fn the_bootstrap_renews_its_own_certificate() {
 
 #[tokio::test]
 async fn strangers_are_bounded_and_take_no_members_place() {
-    let limits = Limits { strangers: 1, ..Limits::default() };
+    let mut limits = Limits::default();
+    (limits.admission.guests.most, limits.admission.guests.fair) = (1, Duration::ZERO);
     let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
     let member = join(server.ticket(), None).await.unwrap();
     list(&member).await.unwrap();
-    let (stranger, _endpoint) = raw_newcomer(&server).await;
-    let error = join(server.ticket(), None).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}");
+    let (silent, _endpoint) = raw_newcomer(&server).await;
+    join(server.ticket(), None).await.expect("who says nothing has to go for who does");
+    assert_eq!(closed(&silent).await, BootstrapClose::Overloaded);
     list(&member).await.unwrap();
     let counters = server.counters();
-    assert!(counters.connections_refused > 1 && counters.retries > 1, "{counters:?}");
-    let refused_again = async {
-        while server.counters().connections_refused == counters.connections_refused {
-            tokio::task::yield_now().await;
-        }
-        stranger.close(0u32.into(), b"");
-    };
-    let (joined, ()) = tokio::join!(join(server.ticket(), None), refused_again);
-    joined.expect("a newcomer waits for a moment");
+    assert_eq!((counters.connections_refused, counters.retries), (1, 0), "{counters:?}");
+}
+
+#[tokio::test]
+async fn a_newcomer_that_finds_no_room_waits_for_a_moment() {
+    let mut limits = Limits::default();
+    limits.admission.guests.most = 1;
+    limits.admission.guests.fair = SOON * 5;
+    let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
+    let (silent, _endpoint) = raw_newcomer(&server).await;
+    join(server.ticket(), None).await.expect("it comes again");
+    assert_eq!(closed(&silent).await, BootstrapClose::Overloaded);
+    assert!(server.counters().connections_refused > 1, "or this proves nothing");
+}
+
+#[tokio::test]
+async fn an_address_is_proven_from_a_low_mark_on() {
+    let mut limits = Limits::default();
+    limits.admission.unproven.most = 0;
+    let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
+    list(&join(server.ticket(), None).await.unwrap()).await.unwrap();
+    let counters = server.observe().admission();
+    assert!(counters.to_prove >= 2, "each of the two connections: {counters:?}");
+    assert_eq!((counters.unproven, counters.proven, counters.failed), (0, 2, 0), "{counters:?}");
+}
+
+#[tokio::test]
+async fn a_members_newest_connection_takes_the_place_of_its_oldest() {
+    let server = server().await;
+    let membership = member(&server.shared.authority);
+    let mut connections = Vec::new();
+    for _ in 0..30 {
+        let raw = raw(&server, tls::bootstrap_client(&membership).unwrap()).await;
+        ask_raw(&raw.0, &BootstrapRequest::Ask(Request::List)).await.expect("it is answered");
+        connections.push(raw);
+    }
+    assert_eq!(closed(&connections[0].0).await, BootstrapClose::Replaced);
+    assert_eq!(server.counters().replaced, 22, "eight are left");
+    let (newest, _) = connections.last().unwrap();
+    ask_raw(newest, &BootstrapRequest::Ask(Request::List)).await.unwrap();
 }
 
 #[tokio::test]
@@ -578,10 +611,16 @@ fn tickets_name_an_address_that_can_be_dialled() {
 
 #[tokio::test]
 async fn a_whole_fleet_may_join_at_once() {
-    let limits = Limits { strangers: 16, ..Limits::default() };
+    let mut limits = Limits::default();
+    for places in [&mut limits.admission.unproven, &mut limits.admission.proven, &mut limits.admission.guests]
+    {
+        places.most = 16;
+    }
     let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
-    let newcomers = (0..64).map(|_| Coordinator::join(server.ticket().clone(), None));
+    let patient = JoinOptions { connect_timeout: PATIENCE * 2, ..JoinOptions::default() };
+    let newcomers = (0..64).map(|_| Coordinator::join_with(server.ticket().clone(), patient.clone()));
     let joined = futures_util::future::join_all(newcomers).await;
     assert!(joined.iter().all(Result::is_ok), "{joined:?}");
-    assert!(server.counters().connections_refused > 0, "or this proves nothing");
+    let counters = server.observe().admission();
+    assert!(counters.to_prove > 0 && counters.crowded > 0, "or this proves nothing: {counters:?}");
 }

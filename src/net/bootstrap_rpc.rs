@@ -69,10 +69,13 @@ pub enum BootstrapClose {
     Internal,
     /// Nobody waits for the answer any more.
     Cancelled,
+    /// The member has too many connections, and this one is the oldest: its process may have been killed. One that lives
+    /// connects again when it has something to ask.
+    Replaced,
 }
 
 impl BootstrapClose {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Done,
         Self::ShuttingDown,
         Self::Malformed,
@@ -83,6 +86,7 @@ impl BootstrapClose {
         Self::Aged,
         Self::Internal,
         Self::Cancelled,
+        Self::Replaced,
     ];
 
     /// Its number on the wire.
@@ -121,6 +125,7 @@ impl BootstrapClose {
             Self::Aged => "connection too old",
             Self::Internal => "internal error",
             Self::Cancelled => "cancelled",
+            Self::Replaced => "replaced by a newer connection of this node",
         }
     }
 

@@ -14,6 +14,7 @@ mod link;
 use crate::net::address::{canonical, is_same};
 use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
+use crate::net::gate::{Gate, Place, Turned};
 use crate::net::identity::Membership;
 use crate::net::local::{Local, Obstacle};
 use crate::net::socket::HintingSocket;
@@ -21,6 +22,7 @@ use crate::net::tally::Tally;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
+use crate::proto::admission;
 use crate::proto::flows::{FlowKey, Flows};
 use crate::proto::frame::CloseCode;
 use crate::proto::id::{BootId, NodeId};
@@ -31,21 +33,22 @@ use crate::proto::time::Time;
 use dials::{Dialled, Dials, first_of};
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
+use quinn::Incoming;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
+/// Legs for which room is kept on a link before the peer is known: for each it takes 75 bytes.
+const LEGS_OF_STRANGER: u32 = 64;
 /// Control messages that may wait for one link.
 const MAX_QUEUED_CONTROLS: usize = 8192;
-/// Handshakes of newcomers that may be under way at once.
-const MAX_HANDSHAKES: usize = 64;
-/// How long a dial or a handshake may take, in all.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a dial may take, in all.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The timekeeper looks again at least so often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// How long a bootstrap may take to answer.
@@ -66,6 +69,9 @@ pub(crate) struct Node<M> {
     coordinator: Coordinator,
     tally: Arc<Tally>,
     listener: Listener<M>,
+    gate: Arc<Gate>,
+    /// Legs that a peer may have open at once on a link.
+    legs_of_link: u32,
     links: RefCell<HashMap<LinkId, Rc<LinkPort>>>,
     legs: RefCell<HashMap<LegId, Rc<LegPort>>>,
     signals: RefCell<HashMap<FlowKey, Rc<FlowSignal>>>,
@@ -146,7 +152,7 @@ pub(crate) fn open_socket(
     let socket = transport::open_socket(bind, settings.socket_buffer_bytes)?;
     let (local, hints) = (Local::of(&socket)?, HintingSocket::new(socket)?);
     let secret = membership.identity.reset_secret();
-    let endpoint = transport::bind_socket(hints.clone(), Some(server), settings, &secret)?;
+    let endpoint = transport::bind_socket(hints.clone(), Some(server), &wary(settings), &secret)?;
     Ok(Socket { endpoint, local, client, hints, settings: settings.clone() })
 }
 
@@ -157,7 +163,13 @@ fn link_configs(
 ) -> Result<(quinn::ClientConfig, quinn::ServerConfig), TlsError> {
     let mut client = tls::link_client(membership)?;
     client.transport_config(transport::transport(settings));
-    Ok((client, transport::server_config(tls::link_server(membership)?, settings)))
+    let secret = membership.identity.reset_secret();
+    Ok((client, transport::server_config(tls::link_server(membership)?, &wary(settings), &secret)))
+}
+
+/// How a connection behaves before it is known who comes.
+fn wary(settings: &TransportSettings) -> TransportSettings {
+    TransportSettings { streams: settings.streams.min(LEGS_OF_STRANGER), ..settings.clone() }
 }
 
 async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl AsyncFnOnce(Rc<Node<M>>)) {
@@ -172,6 +184,8 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         coordinator: parts.coordinator,
         tally: parts.tally,
         listener: parts.listener,
+        gate: Gate::new(admission::Config::default(), parts.clock),
+        legs_of_link: settings.streams(),
         links: RefCell::default(),
         legs: RefCell::default(),
         signals: RefCell::default(),
@@ -232,6 +246,11 @@ impl<M: Machine + 'static> Node<M> {
             let splice = flows.splice(&flow);
             signal.wake(|direction| splice.is_none_or(|splice| splice.lane(direction).has_more()));
         }
+    }
+
+    /// What became of those who wanted to shake hands.
+    pub(crate) fn admission(&self) -> admission::Counters {
+        self.gate.counters()
     }
 
     /// Stops to move payload between streams and lanes, or goes on: what a relay does whose failure no heartbeat shows.
@@ -377,26 +396,29 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     async fn accept(self: Rc<Self>) {
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         while let Some(incoming) = self.endpoint.accept().await {
-            let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-                if incoming.may_retry() {
-                    let _ = incoming.retry();
-                } else {
-                    incoming.refuse();
-                }
-                continue;
-            };
+            let Some((incoming, place)) = self.gate.admit(incoming) else { continue };
             let node = self.clone();
             spawn_local(async move {
                 let from = canonical(incoming.remote_address());
-                let established = async { node.establish(incoming.await?, None).await };
-                if let Err(error) = within(established).await {
-                    tracing::info!(%from, %error, "a peer was turned away");
+                if let Err(error) = node.receive(incoming, place).await {
+                    node.gate
+                        .remark(|unsaid| tracing::info!(%from, %error, unsaid, "a peer was turned away"));
                 }
-                drop(permit);
             });
         }
+    }
+
+    /// Makes a link of an attempt that was let in.
+    async fn receive(self: &Rc<Self>, incoming: Incoming, mut place: Place) -> Result<(), Turned> {
+        let connection = place.shake_hands(incoming).await?;
+        // Only members can.
+        self.gate.met(connection.remote_address());
+        connection.set_max_concurrent_bi_streams(self.legs_of_link.into());
+        let mut place = place.entertain().ok_or("too many links at once")?;
+        place.hold(self.establish(connection, None)).await??;
+        place.succeed();
+        Ok(())
     }
 
     async fn connect(self: Rc<Self>, peer: NodeId, addresses: Vec<SocketAddr>) {
@@ -409,9 +431,11 @@ impl<M: Machine + 'static> Node<M> {
         }
         let dialled = async {
             let connection = first_of(open.iter().map(|address| self.dial(peer, *address))).await?;
+            self.gate.met(connection.remote_address());
             self.establish(connection, Some(peer)).await
         };
-        if let Err(error) = within(dialled).await {
+        let dialled = tokio::time::timeout(DIAL_TIMEOUT, dialled).await;
+        if let Err(error) = dialled.unwrap_or_else(|elapsed| Err(elapsed.into())) {
             tracing::debug!(?peer, ?addresses, %error, "could not dial a neighbour");
             self.tell(Event::ConnectFailed { peer, failure: DialFailure::NoAnswer });
         }
@@ -437,12 +461,6 @@ impl<M: Machine + 'static> Node<M> {
             () = self.dials.refusal(address) => Err("the network says that nobody is there".into()),
         }
     }
-}
-
-type LinkResult = Dialled<()>;
-
-async fn within(handshake: impl Future<Output = LinkResult>) -> LinkResult {
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await?
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::congestion::Floored;
 use super::error::ErrorKind;
 use super::socket::{HintingSocket, SocketRuntime};
 use crate::proto::crypto::Key;
-use aws_lc_rs::hmac;
+use aws_lc_rs::{hkdf, hmac};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -127,7 +127,7 @@ impl TransportSettings {
         }
     }
 
-    fn streams(&self) -> u32 {
+    pub(super) fn streams(&self) -> u32 {
         self.streams.min(MAX_STREAMS)
     }
 
@@ -262,7 +262,7 @@ pub fn bind_socket(
 ) -> Result<quinn::Endpoint, BindError> {
     let address = socket.local_addr().map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
     let config = endpoint_config(settings, node_secret, address);
-    let server = server.map(|server| server_config(server, settings));
+    let server = server.map(|server| server_config(server, settings, node_secret));
     quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(SocketRuntime))
         .map_err(|source| BindError { address, source })
 }
@@ -299,10 +299,18 @@ pub fn bind_hearing_client(
 pub const EVERY_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
 
 /// A server configuration with the behaviour that `settings` say, and with bounds on what strangers can make an
-/// endpoint hold. [`bind`] does this; for a configuration that replaces another one on a running endpoint.
+/// endpoint hold. Also for a configuration that replaces another one on a running endpoint: by the same `node_secret` whoever was
+/// told to prove its address by the one has proven it to the other.
 #[must_use]
-pub fn server_config(mut server: quinn::ServerConfig, settings: &TransportSettings) -> quinn::ServerConfig {
+pub fn server_config(
+    mut server: quinn::ServerConfig,
+    settings: &TransportSettings,
+    node_secret: &Key,
+) -> quinn::ServerConfig {
+    let proofs =
+        hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, node_secret.derive("proofs of addresses", &[]).expose());
     server
+        .token_key(Arc::new(proofs))
         .transport_config(transport(settings))
         .max_incoming(MAX_WAITING_ATTEMPTS)
         .incoming_buffer_size(WAITING_ATTEMPT_BYTES)

@@ -35,6 +35,12 @@ impl Spent {
         let excess = (self.0.max(now).since(now) + each).saturating_sub(each * allowed.burst);
         now + excess
     }
+
+    /// Whether none of it is used up.
+    #[must_use]
+    pub fn is_whole(&self, now: Time) -> bool {
+        self.0 <= now
+    }
 }
 
 #[cfg(test)]

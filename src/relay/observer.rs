@@ -3,9 +3,9 @@
 use super::{Machine, State};
 use crate::net::node::Node;
 use crate::net::tally::{Neighbours, Tally};
-use crate::proto::enrolment;
 use crate::proto::id::NodeId;
 use crate::proto::machine::Notice;
+use crate::proto::{admission, enrolment};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -33,6 +33,8 @@ pub struct Vitals {
     pub is_enrolled: bool,
     /// How often what has happened to its lease.
     pub enrolment: enrolment::Counters,
+    /// What became of those who wanted to shake hands.
+    pub admission: admission::Counters,
 }
 
 /// The failovers that a relay made.
@@ -124,6 +126,7 @@ pub(super) async fn answer(node: Rc<Node<Machine>>, mut questions: mpsc::Receive
             replay_bytes,
             is_enrolled: machine.is_enrolled(),
             enrolment: machine.enrolment_counters(),
+            admission: node.admission(),
         });
         let _ = question.send(vitals); // whoever asked may have gone
     }

@@ -26,6 +26,7 @@ mod explain;
 mod failover;
 #[cfg(target_os = "linux")]
 mod families;
+mod hostile;
 mod messages;
 mod misuse;
 mod names;
@@ -38,3 +39,4 @@ mod restarts;
 mod routes;
 mod secrecy;
 mod soak;
+mod strangers;

@@ -4,6 +4,7 @@
 //! was given that relay as a backup would have none until then.
 
 use crate::net::address::is_same;
+use crate::net::gate::Turned;
 use crate::proto::id::NodeId;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
@@ -22,7 +23,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Peers of which it is remembered that they were said to be out of reach.
 const MAX_BARRED: usize = 1024;
 
-pub(super) type Dialled<T> = Result<T, Box<dyn std::error::Error>>;
+pub(super) type Dialled<T> = Result<T, Turned>;
 
 /// See the module's documentation. There are as many as the machine has wishes.
 #[derive(Debug, Default)]

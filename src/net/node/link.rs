@@ -1,6 +1,6 @@
 //! One QUIC connection to a neighbour: its control streams, its heartbeats, and the legs that the peer opens.
 
-use super::{LinkResult, MAX_QUEUED_CONTROLS, Node};
+use super::{MAX_QUEUED_CONTROLS, Node, Turned};
 use crate::net::frames::{self, FrameError};
 use crate::net::tls;
 use crate::proto::codec;
@@ -81,7 +81,7 @@ impl<M: Machine + 'static> Node<M> {
         self: &Rc<Self>,
         connection: quinn::Connection,
         dialed: Option<NodeId>,
-    ) -> LinkResult {
+    ) -> Result<(), Turned> {
         let peer = tls::peer(&connection).ok_or("the peer showed no membership certificate")?;
         if dialed.is_some_and(|wanted| wanted != peer) {
             return Err("another node answered".into());

@@ -192,9 +192,10 @@ async fn gather(
 
 /// Why there can't be another member.
 fn limit(cause: &NoLease) -> String {
-    let Limits { strangers, members, .. } = Limits::default();
+    let Limits { admission, members, .. } = Limits::default();
     if let NoLease::Unheard(Cause::Overloaded) = cause {
-        format!("the bootstrap's own limits: {members} members' connections, {strangers} handshakes at once")
+        let handshakes = admission.proven.most;
+        format!("the bootstrap's own limits: {members} members' connections, {handshakes} handshakes at once")
     } else {
         cause.to_string()
     }
