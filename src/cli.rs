@@ -31,6 +31,7 @@ mod status;
 mod stdio;
 mod ticket;
 mod top;
+mod wait;
 
 pub use failure::{Exit, Failure};
 

@@ -27,6 +27,8 @@ pub mod keyfile;
 pub(crate) mod local;
 pub mod memory;
 pub(crate) mod node;
+pub(crate) mod outage;
+pub(crate) mod pulse;
 pub mod socket;
 pub mod tally;
 #[cfg(test)]

@@ -379,19 +379,19 @@ fn hear_of_lease(change: &Change, told: &watch::Sender<State>) {
                 *state = begun;
             }
             is_first
-        });
+        })
     };
     match change {
         Change::Registered => {
-            tracing::info!("in the pool");
-            begin(State::Enrolled);
+            if begin(State::Enrolled) {
+                tracing::info!("in the pool");
+            }
         }
         Change::Trouble(Trouble::Rejected { reason }) => {
             tracing::error!(refusal = %reason, "the bootstrap refuses this relay");
             begin(State::Refused(reason.clone()));
         }
-        Change::Trouble(cause) => tracing::warn!(%cause, "not in the pool; trying on"),
-        Change::Renewed | Change::Left => {}
+        Change::Trouble(_) | Change::Renewed | Change::Left => {}
     }
 }
 

@@ -113,6 +113,7 @@ impl Keeper {
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Bootstrap, Time) -> T) -> T {
         let mut machine = self.machine();
         let (due, now) = (machine.poll_timeout(), self.clock.now());
+        machine.set_clock(Clock::wall(), now);
         let result = f(&mut machine, now);
         let events = machine.take_events();
         events

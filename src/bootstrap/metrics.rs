@@ -104,7 +104,7 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
         }),
         BootstrapResponse::JoinRefused(refusal) => Some(match refusal {
             join::Refusal::WrongSecret => "wrong_secret",
-            join::Refusal::Expired => "expired",
+            join::Refusal::Expired { .. } => "expired",
             join::Refusal::NotYours => "not_yours",
             join::Refusal::Used => "used",
             join::Refusal::Revoked => "revoked",

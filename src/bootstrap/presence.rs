@@ -1,14 +1,13 @@
 //! Which members are connected, and how their connections ended.
 
 use crate::net::bootstrap_rpc::BootstrapClose;
+use crate::net::pulse;
 use crate::proto::NodeId;
-use futures_util::FutureExt;
 use quinn::{Connection, ConnectionError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
 
 /// Most connections of one member. It needs one; of those of before this side may not have heard yet that they ended.
 const MOST: usize = 8;
@@ -85,23 +84,10 @@ impl Line {
     /// asking, too much was asked before, the connection ends as it should, or this process was late itself.
     pub(super) async fn answers(&self) -> Option<bool> {
         let _asking = self.asking.try_acquire().ok()?;
-        let mut stream = self.connection.open_uni().now_or_never()?.ok()?;
-        let patience = PATIENCE.max(self.connection.rtt() * 4);
-        let began = Instant::now();
-        let acknowledged = async {
-            stream.write_all(b"?").await.ok()?;
-            stream.finish().ok()?;
-            stream.stopped().await.ok()
-        };
-        let acknowledged = timeout(patience, acknowledged).await;
-        if matches!(acknowledged, Ok(Some(_))) {
-            return Some(true);
-        }
-        let _ = stream.reset(0u32.into()); // fails only if it is over
-        let is_late = began.elapsed() > patience * 3 / 2;
-        match self.connection.close_reason() {
+        let acknowledges = pulse::acknowledges(&self.connection, PATIENCE).await;
+        match self.connection.close_reason().filter(|_| acknowledges != Some(true)) {
             Some(end) => is_broken(&end).then_some(false),
-            None => (!is_late).then_some(false),
+            None => acknowledges,
         }
     }
 }

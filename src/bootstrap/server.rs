@@ -19,7 +19,7 @@ use crate::net::authority::{Authority, Issued, public_key_of};
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_REQUEST_BYTES,
 };
-use crate::net::clock::Clock;
+use crate::net::clock::{Clock, Jumps};
 use crate::net::frames::{self, FrameError, Unfinished};
 use crate::net::gate::{Gate, Ousted, Place};
 use crate::net::identity::{Identity, Membership};
@@ -43,7 +43,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 /// The wall clock, by which certificates end, is looked at this often: it may jump, and a timer would not notice.
-const LOOK: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_secs(1);
+/// The shortest pause between two looks: with a validity of next to nothing, certificates are not made all the time.
+const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 /// How long the answer to a registration, or to its end, waits for the disk. Whoever asked would soon ask another bootstrap.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -144,10 +146,14 @@ pub(super) async fn keep_certified(
     mut membership: Membership,
     settings: TransportSettings,
 ) {
+    let mut jumps = Jumps::new();
     loop {
         let left = membership.renew.since(Clock::wall());
-        if !left.is_zero() {
-            sleep(left.min(LOOK)).await;
+        sleep(left.clamp(SHORTEST_LOOK, LOOK)).await;
+        let jump = jumps.look();
+        if let Some(jump) = jump {
+            tracing::warn!(%jump, now = %Clock::wall().shown(), "this machine's clock was set, or it slept; made a new certificate");
+        } else if Clock::wall() < membership.renew {
             continue;
         }
         membership = certify(&shared.authority, &shared.identity, shared.validity);
@@ -158,7 +164,6 @@ pub(super) async fn keep_certified(
             }
             Err(error) => tracing::error!(%error, "can't use the certificate just made"),
         }
-        sleep(Duration::from_secs(1)).await; // with a validity of nothing, not all the time
     }
 }
 
@@ -167,7 +172,7 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, mut place: Place) {
     let from = canonical(incoming.remote_address());
     let connection = match place.shake_hands(incoming).await {
         Ok(connection) => connection,
-        Err(cause) => return shared.turned_away(from, &cause),
+        Err(cause) => return shared.turned_away(from, &tls::explain(cause.as_ref())),
     };
     shared.tally.connections.count();
     let certificates = tls::peer_certificates(&connection);
@@ -249,6 +254,8 @@ impl Shared {
                             }
                         });
                     }
+                    // By such a stream a member looks whether this bootstrap lives; that it is acknowledged is the answer.
+                    sign_of_life = connection.accept_uni() => if sign_of_life.is_err() { return },
                     Some(()) = serving.next() => {}
                 }
             }

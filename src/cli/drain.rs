@@ -61,8 +61,9 @@ const fn says(status: Status) -> &'static str {
 }
 
 async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Status, Failure> {
-    let before = find(endpoint, &args.relay).await?;
-    endpoint.drain(&args.relay).await?;
+    let wait = &args.join.wait;
+    let before = wait.until(async || find(endpoint, &args.relay).await).await?;
+    wait.until(async || Ok(endpoint.drain(&args.relay).await?)).await?;
     let spinner = ProgressBar::new_spinner();
     let deadline = Instant::now() + args.timeout;
     let mut looks = interval(LOOK);
@@ -94,7 +95,7 @@ async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Status, Failure> {
 /// The relay, as the bootstrap lists it; whoever has left only if nobody else has its name.
 async fn find(endpoint: &Endpoint, name: &str) -> Result<Option<RelayInfo>, Failure> {
     let listing = endpoint.list().await.map_err(|_| {
-        Failure::new(Exit::NoBootstrap, "the bootstrap let this node in, but did not answer; try again")
+        Failure::no_bootstrap("the bootstrap let this node in, but did not answer; try again")
     })?;
     let named =
         listing.relays.into_iter().filter(|relay| relay.name == name || relay.node.to_string() == name);

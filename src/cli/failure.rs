@@ -33,12 +33,38 @@ pub enum Exit {
 pub struct Failure {
     exit: Exit,
     message: String,
+    /// What may mend it by itself.
+    awaits: Option<&'static str>,
 }
+
+const A_BOOTSTRAP: &str = "a bootstrap to answer";
 
 impl Failure {
     /// A failure with its last line.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self { exit, message: message.into(), awaits: None }
+    }
+
+    /// The same failure, which may mend by itself when this comes.
+    #[must_use]
+    pub(super) const fn awaiting(mut self, what: &'static str) -> Self {
+        self.awaits = Some(what);
+        self
+    }
+
+    /// What may mend it by itself; `None` if it is no use to wait.
+    pub(super) const fn awaits(&self) -> Option<&'static str> {
+        self.awaits
+    }
+
+    /// What went wrong, without what to do about it.
+    pub(super) fn cause(&self) -> &str {
+        self.message.split_once("; ").map_or(&self.message, |(cause, _)| cause)
+    }
+
+    /// No bootstrap answers, so far.
+    pub(super) fn no_bootstrap(message: impl Into<String>) -> Self {
+        Self::new(Exit::NoBootstrap, message).awaiting(A_BOOTSTRAP)
     }
 
     /// The exit code.
@@ -110,7 +136,15 @@ impl From<Refusal> for Failure {
             Refusal::Denied { .. } => (Exit::Refused, "ask whoever runs the bootstrap"),
             _ => (Exit::Failed, "try again"),
         };
-        Self::new(exit, format!("{refusal}; {next}"))
+        let failure = Self::new(exit, format!("{refusal}; {next}"));
+        match refusal {
+            Refusal::UnknownName { .. } | Refusal::NotAttached { .. } => {
+                failure.awaiting("somebody to serve it")
+            }
+            Refusal::PoolTooSmall { .. } => failure.awaiting("more relays"),
+            Refusal::Throttled { .. } | Refusal::Internal => failure.awaiting("the bootstrap"),
+            _ => failure,
+        }
     }
 }
 
@@ -136,7 +170,8 @@ impl From<&JoinError> for Failure {
             ErrorKind::Unreachable | ErrorKind::Overloaded => Exit::NoBootstrap,
             ErrorKind::Closed | ErrorKind::Local | ErrorKind::Bug => Exit::Failed,
         };
-        Self::new(exit, error.to_string())
+        let failure = Self::new(exit, error.to_string());
+        if exit == Exit::NoBootstrap { failure.awaiting(A_BOOTSTRAP) } else { failure }
     }
 }
 
@@ -182,15 +217,13 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::Route(OpenFailure::Refused(refusal)) => refusal.into(),
-            OpenError::Route(OpenFailure::NoAnswer(_)) => Self::new(
-                Exit::NoBootstrap,
+            OpenError::Route(OpenFailure::NoAnswer(_)) => Self::no_bootstrap(
                 "no bootstrap answered when a route was asked for; see whether it runs, and try again",
             ),
             OpenError::Flow(error) => error.into(),
-            OpenError::Outdated(_) => Self::new(
-                Exit::NoBootstrap,
-                format!("{error}; see whether the bootstrap runs, and try again"),
-            ),
+            OpenError::Outdated(_) => {
+                Self::no_bootstrap(format!("{error}; see whether the bootstrap runs, and try again"))
+            }
             OpenError::Hops { .. } => Self::new(Exit::Usage, error.to_string()),
             error => Self::new(Exit::Failed, error.to_string()),
         }

@@ -3,6 +3,7 @@
 use super::journal;
 use super::liveness::LivenessArgs;
 use super::patience::PatienceArgs;
+use super::wait::WaitArgs;
 use super::{Exit, Failure};
 use crate::endpoint::{Endpoint, Options};
 use crate::net::datadir::{DataDir, Role};
@@ -30,6 +31,8 @@ pub(super) struct JoinArgs {
     liveness: LivenessArgs,
     #[command(flatten)]
     patience: PatienceArgs,
+    #[command(flatten)]
+    pub(super) wait: WaitArgs,
     /// Keep no journal of this node's flows for `hopline explain`
     #[arg(long, env = "HOPLINE_NO_JOURNAL", value_parser = clap::builder::FalseyValueParser::new())]
     no_journal: bool,
@@ -41,7 +44,7 @@ impl JoinArgs {
         find_ticket(self.ticket.as_deref())
     }
 
-    /// Joins as an endpoint.
+    /// Joins as an endpoint, once a bootstrap answers.
     pub(super) async fn endpoint(&self, hops: u8) -> Result<Endpoint, Failure> {
         self.join(hops, self.data.clone()).await
     }
@@ -63,7 +66,8 @@ impl JoinArgs {
         let (name, liveness) = (self.node_name.clone(), self.liveness.config());
         let enrolment = self.patience.config();
         let options = Options { data, name, hops, liveness, enrolment, ..Options::default() };
-        let endpoint = Endpoint::join(ticket.clone(), options).await?;
+        let join = async || Ok(Endpoint::join(ticket.clone(), options.clone()).await?);
+        let endpoint = self.wait.until(join).await?;
         remember(&ticket);
         if !self.no_journal {
             journal::keep(&endpoint);

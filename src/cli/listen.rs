@@ -28,7 +28,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let endpoint = args.join.endpoint(1).await?;
-    let mut listener = endpoint.listen(&args.name).await?;
+    let mut listener = args.join.wait.within(async { Ok(endpoint.listen(&args.name).await?) }).await?;
     ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
     let mut flows = JoinSet::new();
     let serve = async {

@@ -32,7 +32,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if args.events {
         print_events(&endpoint);
     }
-    let flow = endpoint.open(&args.name).await?;
+    let flow = args.join.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
     let result = join(flow).await;
     endpoint.shutdown().await;
     Ok(result?)

@@ -69,7 +69,7 @@ impl Form {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let endpoint = args.join.endpoint(1).await?;
-    let mut listener = endpoint.listen(&args.name).await?;
+    let mut listener = args.join.wait.within(async { Ok(endpoint.listen(&args.name).await?) }).await?;
     ready::print(&json!({"role": "receive", "name": args.name, "id": endpoint.id().to_string()}));
     let result = tokio::select! {
         result = receive(&mut listener, &args) => result,

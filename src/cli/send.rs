@@ -2,8 +2,10 @@
 
 use super::join::JoinArgs;
 use super::stdio::Stdin;
+use super::wait::WaitArgs;
 use super::{Exit, Failure, pipe};
 use crate::endpoint::{Endpoint, MAX_MESSAGE_BYTES, Receipt};
+use bytes::Bytes;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -64,7 +66,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     // What was sent before a message that can't be is delivered all the same, and said so.
     let result = tokio::select! {
         printed = &mut printed => printed,
-        sent = send_all(&endpoint, &args.name, messages, sent) => printed.await.and(sent),
+        sent = send_all(&endpoint, &args.name, &args.join.wait, messages, sent) => printed.await.and(sent),
     };
     endpoint.shutdown().await;
     result
@@ -73,12 +75,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 async fn send_all(
     endpoint: &Endpoint,
     name: &str,
+    wait: &WaitArgs,
     mut messages: Messages,
     sent: mpsc::Sender<(Instant, Receipt)>,
 ) -> Result<(), Failure> {
     while let Some(message) = messages.next().await? {
-        let start = now();
-        let receipt = endpoint.send(name, message).await?;
+        let (start, message) = (now(), Bytes::from(message));
+        let receipt = wait.until(async || Ok(endpoint.send(name, message.clone()).await?)).await?;
         if sent.send((start, receipt)).await.is_err() {
             return Ok(());
         }

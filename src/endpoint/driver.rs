@@ -269,8 +269,7 @@ impl Desk {
         match change {
             Change::Registered => self.registered(&Ok(())),
             Change::Trouble(Trouble::Rejected { reason }) => self.registered(&Err(reason.clone())),
-            Change::Trouble(cause) => tracing::warn!(%cause, "not registered with the bootstrap"),
-            Change::Renewed | Change::Left => {}
+            Change::Trouble(_) | Change::Renewed | Change::Left => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::driver::{Command, Raw};
 use super::{Endpoint, OpenError};
-use crate::net::tls;
+use crate::net::tls::{self, OutOfTime};
 use crate::proto::cause;
 use crate::proto::codec;
 use crate::proto::crypto::Key;
@@ -343,7 +343,13 @@ async fn secured<T>(
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "no secure channel");
+            let tls = error.get_ref().and_then(|error| error.downcast_ref());
+            match tls.and_then(OutOfTime::of_tls) {
+                Some(out) => {
+                    tracing::warn!("no secure channel to the other end: {out}; set the clock that is wrong")
+                }
+                None => tracing::debug!(%error, "no secure channel"),
+            }
             let ending = endings.borrow().clone();
             Err(ending.map_or(FlowError::Handshake, Ending::error))
         }

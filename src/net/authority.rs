@@ -27,7 +27,7 @@ pub const DEFAULT_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const BOOTSTRAP_NAME: &str = "bootstrap.hopline";
 
 /// How far a certificate starts in the past, for nodes whose clocks are behind.
-const BACKDATE: Duration = Duration::from_secs(3600);
+const BACKDATE: Duration = Duration::from_secs(24 * 3600);
 const ISSUER: &str = "hopline network";
 /// [`ISSUER`] as the value of an X.501 name: one common name, a UTF-8 string.
 const ISSUER_DER: &[u8] = b"\x31\x18\x30\x16\x06\x03\x55\x04\x03\x0c\x0fhopline network";
@@ -105,6 +105,8 @@ pub struct Issued {
     pub renew: Time,
     /// When it ends.
     pub expires: Time,
+    /// The bootstrap's time.
+    pub now: Time,
 }
 
 /// A network's signing key and its secret, from which tickets' secrets and relays' keys are derived.
@@ -167,7 +169,7 @@ impl Authority {
         &self.secret
     }
 
-    /// A membership certificate for the node with this Ed25519 key, good from `now` (an hour earlier, for clocks that
+    /// A membership certificate for the node with this Ed25519 key, good from `now` (a day earlier, for clocks that
     /// are behind) for `validity`, for both ends of a TLS connection.
     #[must_use]
     pub fn issue(&self, public_key: &[u8; 32], validity: Duration, now: Time) -> Issued {
@@ -199,6 +201,7 @@ impl Authority {
             certificate: certificate.der().to_vec(),
             renew: now + (validity - validity / 3),
             expires: Time::ZERO + Duration::from_secs(seconds(end)),
+            now,
         }
     }
 }

@@ -160,10 +160,12 @@ mod tests {
     fn golden_vectors() {
         assert_eq!(codec::to_bytes(&BootstrapRequest::Renew), [1]);
         assert_eq!(codec::to_bytes(&BootstrapRequest::Ask(Request::Deregister)), [2, 2]);
-        let issued =
-            Issued { certificate: vec![9], renew: Time::from_micros(1), expires: Time::from_micros(2) };
-        assert_eq!(codec::to_bytes(&BootstrapResponse::Issued(issued)), [0, 1, 9, 1, 2]);
+        let [renew, expires, now] = [1, 2, 3].map(Time::from_micros);
+        let issued = Issued { certificate: vec![9], renew, expires, now };
+        assert_eq!(codec::to_bytes(&BootstrapResponse::Issued(issued)), [0, 1, 9, 1, 2, 3]);
         assert_eq!(codec::to_bytes(&BootstrapResponse::JoinRefused(join::Refusal::Used)), [1, 3]);
+        let expired = join::Refusal::Expired { expires, now };
+        assert_eq!(codec::to_bytes(&BootstrapResponse::JoinRefused(expired)), [1, 1, 2, 3]);
         assert_eq!(codec::to_bytes(&BootstrapResponse::Answer(Response::Done)), [2, 1]);
     }
 }

@@ -16,7 +16,9 @@ mod dial;
 mod entrance;
 mod error;
 mod line;
+mod lookout;
 mod names;
+mod network_clock;
 mod order;
 mod refusals;
 mod renewal;
@@ -38,6 +40,7 @@ use dial::Dialer;
 use entrance::Entrance;
 use line::Shared;
 use names::Names;
+use network_clock::NetworkClock;
 use refusals::Refusals;
 use std::fmt;
 use std::net::SocketAddr;
@@ -89,8 +92,8 @@ impl Default for JoinOptions {
 #[derive(Clone)]
 pub struct Coordinator {
     shared: Arc<Shared>,
-    /// Ends with the last handle.
-    _renewal: Arc<AbortOnDropHandle<()>>,
+    /// They end with the last handle.
+    _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
 }
 
 impl fmt::Debug for Coordinator {
@@ -143,7 +146,8 @@ impl Coordinator {
             connect_timeout: options.connect_timeout,
         };
         let answer_timeout = options.answer_timeout;
-        let entrance = Entrance { ticket, identity, data: options.data, dialer, answer_timeout };
+        let clock = NetworkClock::default();
+        let entrance = Entrance { ticket, identity, data: options.data, dialer, answer_timeout, clock };
         let (membership, (place, address)) = match stored {
             Some(membership) => {
                 let place = entrance.look_up().await?;
@@ -160,7 +164,8 @@ impl Coordinator {
     fn start(entrance: Entrance, membership: Membership, place: usize, address: SocketAddr) -> Self {
         let shared = Shared::new(entrance, membership, place, address);
         let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
-        Self { shared, _renewal: Arc::new(AbortOnDropHandle::new(renewal)) }
+        let lookout = tokio::spawn(lookout::keep_watch(Arc::clone(&shared)));
+        Self { shared, _tasks: Arc::new([renewal, lookout].map(AbortOnDropHandle::new)) }
     }
 
     /// Who this node is.
@@ -218,6 +223,13 @@ impl Coordinator {
         self.question(request, limit, true).await
     }
 
+    /// Changes whenever a bootstrap can be reached after it could not for a while. For nodes that have a lease; whoever has
+    /// none finds out when it asks.
+    #[must_use]
+    pub fn reached(&self) -> watch::Receiver<u64> {
+        self.shared.reached.subscribe()
+    }
+
     /// Why a question failed last, for people; `None` as long as all went well.
     #[must_use]
     pub fn failure(&self) -> Option<Arc<JoinError>> {
@@ -247,18 +259,41 @@ impl Coordinator {
         let _ = timeout(LAST_WORDS, endpoint.wait_idle()).await;
     }
 
+    /// Takes note of what answers tell beside what was asked.
+    fn hear(&self, response: &Response) {
+        let clock = &self.shared.entrance.clock;
+        match response {
+            Response::Lease(lease) => {
+                clock.hear(lease.now);
+                self.shared.watched.send_replace(Some(lookout::interval(lease)));
+            }
+            Response::Planned(planned) => clock.hear(planned.now),
+            Response::Listing(listing) => clock.hear(listing.now),
+            Response::Done
+            | Response::Relays(_)
+            | Response::Replaced(_)
+            | Response::Refused(_)
+            | Response::Renewed(_) => {}
+        }
+    }
+
     async fn question(&self, request: Request, limit: Duration, fresh: bool) -> Result<Response, AskFailure> {
         let (mut used, request) = (None, BootstrapRequest::Ask(request));
         match timeout(limit, self.shared.request(&request, fresh, &mut used)).await {
-            Ok(Ok(BootstrapResponse::Answer(response))) => Ok(response),
+            Ok(Ok(BootstrapResponse::Answer(response))) => {
+                self.shared.answered();
+                self.hear(&response);
+                Ok(response)
+            }
             Ok(Ok(BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_))) => {
                 self.shared.failed(used, Cause::WrongAnswer);
                 Err(AskFailure::Unreachable)
             }
             Ok(Err(_)) => Err(AskFailure::Unreachable),
             Err(_) => {
+                let asked = used.is_some();
                 self.shared.failed(used, Cause::NoAnswer { within: limit });
-                Err(AskFailure::Timeout)
+                Err(if asked { AskFailure::Timeout } else { AskFailure::Unreachable })
             }
         }
     }

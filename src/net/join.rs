@@ -59,9 +59,16 @@ pub enum Refusal {
     WrongSecret,
     /// The ticket's time is over.
     #[error(
-        "the ticket has expired; ask for a new one (`hopline ticket new`), or check this machine's clock"
+        "the ticket expired at {}, and the bootstrap's clock says {}; ask for a new one (`hopline ticket new`)",
+        expires.shown(),
+        now.shown()
     )]
-    Expired,
+    Expired {
+        /// When it ended.
+        expires: Time,
+        /// What the bootstrap's clock says.
+        now: Time,
+    },
     /// The newcomer doesn't hold the private half of its key.
     #[error(
         "this node did not prove that the key it named is its own; try again, and report it if it happens twice"
@@ -124,7 +131,7 @@ impl JoinRequest {
             return Err(Refusal::WrongSecret);
         }
         if now >= self.grant.expires {
-            return Err(Refusal::Expired);
+            return Err(Refusal::Expired { expires: self.grant.expires, now });
         }
         if !self.possession.verify(&self.public_key, PURPOSE, &binding.0) {
             return Err(Refusal::NotYours);
@@ -170,7 +177,7 @@ mod tests {
             request(&authority, &identity, grant).verify(&BINDING, authority.secret(), NOW)
         };
         assert_eq!(verify(late), Ok(identity.node_id()));
-        assert_eq!(verify(NOW), Err(Refusal::Expired));
+        assert_eq!(verify(NOW), Err(Refusal::Expired { expires: NOW, now: NOW }));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::net::local::{Local, Obstacle};
 use crate::net::socket::HintingSocket;
 use crate::net::tally::Tally;
 use crate::net::timer::Timer;
-use crate::net::tls::{self, TlsError};
+use crate::net::tls::{self, OutOfTime, TlsError};
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::admission;
 use crate::proto::flows::{FlowKey, Flows};
@@ -201,6 +201,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
     local.spawn_local(node.clone().accept());
     local.spawn_local(node.clone().hear_refusals(hints));
     local.spawn_local(node.clone().keep_certified(settings));
+    local.spawn_local(node.clone().hear_of_bootstraps());
     local.run_until(main(node.clone())).await;
     node.endpoint.close(0u32.into(), b"shutting down");
     let _ = tokio::time::timeout(Duration::from_millis(500), node.endpoint.wait_idle()).await;
@@ -379,6 +380,14 @@ impl<M: Machine + 'static> Node<M> {
         }
     }
 
+    /// Passes on that a bootstrap can be reached again.
+    async fn hear_of_bootstraps(self: Rc<Self>) {
+        let mut reached = self.coordinator.reached();
+        while reached.changed().await.is_ok() {
+            self.tell(Event::BootstrapReached);
+        }
+    }
+
     /// Passes on what the network says of peers that can't be reached.
     async fn hear_refusals(self: Rc<Self>, socket: Arc<HintingSocket>) {
         while let Ok(address) = socket.refused().await {
@@ -402,8 +411,8 @@ impl<M: Machine + 'static> Node<M> {
             spawn_local(async move {
                 let from = canonical(incoming.remote_address());
                 if let Err(error) = node.receive(incoming, place).await {
-                    node.gate
-                        .remark(|unsaid| tracing::info!(%from, %error, unsaid, "a peer was turned away"));
+                    let error = tls::explain(error.as_ref());
+                    node.gate.remark(|unsaid| tracing::info!(%from, error, unsaid, "a peer was turned away"));
                 }
             });
         }
@@ -436,8 +445,11 @@ impl<M: Machine + 'static> Node<M> {
         };
         let dialled = tokio::time::timeout(DIAL_TIMEOUT, dialled).await;
         if let Err(error) = dialled.unwrap_or_else(|elapsed| Err(elapsed.into())) {
-            tracing::debug!(?peer, ?addresses, %error, "could not dial a neighbour");
-            self.tell(Event::ConnectFailed { peer, failure: DialFailure::NoAnswer });
+            let out_of_time = error.downcast_ref().and_then(OutOfTime::of).is_some();
+            let error = tls::explain(error.as_ref());
+            tracing::debug!(?peer, ?addresses, error, "could not dial a neighbour");
+            let failure = if out_of_time { DialFailure::NoWay } else { DialFailure::NoAnswer };
+            self.tell(Event::ConnectFailed { peer, failure });
         }
     }
 

@@ -19,8 +19,9 @@
 pub use super::authority::BOOTSTRAP_NAME;
 
 use super::authority::{NetworkKey, dns_name, public_key_of};
+use super::clock::Rough;
 use super::identity::Membership;
-use crate::proto::NodeId;
+use crate::proto::{NodeId, Time};
 use quinn::ConnectionError;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::{Resumption, WantsClientCert, verify_server_name};
@@ -29,8 +30,11 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{AlertDescription, ClientConfig, ConfigBuilder, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ConfigBuilder, ServerConfig};
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What links speak (RFC 7301). The number is the protocol's version.
 pub const LINK_ALPN: &[u8] = b"hopline/1";
@@ -155,6 +159,71 @@ pub fn alert(error: &ConnectionError) -> Option<AlertDescription> {
     };
     let alert = code.checked_sub(CRYPTO_ERRORS)?;
     u8::try_from(alert).ok().map(AlertDescription::from)
+}
+
+/// A certificate is not good at the time that this machine's clock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfTime {
+    now: Time,
+    bound: Time,
+    has_ended: bool,
+}
+
+impl fmt::Display for OutOfTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { now, bound, has_ended } = *self;
+        let (from, by, way) = if has_ended {
+            ("only until", now.since(bound), "later")
+        } else {
+            ("only from", bound.since(now), "earlier")
+        };
+        let (bound, now, by) = (bound.shown(), now.shown(), Rough(by));
+        write!(f, "its certificate is valid {from} {bound}, and this machine's clock says {now}, {by} {way}")
+    }
+}
+
+impl OutOfTime {
+    /// Whether this is why a handshake failed at this side.
+    #[must_use]
+    pub fn of(error: &ConnectionError) -> Option<Self> {
+        // quinn keeps of rustls' error only the text.
+        if let ConnectionError::TransportError(error) = error { Self::parse(&error.reason) } else { None }
+    }
+
+    /// Whether this is why a handshake inside a flow failed at this side.
+    #[must_use]
+    pub fn of_tls(error: &rustls::Error) -> Option<Self> {
+        let rustls::Error::InvalidCertificate(error) = error else { return None };
+        if let CertificateError::ExpiredContext { time, not_after } = error {
+            Some(Self::new(time.as_secs(), not_after.as_secs(), true))
+        } else if let CertificateError::NotValidYetContext { time, not_before } = error {
+            Some(Self::new(time.as_secs(), not_before.as_secs(), false))
+        } else {
+            None
+        }
+    }
+
+    fn new(now: u64, bound: u64, has_ended: bool) -> Self {
+        let time = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        Self { now: time(now), bound: time(bound), has_ended }
+    }
+
+    fn parse(reason: &str) -> Option<Self> {
+        let number = |after: &str| {
+            let (_, rest) = reason.split_once(after)?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        };
+        let now = number("verification time ")?;
+        let ended = number("not valid after ").map(|bound| Self::new(now, bound, true));
+        ended.or_else(|| number("not valid before ").map(|bound| Self::new(now, bound, false)))
+    }
+}
+
+/// Why a handshake failed, with both times if it was a matter of time.
+#[must_use]
+pub fn explain(error: &(dyn Error + 'static)) -> String {
+    let out_of_time = error.downcast_ref().and_then(OutOfTime::of);
+    out_of_time.map_or_else(|| error.to_string(), |out| out.to_string())
 }
 
 /// What a server does with clients that show no certificate. One that shows a wrong one is always refused.

@@ -118,7 +118,7 @@ impl TransportSettings {
             connection_window_bytes: Some(256 << 10),
             send_window_bytes: 1 << 20,
             streams: 64,
-            control_streams: 1,
+            control_streams: 4,
             datagram_buffer_bytes: 0,
             idle_timeout: Duration::from_secs(120),
             mtu: 1452,

@@ -24,7 +24,7 @@ use super::pool::targets::{AnnounceError, Targets};
 use super::pool::{self, Pool, PoolEvent, Relay, RelayOffer};
 use super::record::{Candidate, MAX_KEY_EPOCHS, relay_key};
 use super::rpc::{DenyReason, Heartbeat, Lease, Offer, Refusal, Request, Response, Status};
-use super::time::Time;
+use super::time::{NetworkTime, Time};
 use chains::Replacement;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -160,6 +160,8 @@ pub struct Bootstrap {
     secret: Key,
     rng: StdRng,
     started_at: Time,
+    /// What the wall clock says, which may be set at any time: other machines compare what this one issues with theirs.
+    time: NetworkTime,
     pool: Pool,
     targets: Targets,
     revoked: BTreeSet<NodeId>,
@@ -177,10 +179,16 @@ impl Bootstrap {
             secret: network_secret,
             rng,
             started_at: now,
+            time: NetworkTime::default(),
             pool: Pool::new(config.pool),
             targets: Targets::new(config.pool.lease, config.pool.max_targets),
             revoked: BTreeSet::new(),
         }
+    }
+
+    /// The wall clock says `wall` now. What is issued expires by it; leases and everything else go by `now`, which never jumps.
+    pub const fn set_clock(&mut self, wall: Time, now: Time) {
+        self.time.hear(wall, now);
     }
 
     /// Answers a question of the member `from`.
@@ -413,7 +421,7 @@ impl Bootstrap {
             keys: needed.map(|epoch| (epoch, relay_key(&self.secret, &node, epoch))).collect(),
             counts,
             drain: self.pool.get(&node).is_some_and(|relay| relay.status == Status::Draining),
-            now,
+            now: self.time.at(now),
         }
     }
 

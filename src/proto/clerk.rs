@@ -166,7 +166,7 @@ impl<Own> Clerk<Own> {
                 enrolment.handle(enrolment::Event::Start, now, &mut steps);
             }
         }
-        self.follow(steps, flows, actions);
+        self.follow(steps, flows, now, actions);
     }
 
     /// How busy the node's machine is; heartbeats tell. The flows in it don't matter, they are counted here.
@@ -203,6 +203,11 @@ impl<Own> Clerk<Own> {
         }
     }
 
+    /// A bootstrap can be reached again.
+    pub(super) fn reached(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        self.enrol(enrolment::Event::Reached, flows, now, actions);
+    }
+
     /// This node is to be given nothing new.
     pub(super) fn drain(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
         self.enrol(enrolment::Event::Drain, flows, now, actions);
@@ -223,7 +228,7 @@ impl<Own> Clerk<Own> {
             enrolment.set_load(load);
             enrolment.handle_timeout(now, &mut steps);
         }
-        self.follow(steps, flows, actions);
+        self.follow(steps, flows, now, actions);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
@@ -236,17 +241,23 @@ impl<Own> Clerk<Own> {
         if let Some(enrolment) = &mut self.enrolment {
             enrolment.handle(event, now, &mut steps);
         }
-        self.follow(steps, flows, actions);
+        self.follow(steps, flows, now, actions);
     }
 
-    fn follow(&mut self, steps: Vec<enrolment::Action>, flows: &mut Flows, actions: &mut Vec<Action>) {
+    fn follow(
+        &mut self,
+        steps: Vec<enrolment::Action>,
+        flows: &mut Flows,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         for step in steps {
             match step {
                 enrolment::Action::Ask { attempt, request, fresh_link, bootstrap } => {
-                    let fresh = fresh_link || std::mem::replace(&mut self.bootstrap, bootstrap) != bootstrap;
-                    self.send(Purpose::Lease(attempt), request, fresh, actions);
+                    let is_another = std::mem::replace(&mut self.bootstrap, bootstrap) != bootstrap;
+                    self.send(Purpose::Lease(attempt), request, fresh_link || is_another, actions);
                 }
-                enrolment::Action::Notify(notice) => self.tell(notice, flows, actions),
+                enrolment::Action::Notify(notice) => self.tell(notice, flows, now, actions),
             }
         }
     }
@@ -261,14 +272,16 @@ impl<Own> Clerk<Own> {
         self.drain_ordered
     }
 
-    fn tell(&mut self, notice: enrolment::Notice, flows: &mut Flows, actions: &mut Vec<Action>) {
+    fn tell(&mut self, notice: enrolment::Notice, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
         let change = match notice {
             enrolment::Notice::Registered(lease) => {
+                flows.time_mut().hear(lease.now, now);
                 flows.ring_mut().extend(lease.keys);
                 self.registered = true;
                 Change::Registered
             }
             enrolment::Notice::Renewed(lease) => {
+                flows.time_mut().hear(lease.now, now);
                 flows.ring_mut().extend(lease.keys);
                 self.drain_ordered |= lease.drain;
                 Change::Renewed

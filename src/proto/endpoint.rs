@@ -158,7 +158,7 @@ impl Endpoint {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        let Planned { route, unprotected } = planned;
+        let Planned { route, unprotected, .. } = planned;
         self.routes.keep(to, route.clone(), now);
         if let Some(to) = self.opening.remove(&flow) {
             self.open_over(flow, to, (route, unprotected), false, now, actions);
@@ -404,6 +404,10 @@ impl Endpoint {
         if let Ok(Response::Refused(Refusal::Throttled { retry_after })) = result {
             return self.throttled(asked, retry_after, now, actions);
         }
+        if let Ok(Response::Planned(plan)) = &result {
+            self.flows.time_mut().hear(plan.now, now);
+        }
+        self.routes.set_time(self.flows.time());
         match (asked, result) {
             (Asked::Plan { flow, to, .. }, Ok(Response::Planned(plan))) => {
                 self.planned(flow, &to, *plan, now, actions)
@@ -502,6 +506,8 @@ impl Machine for Endpoint {
             if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions) {
                 self.asked(asked, result, now, actions);
             }
+        } else if matches!(event, Event::BootstrapReached) {
+            self.clerk.reached(&mut self.flows, now, actions);
         } else {
             self.flows.handle(event, now, actions);
         }

@@ -10,7 +10,9 @@
 //! | three failures in a row | register over a fresh link, addresses resolved anew |
 //!
 //! Registrations that fail are repeated, the first ones soon (once for each bootstrap), then after 5, 10, 20, 40, 80 s
-//! with jitter, and on at that ceiling; after five the node is told ([`Trouble::Timeout`]), and nothing gives up.
+//! with jitter, and on at that ceiling; after five the node is told ([`Trouble::Timeout`]), and nothing gives up. The driver
+//! looks out meanwhile for a bootstrap that can be reached ([`Event::Reached`]): that cuts such a wait short. One that can be
+//! reached and still does not take the registration is not asked more often for it.
 //!
 //! A relay that has markedly more or fewer flows than it last told does not wait for its next heartbeat: it tells soon, but never
 //! within a second, nor within a tenth of the time between heartbeats, of having told something before.
@@ -65,6 +67,14 @@ pub struct Enrolment {
     bootstraps: usize,
     /// The one that is asked now.
     bootstrap: usize,
+    /// The one that was asked last.
+    asked: usize,
+    /// Whether there is a connection that the next question is to use.
+    reached: bool,
+    /// When the last registration failed, if that was for want of a connection or an answer.
+    unreached: Option<Time>,
+    /// How soon after that another may follow because a bootstrap was reached.
+    reach_wait: Duration,
     phase: Phase,
     asking: Option<(Attempt, Question)>,
     next: Option<(Time, Question)>,
@@ -127,6 +137,7 @@ impl Enrolment {
     #[must_use]
     pub fn new(config: Config, name: String, offer: Offer, bootstraps: usize, rng: StdRng) -> Self {
         Self {
+            reach_wait: config.first_retry,
             config,
             rng,
             name,
@@ -136,6 +147,9 @@ impl Enrolment {
             key_epoch: None,
             bootstraps,
             bootstrap: 0,
+            asked: 0,
+            reached: false,
+            unreached: None,
             phase: Phase::Idle,
             asking: None,
             next: None,
@@ -232,6 +246,7 @@ impl Enrolment {
                     self.on_failure(question, failure, now, actions);
                 }
             }
+            Event::Reached => self.on_reached(now, actions),
             Event::Drain => self.drain(now, actions),
             Event::Shutdown => self.shut_down(now, actions),
         }
@@ -260,6 +275,35 @@ impl Enrolment {
         }
         self.phase = Phase::Unregistered;
         self.ask(Question::Register, now, actions);
+    }
+
+    /// What waits for a bootstrap that can be reached waits no longer, and a heartbeat that may be under way to one that is
+    /// gone is sent again.
+    fn on_reached(&mut self, now: Time, actions: &mut Vec<Action>) {
+        match (self.phase, self.next, self.unreached) {
+            (Phase::Registered, ..) => {
+                self.use_connection();
+                if self.is_asking(Question::Heartbeat) && now >= self.asked_at + self.config.first_retry {
+                    self.ask(Question::Heartbeat, now, actions);
+                } else {
+                    self.revive(now);
+                }
+            }
+            (Phase::Unregistered, Some((at, Question::Register)), Some(failed_at)) => {
+                self.use_connection();
+                let soon = at.min(failed_at + self.reach_wait);
+                self.reach_wait = (self.reach_wait * 2).min(self.config.backoff_max);
+                self.next = Some((soon, Question::Register));
+                self.handle_timeout(now, actions);
+            }
+            (Phase::Idle | Phase::Unregistered | Phase::Leaving | Phase::Left, ..) => {}
+        }
+    }
+
+    /// The next question goes over the connection that there is.
+    const fn use_connection(&mut self) {
+        self.bootstrap = self.asked;
+        self.reached = true;
     }
 
     fn drain(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -348,6 +392,8 @@ impl Enrolment {
         self.phase = Phase::Registered;
         self.failures = 0;
         self.failed_registrations = 0;
+        self.unreached = None;
+        self.reach_wait = self.config.first_retry;
         self.drained = false;
         self.peers = self.peers.max(lease.counts.online);
         self.counters.registered += 1;
@@ -402,6 +448,7 @@ impl Enrolment {
         actions: &mut Vec<Action>,
     ) {
         self.counters.throttled += 1;
+        self.unreached = None;
         let retry_after = self.jittered_up(retry_after.clamp(self.config.first_retry, MAX_WAIT));
         self.register_not_before = now + retry_after;
         self.heartbeat_at = self.heartbeat_at.map(|at| at.max(now + retry_after));
@@ -413,6 +460,7 @@ impl Enrolment {
     /// A registration was refused for good, as far as the bootstrap can tell: somebody may yet change that.
     fn on_rejected(&mut self, reason: Refusal, now: Time, actions: &mut Vec<Action>) {
         self.counters.rejected += 1;
+        self.unreached = None;
         self.phase = Phase::Unregistered;
         self.next = Some((now + self.jittered(self.config.backoff_max), Question::Register));
         notify(actions, Notice::Trouble(Trouble::Rejected { reason }));
@@ -449,6 +497,10 @@ impl Enrolment {
     fn retry_registration(&mut self, setback: Setback, now: Time, actions: &mut Vec<Action>) {
         self.phase = Phase::Unregistered;
         self.failed_registrations = self.failed_registrations.saturating_add(1);
+        self.unreached = matches!(setback, Setback::Timeout | Setback::Network).then_some(now);
+        if setback == Setback::Timeout {
+            self.reach_wait = self.reach_wait.max(self.config.backoff);
+        }
         let retry_after = self.backoff();
         self.next = Some((now + retry_after, Question::Register));
         notify(actions, Notice::Trouble(Trouble::Failed { setback, retry_after }));
@@ -495,7 +547,10 @@ impl Enrolment {
         self.asking = Some((attempt, question));
         self.next = None;
         self.news_at = None;
-        let fresh_link = question == Question::Register && self.failures >= self.config.full_after;
+        self.asked = self.bootstrap;
+        let reached = std::mem::replace(&mut self.reached, false);
+        let fresh_link =
+            question == Question::Register && self.failures >= self.config.full_after && !reached;
         let request = match question {
             Question::Register => {
                 self.told_flows = 0;

@@ -34,7 +34,7 @@ use super::links::{Arrival, LinkNews, Links};
 use super::machine::{Action, DialFailure, DisconnectReason, Event, LinkId, Misdeed, Notice};
 use super::record::{Candidate, Scope};
 use super::splice::{Direction, LegId, Position, Splice};
-use super::time::Time;
+use super::time::{NetworkTime, Time};
 use super::timers::Timers;
 use budget::Budget;
 use foldhash::{HashMap, HashMapExt};
@@ -194,6 +194,7 @@ pub struct Flows {
     /// Whether this node will leave: it takes no new flows.
     draining: bool,
     config: FlowsConfig,
+    time: NetworkTime,
     ring: KeyRing,
     links: Links,
     flows: HashMap<FlowKey, Flow>,
@@ -224,6 +225,7 @@ impl Flows {
             budget: Budget::new(config.replay_bytes),
             paces: Paces::default(),
             config,
+            time: NetworkTime::default(),
             ring: KeyRing::default(),
             flows: HashMap::new(),
             legs: BTreeMap::new(),
@@ -240,6 +242,17 @@ impl Flows {
     /// The node's own keys.
     pub const fn ring_mut(&mut self) -> &mut KeyRing {
         &mut self.ring
+    }
+
+    /// What the bootstrap's clock says, by which records expire.
+    #[must_use]
+    pub const fn time(&self) -> NetworkTime {
+        self.time
+    }
+
+    /// For whoever hears what it says.
+    pub const fn time_mut(&mut self) -> &mut NetworkTime {
+        &mut self.time
     }
 
     /// The node's neighbours.
@@ -322,7 +335,7 @@ impl Flows {
             }
             Event::LegClosed { leg, code } => self.leg_closed(leg, code, now, actions),
             Event::LegEnded { leg } => self.leg_ended(leg, now, actions),
-            Event::Asked { .. } => {}
+            Event::Asked { .. } | Event::BootstrapReached => {}
         }
         self.act_on_links(now, actions);
         self.dial_paced(now, actions);

@@ -47,7 +47,7 @@ impl Default for LinksConfig {
         Self {
             detector: DetectorConfig::default(),
             max_links: 4096,
-            redial: (Duration::from_millis(100), Duration::from_secs(5)),
+            redial: (Duration::from_millis(100), Duration::from_secs(1)),
         }
     }
 }

@@ -39,7 +39,8 @@ pub enum AskFailure {
 pub enum DialFailure {
     /// It does not answer, or somebody else did.
     NoAnswer,
-    /// This machine has no way to any of its addresses, for want of an IP family or a route: nobody's fault.
+    /// This machine has no way to any of its addresses, for want of an IP family or a route, or because it does
+    /// not hold the neighbour's certificate to be valid now: nobody's fault.
     NoWay,
 }
 
@@ -135,6 +136,8 @@ pub enum Event {
         /// The answer.
         result: Result<Response, AskFailure>,
     },
+    /// A bootstrap can be reached again, after none could for a while: the next question may use that connection.
+    BootstrapReached,
 }
 
 /// A command.

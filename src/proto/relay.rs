@@ -129,6 +129,8 @@ impl Machine for Relay {
         self.note_stop(now);
         if let Event::Asked { ask, result } = event {
             let _ = self.clerk.answered(ask, result, &mut self.flows, now, actions);
+        } else if matches!(event, Event::BootstrapReached) {
+            self.clerk.reached(&mut self.flows, now, actions);
         } else {
             self.flows.handle(event, now, actions);
         }

@@ -305,6 +305,8 @@ pub struct Planned {
     pub route: Route,
     /// The hops for which the pool had no backup.
     pub unprotected: Vec<u8>,
+    /// The bootstrap's time.
+    pub now: Time,
 }
 
 /// An answer of the bootstrap. Append-only.

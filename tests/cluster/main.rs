@@ -18,6 +18,8 @@ mod addresses;
 mod bench_bootstrap;
 mod bootstraps;
 mod churn;
+#[cfg(target_os = "linux")]
+mod clocks;
 mod cut;
 mod directories;
 mod drain;
@@ -35,6 +37,8 @@ mod outlive;
 #[cfg(target_os = "linux")]
 mod partition;
 mod pauses;
+#[cfg(target_os = "linux")]
+mod recovery;
 mod restarts;
 mod routes;
 mod secrecy;

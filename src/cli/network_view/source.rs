@@ -2,8 +2,8 @@
 
 use super::NetworkView;
 use super::admin::{Admin, Events};
+use crate::cli::Failure;
 use crate::cli::join::JoinArgs;
-use crate::cli::{Exit, Failure};
 use crate::endpoint::Endpoint;
 
 /// Whom to ask.
@@ -48,8 +48,7 @@ impl Source {
             Self::Admin(admin) => admin.view().await,
             Self::Member { network, endpoint } => {
                 let listing = endpoint.list().await.map_err(|_| {
-                    Failure::new(
-                        Exit::NoBootstrap,
+                    Failure::no_bootstrap(
                         "the bootstrap let this node in, but did not answer; see whether it runs, and try again",
                     )
                 })?;

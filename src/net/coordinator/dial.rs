@@ -10,7 +10,7 @@ use crate::net::bootstrap_rpc::{
 use crate::net::frames::{self, FrameError, Unfinished};
 use crate::net::local::Local;
 use crate::net::ticket;
-use crate::net::tls::{self, BOOTSTRAP_NAME};
+use crate::net::tls::{self, BOOTSTRAP_NAME, OutOfTime};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
 use rustls::AlertDescription;
 use std::io;
@@ -47,7 +47,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// A connection to the bootstrap at `host` (`host:port`), whose name is looked up anew; to the first of its addresses
-    /// that answers. What failed is added to `attempts` and logged.
+    /// that answers. What failed is added to `attempts`.
     pub(super) async fn connect(
         &self,
         host: &str,
@@ -56,7 +56,7 @@ impl Dialer {
     ) -> Option<Connection> {
         config.transport_config(Arc::clone(&self.transport));
         let mut failed = |address: String, cause: Cause| {
-            tracing::warn!(bootstrap = address, %cause, "no connection to a bootstrap");
+            tracing::debug!(bootstrap = address, %cause, "no connection to a bootstrap");
             attempts.push(Attempt { address, cause });
         };
         let addresses = match self.resolve(host).await {
@@ -160,6 +160,9 @@ impl From<ConnectionError> for Cause {
             if let ConnectionError::ConnectionClosed(close) = &error { Some(close.error_code) } else { None };
         if code == Some(TransportErrorCode::CONNECTION_REFUSED) {
             return Self::Overloaded;
+        }
+        if let Some(out) = OutOfTime::of(&error) {
+            return Self::OutOfTime(out);
         }
         let by_peer = code.is_some();
         match (tls::alert(&error), by_peer) {

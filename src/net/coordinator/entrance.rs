@@ -1,6 +1,7 @@
 //! Becoming a member, with a ticket, and staying one.
 
 use super::dial::{Dialer, exchange};
+use super::network_clock::NetworkClock;
 use super::{Attempt, Cause, JoinError};
 use crate::net::authority::{Issued, public_key_of};
 use crate::net::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
@@ -35,6 +36,7 @@ pub(super) struct Entrance {
     pub(super) data: Option<Arc<DataDir>>,
     pub(super) dialer: Dialer,
     pub(super) answer_timeout: Duration,
+    pub(super) clock: NetworkClock,
 }
 
 /// Where a bootstrap was found: its place in the ticket, and a connection to it.
@@ -49,7 +51,7 @@ impl Entrance {
             match self.dialer.hosts(name).await {
                 Ok(found) => hosts.extend(found),
                 Err(cause) => {
-                    tracing::warn!(service = name, %cause, "no bootstraps of that name");
+                    tracing::debug!(service = name, %cause, "no bootstraps of that name");
                     attempts.push(Attempt { address: name.clone(), cause });
                 }
             }
@@ -103,7 +105,7 @@ impl Entrance {
                 }
                 Err(Refused::Finally(refusal)) => return Err(refusal.into()),
                 Err(Refused::Here(cause)) => {
-                    tracing::warn!(bootstrap = host, %cause, "could not join at a bootstrap");
+                    tracing::debug!(bootstrap = host, %cause, "could not join at a bootstrap");
                     attempts.push(Attempt { address: host, cause });
                 }
             }
@@ -124,6 +126,7 @@ impl Entrance {
 
     /// The membership that a certificate makes.
     pub(super) fn membership(&self, issued: Issued) -> Result<Membership, Cause> {
+        self.clock.hear(issued.now);
         let membership = Membership::new(Arc::clone(&self.identity), issued, self.ticket.network());
         let ours = public_key_of(&membership.certificate).as_ref() == Some(self.identity.public_key());
         if ours { Ok(membership) } else { Err(Cause::WrongAnswer) }

@@ -6,7 +6,7 @@ use crate::net::frames::FrameError;
 use crate::net::join::Refusal;
 use crate::net::keyfile::KeyFileError;
 use crate::net::local::Obstacle;
-use crate::net::tls::TlsError;
+use crate::net::tls::{OutOfTime, TlsError};
 use crate::net::transport::BindError;
 use std::fmt;
 use std::time::Duration;
@@ -32,6 +32,14 @@ pub enum JoinError {
     OtherNetwork {
         /// Where.
         address: String,
+    },
+    /// A bootstrap answers, but either its clock or this machine's is wrong.
+    #[error("the bootstrap at {address} can't be trusted at this time: {cause}; set the clock that is wrong")]
+    Clock {
+        /// Where.
+        address: String,
+        /// Both times.
+        cause: OutOfTime,
     },
     /// A bootstrap doesn't admit this node.
     #[error(transparent)]
@@ -60,7 +68,7 @@ impl JoinError {
             }
             Self::NoBootstrap { .. } => ErrorKind::Unreachable,
             Self::OtherNetwork { .. } | Self::Refused(_) => ErrorKind::Refused,
-            Self::KeyFile(_) | Self::Tls(_) | Self::Bind(_) => ErrorKind::Local,
+            Self::Clock { .. } | Self::KeyFile(_) | Self::Tls(_) | Self::Bind(_) => ErrorKind::Local,
             Self::Ended => ErrorKind::Closed,
         }
     }
@@ -75,6 +83,13 @@ impl JoinError {
     pub(super) fn of_attempts(attempts: Vec<Attempt>) -> Self {
         if attempts.iter().any(|attempt| matches!(attempt.cause, Cause::Closed(BootstrapClose::Removed))) {
             return Self::Refused(Refusal::Removed);
+        }
+        let out_of_time = |attempt: &Attempt| {
+            let Cause::OutOfTime(cause) = attempt.cause else { return None };
+            Some(Self::Clock { address: attempt.address.clone(), cause })
+        };
+        if let Some(error) = attempts.iter().find_map(out_of_time) {
+            return error;
         }
         match attempts.iter().find(|attempt| matches!(attempt.cause, Cause::OtherNetwork)) {
             Some(attempt) => Self::OtherNetwork { address: attempt.address.clone() },
@@ -133,8 +148,11 @@ pub enum Cause {
     /// It has another network's key.
     #[error("it belongs to another network")]
     OtherNetwork,
+    /// Its certificate is not good at this time.
+    #[error("{0}")]
+    OutOfTime(OutOfTime),
     /// It says that this node's certificate has ended.
-    #[error("this node's certificate has expired there")]
+    #[error("by its clock this node's certificate has ended, or has not begun")]
     OwnCertificateExpired,
     /// It closed the connection, or the question's stream.
     #[error("it closed the connection: {0}")]

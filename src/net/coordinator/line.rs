@@ -5,11 +5,12 @@ use super::entrance::{Entrance, Found};
 use super::{Attempt, Cause, JoinError};
 use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
-use crate::net::clock::Clock;
 use crate::net::identity::Membership;
+use crate::net::outage::Outage;
 use crate::net::tls;
 use quinn::Connection;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -17,12 +18,17 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// A bootstrap that the network says is gone is given so long to come back before another is asked.
-const RESTART: Duration = Duration::from_secs(1);
+pub(super) const RESTART: Duration = Duration::from_secs(1);
 
 /// What the handles of a node share.
 pub(super) struct Shared {
     pub(super) entrance: Entrance,
     pub(super) membership: watch::Sender<Membership>,
+    /// How often the bootstrap is asked for a sign of life; not at all by a node that has no lease.
+    pub(super) watched: watch::Sender<Option<Duration>>,
+    /// How often a bootstrap was reached after none had been.
+    pub(super) reached: watch::Sender<u64>,
+    outage: Outage,
     runtime: Handle,
     state: Mutex<State>,
 }
@@ -67,7 +73,48 @@ impl Shared {
     ) -> Arc<Self> {
         let state = State { kept: None, dialing: None, place, address, rejoin: false, failure: None };
         let (membership, runtime) = (watch::Sender::new(membership), Handle::current());
-        Arc::new(Self { entrance, membership, runtime, state: Mutex::new(state) })
+        let (watched, reached, outage) =
+            (watch::Sender::default(), watch::Sender::default(), Outage::default());
+        Arc::new(Self { entrance, membership, watched, reached, outage, runtime, state: Mutex::new(state) })
+    }
+
+    /// The connection that is kept for the next question.
+    pub(super) fn kept(&self) -> Option<Connection> {
+        self.state().kept.clone()
+    }
+
+    pub(super) fn is_kept(&self, connection: &Connection) -> bool {
+        self.kept().is_some_and(|kept| kept.stable_id() == connection.stable_id())
+    }
+
+    /// It is not kept any longer. Questions that are under way over it go on.
+    pub(super) fn drop_kept(&self, connection: &Connection) {
+        self.state().kept.take_if(|kept| kept.stable_id() == connection.stable_id());
+    }
+
+    /// Whether there are several bootstraps to choose from.
+    pub(super) fn has_several(&self) -> bool {
+        self.entrance.dialer.bootstraps.load(Ordering::Relaxed) > 1
+    }
+
+    /// A bootstrap answered a question.
+    pub(super) fn answered(&self) {
+        if let Some(lasted) = self.outage.is_over() {
+            let bootstrap = self.state().address;
+            tracing::info!(%bootstrap, after_seconds = lasted.as_secs(), "in touch with the bootstrap again");
+        }
+    }
+
+    /// None did, or none could be asked.
+    fn note(&self, failure: &Arc<JoinError>) {
+        self.state().failure = Some(Arc::clone(failure));
+        match self.outage.goes_on() {
+            Some(Duration::ZERO) => tracing::warn!(%failure, "out of touch with the bootstrap; trying on"),
+            Some(lasted) => {
+                tracing::warn!(%failure, for_seconds = lasted.as_secs(), "still out of touch with the bootstrap");
+            }
+            None => tracing::debug!(%failure, "still out of touch with the bootstrap"),
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -158,22 +205,18 @@ impl Shared {
         let shared = Arc::clone(self);
         self.runtime.spawn(async move {
             let result = shared.dial(first).await.map_err(Arc::new);
+            if let Err(failure) = &result {
+                shared.note(failure);
+            }
             let mut state = shared.state();
             state.dialing = None;
-            let result = match result {
-                Ok((place, connection)) => {
-                    state.place = place;
-                    state.address = connection.remote_address();
-                    state.kept = Some(connection.clone());
-                    Ok(connection)
-                }
-                Err(failure) => {
-                    state.failure = Some(Arc::clone(&failure));
-                    Err(failure)
-                }
-            };
+            if let Ok((place, connection)) = &result {
+                state.place = *place;
+                state.address = connection.remote_address();
+                state.kept = Some(connection.clone());
+            }
             drop(state);
-            done.send_replace(Some(result));
+            done.send_replace(Some(result.map(|(_, connection)| connection)));
         });
         outcome
     }
@@ -181,7 +224,7 @@ impl Shared {
     /// A connection to the first bootstrap that answers a member, the one at `first` and those after it in the ticket.
     async fn dial(&self, first: usize) -> Result<Found, JoinError> {
         let mut membership = self.membership.borrow().clone();
-        if self.state().rejoin || membership.expires <= Clock::wall() {
+        if self.state().rejoin || membership.expires <= self.entrance.clock.now() {
             tracing::warn!("this node's certificate has ended; joining anew");
             membership = self.entrance.join(first).await?.0;
             self.state().rejoin = false;
@@ -200,17 +243,14 @@ impl Shared {
 
     /// Notes what went wrong over `used`, which is not kept for the next question.
     pub(super) fn failed(&self, used: Option<Connection>, cause: Cause) -> Arc<JoinError> {
-        let address =
-            canonical(used.as_ref().map_or_else(|| self.state().address, Connection::remote_address));
-        tracing::warn!(bootstrap = %address, %cause, "a question to a bootstrap failed");
-        let mut state = self.state();
-        let is_it =
-            |kept: &Connection| used.as_ref().is_some_and(|used| used.stable_id() == kept.stable_id());
-        state.kept.take_if(|kept| is_it(kept));
-        state.rejoin |= matches!(cause, Cause::OwnCertificateExpired);
-        let attempt = Attempt { address: address.to_string(), cause };
-        let failure = Arc::new(JoinError::of_attempts(vec![attempt]));
-        state.failure = Some(Arc::clone(&failure));
+        let address = used.as_ref().map_or_else(|| self.state().address, Connection::remote_address);
+        if let Some(used) = &used {
+            self.drop_kept(used);
+        }
+        self.state().rejoin |= matches!(cause, Cause::OwnCertificateExpired);
+        let address = canonical(address).to_string();
+        let failure = Arc::new(JoinError::of_attempts(vec![Attempt { address, cause }]));
+        self.note(&failure);
         failure
     }
 }

@@ -145,6 +145,22 @@ async fn expired_certificates_are_refused_both_ways() {
 }
 
 #[tokio::test]
+async fn whoever_refuses_for_the_time_names_both_times_and_the_difference() {
+    let authority = Authority::generate();
+    let in_a_month = Clock::wall() + HOUR * 24 * 30;
+    let early = member_until(&authority, |key| authority.issue(key, DEFAULT_VALIDITY, in_a_month));
+    for (server, bound, by) in [
+        (early, "valid only from", "29 days earlier"),
+        (expired_member(&authority), "valid only until", "60 minutes later"),
+    ] {
+        let refused = link(&server, &member(&authority)).await;
+        let text = explain(&refused.client.unwrap_err());
+        assert!(text.contains(bound) && text.ends_with(by), "{text}");
+        assert_eq!(text.matches(" UTC").count(), 2, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn only_a_bootstrap_talks_to_newcomers() {
     let authority = Authority::generate();
     let (network, bootstrap, relay) = (authority.public_key(), bootstrap(&authority), member(&authority));

@@ -56,7 +56,8 @@ impl Bootstrap {
         let primaries: Vec<NodeId> = plan.hops.iter().map(|hop| hop.primary.node).collect();
         let mut served: Vec<Vec<Candidate>> = plan.hops.iter().map(candidates).collect();
         served.push(vec![Candidate { node: target_node, name: name.to_owned(), addresses: Vec::new() }]);
-        Ok((Planned { route: self.route(from, target_node, &served, now), unprotected }, primaries))
+        let route = self.route(from, target_node, &served, now);
+        Ok((Planned { route, unprotected, now: self.time.at(now) }, primaries))
     }
 
     pub(super) fn replace(
@@ -122,7 +123,7 @@ impl Bootstrap {
 
     /// The scope of a first record, issued now.
     fn scope(&self, chain: ChainId, origin: Pseudonym, now: Time) -> Scope {
-        let expires = now + self.config.record_lifetime;
+        let expires = self.time.at(now) + self.config.record_lifetime;
         Scope { chain, origin, hop: 1, version: 1, key_epoch: self.key_epoch(now), expires }
     }
 

@@ -21,7 +21,7 @@ impl Bootstrap {
         let relays = self.first_relays().into_iter().map(|relay| relay_info(relay, now));
         let targets = self.targets.iter_by_name().map(|target| self.target_info(target, now));
         Listing {
-            now,
+            now: self.time.at(now),
             uptime: now.since(self.started_at),
             relays: fitting(relays, MAX_RELAY_BYTES),
             targets: fitting(targets, MAX_TARGET_BYTES),

@@ -188,7 +188,7 @@ fn a_name_is_taken_while_its_holder_lives() {
 #[test]
 fn a_plan_is_a_route_that_each_of_its_nodes_can_use() {
     let mut bootstrap = network(8, &[5, 6]);
-    let Planned { route, unprotected } = plan(&mut bootstrap, 3);
+    let Planned { route, unprotected, .. } = plan(&mut bootstrap, 3);
     assert!(unprotected.is_empty());
     assert_eq!(route.target, TARGET);
     let hops = route.open().expect("genuine");

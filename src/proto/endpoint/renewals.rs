@@ -24,12 +24,12 @@ pub(super) struct Renewals {
 }
 
 impl Renewals {
-    /// The first of a flow's records expires then: they are renewed when a third to two thirds of the time that is left have
+    /// The first of a flow's records expires after that: they are renewed when a third to two thirds of the time that is left have
     /// passed, which one flow or another spreads out.
-    fn expire(&mut self, flow: FlowKey, expires: Time, now: Time) {
+    fn expire(&mut self, flow: FlowKey, left: Duration, now: Time) {
         self.failures.remove(&flow);
         let place = flow.flow.as_bytes().first().copied().unwrap_or(0);
-        let pause = expires.since(now) / 768 * (256 + u32::from(place));
+        let pause = left / 768 * (256 + u32::from(place));
         self.due.set(flow, Some(now + pause.max(FIRST_PAUSE)));
     }
 
@@ -61,7 +61,8 @@ impl Endpoint {
     /// A flow has other records than before.
     pub(super) fn renew_in_time(&mut self, flow: FlowKey, now: Time) {
         if let Some(expires) = self.flows.expires(&flow) {
-            self.renewals.expire(flow, expires, now);
+            let left = expires.since(self.flows.time().at(now));
+            self.renewals.expire(flow, left, now);
         }
     }
 

@@ -10,7 +10,7 @@
 use super::Destination;
 use crate::proto::id::{ChainId, NodeId};
 use crate::proto::record::{Record, Route};
-use crate::proto::time::Time;
+use crate::proto::time::{NetworkTime, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -36,6 +36,7 @@ pub struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     known: BTreeMap<Destination, Known>,
+    time: NetworkTime,
     failed: VecDeque<(Time, NodeId)>,
     uses: u64,
     /// The earliest [`Known::spare_due`].
@@ -99,14 +100,20 @@ impl Cached {
 }
 
 impl Routes {
+    /// Routes expire by this.
+    pub(super) const fn set_time(&mut self, time: NetworkTime) {
+        self.time = time;
+    }
+
     /// A plan gave a route. Those to another node of that name lead nowhere any more.
     pub(super) fn keep(&mut self, to: &Destination, route: Route, now: Time) {
         let Some(cached) = Cached::new(route, now) else { return };
+        let time = self.time;
         self.uses += 1;
         let known = self.known.entry(to.clone()).or_default();
         known.used = self.uses;
         known.routes.retain(|old| {
-            old.route.target == cached.route.target && old.chain != cached.chain && old.expires > now
+            old.route.target == cached.route.target && old.chain != cached.chain && old.expires > time.at(now)
         });
         known.routes.push(cached);
         if known.routes.len() > MAX_ROUTES {
@@ -169,7 +176,7 @@ impl Routes {
 
     /// The best route for a new flow.
     pub(super) fn for_new_flow(&self, to: &Destination, now: Time) -> Option<Route> {
-        let live = self.of(to).filter(|cached| cached.expires > now);
+        let live = self.of(to).filter(|cached| cached.expires > self.time.at(now));
         let rank =
             |cached: &&Cached| (cached.dead_since, self.dead_hops(cached, now), Reverse(cached.kept_at));
         live.min_by_key(rank).map(|cached| cached.route.clone())
@@ -188,7 +195,7 @@ impl Routes {
     pub(super) fn spare(&self, to: &Destination, used: &InUse, now: Time) -> Option<Route> {
         let is_good = |cached: &&Cached| {
             let alive = cached.dead_since.is_none() && self.dead_hops(cached, now) == 0;
-            alive && cached.expires > now && cached.shared(used) == 0
+            alive && cached.expires > self.time.at(now) && cached.shared(used) == 0
         };
         let good = self.others(to, used).filter(is_good);
         good.max_by_key(|cached| cached.kept_at).map(|cached| cached.route.clone())
@@ -204,7 +211,7 @@ impl Routes {
     ) -> Option<Time> {
         let chain = self.spare(to, used, now)?.scope()?.chain;
         let spare = self.of(to).find(|cached| cached.chain == chain)?;
-        let renew = spare.expires.since(spare.kept_at) / 3 * 2;
+        let renew = spare.expires.since(self.time.at(spare.kept_at)) / 3 * 2;
         Some(spare.kept_at + renew.min(life))
     }
 
@@ -253,7 +260,7 @@ impl Routes {
         let mut known: Vec<(&Destination, &Known)> = self.known.iter().collect();
         known.sort_by_key(|(_, known)| known.used);
         let live = |(to, known): (&Destination, &Known)| {
-            let routes = known.routes.iter().filter(|cached| cached.expires > now);
+            let routes = known.routes.iter().filter(|cached| cached.expires > self.time.at(now));
             routes.map(|cached| Kept { to: to.clone(), route: cached.route.clone() }).collect::<Vec<Kept>>()
         };
         known.into_iter().flat_map(live).collect()

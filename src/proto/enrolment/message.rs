@@ -26,6 +26,8 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// A bootstrap can be reached again, over a connection that the next question may use.
+    Reached,
     /// The node wants to take no more flows and leave later.
     Drain,
     /// The node leaves.

@@ -619,3 +619,94 @@ fn of_many_flows_a_few_more_are_no_news_and_slow_heartbeats_stay_slow() {
     script.enrolment.tell_load(busy(1_701), at(6_000));
     assert_eq!(script.enrolment.poll_timeout(), Some(at(15_300)), "a tenth of the time between heartbeats");
 }
+
+/// Registered at 0 with the only bootstrap, which can't be reached from 10 s on; the machine's questions until `ms`, whose
+/// dials take 3 s each.
+fn cut_off_until(ms: u64) -> (Enrolment, Vec<(u64, Attempt)>) {
+    let mut script = Script::registered(1);
+    let (mut now, mut asked) = (10_000, Vec::new());
+    while now < ms {
+        let mut actions = Vec::new();
+        script.enrolment.handle_timeout(at(now), &mut actions);
+        while let Some(attempt) = actions.iter().find_map(question) {
+            asked.push((now, attempt));
+            now += 3000;
+            actions.clear();
+            script.enrolment.handle(
+                Event::Failed { attempt, failure: Failure::Network },
+                at(now),
+                &mut actions,
+            );
+        }
+        let next = script.enrolment.poll_timeout().unwrap();
+        now = u64::try_from(next.since(at(0)).as_millis()).unwrap();
+    }
+    (script.enrolment, asked)
+}
+
+fn question(action: &Action) -> Option<Attempt> {
+    if let Action::Ask { attempt, .. } = action { Some(*attempt) } else { None }
+}
+
+#[test]
+fn a_node_registers_as_soon_as_a_bootstrap_is_reached_after_a_minute_without_one() {
+    let (mut enrolment, asked) = cut_off_until(70_000);
+    assert!(asked.len() <= 8, "the back-off holds meanwhile: {asked:?}");
+    assert!(enrolment.poll_timeout().unwrap() > at(72_000), "and would last");
+    let mut actions = Vec::new();
+    enrolment.handle(Event::Reached, at(70_500), &mut actions);
+    let last = asked.last().unwrap().1.0;
+    assert_eq!(actions, [ask(last + 1, register("a"))], "at once, over the connection that there is");
+    actions.clear();
+    enrolment.handle(
+        Event::Answered { attempt: Attempt(last + 1), response: Response::Lease(lease()) },
+        at(70_600),
+        &mut actions,
+    );
+    assert_eq!(actions, [registered()]);
+}
+
+#[test]
+fn a_bootstrap_that_is_reached_but_does_not_answer_is_asked_no_more_often_for_it() {
+    for failure in [Failure::Network, Failure::Timeout] {
+        let (mut enrolment, _) = cut_off_until(70_000);
+        let (mut now, mut asked, mut actions) = (70_000, 0, Vec::new());
+        while now < 190_000 {
+            enrolment.handle(Event::Reached, at(now), &mut actions);
+            enrolment.handle_timeout(at(now), &mut actions);
+            let question = actions.iter().find_map(question);
+            actions.clear();
+            if let Some(attempt) = question {
+                asked += 1;
+                enrolment.handle(Event::Failed { attempt, failure }, at(now), &mut actions);
+                actions.clear();
+            }
+            now += 100;
+        }
+        assert!(asked <= 12, "{asked} registrations in two minutes after {failure:?}");
+    }
+}
+
+#[test]
+fn who_refuses_is_not_asked_sooner_because_it_can_be_reached() {
+    let mut script = Script::registered(1);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    script.refuse(10_100, 2, Refusal::UnknownNode, &[lost(Setback::Unknown), ask(3, register("a"))]);
+    let reason = Refusal::Denied { reason: DenyReason::Revoked };
+    script.refuse(10_200, 3, reason.clone(), &[trouble(Trouble::Rejected { reason })]);
+    script.event(11_000, Event::Reached, &[]);
+    assert_eq!(script.enrolment.poll_timeout(), Some(at(90_200)));
+}
+
+#[test]
+fn a_heartbeat_under_way_to_a_bootstrap_that_is_gone_is_sent_again_to_the_one_that_was_reached() {
+    let mut script = Script::registered(1);
+    script.event(3_000, Event::Reached, &[]);
+    script.due(3_000, &[ask(2, HEARTBEAT)]);
+    script.event(3_100, Event::Reached, &[]);
+    let mut actions = Vec::new();
+    script.enrolment.handle(Event::Reached, at(4_000), &mut actions);
+    assert_eq!(plain(&actions, 4_000), [ask(3, HEARTBEAT)]);
+    script.fail(8_000, 2, Failure::Timeout, &[]);
+    script.answer(8_000, 3, Response::Lease(lease()), &[renewed()]);
+}

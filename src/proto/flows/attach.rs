@@ -52,7 +52,7 @@ impl Flows {
         }
         let key = FlowKey { origin: scope.origin, flow: attach.flow, hop: scope.hop };
         let is_new = attach.forward_start == 0 && attach.backward_ack == 0 && !self.flows.contains_key(&key);
-        if is_new && scope.expires < now { Err(Forbidden::Expired) } else { Ok((key, entry)) }
+        if is_new && scope.expires < self.time.at(now) { Err(Forbidden::Expired) } else { Ok((key, entry)) }
     }
 
     fn accept(

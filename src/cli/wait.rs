@@ -1,0 +1,132 @@
+//! How long a command waits for what time can mend: a bootstrap that does not answer yet, a name that nobody serves yet, relays
+//! that are not back yet.
+
+use super::{Exit, Failure, duration};
+use std::sync::OnceLock;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// The first pause between two attempts; each further one is twice as long,
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// up to this.
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// The first attempt is given this long in any case.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
+
+/// How patient a command is, in all.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct WaitArgs {
+    /// How long to wait for a bootstrap that does not answer yet, a name that nobody serves yet, or more relays
+    #[arg(long, env = "HOPLINE_WAIT", default_value = "10s", value_name = "TIME", value_parser = duration::parse)]
+    wait: Duration,
+    #[arg(skip)]
+    began: OnceLock<Instant>,
+    #[arg(skip)]
+    told: OnceLock<()>,
+}
+
+impl WaitArgs {
+    /// What the first attempt that succeeds gives. Repeated while the failure is one that time can mend, until the time is
+    /// over that the command has in all; then it is the last failure.
+    pub(super) async fn until<T>(
+        &self,
+        mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let deadline = self.began() + self.wait;
+        let mut failure = match attempt().await {
+            Err(failure) if failure.awaits().is_some() && Instant::now() < deadline => failure,
+            outcome => return outcome,
+        };
+        self.tell(&failure);
+        let mut pause = FIRST_PAUSE;
+        while Instant::now() + pause < deadline {
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            match timeout_at(deadline, attempt()).await {
+                Ok(Err(again)) if again.awaits().is_some() => failure = again,
+                Ok(outcome) => return outcome,
+                Err(_) => break,
+            }
+        }
+        Err(failure)
+    }
+
+    /// What `attempt` gives, which goes on by itself for as long as no bootstrap answers.
+    pub(super) async fn within<T>(
+        &self,
+        attempt: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let deadline = (self.began() + self.wait).max(Instant::now() + FIRST_ATTEMPT);
+        timeout_at(deadline, attempt).await.unwrap_or_else(|_| {
+            Err(Failure::new(Exit::NoBootstrap, "no bootstrap answers; see whether it runs, and try again"))
+        })
+    }
+
+    /// The time runs from the command's first use of it.
+    fn began(&self) -> Instant {
+        *self.began.get_or_init(Instant::now)
+    }
+
+    #[expect(clippy::print_stderr, reason = "for whoever waits at the terminal")]
+    fn tell(&self, failure: &Failure) {
+        if let (Some(what), Ok(())) = (failure.awaits(), self.told.set(())) {
+            let wait = self.wait.as_secs_f64();
+            eprintln!("hopline: {}; waiting for {what}, up to {wait} s", failure.cause());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::rpc::{DenyReason, Refusal};
+
+    fn waiting(wait: Duration) -> WaitArgs {
+        WaitArgs { wait, began: OnceLock::new(), told: OnceLock::new() }
+    }
+
+    fn unknown() -> Failure {
+        Refusal::UnknownName { name: "echo".to_owned() }.into()
+    }
+
+    #[tokio::test]
+    async fn what_time_can_mend_is_tried_again_until_it_succeeds() {
+        let mut attempts = 0;
+        let attempt = async || {
+            attempts += 1;
+            if attempts < 4 { Err(unknown()) } else { Ok(()) }
+        };
+        let began = Instant::now();
+        waiting(Duration::from_secs(60)).until(attempt).await.unwrap();
+        assert!(began.elapsed() >= FIRST_PAUSE * (1 + 2 + 4));
+    }
+
+    #[tokio::test]
+    async fn the_last_failure_counts_when_the_time_is_over() {
+        let (wait, began, mut first) = (Duration::from_millis(500), Instant::now(), true);
+        let attempt = async || {
+            if !std::mem::replace(&mut first, false) {
+                std::future::pending::<()>().await;
+            }
+            Err::<(), _>(unknown())
+        };
+        let failure = waiting(wait).until(attempt).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Refused);
+        assert!(began.elapsed() >= wait, "the attempt that hangs ends with the time, and not before");
+    }
+
+    #[tokio::test]
+    async fn what_time_cannot_mend_fails_at_once_and_so_does_everything_without_patience() {
+        let denied = || Failure::from(Refusal::Denied { reason: DenyReason::Revoked });
+        let minute = Duration::from_secs(60);
+        for (wait, failure) in [(minute, denied as fn() -> Failure), (Duration::ZERO, unknown)] {
+            let mut attempts = 0;
+            let attempt = async || {
+                attempts += 1;
+                Err::<(), _>(failure())
+            };
+            waiting(wait).until(attempt).await.unwrap_err();
+            assert_eq!(attempts, 1);
+        }
+    }
+}
