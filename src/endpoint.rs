@@ -49,7 +49,12 @@ use driver::Command;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// How long an endpoint that shuts down waits until the receipts of messages that it took have arrived, and for receipts.
+const RECEIPTS_PATIENCE: Duration = Duration::from_secs(2);
+const SENDERS_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How an endpoint joins and runs.
 #[derive(Clone, Debug)]
@@ -280,12 +285,21 @@ impl Endpoint {
         if let Response::Refused(refusal) = response { Err(refusal.into()) } else { Ok(()) }
     }
 
-    /// Gives up the names and ends every flow that is still open.
+    /// Gives up the names and every flow that is still open, and says goodbye to the relays and the bootstrap. Waits until they
+    /// have heard it, and until receipts of messages that were taken have arrived, but not for long.
     pub async fn shutdown(&self) {
+        self.shutdown_because("its process was done with it").await;
+    }
+
+    /// The same, where the other ends of flows that are still open are told why.
+    pub async fn shutdown_because(&self, cause: impl Into<String>) {
+        let cause: Arc<str> = Arc::from(cause.into());
+        tokio::join!(self.0.names.close(&cause, RECEIPTS_PATIENCE), self.0.senders.close(SENDERS_PATIENCE));
         let (done, finished) = oneshot::channel();
-        if self.0.commands.send(Command::Shutdown { done }).await.is_ok() {
+        if self.0.commands.send(Command::Shutdown { cause, done }).await.is_ok() {
             let _ = finished.await;
         }
+        self.0.coordinator.close().await;
     }
 
     /// Hands a command to the node's thread.

@@ -31,6 +31,7 @@ use observer::Failovers;
 use rand::Rng;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -169,12 +170,13 @@ impl Relay {
         let build = {
             let (name, patience) = (name.clone(), options.drain_timeout);
             let listening = (told.clone(), enrolment.clone(), failovers.clone());
+            let changes = enrolment.subscribe();
             move || {
                 let (parts, whereabouts) = parts(&options, name, coordinator, &membership, listening)?;
                 let (told_addresses, addresses) = watch::channel(whereabouts.look()?);
                 let directory = options.data.unwrap_or_else(|| PathBuf::from("."));
                 let loads = load::watch(directory, parts.tally.clone(), parts.clock)?;
-                let main = async move |node: std::rc::Rc<node::Node<Machine>>| {
+                let main = async move |node: Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
                     spawn_local(load::tell(node.clone(), loads));
                     spawn_local(observer::answer(node.clone(), asked));
@@ -196,8 +198,7 @@ impl Relay {
                         let left = node.flows(|flows| flows.len());
                         tracing::warn!(flows = left, "leaving, though not every flow has gone elsewhere");
                     }
-                    node.with(|machine, now, actions| machine.leave(now, actions));
-                    tokio::time::sleep(LAST_WORDS).await;
+                    leave(&node, changes.resubscribe()).await;
                     let _ = told.send(State::Ended);
                 };
                 let tally = parts.tally.clone();
@@ -280,6 +281,16 @@ impl Relay {
         let _ = self.drain.send(());
         let _ = self.state.wait_for(|state| *state == State::Ended).await;
     }
+}
+
+/// Tells everybody concerned that the relay leaves.
+async fn leave(node: &Rc<node::Node<Machine>>, mut changes: broadcast::Receiver<Change>) {
+    node.with(|machine, now, actions| machine.leave(now, actions));
+    let has_left =
+        async { while node.with(|machine, _, _| machine.is_leaving()) && changes.recv().await.is_ok() {} };
+    let _ = tokio::time::timeout(LAST_WORDS, has_left).await;
+    let _ = tokio::time::timeout(LAST_WORDS, node.part()).await;
+    node.coordinator().close().await;
 }
 
 fn parts(

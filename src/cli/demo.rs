@@ -100,7 +100,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let screen = Screen::new(args.size);
     let performed = tokio::select! {
         performed = perform(&args, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted?),
+        interrupted = signals::interrupted() => Err(interrupted),
     };
     screen.end();
     let outcome = performed.map_err(|failure| failure.at(format!("demo with --seed {seed}")))?;

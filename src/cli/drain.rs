@@ -1,7 +1,7 @@
 //! `hopline drain`
 
 use super::join::JoinArgs;
-use super::{Exit, Failure, duration};
+use super::{Exit, Failure, duration, signals};
 use crate::endpoint::Endpoint;
 use crate::proto::rpc::{RelayInfo, Status};
 use indicatif::ProgressBar;
@@ -39,7 +39,10 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let endpoint = args.join.visitor().await?;
     let began = Instant::now();
-    let drained = drain(&args, &endpoint).await;
+    let drained = tokio::select! {
+        drained = drain(&args, &endpoint) => drained,
+        ended = signals::ended() => Err(ended),
+    };
     endpoint.shutdown().await;
     let status = drained?;
     let mut out = std::io::stdout().lock();

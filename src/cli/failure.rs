@@ -234,10 +234,9 @@ impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Open(error) => error.into(),
-            SendError::Refused => Self::new(
-                Exit::Refused,
-                format!("{error}; is the name served by `hopline receive`, not `hopline listen`?"),
-            ),
+            SendError::Refused { .. } => {
+                Self::new(Exit::Refused, format!("{error}; see there what it waits for"))
+            }
             SendError::Broken(_) => Self::new(
                 Exit::FlowLost,
                 format!("{error}; see whether the process that serves it runs, and send it again"),

@@ -10,6 +10,7 @@ use crate::net::datadir::{DataDir, Role};
 use crate::net::ticket::Ticket;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 const DATA: &str = "HOPLINE_DATA";
@@ -42,6 +43,27 @@ impl JoinArgs {
     /// The ticket in question: the flag, the environment, or what the last join left.
     pub(super) fn ticket(&self) -> Result<Ticket, Failure> {
         find_ticket(self.ticket.as_deref())
+    }
+
+    /// Joins as an endpoint, does this with it, and leaves, whatever came of it: the bootstrap is told, and so are the other ends of
+    /// flows that are still open. It ends early if `stop` resolves.
+    pub(super) async fn with_endpoint(
+        &self,
+        hops: u8,
+        stop: impl Future<Output = Result<(), Failure>>,
+        work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let endpoint = self.endpoint(hops).await?;
+        // Work that was stopped is dropped only when all is told: a flow that is dropped says less.
+        let mut work = pin!(work(&endpoint));
+        let result = tokio::select! {
+            biased;
+            result = &mut work => result,
+            stopped = stop => stopped,
+        };
+        let cause = result.as_ref().err().map_or("its process ended", Failure::message);
+        endpoint.shutdown_because(cause).await;
+        result
     }
 
     /// Joins as an endpoint, once a bootstrap answers.

@@ -2,8 +2,9 @@
 
 use super::join::JoinArgs;
 use super::{Exit, Failure, ready, signals};
-use crate::endpoint::{Flow, Incoming};
+use crate::endpoint::{Endpoint, Flow, Incoming, Listener};
 use serde_json::json;
+use std::cell::Cell;
 use tokio::io::{AsyncWriteExt, copy, split};
 use tokio::task::JoinSet;
 
@@ -27,40 +28,44 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let endpoint = args.join.endpoint(1).await?;
-    let mut listener = args.join.wait.within(async { Ok(endpoint.listen(&args.name).await?) }).await?;
-    ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
+    let open = Cell::new(0);
+    let stop = async {
+        let ended = signals::ended().await;
+        if args.keep || open.get() == 0 { Ok(()) } else { Err(ended.at("not everything arrived")) }
+    };
+    let work = async |endpoint: &Endpoint| {
+        let listener = args.join.wait.within(async { Ok(endpoint.listen(&args.name).await?) }).await?;
+        ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
+        serve(&args, listener, &open).await
+    };
+    args.join.with_endpoint(1, stop, work).await
+}
+
+/// Serves flows until one has ended, or for good; says how many are open.
+async fn serve(args: &Args, mut listener: Listener, open: &Cell<usize>) -> Result<(), Failure> {
     let mut flows = JoinSet::new();
-    let serve = async {
-        loop {
-            tokio::select! {
-                incoming = listener.next() => match incoming {
-                    Some(Incoming::Flow(flow)) if args.echo => drop(flows.spawn(echo(flow))),
-                    Some(Incoming::Flow(flow)) => drop(flows.spawn(print(flow))),
-                    Some(Incoming::Message(message)) => {
-                        tracing::warn!(from = ?message.from(), "refused a message: use `hopline receive`");
-                        continue;
-                    }
-                    None => return Err(Failure::new(Exit::Failed, "the node ended")),
-                },
-                Some(ended) = flows.join_next() => {
-                    let result = ended.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                    match result {
-                        Err(error) if args.keep => tracing::warn!(%error, "a flow ended badly"),
-                        result if !args.keep => return result.map_err(Failure::from),
-                        _ => {}
-                    }
-                    continue;
+    loop {
+        open.set(flows.len());
+        tokio::select! {
+            incoming = listener.next() => match incoming {
+                Some(Incoming::Flow(flow)) if args.echo => drop(flows.spawn(echo(flow))),
+                Some(Incoming::Flow(flow)) => drop(flows.spawn(print(flow))),
+                Some(Incoming::Message(message)) => {
+                    tracing::warn!(from = ?message.from(), "refused a message: use `hopline receive`");
+                    message.refuse(format!("\"{}\" takes flows: use `hopline pipe`", args.name));
+                }
+                None => return Err(Failure::new(Exit::Failed, "the node ended")),
+            },
+            Some(ended) = flows.join_next() => {
+                let result = ended.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                match result {
+                    Err(error) if args.keep => tracing::warn!(%error, "a flow ended badly"),
+                    result if !args.keep => return result.map_err(Failure::from),
+                    _ => {}
                 }
             }
         }
-    };
-    let result = tokio::select! {
-        result = serve => result,
-        () = signals::shutdown() => Ok(()),
-    };
-    endpoint.shutdown().await;
-    result
+    }
 }
 
 async fn echo(flow: Flow) -> std::io::Result<()> {

@@ -1,8 +1,8 @@
 //! `hopline pipe`
 
-use super::Failure;
 use super::join::JoinArgs;
 use super::journal::Stamped;
+use super::{Failure, signals};
 use crate::endpoint::{Aborter, Endpoint, Flow};
 use tokio::io::{AsyncWriteExt, copy, split};
 use tokio::sync::broadcast;
@@ -28,14 +28,15 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let endpoint = args.join.endpoint(args.hops).await?;
-    if args.events {
-        print_events(&endpoint);
-    }
-    let flow = args.join.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
-    let result = join(flow).await;
-    endpoint.shutdown().await;
-    Ok(result?)
+    let stop = async { Err(signals::ended().await.at("not everything arrived")) };
+    let work = async |endpoint: &Endpoint| {
+        if args.events {
+            print_events(endpoint);
+        }
+        let flow = args.join.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
+        Ok(join(flow).await?)
+    };
+    args.join.with_endpoint(args.hops, stop, work).await
 }
 
 /// Joins a flow with stdin and stdout until both directions have ended and everything was taken at both ends. If this end

@@ -3,7 +3,7 @@
 use super::join::JoinArgs;
 use super::stdio::Stdout;
 use super::{Exit, Failure, ready, signals};
-use crate::endpoint::{Incoming, Listener, Message};
+use crate::endpoint::{Endpoint, Incoming, Listener, Message};
 use data_encoding::BASE64;
 use serde_json::json;
 
@@ -68,15 +68,23 @@ impl Form {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let endpoint = args.join.endpoint(1).await?;
-    let mut listener = args.join.wait.within(async { Ok(endpoint.listen(&args.name).await?) }).await?;
-    ready::print(&json!({"role": "receive", "name": args.name, "id": endpoint.id().to_string()}));
-    let result = tokio::select! {
-        result = receive(&mut listener, &args) => result,
-        () = signals::shutdown() => Ok(()),
+    let name = &args.name;
+    let work = async |endpoint: &Endpoint| {
+        let mut listener = args.join.wait.within(async { Ok(endpoint.listen(name).await?) }).await?;
+        ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}));
+        let (result, cause) = tokio::select! {
+            biased;
+            result = receive(&mut listener, &args) => {
+                let taken = args.count.map_or_else(String::new, |count| format!(": it took the {count} it was to take"));
+                (result, format!("\"{name}\" takes no more messages{taken}"))
+            }
+            ended = signals::ended() => (Ok(()), format!("\"{name}\" takes no more messages: {}", ended.message())),
+        };
+        let cause = result.as_ref().err().map_or(cause, |failure: &Failure| failure.message().to_owned());
+        listener.close(cause);
+        result
     };
-    endpoint.shutdown().await;
-    result
+    args.join.with_endpoint(1, std::future::pending(), work).await
 }
 
 async fn receive(listener: &mut Listener, args: &Args) -> Result<(), Failure> {
@@ -92,6 +100,7 @@ async fn receive(listener: &mut Listener, args: &Args) -> Result<(), Failure> {
             }
             Some(Incoming::Flow(flow)) => {
                 tracing::warn!(from = ?flow.peer(), "refused a flow: use `hopline listen`");
+                flow.abort(format!("\"{}\" takes messages: use `hopline send`", listener.name()));
             }
             None => return Err(Failure::new(Exit::Failed, "the node ended")),
         }

@@ -3,7 +3,7 @@
 use super::join::JoinArgs;
 use super::stdio::Stdin;
 use super::wait::WaitArgs;
-use super::{Exit, Failure, pipe};
+use super::{Exit, Failure, pipe, signals};
 use crate::endpoint::{Endpoint, MAX_MESSAGE_BYTES, Receipt};
 use bytes::Bytes;
 use serde_json::json;
@@ -56,20 +56,22 @@ pub(super) struct Args {
 const MAX_OUTSTANDING: usize = 4096;
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let endpoint = args.join.endpoint(args.hops).await?;
-    if args.events {
-        pipe::print_events(&endpoint);
-    }
-    let (sent, receipts) = mpsc::channel(MAX_OUTSTANDING);
-    let mut printed = pin!(print_receipts(receipts, args.json));
-    let messages = Messages::of(args.text, args.raw, args.null);
-    // What was sent before a message that can't be is delivered all the same, and said so.
-    let result = tokio::select! {
-        printed = &mut printed => printed,
-        sent = send_all(&endpoint, &args.name, &args.join.wait, messages, sent) => printed.await.and(sent),
+    let stop = async { Err(signals::ended().await.at("not every message was taken")) };
+    let Args { name, text, null, raw, hops, json, events, join } = args;
+    let work = async |endpoint: &Endpoint| {
+        if events {
+            pipe::print_events(endpoint);
+        }
+        let (sent, receipts) = mpsc::channel(MAX_OUTSTANDING);
+        let mut printed = pin!(print_receipts(receipts, json));
+        let messages = Messages::of(text, raw, null);
+        // What was sent before a message that can't be is delivered all the same, and said so.
+        tokio::select! {
+            printed = &mut printed => printed,
+            sent = send_all(endpoint, &name, &join.wait, messages, sent) => printed.await.and(sent),
+        }
     };
-    endpoint.shutdown().await;
-    result
+    join.with_endpoint(hops, stop, work).await
 }
 
 async fn send_all(

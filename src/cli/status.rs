@@ -1,7 +1,7 @@
 //! `hopline status`
 
-use super::Failure;
 use super::network_view::{Column, NetworkView, SourceArgs, TargetView};
+use super::{Failure, signals};
 use std::io::{self, Write};
 
 /// Show the relays and names of a network, as its bootstrap sees them.
@@ -21,7 +21,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let source = args.source.open().await?;
-    let view = source.view().await;
+    let view = tokio::select! {
+        view = source.view() => view,
+        ended = signals::ended() => Err(ended),
+    };
     source.close().await;
     let view = view?;
     let mut out = io::stdout().lock();

@@ -27,7 +27,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
 /// Handovers that may wait between a flow's application and its node, each way: each wakes the other's thread, so what
@@ -41,8 +41,11 @@ const QUEUED_COMMANDS: usize = 64;
 const QUEUED_EVENTS: usize = 4096;
 /// The pause between two times that routes are stored.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How long an endpoint that shuts down waits for its last words to leave.
+/// How long an endpoint that shuts down waits at most until flows that are about to end have ended, and until its last words
+/// have arrived.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// Why the flows of an endpoint end whose last handle was dropped.
+const GONE: &str = "its process was done with it";
 
 /// What a handle asks of the node.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ pub(super) enum Command {
     Open { flow: FlowId, to: Destination, reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>> },
     Serve { names: Vec<String>, reply: oneshot::Sender<Result<(), Refusal>> },
     Incoming { flows: mpsc::Sender<Raw> },
-    Shutdown { done: oneshot::Sender<()> },
+    Shutdown { cause: Arc<str>, done: oneshot::Sender<()> },
 }
 
 /// A flow's bytes and its end, before TLS.
@@ -152,6 +155,8 @@ struct Desk {
     /// Where the flows lead that are being opened.
     names: RefCell<HashMap<FlowId, String>>,
     endings: RefCell<HashMap<FlowKey, watch::Sender<Option<Ending>>>>,
+    /// Notified when a flow or the lease is over.
+    ending: Notify,
     registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
     routes: Option<Rc<RouteFile>>,
@@ -172,6 +177,7 @@ impl Desk {
             opening: RefCell::default(),
             names: RefCell::default(),
             endings: RefCell::default(),
+            ending: Notify::new(),
             registering: RefCell::default(),
             incoming: RefCell::default(),
         }
@@ -180,6 +186,7 @@ impl Desk {
     /// Does what the handles ask until one asks for the end, or the last is gone.
     async fn serve(self: &Rc<Self>, node: &Driven, mut inbox: mpsc::Receiver<Command>) {
         let mut last = None;
+        let mut why = Arc::from(GONE);
         if let Some(routes) = self.routes.clone() {
             spawn_local(keep_stored(routes, node.clone()));
         }
@@ -195,21 +202,34 @@ impl Desk {
                     node.with(|machine, now, actions| machine.serve(names, now, actions));
                 }
                 Command::Incoming { flows } => *self.incoming.borrow_mut() = Some(flows),
-                Command::Shutdown { done } => {
-                    last = Some(done);
+                Command::Shutdown { cause, done } => {
+                    (last, why) = (Some(done), cause);
                     break;
                 }
             }
         }
-        node.with(|machine, now, actions| machine.leave(now, actions));
-        let last_words = tokio::time::sleep(LAST_WORDS);
-        if let Some(routes) = &self.routes {
-            store(routes, node).await;
-        }
-        last_words.await;
+        self.leave(node, &why).await;
         if let Some(done) = last {
             let _ = done.send(());
         }
+    }
+
+    /// Tells everybody concerned that this endpoint leaves, and why.
+    async fn leave(&self, node: &Driven, cause: &str) {
+        node.with(|machine, now, actions| machine.leave(cause, now, actions));
+        let store = async {
+            if let Some(routes) = &self.routes {
+                store(routes, node).await;
+            }
+        };
+        let has_left = async {
+            while !node.with(|machine, _, _| machine.has_left()) {
+                self.ending.notified().await;
+            }
+        };
+        let (_, ()) = tokio::join!(tokio::time::timeout(LAST_WORDS, has_left), store);
+        node.with(|machine, now, actions| machine.flows().abort_all(cause, true, now, actions));
+        let _ = tokio::time::timeout(LAST_WORDS, node.part()).await;
     }
 
     fn hear(self: &Rc<Self>, node: &Driven, notice: Notice) {
@@ -244,9 +264,13 @@ impl Desk {
                     tracing::warn!(flow = %flow.flow, "refused a flow: too many are waiting");
                 }
             }
-            Notice::Ended { flow, code, cause } => self.ended(flow, Ending::of(code, cause)),
+            Notice::Ended { flow, code, cause } => {
+                self.ended(flow, Ending::of(code, cause));
+                self.ending.notify_one();
+            }
             Notice::Enrolment { change, counters } => {
                 self.hear_of_lease(&change);
+                self.ending.notify_one();
                 self.enrolment.tell(change, counters);
             }
             Notice::Violation { link, peer, what } => {

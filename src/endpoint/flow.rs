@@ -65,6 +65,13 @@ pub enum FlowError {
     Closed,
 }
 
+impl FlowError {
+    /// The error of a flow that is in one of its reads or writes.
+    pub(super) fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().cloned()
+    }
+}
+
 /// How a flow ended, as the node knows it.
 #[derive(Clone, Debug)]
 pub(super) enum Ending {

@@ -8,9 +8,12 @@ use crate::net::tls;
 use crate::proto::id::NodeId;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 /// What may wait for an application that serves a name; more stays with its senders.
 const QUEUED_INCOMING: usize = 64;
@@ -34,12 +37,16 @@ pub enum Incoming {
 pub struct Message {
     from: NodeId,
     payload: Bytes,
-    taken: oneshot::Sender<()>,
+    verdict: oneshot::Sender<Result<(), Arc<str>>>,
 }
 
 impl Message {
-    pub(super) const fn new(from: NodeId, payload: Bytes, taken: oneshot::Sender<()>) -> Self {
-        Self { from, payload, taken }
+    pub(super) const fn new(
+        from: NodeId,
+        payload: Bytes,
+        verdict: oneshot::Sender<Result<(), Arc<str>>>,
+    ) -> Self {
+        Self { from, payload, verdict }
     }
 
     /// Who sent it, as its certificate proves.
@@ -54,12 +61,17 @@ impl Message {
         &self.payload
     }
 
-    /// Takes it: its sender gets the receipt. A message that is dropped instead is refused, and with it all that its
-    /// sender has under way.
+    /// Takes it: its sender gets the receipt.
     #[must_use]
     pub fn take(self) -> Bytes {
-        let _ = self.taken.send(());
+        let _ = self.verdict.send(Ok(()));
         self.payload
+    }
+
+    /// Refuses it, and with it all that its sender has under way, which is told why. To drop a message does so, too.
+    pub fn refuse(self, cause: impl Into<String>) {
+        let cause: String = cause.into();
+        let _ = self.verdict.send(Err(cause.into()));
     }
 }
 
@@ -67,6 +79,7 @@ impl Message {
 #[derive(Debug)]
 pub struct Listener {
     incoming: mpsc::Receiver<Incoming>,
+    refusal: Refusing,
     name: String,
     names: Arc<Names>,
 }
@@ -82,26 +95,74 @@ impl Listener {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Serves the name no more: whoever sends further messages is refused, and told why.
+    pub fn close(self, cause: impl Into<String>) {
+        let cause: String = cause.into();
+        let _ = self.refusal.send(Some(cause.into()));
+    }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         self.names.lock().remove(&self.name);
+        refuse(&self.refusal, &format!("\"{}\" takes no more messages", self.name).into());
     }
 }
 
+/// Refuses messages for this cause, unless they are refused for another already.
+fn refuse(refusal: &Refusing, cause: &Arc<str>) {
+    refusal.send_if_modified(|said| said.is_none() && said.replace(cause.clone()).is_none());
+}
+
+/// A name's application, as what comes for the name sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) incoming: mpsc::Sender<Incoming>,
+    pub(super) refusal: Refused,
+}
+
+/// Whether it takes no more messages.
+#[derive(Clone, Debug)]
+pub(super) struct Refused(watch::Receiver<Option<Arc<str>>>);
+
+impl Refused {
+    /// Resolves once it takes no more, with why.
+    pub(super) async fn cause(&mut self) -> Arc<str> {
+        let cause = self.0.wait_for(Option::is_some).await.ok().and_then(|cause| cause.clone());
+        cause.unwrap_or_else(|| "nobody takes them any more".into())
+    }
+}
+
+/// By this a name's messages are refused, with why.
+type Refusing = watch::Sender<Option<Arc<str>>>;
+type ByName = HashMap<String, (Served, Refusing)>;
+
 /// Who serves which name.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<HashMap<String, mpsc::Sender<Incoming>>>);
+pub(super) struct Names {
+    served: Mutex<ByName>,
+    /// Flows of messages.
+    tasks: TaskTracker,
+}
 
 impl Names {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, mpsc::Sender<Incoming>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ByName> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses further messages, and waits until the receipts of those that were taken have arrived, or the time is up.
+    pub(super) async fn close(&self, cause: &Arc<str>, patience: Duration) {
+        self.lock().values().for_each(|(_, refusal)| refuse(refusal, cause));
+        self.tasks.close();
+        let _ = timeout(patience, self.tasks.wait()).await;
     }
 }
 
 pub(super) async fn listen(endpoint: &Endpoint, name: &str) -> Result<Listener, ListenError> {
     let (sender, incoming) = mpsc::channel(QUEUED_INCOMING);
+    let (refusal, refused) = watch::channel(None);
+    let served = Served { incoming: sender, refusal: Refused(refused) };
     let names = endpoint.0.names.clone();
     let (is_first, all) = {
         let mut names = names.lock();
@@ -109,10 +170,10 @@ pub(super) async fn listen(endpoint: &Endpoint, name: &str) -> Result<Listener, 
         if names.contains_key(name) {
             return Err(ListenError::Twice { name: name.to_owned() });
         }
-        names.insert(name.to_owned(), sender);
+        names.insert(name.to_owned(), (served, refusal.clone()));
         (is_first, names.keys().cloned().collect())
     };
-    let listener = Listener { incoming, name: name.to_owned(), names };
+    let listener = Listener { incoming, refusal, name: name.to_owned(), names };
     if is_first {
         let (flows, raws) = mpsc::channel(QUEUED_FLOWS);
         let memberships = endpoint.0.coordinator.memberships();
@@ -156,11 +217,18 @@ async fn receive(
 }
 
 async fn deliver(flow: Flow, preface: Preface, names: &Names) {
-    let Some(listener) = names.lock().get(&preface.name).cloned() else {
-        return tracing::info!(name = preface.name, "a flow to a name that is not served here");
+    let Some(served) = names.lock().get(&preface.name).map(|(served, _)| served.clone()) else {
+        tracing::info!(name = preface.name, "a flow to a name that is not served here");
+        return flow.abort(format!("\"{}\" is not served there any more", preface.name));
     };
     match preface.kind {
-        Kind::Stream => drop(listener.send(Incoming::Flow(flow)).await),
-        Kind::Messages => messages::receive(flow, &listener).await,
+        Kind::Messages => names.tasks.track_future(messages::receive(flow, served)).await,
+        Kind::Stream => {
+            if let Err(mpsc::error::SendError(Incoming::Flow(flow))) =
+                served.incoming.send(Incoming::Flow(flow)).await
+            {
+                flow.abort(format!("\"{}\" is not served there any more", preface.name));
+            }
+        }
     }
 }

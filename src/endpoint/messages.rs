@@ -3,16 +3,22 @@
 //! One flow carries the messages to one name, in order. A receipt is the number of messages that the target's application
 //! has taken so far (8 bytes, big-endian), so a message needs no identifier of its own.
 
-use super::flow::{self, Flow, FlowError, Kind};
-use super::listener::{Incoming, Message};
+use super::flow::{self, Aborter, Flow, FlowError, Kind};
+use super::listener::{Incoming, Message, Served};
 use super::{Endpoint, OpenError};
-use bytes::{Buf, Bytes};
-use futures_util::StreamExt;
+use crate::proto::cause;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
 use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use tokio_util::task::TaskTracker;
 
 /// Longest message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -25,8 +31,10 @@ const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a sender that is refused may take to notice.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
-/// Stands where the number of messages taken would, if no more will be.
+/// Stands where the number of messages taken would, if no more will be. What follows up to the end is why.
 const REFUSED: u64 = u64::MAX;
+/// Most of that which is read, in bytes.
+const MAX_REFUSAL_BYTES: u64 = 256;
 
 /// Why a message could not be sent, or its receipt did not come.
 #[derive(Debug, thiserror::Error)]
@@ -42,8 +50,11 @@ pub enum SendError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The target's application does not take it, nor any other that is under way.
-    #[error("the other end refused the message")]
-    Refused,
+    #[error("the other end refused the message: {cause}")]
+    Refused {
+        /// Why, in its own words.
+        cause: Arc<str>,
+    },
     /// The flow broke before the receipt came: the message may or may not have been taken.
     #[error("the flow broke before the receipt came: {0}")]
     Broken(FlowError),
@@ -60,19 +71,21 @@ impl Future for Receipt {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(cx).map(|verdict| match verdict {
+        self.0.poll_unpin(cx).map(|verdict| match verdict {
             Ok(Verdict::Taken) => Ok(()),
-            Ok(Verdict::Refused) => Err(SendError::Refused),
-            Err(_) => Err(SendError::Broken(FlowError::Lost)),
+            Ok(Verdict::Refused(cause)) => Err(SendError::Refused { cause }),
+            Ok(Verdict::Broken(error)) => Err(SendError::Broken(error)),
+            Err(_) => Err(SendError::Broken(FlowError::Closed)),
         })
     }
 }
 
 /// What became of a message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Verdict {
     Taken,
-    Refused,
+    Refused(Arc<str>),
+    Broken(FlowError),
 }
 
 struct Outgoing {
@@ -82,7 +95,19 @@ struct Outgoing {
 
 /// The message flows that an endpoint has open, by name.
 #[derive(Debug, Default)]
-pub(super) struct Senders(Mutex<HashMap<String, mpsc::Sender<Outgoing>>>);
+pub(super) struct Senders {
+    flows: Mutex<HashMap<String, mpsc::Sender<Outgoing>>>,
+    tasks: TaskTracker,
+}
+
+impl Senders {
+    /// Ends the flows, and waits until they have ended or the time is up.
+    pub(super) async fn close(&self, patience: Duration) {
+        self.flows.lock().await.clear();
+        self.tasks.close();
+        let _ = timeout(patience, self.tasks.wait()).await;
+    }
+}
 
 pub(super) async fn send(endpoint: &Endpoint, name: &str, payload: Bytes) -> Result<Receipt, SendError> {
     if payload.len() > MAX_MESSAGE_BYTES {
@@ -102,150 +127,197 @@ pub(super) async fn send(endpoint: &Endpoint, name: &str, payload: Bytes) -> Res
 
 /// The sender of the flow to `name`, which is opened if there is none.
 async fn sender(endpoint: &Endpoint, name: &str) -> Result<mpsc::Sender<Outgoing>, OpenError> {
-    let mut senders = endpoint.0.senders.0.lock().await;
-    if let Some(sender) = senders.get(name).filter(|sender| !sender.is_closed()) {
+    let senders = &endpoint.0.senders;
+    let mut flows = senders.flows.lock().await;
+    if let Some(sender) = flows.get(name).filter(|sender| !sender.is_closed()) {
         return Ok(sender.clone());
     }
     let flow = flow::open(endpoint, name, endpoint.0.hops, Kind::Messages).await?;
     let (sender, outgoing) = mpsc::channel(MAX_UNTAKEN);
-    senders.insert(name.to_owned(), sender.clone());
-    tokio::spawn(async move {
-        if let Err(error) = run(flow, outgoing).await {
-            tracing::debug!(%error, "a message flow ended");
-        }
-    });
+    flows.insert(name.to_owned(), sender.clone());
+    senders.tasks.spawn(run(flow, outgoing));
     Ok(sender)
 }
 
 /// Sends what comes and hands out receipts, until nothing has come for a while.
-async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) -> std::io::Result<()> {
+async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) {
+    let aborter = flow.aborter();
     let (reader, writer) = tokio::io::split(flow);
     let (waiting, untaken) = mpsc::channel(MAX_UNTAKEN);
-    let write = async {
-        let mut writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
-        while let Ok(Some(message)) = tokio::time::timeout(IDLE, outgoing.recv()).await {
-            let Ok(permit) = waiting.reserve().await else { break };
-            write_message(&mut writer, &message.payload).await?;
-            permit.send(message.receipt);
-            if outgoing.is_empty() {
-                writer.flush().await?;
-            }
-        }
-        outgoing.close();
-        drain(&mut outgoing, &waiting, &mut writer).await?;
-        drop(waiting);
-        Ok(writer.shutdown().await?)
+    let mut receipts = Receipts { untaken, next: VecDeque::new() };
+    let result = tokio::try_join!(receipts.read(reader), write(&mut outgoing, waiting, writer));
+    let verdict = match result {
+        Ok(_) => return,
+        Err(End::Broken(error)) => Verdict::Broken(lost(&error, &aborter).await),
+        Err(End::Refused(cause)) => Verdict::Refused(cause),
     };
-    let read = read_receipts(reader, untaken);
-    match tokio::try_join!(write, read) {
-        Ok(_) => Ok(()),
-        Err(End::Broken(error)) => Err(error),
-        Err(End::Refused(mut receipts)) => {
-            // First nobody may queue another message here: whoever learns of the refusal and sends again gets a new flow.
-            outgoing.close();
-            receipts.extend(std::iter::from_fn(|| outgoing.try_recv().ok()).map(|message| message.receipt));
-            for receipt in receipts {
-                let _ = receipt.send(Verdict::Refused);
-            }
-            Err(std::io::ErrorKind::ConnectionRefused.into())
-        }
+    tracing::debug!(?verdict, "a flow of messages ended");
+    // First nobody may queue another message here: whoever learns of the refusal and sends again gets a new flow.
+    outgoing.close();
+    for receipt in receipts.rest().chain(std::iter::from_fn(|| outgoing.try_recv().ok()).map(|m| m.receipt)) {
+        let _ = receipt.send(verdict.clone());
+    }
+}
+
+/// How the flow broke on which this error came: if not by itself, it has been dropped for that.
+async fn lost(error: &io::Error, aborter: &Aborter) -> FlowError {
+    match FlowError::of(error) {
+        Some(error) => error,
+        None => aborter.ended().await.err().unwrap_or(FlowError::Closed),
     }
 }
 
 /// Why a flow of messages ended early.
 enum End {
-    Broken(std::io::Error),
-    /// With the receipts of messages that had left.
-    Refused(Vec<oneshot::Sender<Verdict>>),
+    Broken(io::Error),
+    Refused(Arc<str>),
 }
 
-impl From<std::io::Error> for End {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
         Self::Broken(error)
     }
 }
 
-/// What had been queued before the flow closed is sent all the same.
-async fn drain(
+/// What comes of `wait`. If that takes time, nothing that was written stays behind meanwhile: it may be what is waited for.
+async fn flushed<T>(wait: impl Future<Output = T>, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<T> {
+    let mut wait = pin!(wait);
+    if let Some(done) = wait.as_mut().now_or_never() {
+        return Ok(done);
+    }
+    writer.flush().await?;
+    Ok(wait.await)
+}
+
+/// Sends messages until nobody sends any more, or nothing has come for a while; then those that came meanwhile.
+async fn write(
     outgoing: &mut mpsc::Receiver<Outgoing>,
-    waiting: &mpsc::Sender<oneshot::Sender<Verdict>>,
-    writer: &mut BufWriter<WriteHalf<Flow>>,
-) -> std::io::Result<()> {
-    while let Some(message) = outgoing.recv().await {
-        write_message(writer, &message.payload).await?;
-        if waiting.send(message.receipt).await.is_err() {
-            break;
-        }
-    }
-    writer.flush().await
-}
-
-async fn write_message(writer: &mut BufWriter<WriteHalf<Flow>>, payload: &Bytes) -> std::io::Result<()> {
-    writer.write_u32(u32::try_from(payload.len()).map_err(std::io::Error::other)?).await?;
-    writer.write_all(payload).await
-}
-
-async fn read_receipts(
-    mut reader: ReadHalf<Flow>,
-    mut untaken: mpsc::Receiver<oneshot::Sender<Verdict>>,
+    waiting: mpsc::Sender<oneshot::Sender<Verdict>>,
+    writer: WriteHalf<Flow>,
 ) -> Result<(), End> {
-    let mut taken = 0;
-    let mut counter = [0; 8];
-    let mut next = VecDeque::new();
-    while reader.read_exact(&mut counter).await.is_ok() {
-        let count = u64::from_be_bytes(counter);
-        if count == REFUSED {
-            untaken.close();
-            next.extend(std::iter::from_fn(|| untaken.try_recv().ok()));
-            return Err(End::Refused(next.into()));
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
+    loop {
+        let next = flushed(timeout(IDLE, outgoing.recv()), &mut writer).await?;
+        if next.is_err() {
+            outgoing.close();
+            continue;
         }
-        while taken < count {
-            if next.is_empty() {
-                next.extend(untaken.recv().await);
+        let Ok(Some(Outgoing { payload, receipt })) = next else { break };
+        // Whoever reads the receipts has gone only if the flow has.
+        let Ok(permit) = flushed(waiting.reserve(), &mut writer).await? else { break };
+        permit.send(receipt);
+        writer.write_u32(u32::try_from(payload.len()).map_err(io::Error::other)?).await?;
+        writer.write_all(&payload).await?;
+    }
+    Ok(writer.shutdown().await?)
+}
+
+/// Receipts of messages that have left.
+struct Receipts {
+    untaken: mpsc::Receiver<oneshot::Sender<Verdict>>,
+    next: VecDeque<oneshot::Sender<Verdict>>,
+}
+
+impl Receipts {
+    /// Hands them out as they come, until both directions have ended.
+    async fn read(&mut self, mut reader: ReadHalf<Flow>) -> Result<(), End> {
+        let mut taken = 0;
+        while let Some(count) = read_count(&mut reader).await? {
+            if count == REFUSED {
+                let mut cause = Vec::new();
+                reader.take(MAX_REFUSAL_BYTES).read_to_end(&mut cause).await?;
+                return Err(End::Refused(String::from_utf8_lossy(&cause).into()));
             }
-            let Some(receipt) = next.pop_front() else {
-                return Err(std::io::Error::other("a receipt for a message that was not sent").into());
-            };
-            let _ = receipt.send(Verdict::Taken);
-            taken += 1;
+            while taken < count {
+                if self.next.is_empty() {
+                    self.next.extend(self.untaken.recv().await);
+                }
+                let Some(receipt) = self.next.pop_front() else {
+                    return Err(io::Error::other("a receipt for a message that was not sent").into());
+                };
+                let _ = receipt.send(Verdict::Taken);
+                taken += 1;
+            }
         }
+        if self.next.is_empty() && self.untaken.recv().await.is_none() {
+            return Ok(());
+        }
+        Err(io::Error::other("no more receipts, though not every message has one").into())
     }
-    if untaken.is_closed() && untaken.is_empty() {
-        Ok(())
-    } else {
-        Err(End::Broken(std::io::ErrorKind::UnexpectedEof.into()))
+
+    /// Those that never came.
+    fn rest(&mut self) -> impl Iterator<Item = oneshot::Sender<Verdict>> {
+        self.untaken.close();
+        self.next.drain(..).chain(std::iter::from_fn(|| self.untaken.try_recv().ok()))
     }
+}
+
+/// A count of messages taken, or the end.
+async fn read_count(reader: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<u64>> {
+    let mut first = [0];
+    if reader.read(&mut first).await? == 0 {
+        return Ok(None);
+    }
+    let mut rest = [0; 7];
+    reader.read_exact(&mut rest).await?;
+    let mut bytes = [0; 8];
+    bytes.iter_mut().zip(first.iter().chain(&rest)).for_each(|(to, from)| *to = *from);
+    Ok(Some(u64::from_be_bytes(bytes)))
 }
 
 /// The target's side: hands messages to the listener one by one and counts those that were taken.
-pub(super) async fn receive(flow: Flow, listener: &mpsc::Sender<Incoming>) {
+pub(super) async fn receive(flow: Flow, mut served: Served) {
     let from = flow.peer();
     let (reader, mut writer) = tokio::io::split(flow);
     let mut frames = FramedRead::new(reader, codec());
     let mut taken: u64 = 0;
-    while let Some(Ok(payload)) = frames.next().await {
-        let (take, was_taken) = oneshot::channel();
-        let message = Message::new(from, payload.freeze(), take);
-        if listener.send(Incoming::Message(message)).await.is_err() || was_taken.await.is_err() {
-            return refuse(frames, writer).await;
+    loop {
+        let payload = tokio::select! {
+            biased;
+            next = flushed(frames.next(), &mut writer) => match next {
+                Ok(Some(Ok(payload))) => payload,
+                Ok(None) => return drop(writer.shutdown().await),
+                Ok(Some(Err(_))) | Err(_) => return,
+            },
+            cause = served.refusal.cause() => return refuse(&cause, frames, writer).await,
+        };
+        let (take, verdict) = oneshot::channel();
+        let message = Incoming::Message(Message::new(from, payload.freeze(), take));
+        let is_handed_over = tokio::select! {
+            biased;
+            handed = flushed(served.incoming.send(message), &mut writer) => matches!(handed, Ok(Ok(()))),
+            _ = served.refusal.cause() => false,
+        };
+        let verdict = match is_handed_over {
+            true => flushed(verdict, &mut writer).await,
+            false => Ok(Ok(Err(served.refusal.cause().await))),
+        };
+        match verdict {
+            Ok(Ok(Ok(()))) => taken += 1,
+            Ok(Ok(Err(cause))) => return refuse(&cause, frames, writer).await,
+            Ok(Err(_)) => return refuse("the application there dropped it", frames, writer).await,
+            Err(_) => return,
         }
-        taken += 1;
-        let more_at_hand = frames.read_buffer().has_remaining();
-        let counted = writer.write_all(&taken.to_be_bytes()).await;
-        if counted.is_err() || (!more_at_hand && writer.flush().await.is_err()) {
+        if writer.write_all(&taken.to_be_bytes()).await.is_err() {
             return;
         }
     }
-    let _ = writer.shutdown().await;
 }
 
 /// Says that no more is taken, and stays until the sender has heard that.
-async fn refuse(mut frames: FramedRead<ReadHalf<Flow>, LengthDelimitedCodec>, mut writer: WriteHalf<Flow>) {
-    let said = writer.write_all(&REFUSED.to_be_bytes()).await.is_ok() && writer.shutdown().await.is_ok();
-    let heard = async { while let Some(Ok(_)) = frames.next().await {} };
-    if said {
-        let _ = tokio::time::timeout(REFUSAL_PATIENCE, heard).await;
-    }
+async fn refuse(
+    cause: &str,
+    mut frames: FramedRead<ReadHalf<Flow>, LengthDelimitedCodec>,
+    mut writer: WriteHalf<Flow>,
+) {
+    let refusal = async {
+        writer.write_all(&REFUSED.to_be_bytes()).await?;
+        writer.write_all(cause::bounded(cause).as_bytes()).await?;
+        writer.shutdown().await?;
+        while let Some(Ok(_)) = frames.next().await {}
+        Ok::<_, io::Error>(())
+    };
+    let _ = timeout(REFUSAL_PATIENCE, refusal).await;
 }
 
 fn codec() -> LengthDelimitedCodec {

@@ -51,6 +51,8 @@ const MAX_QUEUED_CONTROLS: usize = 8192;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The timekeeper looks again at least so often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// How often every other task of a node has its turn before the node ends that has closed its links.
+const TURNS_TO_SAY_GOODBYE: usize = 4;
 /// How long a bootstrap may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -82,6 +84,8 @@ pub(crate) struct Node<M> {
     rearm: Notify,
     /// Whether it moves no payload, for tests: everything else goes on.
     gray: Cell<bool>,
+    /// Whether it leaves.
+    parting: Cell<bool>,
 }
 
 /// What a node is made of.
@@ -195,6 +199,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         armed: Cell::new(None),
         rearm: Notify::new(),
         gray: Cell::new(false),
+        parting: Cell::new(false),
     });
     let local = LocalSet::new();
     local.spawn_local(node.clone().keep_time(timer));
@@ -262,6 +267,7 @@ impl<M: Machine + 'static> Node<M> {
 
     fn act(self: &Rc<Self>, action: Action) {
         match action {
+            Action::Connect { .. } if self.parting.get() => {}
             Action::Connect { peer, addresses } => {
                 spawn_local(self.clone().connect(peer, addresses));
             }
@@ -291,6 +297,25 @@ impl<M: Machine + 'static> Node<M> {
                 }
                 (self.listener)(self, notice);
             }
+        }
+    }
+
+    /// The node's line to the bootstraps.
+    pub(crate) const fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
+    }
+
+    /// Closes all links once their peers have everything that was said on them, and dials nobody any more.
+    pub(crate) async fn part(&self) {
+        self.parting.set(true);
+        let ports: Vec<Rc<LinkPort>> = self.links.borrow().values().cloned().collect();
+        ports.iter().for_each(|port| port.close(DisconnectReason::Idle));
+        for port in &ports {
+            port.connection.closed().await;
+        }
+        // The connections' own tasks have their turn, and say that they are closed.
+        for _ in 0..TURNS_TO_SAY_GOODBYE {
+            tokio::task::yield_now().await;
         }
     }
 

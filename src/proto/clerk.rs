@@ -218,6 +218,11 @@ impl<Own> Clerk<Own> {
         self.enrol(enrolment::Event::Shutdown, flows, now, actions);
     }
 
+    /// Whether the bootstrap has yet to answer that.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.enrolment.as_ref().is_some_and(Enrolment::is_leaving)
+    }
+
     pub(super) fn handle_timeout(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
         while let Some(node) = self.doubted.pop_due(now) {
             self.report(node, actions);

@@ -332,10 +332,19 @@ impl Endpoint {
 
     // ---- both ----
 
-    /// Leaves: names are given up, flows aborted.
-    pub fn leave(&mut self, now: Time, actions: &mut Vec<Action>) {
+    /// Leaves: names are given up, and flows for this cause; those whose applications have said their last word are left to
+    /// end by themselves.
+    pub fn leave(&mut self, cause: &str, now: Time, actions: &mut Vec<Action>) {
         self.clerk.leave(&mut self.flows, now, actions);
         self.target = None;
+        self.opening.clear();
+        self.flows.abort_all(cause, false, now, actions);
+    }
+
+    /// Whether nothing holds an endpoint that leaves any more: neither a flow nor a name.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.flows.is_empty() && !self.clerk.is_leaving()
     }
 
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {

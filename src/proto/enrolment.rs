@@ -580,6 +580,12 @@ impl Enrolment {
         self.asking.take_if(|(asked, _)| *asked == attempt).map(|(_, question)| question)
     }
 
+    /// Whether the bootstrap is being told that the node leaves.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Leaving)
+    }
+
     fn is_asking(&self, question: Question) -> bool {
         self.asking.is_some_and(|(_, asked)| asked == question)
     }

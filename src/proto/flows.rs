@@ -18,6 +18,7 @@ mod gray;
 mod next_hop;
 mod pace;
 mod probe;
+mod reach;
 mod records;
 mod rights;
 mod routes;
@@ -141,8 +142,10 @@ struct Flow {
     doubt_due: Option<Time>,
     /// Hops whose new records next is told once it has answered.
     late_update: BTreeSet<u8>,
-    /// Since when an endpoint or relay has had no prev, or an origin no answer from next.
+    /// Since when the way to the origin is lost, or an origin does not know whether it reaches its target.
     alone_since: Option<Time>,
+    /// Whether next knows that the way to the origin is lost.
+    orphan_told: bool,
     /// When a sink's ack is due.
     ack_due: Option<Time>,
     /// When links to the next hop's candidates are wished for again.
@@ -366,6 +369,9 @@ impl Flows {
             Control::Progress { leg, progress } => {
                 self.progress(LegId::new(link, leg), progress, now, actions);
             }
+            Control::Orphaned { leg, orphaned } => {
+                self.orphaned(LegId::new(link, leg), orphaned, now, actions);
+            }
         }
     }
 
@@ -574,6 +580,7 @@ impl Flow {
             doubt_due: None,
             late_update: BTreeSet::new(),
             alone_since: None,
+            orphan_told: false,
             ack_due: None,
             upkeep_due: None,
             backup_due: now,

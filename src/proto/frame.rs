@@ -486,6 +486,13 @@ pub enum Control {
         /// How far.
         progress: Progress,
     },
+    /// From a relay on its way down to the target: the way to the origin is lost, or there is one again.
+    Orphaned {
+        /// The leg.
+        leg: u32,
+        /// Whether it is lost.
+        orphaned: bool,
+    },
 }
 
 /// One datagram. Sent both ways at each end's own pace; each carries the echo of the last.
@@ -507,6 +514,7 @@ pub struct Heartbeat {
 mod tests {
     use super::*;
     use crate::proto::codec;
+    use crate::proto::crypto::Key;
 
     #[test]
     fn close_codes_keep_their_numbers() {
@@ -530,6 +538,11 @@ mod tests {
         assert_eq!(codec::to_bytes(&close), [2, 4, 3, 1, 2, 1, 2, 0]);
         let ok = AttachOk { backward_start: 1, backward_fin: Some(2), forward_ack: 3 };
         assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
+        let orphaned = Control::Orphaned { leg: 4, orphaned: true };
+        assert_eq!(codec::to_bytes(&orphaned), [11, 4, 1]);
+        let cause = Some(Key::from_bytes([3; 32]).seal_once(b"", b""));
+        let close = Control::Close { leg: 4, code: CloseCode::Aborted, why: Why { winner: None, cause } };
+        assert_eq!(codec::to_bytes(&close)[..5], [2, 4, 6, 0, 1]);
         let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000, probe: true };
         assert_eq!(codec::to_bytes(&beat), [1, 2, 3, 251, 0x10, 0x27, 1]);
         let watch = Watch { silence_us: 1, deadline_us: 2, interval_us: 3, rtt_us: 4, doubt: 5 };

@@ -86,6 +86,12 @@ impl Relay {
         self.flows.leave_all(now, actions);
     }
 
+    /// Whether the bootstrap has yet to answer that.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.clerk.is_leaving()
+    }
+
     /// A neighbour may have reported this relay down while it was stopped or cut off: it shows that it lives.
     fn note_stop(&mut self, now: Time) {
         if self.poll_timeout().is_some_and(|due| now.since(due) >= STOPPED) {

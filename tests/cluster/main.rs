@@ -24,6 +24,7 @@ mod cut;
 mod directories;
 mod drain;
 mod echo;
+mod ends;
 mod explain;
 mod failover;
 #[cfg(target_os = "linux")]

@@ -47,7 +47,7 @@ async fn a_message_that_is_not_taken_has_no_receipt() {
     assert_eq!((&message.payload()[..], message.from()), (&b"hello"[..], origin.id()));
     drop(message);
     let refused = tokio::time::timeout(PATIENCE, receipt).await.expect("an end");
-    assert!(matches!(refused, Err(hopline::endpoint::SendError::Refused)), "{refused:?}");
+    assert!(matches!(refused, Err(hopline::endpoint::SendError::Refused { .. })), "{refused:?}");
     let receipt = origin.send("x", "again").await.unwrap();
     let Some(hopline::endpoint::Incoming::Message(message)) = listener.next().await else { panic!() };
     assert_eq!(message.take(), "again");

@@ -162,7 +162,7 @@ impl World {
         self.trace.say(self.now, self.nodes.at(index).id, |_| "DRAINS".to_owned());
         self.with(index, |role, now, actions| match role {
             Role::Relay(relay) => relay.drain(now, actions),
-            Role::Endpoint(endpoint) => endpoint.leave(now, actions),
+            Role::Endpoint(endpoint) => endpoint.leave("it leaves", now, actions),
         });
     }
 

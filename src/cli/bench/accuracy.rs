@@ -101,7 +101,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
     let performed = tokio::select! {
         performed = perform(&args, seed, &stage) => performed,
-        interrupted = signals::interrupted() => Err(interrupted?),
+        interrupted = signals::interrupted() => Err(interrupted),
     };
     let outcome = performed.map_err(|failure| failure.at(format!("bench accuracy with --seed {seed}")))?;
     let mut out = std::io::stdout().lock();

@@ -113,7 +113,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     screen.enable_steady_tick(FRAME);
     let performed = tokio::select! {
         performed = perform(&args, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted?),
+        interrupted = signals::interrupted() => Err(interrupted),
     };
     screen.finish_and_clear();
     let outcome = performed.map_err(|failure| failure.at(format!("bench bootstrap with --seed {seed}")))?;

@@ -197,7 +197,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let screen = Screen::new();
     let performed = tokio::select! {
         performed = perform(&args, config, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted?),
+        interrupted = signals::interrupted() => Err(interrupted),
     };
     screen.end();
     let outcome = performed.map_err(|failure| failure.at(format!("bench churn with --seed {seed}")))?;

@@ -214,7 +214,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let performed = tokio::select! {
         performed = perform => performed,
-        interrupted = signals::interrupted() => Err(interrupted?),
+        interrupted = signals::interrupted() => Err(interrupted),
     };
     let outcome = performed.map_err(|failure| failure.at(format!("bench failover with --seed {seed}")))?;
     let mut out = std::io::stdout().lock();

@@ -135,17 +135,14 @@ impl<M: Machine + 'static> Node<M> {
         };
         tracing::debug!(link = link.0, peer = ?tls::peer(&port.connection), error = ?misdeed, "a link ends");
         match misdeed {
-            // The peer needs the link no more, and closes it once it knows that this end has all: the parts have to stay
-            // until then, as a stream that is dropped says that this end has finished, too.
-            Some(FrameError::ConnectionLost(_) | FrameError::Finished) => {
-                let _ = tokio::time::timeout(LAST_WORDS * 2, port.connection.closed()).await;
+            // A peer that needs the link no more has said all, and waits until it knows that all has come.
+            Some(FrameError::ConnectionLost(_) | FrameError::Finished) | None => {
                 port.connection.close(0u32.into(), b"idle");
             }
             Some(error) => {
                 tracing::warn!(link = link.0, %error, "closing a link whose peer broke the protocol");
                 self.tell(Event::LinkGarbled { link });
             }
-            None => port.connection.close(0u32.into(), b"idle"),
         }
         drop(parts);
         let reason = port.connection.closed().await;

@@ -2,7 +2,7 @@ use super::*;
 use crate::proto::bootstrap::{self, Bootstrap};
 use crate::proto::crypto::Key;
 use crate::proto::detector::Pace;
-use crate::proto::frame::AttachOk;
+use crate::proto::frame::{AttachOk, Control, Progress, Waypoint};
 use crate::proto::id::BootId;
 use crate::proto::links::Arrival;
 use crate::proto::machine::{AskId, ChainChange, DialFailure, LinkId};
@@ -76,6 +76,13 @@ impl World {
                 Action::OpenLeg { leg, .. } => {
                     let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
                     self.events.push_back(Event::Answered { leg, answer });
+                }
+                // The target is there.
+                Action::Control { link, control: Control::Probe { leg, number } } => {
+                    let (target, relays) = (Waypoint::default(), Vec::new());
+                    let progress = Progress { probe: number, reader_blocked: false, target, relays };
+                    self.events
+                        .push_back(Event::Control { link, control: Control::Progress { leg, progress } });
                 }
                 other => self.said.push(other),
             }

@@ -169,8 +169,7 @@ impl Flows {
         match flow.splice.answered(leg, answer) {
             Ok(()) => {
                 flow.dial_due = None;
-                // A relay is alone without prev, whoever comes after it.
-                flow.alone_since = flow.alone_since.filter(|_| !flow.is_origin());
+                flow.orphan_told = false;
                 (flow.stuck_since, flow.is_stuck, flow.unserved_since) = (None, false, None);
                 (flow.route_due, flow.route_attempts) = (None, 0);
                 flow.watch_anew(now);
@@ -248,8 +247,8 @@ impl Flows {
             Ending::Ignored => {}
             Ending::Orphaned => {
                 if let Some(flow) = self.flows.get_mut(&key) {
-                    flow.alone_since = Some(now);
-                    self.schedule(key);
+                    flow.alone_since.get_or_insert(now);
+                    self.settle(key, now, actions);
                 }
             }
             Ending::Dial if planted::broken(Law::Redial) => {}
@@ -305,11 +304,18 @@ impl Flows {
         }
     }
 
-    /// An end gives its flow up, and tells the other one why.
-    pub(super) fn give_up(&mut self, key: FlowKey, cause: &str, now: Time, actions: &mut Vec<Action>) {
+    /// An end gives its flow up, with these codes for prev and next, and tells the other one why.
+    pub(super) fn give_up(
+        &mut self,
+        key: FlowKey,
+        (code, down): (CloseCode, CloseCode),
+        cause: &str,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
         if let Some(flow) = self.flows.get_mut(&key) {
             let sealed = flow.cause_key.as_ref().map(|key| key.seal(cause));
-            let freed = flow.splice.free(CloseCode::Aborted, CloseCode::Aborted);
+            let freed = flow.splice.free(code, down);
             self.free(key, freed, sealed, now, actions);
         }
     }

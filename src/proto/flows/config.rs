@@ -29,7 +29,7 @@ pub struct FlowsConfig {
     pub no_path_timeout: Duration,
     /// How long a relay keeps a flow that lost its prev.
     pub orphan_timeout: Duration,
-    /// How long an origin tries to reach anybody before it gives a flow up. A target waits twice as long for it.
+    /// How long the ends of a flow may be lost to each other before they give it up.
     pub give_up: Duration,
     /// How long an origin that has everything stays for a target that may not.
     pub linger: Duration,
@@ -56,7 +56,7 @@ impl Default for FlowsConfig {
             stuck_timeout: Duration::from_millis(100),
             no_path_timeout: Duration::from_millis(300),
             orphan_timeout: Duration::from_secs(30),
-            give_up: Duration::from_secs(30),
+            give_up: Duration::from_secs(25),
             linger: Duration::from_secs(5),
             tombstone: Duration::from_secs(90),
             upkeep: Duration::from_secs(20),

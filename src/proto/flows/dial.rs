@@ -60,7 +60,6 @@ const FRUITLESS_MEMORY: Duration = Duration::from_secs(5);
 /// The routes that an origin's flow has taken without any progress on them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fruitless {
-    since: Time,
     last: Time,
     count: u32,
     /// Bytes that had been acked and received.
@@ -78,9 +77,8 @@ impl Flow {
         let progress = self.progress();
         let is_same = |past: &Fruitless| past.progress == progress && now.since(past.last) < FRUITLESS_MEMORY;
         let before = self.fruitless.filter(is_same);
-        let since = before.map_or(now, |before| before.since);
         let count = before.map_or(0, |before| before.count) + 1;
-        self.fruitless = Some(Fruitless { since, last: now, count, progress });
+        self.fruitless = Some(Fruitless { last: now, count, progress });
     }
 
     /// When an origin may ask for another route: the later, the more have led nowhere.
@@ -93,12 +91,6 @@ impl Flow {
     /// Whether its next hop may be dialled now: not if it was over and over again, lately.
     fn may_dial(&self, now: Time) -> bool {
         self.dials.due(DIALS, now) <= now
-    }
-
-    /// Whether no route has led anywhere for so long that the target must be gone.
-    fn is_lost_cause(&self, now: Time, give_up: Duration) -> bool {
-        let is_lost = |past: Fruitless| past.progress == self.progress() && now.since(past.since) >= give_up;
-        self.fruitless.is_some_and(is_lost)
     }
 }
 
@@ -352,10 +344,7 @@ impl Flows {
             flow.unserved_since = Some(Time::ZERO);
         }
         flow.doubt_due = None;
-        flow.alone_since = flow.alone_since.or(flow.is_origin().then_some(now));
-        if cause == Cause::NoPath && flow.is_origin() && flow.is_lost_cause(now, self.config.give_up) {
-            return self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions);
-        }
+        flow.lose_sight(now);
         let all_failed = self.flows.get(&key).is_some_and(|flow| self.failures(flow) > 0);
         if all_failed {
             self.cry(key, now, actions);

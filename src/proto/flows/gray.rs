@@ -106,6 +106,7 @@ impl Flows {
         flow.look(now);
         let fronts = Front::both(&here, &progress);
         let convicted = flow.vigil.as_mut().and_then(|vigil| vigil.hear(&progress, fronts, now));
+        flow.see();
         if let Some(direction) = convicted {
             let relays = flow.carriers(direction, progress.relays.len());
             let front = Direction::BOTH.iter().zip(fronts).find(|(of, _)| **of == direction);
@@ -143,7 +144,9 @@ impl Flow {
         };
         let before = vigil.due();
         vigil.note(marks, now);
-        vigil.due() != before
+        let is_news = vigil.due() != before;
+        self.see();
+        is_news
     }
 
     /// The flow goes over other relays.

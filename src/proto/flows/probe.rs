@@ -99,6 +99,8 @@ pub(super) struct Vigil {
     unanswered: u32,
     idle: u32,
     standstills: [Option<Standstill>; 2],
+    /// Whether it is to be shown that the other end is there at all, though no bytes may be outstanding.
+    seeks: bool,
     /// Verdicts in a row that brought nothing, and where the flow stood then.
     verdicts: u32,
     convicted_at: (u64, u64),
@@ -120,6 +122,7 @@ impl Vigil {
             unanswered: 0,
             idle: 0,
             standstills: [None; 2],
+            seeks: false,
             verdicts: 0,
             convicted_at: (0, 0),
         }
@@ -137,6 +140,7 @@ impl Vigil {
         if marks.received > self.marks.received {
             self.received_at = now;
         }
+        self.seeks &= !has_come && marks.received == self.marks.received;
         self.marks = marks;
         if let Some((_, since)) = self.timed.filter(|(offset, _)| *offset <= acked) {
             self.learn(now.since(since));
@@ -149,11 +153,11 @@ impl Vigil {
             self.learn(waited);
         }
         let begins = has_come || self.waiting_since.is_none();
-        if acked >= sent {
+        if acked >= sent && !self.seeks {
             self.waiting_since = None;
         } else if begins {
             self.waiting_since = Some(now);
-            self.timed = self.timed.or(Some((sent, now)));
+            self.timed = self.timed.or((acked < sent).then_some((sent, now)));
         }
         if has_come {
             (self.idle, self.unanswered) = (0, 0);
@@ -163,6 +167,17 @@ impl Vigil {
             // A deadline that comes too early is put off when it comes.
             self.due = Some(self.due.map_or(until, |due| due.min(until)));
         }
+    }
+
+    /// It is not known whether the other end is there: it is asked until something comes from it.
+    pub(super) fn seek(&mut self, now: Time) {
+        self.seeks = true;
+        self.note(self.marks, now);
+    }
+
+    /// Whether nothing has come from the other end since [`Vigil::seek`].
+    pub(super) const fn is_seeking(&self) -> bool {
+        self.seeks
     }
 
     /// An ack took so long.
@@ -225,6 +240,8 @@ impl Vigil {
         if is_answer {
             self.unanswered = 0;
         }
+        self.seeks = false;
+        self.note(self.marks, now);
         // An answer tells of a moment after its question; what was told unasked may be old.
         let told_at = if is_answer { self.asked_at } else { Time::ZERO };
         let patience = self.patience();

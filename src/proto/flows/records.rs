@@ -197,7 +197,9 @@ impl Flows {
         }
         if active.is_none() {
             flow.serving.remove(&wish.hop);
+            flow.lose_sight(now);
         }
+        self.schedule(key);
         self.news.push(News::WantsBackup { flow: key, hop: wish.hop, active });
     }
 

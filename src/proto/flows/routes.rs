@@ -51,6 +51,7 @@ impl Flows {
         (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
         flow.former_dials = flow.splice.dials();
         flow.note_route(now);
+        flow.lose_sight(now);
         flow.late_update.clear();
         flow.serving.clear();
         flow.reroutes.clear();

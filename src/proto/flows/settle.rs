@@ -1,14 +1,13 @@
 //! What follows from a change: acks, FINs, completion, and when to look again.
 
 use super::probe::Vigil;
-use super::{Flow, FlowKey, Flows};
+use super::{FlowKey, Flows};
 use crate::proto::frame::{CloseCode, Control, MAX_ACKS};
 use crate::proto::machine::{Action, LinkId};
 use crate::proto::planted::{self, Law};
 use crate::proto::splice::{Direction, Position};
 use crate::proto::time::Time;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 impl Flows {
     /// A flow changed: sends what is to be told, dials if there is no next, ends it if it is complete.
@@ -25,6 +24,7 @@ impl Flows {
                 flow.splice.ack_end();
             }
             self.tell_fins(*key, actions);
+            self.tell_orphan(*key, actions);
             self.collect_acks(*key, now, &mut acks);
         }
         for (link, acks) in acks {
@@ -99,7 +99,7 @@ impl Flows {
     /// Sets a flow's one timer to the earliest of what it waits for.
     pub(super) fn schedule(&mut self, key: FlowKey) {
         let Some(flow) = self.flows.get(&key) else { return };
-        let alone = flow.alone_since.map(|since| since + self.patience(flow));
+        let alone = self.alone_until(flow);
         let backup = (flow.backup_attempts > 0).then_some(flow.backup_due);
         let due = [
             flow.dial_due,
@@ -118,13 +118,14 @@ impl Flows {
     /// Something of a flow is due.
     pub(super) fn flow_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let is_due = |due: Option<Time>| due.is_some_and(|due| due <= now);
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        flow.look(now);
         let Some(flow) = self.flows.get(&key) else { return };
         if is_due(flow.leave_due) {
             return self.end(key, CloseCode::Done, CloseCode::Done, now, actions);
         }
-        if is_due(flow.alone_since.map(|since| since + self.patience(flow))) {
-            let code = if flow.is_origin() { CloseCode::NoPath } else { CloseCode::Lost };
-            return self.end(key, code, CloseCode::Lost, now, actions);
+        if is_due(self.alone_until(flow)) {
+            return self.end_alone(key, now, actions);
         }
         if is_due(flow.dial_due) {
             self.dial_is_due(key, now, actions);
@@ -142,18 +143,6 @@ impl Flows {
         self.want_backup_again(key, now, actions);
         self.look_is_due(key, now, actions);
         self.settle(key, now, actions);
-    }
-
-    /// How long a flow's node stays alone before it ends the flow.
-    fn patience(&self, flow: &Flow) -> Duration {
-        match flow.splice.position() {
-            Position::Relay | Position::Target if planted::broken(Law::OrphanPatience) => {
-                self.config.stuck_timeout
-            }
-            Position::Origin => self.config.give_up,
-            Position::Relay => self.config.orphan_timeout,
-            Position::Target => self.config.give_up * 2,
-        }
     }
 
     fn want_backup_again(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {

@@ -1,6 +1,7 @@
 //! What an attach has to prove, tried on real machines' flows: an origin, two relays that may serve hop 1, one for hop 2.
 
 mod conduct;
+mod ends;
 
 use super::*;
 use crate::proto::crypto::Key;

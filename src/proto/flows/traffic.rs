@@ -36,7 +36,7 @@ impl Flows {
         let rights = Rights::origin(route)?;
         let candidates = rights.next_candidates()?;
         let mut opened = Flow::new(Splice::origin(), rights, now);
-        opened.alone_since = Some(now);
+        opened.lose_sight(now);
         self.flows.insert(key, opened);
         self.set_candidates(key, candidates);
         self.keep_warm(key, now, actions);
@@ -48,8 +48,22 @@ impl Flows {
     pub fn abort(&mut self, key: FlowKey, cause: &str, now: Time, actions: &mut Vec<Action>) {
         match self.splice(&key).map(Splice::is_complete) {
             Some(true) => self.end(key, CloseCode::Done, CloseCode::Done, now, actions),
-            Some(false) => self.give_up(key, cause, now, actions),
+            Some(false) => {
+                self.give_up(key, (CloseCode::Aborted, CloseCode::Aborted), cause, now, actions);
+            }
             None => {}
+        }
+    }
+
+    /// An endpoint is shut down, and its flows with it: those are given up whose applications have not said their last word,
+    /// and `at_once` all that are not done.
+    pub fn abort_all(&mut self, cause: &str, at_once: bool, now: Time, actions: &mut Vec<Action>) {
+        let is_over = |flow: &Flow| at_once || flow.splice.is_complete() || !flow.splice.has_said_all();
+        let mut keys: Vec<FlowKey> =
+            self.flows.iter().filter(|(_, flow)| is_over(flow)).map(|(key, _)| *key).collect();
+        keys.sort_unstable();
+        for key in keys {
+            self.abort(key, cause, now, actions);
         }
     }
 

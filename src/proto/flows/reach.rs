@@ -1,0 +1,90 @@
+//! Whether the other end of a flow may be gone, and when a node stops to wait for it.
+//!
+//! An origin is *alone* from the moment that its next hop is lost, or somebody further on reaches nobody, until something of
+//! the target's comes: an ack, bytes, the answer to a probe. That a relay answers proves nothing. Whoever comes after the
+//! origin is alone, an *orphan*, from the moment that its prev is lost; it says so down the flow, and takes it back once
+//! another attaches, so that all wait from the same moment on.
+
+use super::{Flow, FlowKey, Flows};
+use crate::proto::frame::{CloseCode, Control};
+use crate::proto::machine::Action;
+use crate::proto::planted::{self, Law};
+use crate::proto::splice::{LegId, Position};
+use crate::proto::time::Time;
+use std::time::Duration;
+
+impl Flow {
+    /// The target may not be reached any more: an origin asks for it until it answers.
+    pub(super) fn lose_sight(&mut self, now: Time) {
+        if let Some(vigil) = self.vigil.as_mut().filter(|_| self.splice.position() == Position::Origin) {
+            self.alone_since.get_or_insert(now);
+            vigil.seek(now);
+        }
+    }
+
+    /// Something may have come that shows that an origin's target is there.
+    pub(super) fn see(&mut self) {
+        if self.is_origin() && self.vigil.as_ref().is_some_and(|vigil| !vigil.is_seeking()) {
+            self.alone_since = None;
+        }
+    }
+}
+
+impl Flows {
+    /// When a flow's node will have been alone for too long.
+    pub(super) fn alone_until(&self, flow: &Flow) -> Option<Time> {
+        flow.alone_since.map(|since| since + self.patience(flow))
+    }
+
+    /// How long a flow's node stays alone before it ends the flow.
+    fn patience(&self, flow: &Flow) -> Duration {
+        match flow.splice.position() {
+            Position::Relay | Position::Target if planted::broken(Law::OrphanPatience) => {
+                self.config.stuck_timeout
+            }
+            Position::Origin | Position::Target => self.config.give_up,
+            Position::Relay => self.config.orphan_timeout,
+        }
+    }
+
+    /// A flow's node was alone for too long. If the other end is there after all, it shall know.
+    pub(super) fn end_alone(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let seconds = self.config.give_up.as_secs();
+        let (code, down, cause) = match flow.splice.position() {
+            Position::Origin => (
+                CloseCode::NoPath,
+                CloseCode::Aborted,
+                format!("it did not reach its target for {seconds} s"),
+            ),
+            Position::Target => {
+                (CloseCode::Lost, CloseCode::Lost, format!("it did not hear of its origin for {seconds} s"))
+            }
+            Position::Relay => return self.end(key, CloseCode::Lost, CloseCode::Lost, now, actions),
+        };
+        self.give_up(key, (code, down), &cause, now, actions);
+    }
+
+    /// prev says that the origin is lost behind it, or found again.
+    pub(super) fn orphaned(&mut self, leg: LegId, orphaned: bool, now: Time, actions: &mut Vec<Action>) {
+        if !self.may_ask(leg, now, actions) {
+            return;
+        }
+        let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.prev() == Some(leg)) else {
+            return;
+        };
+        flow.alone_since = orphaned.then(|| flow.alone_since.unwrap_or(now));
+        self.settle(key, now, actions);
+    }
+
+    /// Tells next whether this relay is an orphan, if it does not know.
+    pub(super) fn tell_orphan(&mut self, key: FlowKey, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| !flow.is_origin()) else { return };
+        let orphaned = flow.alone_since.is_some();
+        let Some(next) = flow.splice.next().filter(|_| flow.splice.is_next_answered()) else { return };
+        if std::mem::replace(&mut flow.orphan_told, orphaned) != orphaned {
+            let control = Control::Orphaned { leg: next.number(), orphaned };
+            actions.push(Action::Control { link: next.link(), control });
+        }
+    }
+}
