@@ -5,6 +5,8 @@
 //! a value that does not decode within it, or bytes left over after the value are errors. Enums are append-only.
 
 use bincode::config::{self, Configuration, Limit};
+use bincode::enc::write::Writer;
+use bincode::error::EncodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -40,13 +42,27 @@ const fn bounded() -> Configuration<config::LittleEndian, config::Varint, Limit<
     config::standard().with_limit::<MAX_FRAME_BYTES>()
 }
 
+/// What most values fit into, so that their bytes are not moved while they are written.
+const USUAL_BYTES: usize = 256;
+
+struct Encoded(Vec<u8>);
+
+impl Writer for Encoded {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
 /// The bytes of `value`, without a prefix: for datagrams and for what gets sealed.
 ///
 /// # Panics
 /// If the value is larger than [`MAX_FRAME_BYTES`]: our own values are bounded where they are built.
 #[must_use]
 pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, bounded()).expect("our own values encode")
+    let mut bytes = Encoded(Vec::with_capacity(USUAL_BYTES));
+    bincode::serde::encode_into_writer(value, &mut bytes, bounded()).expect("our own values encode");
+    bytes.0
 }
 
 /// The value in exactly these bytes.

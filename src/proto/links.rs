@@ -110,8 +110,9 @@ struct Link {
     preparations: Spent,
 }
 
-/// Attaches that are refused: a node that fails leaves its neighbours with stale ones for all their flows.
-const ERRORS: Allowance = Allowance { burst: 4096, per_second: 256 };
+/// Attaches that are refused for what they are: a node that fails leaves its neighbours with stale ones for all their flows,
+/// of which there are 10,000 at most.
+const ERRORS: Allowance = Allowance { burst: 10_000, per_second: 256 };
 /// Preparations: one for each flow and backup in twenty seconds.
 const PREPARATIONS: Allowance = Allowance { burst: 20_000, per_second: 1000 };
 

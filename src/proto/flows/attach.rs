@@ -34,7 +34,9 @@ impl Flows {
         };
         let Some(code) = refused else { return };
         actions.push(Action::CloseLeg { leg, code });
-        if !self.links.may_err(link, now) {
+        // A node that has no room, or no keys yet, is asked again and again for thousands of flows, and that is its own affair.
+        let is_own = matches!(code, CloseCode::Lost | CloseCode::Overloaded);
+        if !is_own && !self.links.may_err(link, now) {
             self.disconnect(link, Misdeed::TooManyAttaches, now, actions);
         }
     }
