@@ -189,12 +189,12 @@ impl Detector {
         self.rtt.map(|rtt| rtt.mean)
     }
 
-    /// How long the link's transport rarely exceeds to make up for what is lost: a probe timeout, and where as many packets in
-    /// a row as chance takes are lost, each time twice as long (RFC 9002, section 6.2).
+    /// How long the link's transport rarely exceeds to make up for what chance takes: as many probe timeouts as packets are lost
+    /// in a row, each twice as long as the one before (RFC 9002, section 6.2). Nothing, on a link that loses nothing.
     #[must_use]
     pub fn repair_time(&self) -> Duration {
         let losses = self.inbound.losses.bound().clamp(1, MAX_REPAIRS);
-        (self.round_trip() + ACK_DELAY) * ((1 << losses) - 1)
+        (self.round_trip() + ACK_DELAY) * ((1 << losses) - 2)
     }
 
     /// When anything was last heard from the peer; before that, when the link came up.

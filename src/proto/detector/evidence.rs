@@ -71,7 +71,9 @@ impl Inbound {
     /// A heartbeat came, newer than all before, and was heard. What is missing between them was lost, not late; and where
     /// other things came since the one before, the silence between them counts.
     pub(super) fn beat(&mut self, sequence: u32, interval: Option<Duration>, now: Time) {
-        let missing = sequence.wrapping_sub(self.sequence).saturating_sub(1);
+        // What left before this end of the link was up is not lost.
+        let before = if self.beat_at.is_some() { self.sequence } else { sequence.wrapping_sub(1) };
+        let missing = sequence.wrapping_sub(before).saturating_sub(1);
         self.losses.add(if self.missed { 0 } else { missing });
         // A gap that began before the peer knew the present pace says nothing about it.
         let before = self.beat_at.filter(|at| *at >= self.asked_at);

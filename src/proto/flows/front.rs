@@ -38,7 +38,8 @@ impl Front {
             [gives, takes] if gives.received > takes.received => {
                 let was_given = gives.written > takes.received;
                 let way = if was_given { takes.inward } else { gives.outward };
-                let repair = gives.outward.repair_ms.max(takes.inward.repair_ms);
+                // What the transport does not have yet it can't have lost.
+                let repair = if was_given { way.repair_ms.max(gives.outward.repair_ms) } else { 0 };
                 Some(Self {
                     place,
                     at: takes.received,

@@ -72,7 +72,7 @@ impl Standstill {
     /// How long it has to last before it is a fault.
     fn bound(front: Option<Front>, patience: Duration) -> Duration {
         match front {
-            Some(front) if front.quiet < patience => LONGEST,
+            Some(front) if front.quiet < patience / 2 => LONGEST,
             Some(front) => (patience / 2).max(front.repair).min(LONGEST),
             None => patience / 2,
         }
@@ -260,7 +260,8 @@ impl Vigil {
                 convicted = convicted.or(Some(direction));
             }
             // Where others go on, that may end soon.
-            let next = if bound == LONGEST { now + doubled(patience / 2, self.idle) } else { since + bound };
+            let soon = doubled(patience / 2, self.idle.saturating_sub(1));
+            let next = if bound == LONGEST { now + soon } else { since + bound };
             again = Some(again.map_or(next, |again| again.min(next)).max(now + patience / 2));
         }
         if convicted.is_some() {
@@ -412,7 +413,7 @@ mod tests {
             assert_eq!(origin.pass(LONGEST, busy), Some(Direction::Forward), "but not for ever");
             let mut origin = Origin::new();
             origin.send(1 << 20);
-            let still = |number| Some(over_relay(number, written, 140, 0));
+            let still = |number| Some(over_relay(number, written, 70, 0));
             assert_eq!(origin.pass(MS * 150, still), Some(Direction::Forward), "nobody does");
         }
     }
@@ -424,6 +425,10 @@ mod tests {
         let lossy = |number| Some(over_relay(number, 30_000, 500, 400));
         assert_eq!(origin.pass(MS * 490, lossy), None);
         assert_eq!(origin.pass(MS * 20, lossy), Some(Direction::Forward));
+        let mut origin = Origin::new();
+        origin.send(1 << 20);
+        let kept = |number| Some(over_relay(number, 20_000, 500, 400));
+        assert_eq!(origin.pass(MS * 150, kept), Some(Direction::Forward), "what was not sent was not lost");
     }
 
     #[test]
