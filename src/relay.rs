@@ -378,6 +378,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
         | Notice::Accepted { .. }
         | Notice::Chain { .. }
         | Notice::Attachments { .. }
+        | Notice::Unattached { .. }
         | Notice::RoutesChanged => {}
     }
 }

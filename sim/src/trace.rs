@@ -114,7 +114,7 @@ impl Trace {
             Request::List => "list".to_owned(),
             Request::ReportDown { node } => format!("report {} down", self.called(*node)),
             Request::ReportUp { node } => format!("report {} up", self.called(*node)),
-            Request::Attachments { count, exclude } => {
+            Request::Attachments { count, exclude, .. } => {
                 format!("{count} attachments but [{}]", self.list(exclude.iter().copied()))
             }
             Request::Plan { hops, exclude, .. } | Request::Spare { hops, exclude, .. } => {
@@ -136,6 +136,7 @@ impl Trace {
             Notice::Neighbour { node, change, silence } => {
                 format!("{} {change:?} after {:.1} ms", self.called(*node), silence.as_secs_f64() * 1e3)
             }
+            Notice::Unattached { refusal } => format!("can attach to nobody: {refusal}"),
             Notice::Attachments { relays } => format!("attached to [{}]", self.list(relays.iter().copied())),
             Notice::Rerouted { flow, reroute, from, to, .. } => format!(
                 "at hop {}: REROUTED hop {} v{} {} -> {} for {:?} ({}), gap {:.1} ms, replayed {}",

@@ -112,6 +112,7 @@ impl Apps {
             | Notice::Chain { .. }
             | Notice::Rerouted { .. }
             | Notice::Attachments { .. }
+            | Notice::Unattached { .. }
             | Notice::Neighbour { .. }
             | Notice::Violation { .. }
             | Notice::RoutesChanged => None,

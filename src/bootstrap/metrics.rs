@@ -101,6 +101,7 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
             Refusal::NotAttached { .. } => "not_attached",
             Refusal::UnknownRelay { .. } => "unknown_relay",
             Refusal::AmbiguousRelay { .. } => "ambiguous_relay",
+            Refusal::OutOfReach { .. } => "out_of_reach",
         }),
         BootstrapResponse::JoinRefused(refusal) => Some(match refusal {
             join::Refusal::WrongSecret => "wrong_secret",

@@ -129,6 +129,10 @@ impl From<Refusal> for Failure {
             Refusal::PoolTooSmall { .. } => {
                 (Exit::PoolTooSmall, "start more relays with `hopline relay TICKET`, or ask for fewer --hops")
             }
+            Refusal::OutOfReach { .. } => (
+                Exit::PoolTooSmall,
+                "give this machine an address of the other IP family, or start relays that have both",
+            ),
             Refusal::UnknownRelay { .. } => (Exit::Refused, "`hopline status` lists the relays"),
             Refusal::AmbiguousRelay { .. } => {
                 (Exit::Refused, "name it by its id, which `hopline status --json` shows")

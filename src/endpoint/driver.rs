@@ -41,6 +41,8 @@ const QUEUED_COMMANDS: usize = 64;
 const QUEUED_EVENTS: usize = 4096;
 /// The pause between two times that routes are stored.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often an endpoint looks which IP families it can dial.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long an endpoint that shuts down waits at most until flows that are about to end have ended, and until its last words
 /// have arrived.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -113,8 +115,10 @@ fn parts(
     let clock = Clock::start();
     let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
+    let mut machine = Machine::new(me, flows, clerk);
+    machine.set_dials(socket.local.dials(coordinator.bootstrap()));
     Ok(Parts {
-        machine: Machine::new(me, flows, clerk),
+        machine,
         boot: BootId::random(&mut rng),
         clock,
         socket,
@@ -128,6 +132,18 @@ fn parts(
 pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailure> {
     let answer = coordinator.ask(Request::List, Duration::from_secs(5)).await?;
     if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
+}
+
+/// Looks which IP families the machine has: interfaces come and go. Never ends.
+async fn keep_dials(node: Driven) {
+    let mut known = None;
+    loop {
+        let dials = node.dials();
+        if known.replace(dials) != Some(dials) {
+            node.with(|machine, _, _| machine.set_dials(dials));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Stores the routes that an origin keeps whenever they have changed. Never ends.
@@ -190,6 +206,7 @@ impl Desk {
         if let Some(routes) = self.routes.clone() {
             spawn_local(keep_stored(routes, node.clone()));
         }
+        spawn_local(keep_dials(node.clone()));
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Open { flow, to, reply } => {
@@ -280,6 +297,10 @@ impl Desk {
                 tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
             }
             Notice::Attachments { relays } => tracing::debug!(?relays, "attached"),
+            Notice::Unattached { refusal } => {
+                tracing::warn!(%refusal, "can attach to no relay");
+                self.registered(&Err(refusal));
+            }
             Notice::RoutesChanged => {
                 if let Some(routes) = &self.routes {
                     routes.changed.notify_one();

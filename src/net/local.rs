@@ -85,6 +85,16 @@ impl Local {
         Some(if of_interfaces().meets(family) { Obstacle::Route } else { Obstacle::Family(family) })
     }
 
+    /// The families in which the socket can dial anybody. Addresses of the loopback interface count only where the bootstrap
+    /// is on this machine, too.
+    pub(crate) fn dials(&self, bootstrap: SocketAddr) -> Families {
+        if !self.is_anywhere() || canonical(bootstrap).ip().is_loopback() {
+            return self.families;
+        }
+        let Families { v4, v6 } = of_interfaces();
+        Families { v4: self.families.v4 && v4, v6: self.families.v6 && v6 }
+    }
+
     /// Where others can dial the socket, as far as this machine can tell: where it is bound, or for each family that it takes
     /// the address that packets to a bootstrap leave from, or else those to the rest of the world. The first bootstrap's
     /// family comes first. Where the bootstraps are on this machine alone, so is the network.
@@ -177,5 +187,6 @@ mod tests {
         assert_eq!(obstacle(v4, "[::ffff:127.0.0.1]:9"), None);
         assert_eq!(obstacle(v4, "[::1]:9"), Some(Obstacle::Socket(Families::V4)));
         assert_eq!(obstacle(v6, "127.0.0.1:9"), Some(Obstacle::Socket(Families::V6)));
+        assert_eq!((v4.dials(to("127.0.0.1:9")), v6.dials(to("[::1]:9"))), (Families::V4, Families::V6));
     }
 }

@@ -23,6 +23,7 @@ use crate::net::timer::Timer;
 use crate::net::tls::{self, OutOfTime, TlsError};
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::admission;
+use crate::proto::families::Families;
 use crate::proto::flows::{FlowKey, Flows};
 use crate::proto::frame::CloseCode;
 use crate::proto::id::{BootId, NodeId};
@@ -476,6 +477,11 @@ impl<M: Machine + 'static> Node<M> {
             let failure = if out_of_time { DialFailure::NoWay } else { DialFailure::NoAnswer };
             self.tell(Event::ConnectFailed { peer, failure });
         }
+    }
+
+    /// The IP families in which this node can dial anybody.
+    pub(crate) fn dials(&self) -> Families {
+        self.local.dials(self.coordinator.bootstrap())
     }
 
     /// Those of a peer's addresses that can be dialled from here, and what is in the way of the others.

@@ -18,6 +18,7 @@ mod chains;
 mod listing;
 
 use super::crypto::Key;
+use super::families::Families;
 use super::id::NodeId;
 use super::planner::Planner;
 use super::pool::targets::{AnnounceError, Targets};
@@ -285,20 +286,20 @@ impl Bootstrap {
                 self.pool.report_up(&node, from, now);
                 Ok(Response::Done)
             }
-            Request::Attachments { count, exclude } => {
-                self.attachments(from, count, exclude, now).map(Response::Relays)
+            Request::Attachments { count, exclude, dials } => {
+                self.attachments((from, dials), count, exclude, now).map(Response::Relays)
             }
-            Request::Plan { target, hops, exclude } => {
-                let (planned, primaries) = self.plan(from, &target, hops, exclude, now)?;
+            Request::Plan { target, hops, exclude, dials } => {
+                let (planned, primaries) = self.plan((from, dials), &target, hops, exclude, now)?;
                 primaries.iter().for_each(|node| self.pool.assign(node));
                 Ok(Response::Planned(Box::new(planned)))
             }
-            Request::Spare { target, hops, exclude } => {
-                let (planned, _) = self.plan(from, &target, hops, exclude, now)?;
+            Request::Spare { target, hops, exclude, dials } => {
+                let (planned, _) = self.plan((from, dials), &target, hops, exclude, now)?;
                 Ok(Response::Planned(Box::new(planned)))
             }
-            Request::Replace { hop, records, active, exclude } => {
-                let replacement = Replacement { hop, records: &records, active, exclude };
+            Request::Replace { hop, records, active, exclude, dials } => {
+                let replacement = Replacement { hop, records: &records, active, exclude, dials };
                 self.replace(from, replacement, now).map(|record| Response::Replaced(Box::new(record)))
             }
             Request::Renew { records } => self.renew(from, &records, now).map(Response::Renewed),
@@ -376,17 +377,22 @@ impl Bootstrap {
 
     fn attachments(
         &mut self,
-        from: NodeId,
+        (from, dials): (NodeId, Families),
         count: u8,
         mut exclude: Vec<NodeId>,
         now: Time,
     ) -> Result<Vec<Candidate>, Refusal> {
         exclude.push(from);
         let has = self.targets.get(&from).map(|target| target.attachments.as_slice()).unwrap_or_default();
-        let mut planner = Planner::new(&self.pool, now, &mut self.rng);
+        let mut planner = Planner::new(&self.pool, now, &mut self.rng).dialling(dials);
         let relays = planner.attachments(count.into(), has, &exclude);
         if relays.is_empty() {
-            return Err(Refusal::PoolTooSmall { need: count.into(), have: 0 });
+            let any = planner.dialling(Families::BOTH).attachments(1, has, &exclude);
+            return Err(if any.is_empty() {
+                Refusal::PoolTooSmall { need: count.into(), have: 0 }
+            } else {
+                Refusal::OutOfReach { dials }
+            });
         }
         Ok(relays.into_iter().map(candidate).collect())
     }

@@ -11,6 +11,7 @@ mod routes;
 mod throttled;
 
 use super::clerk::{Clerk, ClerkConfig};
+use super::families::Families;
 use super::flows::{FAILED_LIFETIME, FlowKey, Flows, FlowsConfig, News};
 use super::id::{FlowId, NodeId};
 use super::links::{Links, Standing};
@@ -91,6 +92,8 @@ pub struct Endpoint {
     /// Until when whoever waits for a route waits for a bootstrap.
     patience: Timers<Waiting>,
     target: Option<Target>,
+    /// The IP families that this node can dial.
+    dials: Families,
 }
 
 /// What an endpoint that serves names keeps in mind.
@@ -126,7 +129,13 @@ impl Endpoint {
             routes_told: false,
             patience: Timers::default(),
             target: None,
+            dials: Families::BOTH,
         }
+    }
+
+    /// This node can dial these IP families from now on: bootstraps name it no relays that have other addresses alone.
+    pub const fn set_dials(&mut self, dials: Families) {
+        self.dials = dials;
     }
 
     // ---- as an origin ----
@@ -146,7 +155,8 @@ impl Endpoint {
 
     fn ask_plan(&mut self, flow: FlowId, attempt: u32, actions: &mut Vec<Action>) {
         let Some(to) = self.opening.get(&flow).cloned() else { return };
-        let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude: Vec::new() };
+        let (exclude, dials) = (Vec::new(), self.dials);
+        let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude, dials };
         self.clerk.ask(Asked::Plan { flow, to, attempt }, request, attempt > 1, actions);
     }
 
@@ -199,7 +209,8 @@ impl Endpoint {
         let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
         exclude.iter().for_each(|node| self.routes.note_failed(*node, now));
         tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
-        let request = Request::Replace { hop, records: records.to_vec(), active, exclude };
+        let (records, dials) = (records.to_vec(), self.dials);
+        let request = Request::Replace { hop, records, active, exclude, dials };
         self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
     }
 
@@ -248,7 +259,8 @@ impl Endpoint {
             target.ask_due = Some(now + ATTACH_PAUSE);
             let exclude = target.chosen.iter().map(|c| c.node).chain(target.dead.iter().copied()).collect();
             let count = u8::try_from(missing).unwrap_or(1);
-            self.clerk.ask(Asked::Attachments, Request::Attachments { count, exclude }, false, actions);
+            let request = Request::Attachments { count, exclude, dials: self.dials };
+            self.clerk.ask(Asked::Attachments, request, false, actions);
         }
         if missing == 0 {
             target.ask_due = None;
@@ -438,7 +450,14 @@ impl Endpoint {
             (Asked::Backup { flow, hop }, result) => self.backup_answered(flow, hop, result, now, actions),
             (Asked::Renewal { flow }, result) => self.renewal_answered(flow, result, now, actions),
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
-            (Asked::Attachments, _) => self.no_attachments(now, actions),
+            (Asked::Attachments, result) => {
+                if let Ok(Response::Refused(refusal @ Refusal::OutOfReach { .. })) = result
+                    && self.target.as_ref().is_some_and(Target::knows_nobody)
+                {
+                    actions.push(Action::Notify(Notice::Unattached { refusal }));
+                }
+                self.no_attachments(now, actions);
+            }
         }
     }
 }
@@ -483,6 +502,11 @@ impl Target {
         MAX_TRIED.saturating_sub(tried.count()).min(MAX_CHOSEN.saturating_sub(self.chosen.len()))
     }
 
+    /// Whether no relay was ever named to it but such as it is attached to no more.
+    const fn knows_nobody(&self) -> bool {
+        self.chosen.is_empty() && self.dead.is_empty() && self.offered.is_empty()
+    }
+
     const fn take_reattached(&mut self) -> bool {
         std::mem::replace(&mut self.reattached, false)
     }
@@ -500,8 +524,9 @@ const fn is_transient(refusal: &Refusal) -> bool {
 
 /// Whether another bootstrap may know better: each knows those who registered there.
 const fn is_local(cause: &OpenFailure) -> bool {
-    use Refusal::{NotAttached, PoolTooSmall, UnknownName};
-    matches!(cause, OpenFailure::Refused(UnknownName { .. } | PoolTooSmall { .. } | NotAttached { .. }))
+    use Refusal::{NotAttached, OutOfReach, PoolTooSmall, UnknownName};
+    let OpenFailure::Refused(refusal) = cause else { return false };
+    matches!(refusal, UnknownName { .. } | PoolTooSmall { .. } | NotAttached { .. } | OutOfReach { .. })
 }
 
 /// Whether the same question will never be answered otherwise.

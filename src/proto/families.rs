@@ -21,6 +21,9 @@ impl Families {
     /// Both.
     pub const BOTH: Self = Self { v4: true, v6: true };
 
+    /// Neither.
+    pub const NONE: Self = Self { v4: false, v6: false };
+
     /// The one of an address: an IPv4 one may come in IPv6 clothes.
     #[must_use]
     pub const fn of(ip: IpAddr) -> Self {
@@ -43,6 +46,13 @@ impl Families {
     /// Each of them alone, IPv4 first.
     pub fn each(self) -> impl Iterator<Item = Self> {
         [Self::V4, Self::V6].into_iter().filter(move |family| self.meets(*family))
+    }
+}
+
+impl Default for Families {
+    /// Both: whoever says nothing is in nobody's way.
+    fn default() -> Self {
+        Self::BOTH
     }
 }
 

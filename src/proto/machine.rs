@@ -297,6 +297,11 @@ pub enum Notice {
         /// Who took over, where known.
         to: Option<Candidate>,
     },
+    /// A target can attach to nobody, as all relays have addresses that it can't dial.
+    Unattached {
+        /// What the bootstrap said.
+        refusal: Refusal,
+    },
     /// An endpoint is attached to these relays.
     Attachments {
         /// Them.

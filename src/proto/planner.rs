@@ -9,6 +9,9 @@
 //! 3. as a backup, has been there for longer: who has stayed long will stay (machines' lifetimes are heavy-tailed),
 //! 4. has little load for its capacity.
 //!
+//! Neighbours need an IP family in common. So a chain keeps to one that the origin dials and the target's relays have, or
+//! crosses from the one to the other at a relay that has both; of these ways the first is taken on which every hop has a backup.
+//!
 //! Where none of a sample fails independently, one that does is looked for by its domains, so it is found if there is one.
 //! When relays are short, all primaries come before the first backup, and the plan says which hops have none. A pool is
 //! only called too small after all of it was looked at.
@@ -16,6 +19,7 @@
 //! Pure functions of the pool, the time and a generator: planning changes nothing, so whoever carries a plan out must
 //! tell the pool (see [`Pool::assign`]). Knows nothing of records or secrets.
 
+use super::families::Families;
 use super::id::NodeId;
 use super::planted::{self, Law};
 use super::pool::{Apart, Pool, Relay};
@@ -26,6 +30,10 @@ use std::cmp::Reverse;
 
 /// How many relays are drawn for one choice.
 pub const SAMPLE: usize = 8;
+/// How many of a target's relays are tried for the last hop,
+const MAX_ORDERS: usize = 3;
+/// and how many hops for crossing from one IP family to the other.
+const MAX_CROSSINGS: usize = 3;
 /// A pool up to this size is looked at as a whole: that costs as much as drawing.
 const SCAN: usize = SAMPLE * 4;
 
@@ -60,6 +68,9 @@ pub enum PlanError {
         /// Relays that could be had.
         have: usize,
     },
+    /// There are relays enough, but no path over them that begins with an IP family that the origin dials.
+    #[error("no path from the IP families of the origin")]
+    OutOfReach,
 }
 
 impl Plan<'_> {
@@ -76,6 +87,45 @@ pub struct Planner<'a, R> {
     pool: &'a Pool,
     now: Time,
     rng: &'a mut R,
+    dials: Families,
+}
+
+/// What a relay must have one in common with each of: the families of who dials it, and of whom it dials.
+pub type Between = [Families; 2];
+
+/// In which IP families the links of a chain are: `near` before the hop at which it crosses, `far` after it.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    near: Families,
+    far: Families,
+    crossing: usize,
+}
+
+impl Way {
+    /// Whichever.
+    const ANY: Self = Self { near: Families::BOTH, far: Families::BOTH, crossing: 0 };
+
+    /// Those of a chain from an origin that dials these families to these relays of a target, the simple ones first.
+    fn all(hops: usize, dials: Families, last: &[&Relay]) -> Vec<Self> {
+        let offered = |family: &Families| last.iter().any(|relay| relay.families().meets(*family));
+        let mut far: Vec<Families> = Families::BOTH.each().filter(offered).collect();
+        far.sort_by_key(|family| !last.first().is_some_and(|relay| relay.families().meets(*family)));
+        let kept = far.iter().filter(|family| family.meets(dials));
+        let kept = kept.map(|family| Self { near: *family, far: *family, crossing: 0 });
+        let others = |far: Families| dials.each().filter(move |near| *near != far);
+        let crossed = far.iter().flat_map(|far| others(*far).map(|near| (near, *far)));
+        let crossed = crossed.flat_map(|(near, far)| {
+            (1..hops).take(MAX_CROSSINGS).map(move |crossing| Self { near, far, crossing })
+        });
+        kept.chain(crossed).collect()
+    }
+
+    /// What the relays of a hop need.
+    const fn at(&self, hop: usize) -> Between {
+        let before = if hop <= self.crossing { self.near } else { self.far };
+        let after = if hop >= self.crossing { self.far } else { self.near };
+        [before, after]
+    }
 }
 
 /// What is asked of a relay.
@@ -91,6 +141,10 @@ struct Want<'w> {
     others: &'w [&'w Relay],
     /// It should be there for long.
     lasting: bool,
+    /// It must have a family in common with these,
+    between: Between,
+    /// and should have both.
+    wide: bool,
 }
 
 /// How well a relay fits; the lowest is the best.
@@ -98,6 +152,7 @@ struct Want<'w> {
 struct Score {
     avoided: bool,
     shared: (Shared, Shared),
+    narrow: bool,
     age: Reverse<u32>,
     load: u64,
     tie: u64,
@@ -130,7 +185,7 @@ impl Shared {
 impl Want<'_> {
     fn allows(&self, relay: &Relay) -> bool {
         let excluded = self.exclude.contains(&relay.node) && !planted::broken(Law::ExcludeHeeded);
-        relay.has_room() && !excluded
+        relay.has_room() && !excluded && fits(relay, self.between)
     }
 
     /// What a relay should have nothing of, the most demanding wish first.
@@ -154,6 +209,7 @@ impl Want<'_> {
         Score {
             avoided: false,
             shared: (with_partner, with_others),
+            narrow: self.wide && relay.families() != Families::BOTH,
             age: Reverse(age),
             load: (u64::from(relay.flows()) << 24) / u64::from(relay.capacity.max(1)),
             tie,
@@ -167,15 +223,27 @@ impl Score {
     }
 }
 
+/// Whether a relay has a family in common with both its neighbours.
+#[must_use]
+pub fn fits(relay: &Relay, between: Between) -> bool {
+    between.iter().all(|families| relay.families().meets(*families))
+}
+
 /// Relays of about the same age count as equal: the binary logarithm of the age in minutes.
 fn age_class(relay: &Relay, now: Time) -> u32 {
     (now.since(relay.registered_at).as_secs() / 60 + 1).ilog2()
 }
 
 impl<'a, R: Rng> Planner<'a, R> {
-    /// A planner for the pool as it is now.
+    /// A planner for the pool as it is now, and for whoever can dial both IP families.
     pub const fn new(pool: &'a Pool, now: Time, rng: &'a mut R) -> Self {
-        Self { pool, now, rng }
+        Self { pool, now, rng, dials: Families::BOTH }
+    }
+
+    /// The same for whoever dials these.
+    #[must_use]
+    pub const fn dialling(self, dials: Families) -> Self {
+        Self { dials, ..self }
     }
 
     /// A chain of `hops` relays, none of them in `exclude`, to a target with these attachment relays.
@@ -188,17 +256,54 @@ impl<'a, R: Rng> Planner<'a, R> {
         attachments: &[NodeId],
         exclude: &[NodeId],
     ) -> Result<Plan<'a>, PlanError> {
-        let last = attached(self.pool, attachments, exclude);
+        let (hops, last) = (usize::from(hops), attached(self.pool, attachments, exclude));
+        let mut best: Option<Plan<'a>> = None;
+        for way in Way::all(hops, self.dials, &last) {
+            for last in self.orders(&last) {
+                let Ok(plan) = self.plan_over(way, hops, &last, exclude) else { continue };
+                let unprotected = plan.unprotected().len();
+                if unprotected == 0 {
+                    return Ok(plan);
+                }
+                best = best.filter(|known| known.unprotected().len() <= unprotected).or(Some(plan));
+            }
+        }
+        match best {
+            Some(plan) => Ok(plan),
+            None => self.plan_over(Way::ANY, hops, &last, exclude).and(Err(PlanError::OutOfReach)),
+        }
+    }
+
+    /// In which orders to take the target's relays: the first one serves the last hop, which in a small pool may be a waste, as
+    /// no other would do for another hop.
+    fn orders(&self, last: &[&'a Relay]) -> Vec<Vec<&'a Relay>> {
+        let most = if self.pool.assignable().len() > SCAN { 1 } else { MAX_ORDERS };
+        let order = |first: usize| {
+            let mut order = last.to_vec();
+            order.get_mut(..=first).into_iter().for_each(|front| front.rotate_right(1));
+            order
+        };
+        (0..last.len().min(most)).map(order).collect()
+    }
+
+    fn plan_over(
+        &mut self,
+        way: Way,
+        hops: usize,
+        last: &[&'a Relay],
+        exclude: &[NodeId],
+    ) -> Result<Plan<'a>, PlanError> {
+        let last: Vec<&'a Relay> = last.iter().filter(|relay| fits(relay, way.at(hops))).copied().collect();
         let (last_primary, spares) = last.split_first().ok_or(PlanError::NotAttached)?;
         let mut taken = exclude.to_vec();
         taken.push(last_primary.node);
-        let primaries = self.primaries(hops.into(), last_primary, spares, &mut taken)?;
+        let primaries = self.primaries(way, hops, last_primary, spares, &mut taken)?;
         let spare = spares.iter().find(|relay| !taken.contains(&relay.node)).copied();
         taken.extend(spare.map(|relay| relay.node));
         let mut planned = Vec::with_capacity(primaries.len());
         let (_, before_last) = primaries.split_last().ok_or(PlanError::NotAttached)?;
-        for primary in before_last {
-            let backup = self.backup(primary, &primaries, &taken);
+        for (primary, hop) in before_last.iter().copied().zip(1..) {
+            let backup = self.backup(primary, &primaries, &taken, way.at(hop));
             taken.extend(backup.map(|relay| relay.node));
             planned.push(Hop { primary, backup });
         }
@@ -213,19 +318,23 @@ impl<'a, R: Rng> Planner<'a, R> {
         active: Option<&Relay>,
         others: &[&Relay],
         exclude: &[NodeId],
+        between: Between,
     ) -> Option<&'a Relay> {
-        self.choose(&Want { exclude, partner: active, others, lasting: true, ..Want::default() })
+        self.choose(&Want { exclude, partner: active, others, lasting: true, between, ..Want::default() })
     }
 
     /// Up to `count` relays for a target to attach to, none of them in `exclude`: independent of each other and of those
-    /// that it `has`, which come last.
+    /// that it `has`, which come last. Those are the best that anybody can dial.
     pub fn attachments(&mut self, count: usize, has: &[NodeId], exclude: &[NodeId]) -> Vec<&'a Relay> {
         let held = has.iter().filter(|node| !exclude.contains(node)).filter_map(|node| self.pool.get(node));
         let mut others: Vec<&'a Relay> = held.collect();
         let mut taken = exclude.to_vec();
         let mut chosen = Vec::new();
         for _ in 0..count {
-            let want = Want { exclude: &taken, avoid: has, others: &others, ..Want::default() };
+            let between = [self.dials, Families::BOTH];
+            let (exclude, others_so_far) = (taken.as_slice(), others.as_slice());
+            let want =
+                Want { exclude, avoid: has, others: others_so_far, between, wide: true, ..Want::default() };
             let Some(relay) = self.choose(&want) else { break };
             taken.push(relay.node);
             others.push(relay);
@@ -237,6 +346,7 @@ impl<'a, R: Rng> Planner<'a, R> {
     /// The primaries of all hops, `last` at the end; they are added to `taken`.
     fn primaries(
         &mut self,
+        way: Way,
         hops: usize,
         last: &'a Relay,
         spares: &[&'a Relay],
@@ -245,7 +355,8 @@ impl<'a, R: Rng> Planner<'a, R> {
         let avoid: Vec<NodeId> = spares.iter().map(|relay| relay.node).collect();
         let mut primaries = vec![last];
         while primaries.len() < hops {
-            let want = Want { exclude: taken, avoid: &avoid, others: &primaries, ..Want::default() };
+            let between = way.at(primaries.len());
+            let want = Want { exclude: taken, avoid: &avoid, others: &primaries, between, ..Want::default() };
             let too_small = PlanError::TooSmall { need: hops, have: primaries.len() };
             let relay = self.choose(&want).ok_or(too_small)?;
             if !planted::broken(Law::DistinctPrimary) {
@@ -257,13 +368,19 @@ impl<'a, R: Rng> Planner<'a, R> {
         Ok(primaries)
     }
 
-    fn backup(&mut self, primary: &Relay, primaries: &[&Relay], taken: &[NodeId]) -> Option<&'a Relay> {
+    fn backup(
+        &mut self,
+        primary: &Relay,
+        primaries: &[&Relay],
+        taken: &[NodeId],
+        between: Between,
+    ) -> Option<&'a Relay> {
         let others: Vec<&Relay> =
             primaries.iter().filter(|other| other.node != primary.node).copied().collect();
         if planted::broken(Law::DistinctBackup) {
             return self.pool.get(&primary.node);
         }
-        self.replacement(Some(primary), &others, taken)
+        self.replacement(Some(primary), &others, taken, between)
     }
 
     fn choose(&mut self, want: &Want<'_>) -> Option<&'a Relay> {

@@ -1,6 +1,7 @@
 //! What members ask a bootstrap, and what it answers: one request and one response per QUIC stream.
 
 use super::crypto::Key;
+use super::families::Families;
 use super::id::NodeId;
 use super::record::{Candidate, Record, Route};
 use super::time::Time;
@@ -129,6 +130,8 @@ pub enum Request {
         count: u8,
         /// Those that will not do.
         exclude: Vec<NodeId>,
+        /// The IP families that the asker can dial.
+        dials: Families,
     },
     /// A route to a target.
     Plan {
@@ -138,6 +141,8 @@ pub enum Request {
         hops: u8,
         /// Those that will not do.
         exclude: Vec<NodeId>,
+        /// The IP families that the asker can dial.
+        dials: Families,
     },
     /// A new record for a hop of the asker's chain that lost a candidate.
     Replace {
@@ -149,6 +154,8 @@ pub enum Request {
         active: Option<NodeId>,
         /// Those that will not do.
         exclude: Vec<NodeId>,
+        /// The IP families that the asker can dial.
+        dials: Families,
     },
     /// What there is.
     List,
@@ -167,6 +174,8 @@ pub enum Request {
         hops: u8,
         /// Those that will not do.
         exclude: Vec<NodeId>,
+        /// The IP families that the asker can dial.
+        dials: Families,
     },
     /// The same records of the asker's chain anew: with a new expiry, sealed to the keys of today.
     Renew {
@@ -392,6 +401,12 @@ pub enum Refusal {
     AmbiguousRelay {
         /// What was asked for.
         name: String,
+    },
+    /// There are relays enough, but no path over them that begins with an address that the asker can dial.
+    #[error("this node dials {dials} alone, and no path leads from there over the relays of the pool")]
+    OutOfReach {
+        /// What it said that it can dial.
+        dials: Families,
     },
 }
 

@@ -3,10 +3,11 @@
 use crate::echo::{keep_sending, serve_echo};
 use crate::fixture::{Chain, PATIENCE, pattern};
 use hopline::bootstrap::{self, Server};
-use hopline::endpoint::{self, Endpoint, FlowEvent};
+use hopline::endpoint::{self, Endpoint, FlowEvent, ListenError, OpenError};
 use hopline::proto::enrolment;
 use hopline::proto::families::Families;
-use hopline::proto::rpc::Status;
+use hopline::proto::machine::OpenFailure;
+use hopline::proto::rpc::{Refusal, Status};
 use hopline::relay::{self, Relay};
 use hopline::testbed::{Testbed, TestbedError};
 use std::net::{IpAddr, SocketAddr};
@@ -194,6 +195,8 @@ async fn flows_go_wherever_there_is_a_path() {
         Case { bootstrap: BOTH, origin: BOTH, target: BOTH, relays: &[BOTH; 4], hops: 2 },
         Case { bootstrap: BOTH, origin: V4, target: V6, relays: &[BOTH; 4], hops: 2 },
         Case { bootstrap: V4, origin: BOTH, target: BOTH, relays: &[V4; 4], hops: 2 },
+        Case { bootstrap: BOTH, origin: V4, target: V6, relays: &[V4, V4, BOTH, BOTH, V6, V6], hops: 2 },
+        Case { bootstrap: BOTH, origin: V6, target: BOTH, relays: &[V4, V4, BOTH, BOTH, V4], hops: 3 },
     ];
     for case in cases {
         println!("{case:?}");
@@ -201,6 +204,23 @@ async fn flows_go_wherever_there_is_a_path() {
             return println!("SKIPPED: {error}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_can_dial_nobody_is_told_so_and_blames_nobody() {
+    let case = Case { bootstrap: BOTH, origin: V4, target: V6, relays: &[V6; 3], hops: 2 };
+    let world = match World::start(&case).await {
+        Ok(world) => world,
+        Err(error) => return println!("SKIPPED: {error}"),
+    };
+    let (target, origin) = (world.join(TARGET, case.hops).await, world.join(ORIGIN, case.hops).await);
+    serve_echo(&target).await;
+    let opened = timeout(PATIENCE, origin.open("echo")).await.expect("an answer");
+    let refusal = Refusal::OutOfReach { dials: V4 };
+    assert!(matches!(&opened, Err(OpenError::Route(OpenFailure::Refused(r))) if *r == refusal), "{opened:?}");
+    let served = timeout(PATIENCE, origin.listen("here")).await.expect("an answer");
+    assert!(matches!(&served, Err(ListenError::Refused(r)) if *r == refusal), "{served:?}");
+    assert!(world.is_nobody_blamed(None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

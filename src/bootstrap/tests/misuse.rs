@@ -9,6 +9,7 @@ use crate::net::testing::member;
 use crate::net::tls::{self, TlsError};
 use crate::proto::bootstrap::{Bootstrap, Config, Registration};
 use crate::proto::crypto::Key;
+use crate::proto::families::Families;
 use crate::proto::pool::{Ignored, PoolEvent};
 use crate::proto::rpc::{
     DenyReason, Heartbeat, Lease, Load, MAX_LISTED_NODES, Offer, Refusal, RelayInfo, Request, Resources,
@@ -94,8 +95,12 @@ async fn what_is_out_of_bounds_is_refused_and_changes_nothing() {
         register("no name"),
         Request::Register { name: "r1".to_owned(), offer: nowhere },
         Request::Heartbeat(Heartbeat { sequence: 9, sent_at: Time::MAX, load: busy, key_epoch: None }),
-        Request::Plan { target: "echo".to_owned(), hops: 200, exclude: Vec::new() },
-        Request::Attachments { count: 1, exclude: vec![relay.node; MAX_LISTED_NODES + 1] },
+        Request::Plan { target: "echo".to_owned(), hops: 200, exclude: Vec::new(), dials: Families::BOTH },
+        Request::Attachments {
+            count: 1,
+            exclude: vec![relay.node; MAX_LISTED_NODES + 1],
+            dials: Families::BOTH,
+        },
         Request::Renew { records: Vec::new() },
     ];
     for request in requests {
@@ -205,7 +210,7 @@ async fn a_bystander_notices_nothing() {
         let node = NodeId::from_bytes([u8::try_from(n % 250).unwrap(); 32]);
         relay.ask(Request::ReportDown { node }).await;
         relay.ask(Request::ReportUp { node }).await;
-        relay.ask(Request::Attachments { count: 0, exclude: Vec::new() }).await;
+        relay.ask(Request::Attachments { count: 0, exclude: Vec::new(), dials: Families::BOTH }).await;
     }
     let listing = list(&bystander).await.unwrap();
     assert_eq!((listing.relays.len(), listing.counts.online), (1, 1));

@@ -17,13 +17,14 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
         | Request::ReportDown { .. }
         | Request::ReportUp { .. }
         | Request::List => true,
-        Request::Attachments { count, exclude } => {
+        Request::Attachments { count, exclude, dials: _ } => {
             (1..=MAX_LISTED_NODES).contains(&usize::from(*count)) && is_list(exclude)
         }
-        Request::Plan { target, hops, exclude } | Request::Spare { target, hops, exclude } => {
+        Request::Plan { target, hops, exclude, dials: _ }
+        | Request::Spare { target, hops, exclude, dials: _ } => {
             is_name(target) && (1..=MAX_HOPS).contains(&usize::from(*hops)) && is_list(exclude)
         }
-        Request::Replace { hop, records, active: _, exclude } => {
+        Request::Replace { hop, records, active: _, exclude, dials: _ } => {
             is_chain(records) && (1..records.len()).contains(&usize::from(*hop)) && is_list(exclude)
         }
         Request::Renew { records } => is_chain(records),
@@ -75,6 +76,7 @@ fn is_dialable(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::families::Families;
     use crate::proto::rpc::{Capabilities, Heartbeat, Load};
     use crate::proto::{NodeId, Time};
 
@@ -108,7 +110,12 @@ mod tests {
     }
 
     fn plan(target: &str, hops: u8, exclude: usize) -> Request {
-        Request::Plan { target: target.to_owned(), hops, exclude: vec![NodeId::from_bytes([1; 32]); exclude] }
+        Request::Plan {
+            target: target.to_owned(),
+            hops,
+            exclude: vec![NodeId::from_bytes([1; 32]); exclude],
+            dials: Families::BOTH,
+        }
     }
 
     #[test]
@@ -125,7 +132,7 @@ mod tests {
             target(&long, &["x"; 16], 64),
             plan("echo", 1, 0),
             plan(&long, 8, 64),
-            Request::Attachments { count: 64, exclude: Vec::new() },
+            Request::Attachments { count: 64, exclude: Vec::new(), dials: Families::BOTH },
         ];
         for request in good {
             assert_eq!(check(&request), Ok(()), "{request:?}");
@@ -160,9 +167,15 @@ mod tests {
             plan("a", 0, 0),
             plan("a", 9, 0),
             plan("a", 1, 65),
-            Request::Attachments { count: 0, exclude: Vec::new() },
-            Request::Attachments { count: 65, exclude: Vec::new() },
-            Request::Replace { hop: 1, records: Vec::new(), active: None, exclude: Vec::new() },
+            Request::Attachments { count: 0, exclude: Vec::new(), dials: Families::BOTH },
+            Request::Attachments { count: 65, exclude: Vec::new(), dials: Families::BOTH },
+            Request::Replace {
+                hop: 1,
+                records: Vec::new(),
+                active: None,
+                exclude: Vec::new(),
+                dials: Families::BOTH,
+            },
             Request::Renew { records: Vec::new() },
         ];
         for request in bad {

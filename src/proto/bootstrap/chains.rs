@@ -4,8 +4,9 @@
 
 use super::{Bootstrap, candidate};
 use crate::proto::crypto::Key;
+use crate::proto::families::Families;
 use crate::proto::id::{ChainId, NodeId, Pseudonym};
-use crate::proto::planner::{Hop, PlanError, Planner, attached};
+use crate::proto::planner::{Hop, PlanError, Planner, attached, fits};
 use crate::proto::pool::Relay;
 use crate::proto::record::{Candidate, ChainSecret, Record, Route, Scope, pseudonym, relay_key};
 use crate::proto::rpc::{DenyReason, Planned, Refusal};
@@ -20,6 +21,7 @@ pub(super) struct Replacement<'r> {
     pub(super) records: &'r [Record],
     pub(super) active: Option<NodeId>,
     pub(super) exclude: Vec<NodeId>,
+    pub(super) dials: Families,
 }
 
 /// The records of a [`Replacement`], opened.
@@ -39,7 +41,7 @@ impl Bootstrap {
     /// A chain, and the primaries that are to be assigned if a flow goes over it at once.
     pub(super) fn plan(
         &mut self,
-        from: NodeId,
+        (from, dials): (NodeId, Families),
         name: &str,
         hops: u8,
         mut exclude: Vec<NodeId>,
@@ -50,8 +52,9 @@ impl Bootstrap {
         let target_node = target.node;
         exclude.extend([from, target_node]);
         let plan = Planner::new(&self.pool, now, &mut self.rng)
+            .dialling(dials)
             .plan(hops, &target.attachments, &exclude)
-            .map_err(|error| refusal(error, name))?;
+            .map_err(|error| refusal(error, name, dials))?;
         let unprotected = plan.unprotected();
         let primaries: Vec<NodeId> = plan.hops.iter().map(|hop| hop.primary.node).collect();
         let mut served: Vec<Vec<Candidate>> = plan.hops.iter().map(candidates).collect();
@@ -93,10 +96,13 @@ impl Bootstrap {
         records: &[Record],
         now: Time,
     ) -> Result<Vec<Record>, Refusal> {
-        let whole = Replacement { hop: 1, records, active: None, exclude: Vec::new() };
+        let (exclude, dials) = (Vec::new(), Families::BOTH);
+        let whole = Replacement { hop: 1, records, active: None, exclude, dials };
         let Opened { secret, scope, old, after, .. } = Opened::new(&self.secret, from, &whole)?;
         let fresh = self.scope(scope.chain, scope.origin, now);
         let served = [old].into_iter().chain(after);
+        let present = |hop: Vec<Candidate>| hop.into_iter().map(|known| self.present(known)).collect();
+        let served: Vec<Vec<Candidate>> = served.map(present).collect();
         let renewed = records.iter().zip(served).map(|(record, candidates)| {
             let Scope { hop, version, .. } = record.scope;
             let version = version.checked_add(1).ok_or(DenyReason::OutOfBounds)?;
@@ -147,7 +153,8 @@ impl Bootstrap {
         if let Some(active) = &request.active {
             // The relay before the hop may have gone on to a candidate of an older record meanwhile.
             let known = self.pool.get(active).filter(|_| opened.others().all(|node| node != *active));
-            let serves = opened.old(active).or_else(|| known.map(candidate));
+            let old = opened.old(active).map(|old| self.present(old));
+            let serves = old.or_else(|| known.map(candidate));
             chosen.push(serves.ok_or(DenyReason::OutOfBounds)?);
         }
         let (old, dialer) = (opened.old.iter().map(|candidate| candidate.node), opened.dialer());
@@ -161,14 +168,36 @@ impl Bootstrap {
         taken.extend(request.active);
         taken.extend(opened.others().chain(opened.old.iter().map(|candidate| candidate.node)));
         let others: Vec<&Relay> = opened.others().filter_map(|node| self.pool.get(&node)).collect();
+        let between = [self.dialer_families(opened, request.dials), self.next_families(opened)];
         while chosen.len() < CANDIDATES {
             let partner = chosen.first().and_then(|first| self.pool.get(&first.node));
             let mut planner = Planner::new(&self.pool, now, &mut self.rng);
-            let Some(relay) = planner.replacement(partner, &others, &taken) else { break };
+            let Some(relay) = planner.replacement(partner, &others, &taken, between) else { break };
             taken.push(relay.node);
             chosen.push(candidate(relay));
         }
         Ok(chosen)
+    }
+
+    /// A candidate with the addresses that it has now, as far as this bootstrap knows.
+    fn present(&self, known: Candidate) -> Candidate {
+        let relay = self.pool.get(&known.node).filter(|_| !known.is_target());
+        relay.map_or(known, candidate)
+    }
+
+    /// The families that whoever dials the hop can dial: the origin, which says so itself, or the relay before it.
+    fn dialer_families(&self, opened: &Opened, origin: Families) -> Families {
+        opened.before.last().map_or(origin, |hop| self.families(hop))
+    }
+
+    fn next_families(&self, opened: &Opened) -> Families {
+        opened.after.first().map_or(Families::BOTH, |hop| self.families(hop))
+    }
+
+    /// Those of the candidate that serves a hop.
+    fn families(&self, hop: &[Candidate]) -> Families {
+        let serves = hop.first().map(|first| self.present(first.clone()).addresses);
+        serves.map_or(Families::BOTH, |addresses| Families::of_all(&addresses))
     }
 
     /// For the hop before the target: the active candidate, and those relays that the target is attached to now.
@@ -183,14 +212,16 @@ impl Bootstrap {
         let mut chosen = Vec::new();
         if let Some(active) = &request.active {
             let attached = self.pool.get(active).filter(|_| attachments.contains(active)).map(candidate);
-            chosen.push(opened.old(active).or(attached).ok_or(DenyReason::OutOfBounds)?);
+            let old = opened.old(active).map(|old| self.present(old));
+            chosen.push(old.or(attached).ok_or(DenyReason::OutOfBounds)?);
         }
         let mut exclude = request.exclude.clone();
         exclude.extend(request.active);
         let mut others = attached(&self.pool, attachments, &exclude);
         // Better a backup that also serves another hop than none.
         let dialer = opened.dialer();
-        others.retain(|relay| Some(relay.node) != dialer);
+        let between = [self.dialer_families(opened, request.dials), Families::BOTH];
+        others.retain(|relay| Some(relay.node) != dialer && fits(relay, between));
         others.sort_by_key(|relay| opened.others().any(|node| node == relay.node));
         chosen.extend(others.into_iter().map(candidate));
         chosen.truncate(CANDIDATES);
@@ -254,10 +285,11 @@ fn candidates(hop: &Hop<'_>) -> Vec<Candidate> {
     [Some(hop.primary), hop.backup].into_iter().flatten().map(candidate).collect()
 }
 
-fn refusal(error: PlanError, name: &str) -> Refusal {
+fn refusal(error: PlanError, name: &str, dials: Families) -> Refusal {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     match error {
         PlanError::NotAttached => Refusal::NotAttached { name: name.to_owned() },
+        PlanError::OutOfReach => Refusal::OutOfReach { dials },
         PlanError::TooSmall { need, have } => Refusal::PoolTooSmall { need: count(need), have: count(have) },
     }
 }

@@ -4,6 +4,8 @@ use crate::proto::record::{ChainSecret, MAX_RECORDS, Record, Route, pseudonym};
 use crate::proto::rpc::{Capabilities, Counts, Listing, Load, MAX_REQUEST_BYTES, Planned, Status};
 use rand::SeedableRng;
 
+mod addresses;
+
 const ORIGIN: NodeId = NodeId::from_bytes([0xaa; 32]);
 const TARGET: NodeId = NodeId::from_bytes([0xbb; 32]);
 const STRANGER: NodeId = NodeId::from_bytes([0xcc; 32]);
@@ -53,7 +55,7 @@ fn network(relays: u8, attachments: &[u8]) -> Bootstrap {
 }
 
 fn plan_request(hops: u8) -> Request {
-    Request::Plan { target: "echo".to_owned(), hops, exclude: Vec::new() }
+    Request::Plan { target: "echo".to_owned(), hops, exclude: Vec::new(), dials: Families::BOTH }
 }
 
 fn plan(bootstrap: &mut Bootstrap, hops: u8) -> Planned {
@@ -88,7 +90,13 @@ fn open(route: &Route, record: &Record) -> Vec<NodeId> {
 
 /// A request to replace `hop` of a route.
 fn replace(route: &Route, hop: u8, active: Option<NodeId>, exclude: &[NodeId]) -> Request {
-    Request::Replace { hop, records: route.records.clone(), active, exclude: exclude.to_vec() }
+    Request::Replace {
+        hop,
+        records: route.records.clone(),
+        active,
+        exclude: exclude.to_vec(),
+        dials: Families::BOTH,
+    }
 }
 
 fn replaced(response: Response) -> Record {
@@ -220,10 +228,12 @@ fn what_can_not_be_planned_is_refused_for_its_reason() {
     assert_eq!(plan(&mut bootstrap, 2).unprotected, [1, 2]);
     let too_small = Refusal::PoolTooSmall { need: 3, have: 2 };
     assert_eq!(refused(bootstrap.answer(ORIGIN, plan_request(3), at(1))), too_small);
-    let unknown = Request::Plan { target: "nobody".to_owned(), hops: 1, exclude: Vec::new() };
+    let unknown =
+        Request::Plan { target: "nobody".to_owned(), hops: 1, exclude: Vec::new(), dials: Families::BOTH };
     let unknown_name = Refusal::UnknownName { name: "nobody".to_owned() };
     assert_eq!(refused(bootstrap.answer(ORIGIN, unknown, at(1))), unknown_name);
-    let excluded = Request::Plan { target: "echo".to_owned(), hops: 1, exclude: vec![relay(0)] };
+    let excluded =
+        Request::Plan { target: "echo".to_owned(), hops: 1, exclude: vec![relay(0)], dials: Families::BOTH };
     let not_attached = Refusal::NotAttached { name: "echo".to_owned() };
     assert_eq!(refused(bootstrap.answer(ORIGIN, excluded, at(1))), not_attached);
     assert_eq!(denied(bootstrap.answer(ORIGIN, plan_request(9), at(1))), DenyReason::OutOfBounds);
@@ -293,7 +303,7 @@ fn records_must_be_genuine_of_one_chain_and_lead_to_the_target() {
     let route = plan(&mut bootstrap, 3).route;
     let other = plan(&mut bootstrap, 3).route;
     let mut ask = |hop, records: Vec<Record>, active| {
-        let request = Request::Replace { hop, records, active, exclude: Vec::new() };
+        let request = Request::Replace { hop, records, active, exclude: Vec::new(), dials: Families::BOTH };
         denied(bootstrap.answer(ORIGIN, request, at(2)))
     };
     let pick = |route: &Route, hops: &[usize]| -> Vec<Record> {
@@ -385,7 +395,7 @@ fn attachments_are_offered_apart_from_those_held() {
     let mut bootstrap = network(3, &[0]);
     let ask = |count, exclude: &[u8]| {
         let exclude = exclude.iter().map(|n| relay(*n)).collect();
-        Request::Attachments { count, exclude }
+        Request::Attachments { count, exclude, dials: Families::BOTH }
     };
     let Response::Relays(relays) = bootstrap.answer(TARGET, ask(2, &[1]), at(1)) else { panic!() };
     let nodes: Vec<NodeId> = relays.iter().map(|relay| relay.node).collect();

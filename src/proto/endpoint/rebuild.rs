@@ -133,7 +133,7 @@ impl Endpoint {
         }
         let exclude = self.excluded(flow, without, now);
         self.patience.set(Waiting::Rebuild(flow), Some(now + REBUILD_PATIENCE));
-        let request = Request::Plan { target: to.name, hops: to.hops, exclude };
+        let request = Request::Plan { target: to.name, hops: to.hops, exclude, dials: self.dials };
         self.clerk.ask(Asked::NewRoute { flow, without }, request, false, actions);
     }
 
@@ -174,9 +174,7 @@ impl Endpoint {
                     self.go_over(flow, plan.route, now, actions);
                 }
             }
-            Ok(Response::Refused(Refusal::PoolTooSmall { .. } | Refusal::NotAttached { .. }))
-                if without != Without::Nobody =>
-            {
+            Ok(Response::Refused(refusal)) if is_for_want(&refusal) && without != Without::Nobody => {
                 self.ask_new_route(flow, self.fewer(flow, without, now), now, actions);
             }
             _ => self.rebuild_over_kept(flow, now, actions),
@@ -271,7 +269,7 @@ impl Endpoint {
     fn ask_spare(&mut self, flow: FlowKey, without: Without, now: Time, actions: &mut Vec<Action>) {
         let Some(to) = self.open.get(&flow).cloned() else { return };
         let exclude = self.excluded(flow, without, now);
-        let request = Request::Spare { target: to.name, hops: to.hops, exclude };
+        let request = Request::Spare { target: to.name, hops: to.hops, exclude, dials: self.dials };
         self.clerk.ask(Asked::Spare { flow, without }, request, false, actions);
     }
 
@@ -291,9 +289,7 @@ impl Endpoint {
                 let until = used.and_then(|used| self.routes.spare_until(&to, &used, SPARE_LIFE, now));
                 self.routes.set_spare_due(&to, Some(until.unwrap_or(now + NO_SPARE_PAUSE)));
             }
-            Ok(Response::Refused(Refusal::PoolTooSmall { .. } | Refusal::NotAttached { .. }))
-                if without == Without::Chain =>
-            {
+            Ok(Response::Refused(refusal)) if is_for_want(&refusal) && without == Without::Chain => {
                 self.ask_spare(flow, Without::Serving, now, actions);
             }
             _ => self.routes.set_spare_due(&to, Some(now + NO_SPARE_PAUSE)),
@@ -335,4 +331,10 @@ impl Endpoint {
             actions.push(Action::Notify(Notice::RoutesChanged));
         }
     }
+}
+
+/// Whether more may be had by excluding fewer.
+const fn is_for_want(refusal: &Refusal) -> bool {
+    use Refusal::{NotAttached, OutOfReach, PoolTooSmall};
+    matches!(refusal, PoolTooSmall { .. } | NotAttached { .. } | OutOfReach { .. })
 }

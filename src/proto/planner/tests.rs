@@ -7,6 +7,8 @@ use rand::rngs::StdRng;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+mod families;
+
 fn at(s: u64) -> Time {
     Time::ZERO + Duration::from_secs(s)
 }
@@ -248,8 +250,9 @@ fn a_replacement_is_apart_from_the_active_relay_first() {
     let [active, other] = [0, 1].map(|n| pool.get(&node(n)).unwrap());
     let rng = &mut rng();
     let mut planner = Planner::new(&pool, at(1), rng);
-    let mut replace =
-        |exclude: &[NodeId]| planner.replacement(Some(active), &[other], exclude).map(|relay| relay.node);
+    let mut replace = |exclude: &[NodeId]| {
+        planner.replacement(Some(active), &[other], exclude, [Families::BOTH; 2]).map(|relay| relay.node)
+    };
     assert_eq!(replace(&[0, 1].map(node)), Some(node(2)));
     assert_eq!(replace(&[0, 1, 2].map(node)), Some(node(11)), "beside another hop's relay");
     assert_eq!(replace(&[0, 1, 2, 11].map(node)), Some(node(10)), "beside the active relay");
@@ -400,6 +403,7 @@ proptest! {
                 prop_assert_eq!(all.len(), usize::from(hops) * 2 - missing, "no relay twice");
             }
             Err(PlanError::NotAttached) => prop_assert!(attached.is_empty()),
+            Err(PlanError::OutOfReach) => prop_assert!(false, "all are of one family"),
             Err(PlanError::TooSmall { need, have }) => {
                 let rest = others.filter(|relay| relay.node != attached[0].node).count();
                 prop_assert_eq!((need, have), (usize::from(hops), rest + 1));

@@ -1,5 +1,6 @@
 //! A relay as the pool knows it.
 
+use crate::proto::families::Families;
 use crate::proto::id::NodeId;
 use crate::proto::planted::{self, Law};
 use crate::proto::rpc::{Capabilities, Heartbeat, Load, Status};
@@ -50,6 +51,7 @@ pub struct Relay {
     pub(super) cut_off: bool,
     /// Whether somebody reported it down since it was last heard.
     is_reported: bool,
+    families: Families,
     zone: ZoneTag,
     /// How many flows it is willing to carry.
     pub capacity: u32,
@@ -147,6 +149,7 @@ impl Relay {
             is_reachable: offer.capabilities.reachable,
             cut_off: false,
             is_reported: false,
+            families: Families::of_all(&offer.addresses),
             registered_at: now,
             lease_ends,
             queued_at: Time::ZERO,
@@ -184,6 +187,12 @@ impl Relay {
     #[must_use]
     pub const fn host(&self) -> IpAddr {
         self.host
+    }
+
+    /// The IP families that it is dialled in, and dials.
+    #[must_use]
+    pub const fn families(&self) -> Families {
+        self.families
     }
 
     /// Whether another relay is in the same zone. One without a name is unknown, so nobody shares it.

@@ -11,6 +11,7 @@ use crate::cli::stage::Stage;
 use crate::cli::{Exit, Failure};
 use crate::proto::bootstrap::{Bootstrap, Config};
 use crate::proto::crypto::Key;
+use crate::proto::families::Families;
 use crate::proto::planner::Planner;
 use crate::proto::pool::{self, PoolEvent, Relay};
 use crate::proto::rpc::{Heartbeat, Lease, Offer, Request, Response};
@@ -231,7 +232,7 @@ impl Crowd {
 
     /// Registers the target, attached to relays that the bootstrap chooses.
     fn attach(&mut self) -> Result<Vec<NodeId>, Failure> {
-        let request = Request::Attachments { count: ATTACHMENTS, exclude: Vec::new() };
+        let request = Request::Attachments { count: ATTACHMENTS, exclude: Vec::new(), dials: Families::BOTH };
         let response = self.machine.answer(TARGET, request, self.now);
         let Response::Relays(relays) = response else { return Err(unexpected(&response)) };
         let attachments: Vec<NodeId> = relays.iter().map(|relay| relay.node).collect();
@@ -253,7 +254,12 @@ impl Crowd {
     }
 
     fn answered_plans(&mut self) -> Result<Spread, Failure> {
-        let request = Request::Plan { target: TARGET_NAME.to_owned(), hops: HOPS, exclude: Vec::new() };
+        let request = Request::Plan {
+            target: TARGET_NAME.to_owned(),
+            hops: HOPS,
+            exclude: Vec::new(),
+            dials: Families::BOTH,
+        };
         spread(|| {
             let response = self.machine.answer(ORIGIN, request.clone(), self.now);
             self.machine.take_events();
