@@ -360,7 +360,9 @@ impl Desk {
                 _ = ending.wait_for(Option::is_some) => return,
             };
             match word {
-                Some(Word::Key(key)) => node.flows(|flows| flows.share_key(flow, &key)),
+                Some(Word::Key(key)) => {
+                    node.with(|machine, now, actions| machine.flows().share_key(flow, &key, now, actions));
+                }
                 Some(Word::Taken) => {
                     is_taken = true;
                     node.with(|machine, now, actions| machine.flows().taken(flow, now, actions));

@@ -164,6 +164,8 @@ struct Flow {
     doubted: u32,
     /// How this end tells the other why it gives the flow up; `None` at relays, and until both have agreed on TLS.
     cause_key: Option<CauseKey>,
+    /// Why the target may have given the flow up, which came before the key.
+    early_cause: Option<Sealed>,
     /// Whether the origin's owner knows that it reaches nobody.
     route_wanted: bool,
     /// When another route may be asked for again, and after how many attempts.
@@ -590,6 +592,7 @@ impl Flow {
             leave_due: None,
             doubted: 0,
             cause_key: None,
+            early_cause: None,
             route_wanted: false,
             route_due: None,
             route_attempts: 0,

@@ -173,7 +173,7 @@ impl App {
     ) -> Option<Time> {
         let key = self.half(end).key?;
         if !std::mem::replace(&mut self.half_mut(end).has_key, true) {
-            flows.share_key(key, &shared_key(key.flow));
+            flows.share_key(key, &shared_key(key.flow), local, actions);
         }
         let abort = self.plan.abort.filter(|abort| abort.end == end && !self.aborted);
         let abort_at = abort.map(|abort| self.half(end).began + abort.after);

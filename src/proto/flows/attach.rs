@@ -269,6 +269,9 @@ impl Flows {
         if code == CloseCode::Done && flow.splice.is_complete() || flow.is_proven(cause) {
             return false;
         }
+        if flow.cause_key.is_none() {
+            flow.early_cause = cause.cloned().or(flow.early_cause.take());
+        }
         flow.doubted += 1;
         flow.doubted <= 2
     }
@@ -319,6 +322,16 @@ impl Flows {
             let sealed = flow.cause_key.as_ref().map(|key| key.seal(cause));
             let freed = flow.splice.free(code, down);
             self.free(key, freed, sealed, now, actions);
+        }
+    }
+
+    /// An origin has the key to what it was told before it had one: its target may be gone by now, and say it no more.
+    pub(super) fn open_early_cause(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        let cause = flow.early_cause.take().filter(|cause| flow.is_proven(Some(cause)));
+        if cause.is_some() {
+            let freed = flow.splice.free(CloseCode::Aborted, CloseCode::Aborted);
+            self.free(key, freed, cause, now, actions);
         }
     }
 

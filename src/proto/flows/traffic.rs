@@ -69,10 +69,10 @@ impl Flows {
 
     /// The two ends of a flow share this key, and nobody else has it: they tell each other by it why they give the flow up,
     /// and believe nobody else that they did.
-    pub fn share_key(&mut self, key: FlowKey, shared: &Key) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.cause_key = Some(CauseKey::new(shared, key.flow, flow.splice.position()));
-        }
+    pub fn share_key(&mut self, key: FlowKey, shared: &Key, now: Time, actions: &mut Vec<Action>) {
+        let Some(flow) = self.flows.get_mut(&key) else { return };
+        flow.cause_key = Some(CauseKey::new(shared, key.flow, flow.splice.position()));
+        self.open_early_cause(key, now, actions);
     }
 
     /// Ends every flow at this node, for its shutdown: prevs go on over their other candidates.

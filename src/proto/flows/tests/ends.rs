@@ -78,7 +78,7 @@ fn origin() -> (Node, LegId) {
     let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
     let (leg, _) = origin.opened();
     origin.tell(Event::Answered { leg, answer: OK });
-    origin.flows.share_key(origin.key(), &SHARED);
+    origin.flows.share_key(origin.key(), &SHARED, NOW, &mut origin.said);
     (origin, leg)
 }
 
@@ -96,7 +96,7 @@ fn target() -> (Node, Attach, LegId) {
     target.link(1, SECOND, true);
     target.attach(1, &attach);
     assert!(target.has_answered());
-    target.flows.share_key(target.key(), &SHARED);
+    target.flows.share_key(target.key(), &SHARED, NOW, &mut target.said);
     let leg = LegId::new(LinkId(1), attach.leg);
     (target, attach, leg)
 }
@@ -283,6 +283,20 @@ fn why_an_end_gives_up_goes_through_relays_and_is_believed_at_once() {
         hearer.tell(close(leg, &why));
         assert_eq!(hearer.ended(), Some((CloseCode::Aborted, Some("the disk is full".to_owned()))));
     }
+}
+
+#[test]
+fn a_cause_that_comes_before_the_key_is_believed_once_the_key_is_there() {
+    let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
+    let (leg, _) = origin.opened();
+    origin.tell(Event::Answered { leg, answer: OK });
+    let cause = Some(CauseKey::new(&SHARED, FLOW, Position::Target).seal("busy"));
+    let why = Why { winner: None, cause };
+    let control = Control::Close { leg: leg.number(), code: CloseCode::Aborted, why };
+    origin.tell(Event::Control { link: leg.link(), control });
+    assert_eq!(origin.ended(), None, "anybody may have said that");
+    origin.flows.share_key(origin.key(), &SHARED, NOW, &mut origin.said);
+    assert_eq!(origin.ended(), Some((CloseCode::Aborted, Some("busy".to_owned()))));
 }
 
 #[test]
