@@ -5,6 +5,7 @@ mod bench;
 mod bootstrap;
 mod cadence;
 mod chain;
+mod console;
 mod demo;
 mod drain;
 mod duration;

@@ -1,10 +1,15 @@
 //! `hopline listen`
 
+use super::console::{Console, Manners, QuitArgs};
 use super::join::JoinArgs;
+use super::stdio::Stdin;
 use super::{Exit, Failure, ready, signals};
-use crate::endpoint::{Endpoint, Flow, Incoming, Listener};
+use crate::endpoint::{Endpoint, Flow, FlowError, Incoming, Listener};
 use serde_json::json;
 use std::cell::Cell;
+use std::io::{self, IsTerminal};
+use std::pin::pin;
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt, copy, split};
 use tokio::task::JoinSet;
 
@@ -12,7 +17,16 @@ use tokio::task::JoinSet;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline listen printer > received          take one flow
-  hopline listen x --echo --keep             return what comes, for as many flows as come")]
+  hopline listen printer --keep --receive-only >> received
+                                             take one after the other, and send nothing back
+  hopline listen file < file                 give a file to whoever asks first
+  hopline listen x --echo --keep             return what comes, for as many flows as come
+
+One flow at a time has stdin and stdout; whoever comes meanwhile is told that it is busy. With --echo --keep all are
+served at once. What comes on stdin while there is no flow goes to the next one.
+
+A flow ends when both directions have, this one with the end of stdin. If stdin is a terminal, it ends with the other
+direction, as with `nc -l`; --quit-after says otherwise.")]
 pub(super) struct Args {
     /// The name to serve
     #[arg(value_parser = super::name::parse)]
@@ -23,59 +37,113 @@ pub(super) struct Args {
     /// Serve on after the first flow
     #[arg(long)]
     keep: bool,
+    /// Send nothing back: stdin is not read
+    #[arg(short = 'd', long, conflicts_with = "echo")]
+    receive_only: bool,
+    #[command(flatten)]
+    quit: QuitArgs,
     #[command(flatten)]
     join: JoinArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let open = Cell::new(0);
+    let open = Cell::new(false);
     let stop = async {
         let ended = signals::ended().await;
-        if args.keep || open.get() == 0 { Ok(()) } else { Err(ended.at("not everything arrived")) }
+        if args.keep || !open.get() { Ok(()) } else { Err(ended.at("not everything arrived")) }
     };
     let work = async |endpoint: &Endpoint| {
         let listener = args.join.wait.within(async { Ok(endpoint.listen(&args.name).await?) }).await?;
         ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
-        serve(&args, listener, &open).await
+        if args.echo && args.keep { echo_all(listener).await } else { serve(listener, &args, &open).await }
     };
     args.join.with_endpoint(1, stop, work).await
 }
 
-/// Serves flows until one has ended, or for good; says how many are open.
-async fn serve(args: &Args, mut listener: Listener, open: &Cell<usize>) -> Result<(), Failure> {
+/// The next flow.
+async fn next(listener: &mut Listener) -> Result<Flow, Failure> {
+    loop {
+        match listener.next().await {
+            Some(Incoming::Flow(flow)) => return Ok(flow),
+            Some(Incoming::Message(message)) => {
+                tracing::warn!(from = ?message.from(), "refused a message: use `hopline receive`");
+                message.refuse(format!("\"{}\" takes flows: use `hopline pipe`", listener.name()));
+            }
+            None => return Err(Failure::new(Exit::Failed, "the node ended")),
+        }
+    }
+}
+
+/// Standard input and output, for one flow at a time.
+fn console(args: &Args) -> io::Result<Console> {
+    let stdin = if args.receive_only { Stdin::closed() } else { Stdin::new() };
+    let by_default = io::stdin().is_terminal().then_some(Duration::ZERO);
+    let manners = Manners {
+        answer_within: args.quit.quit_after,
+        speak_within: args.quit.quit_after.or(by_default),
+        answer_hint: "everything was sent, and the other end has not finished; --quit-after ends a flow that is silent",
+        speak_hint: "the other end has sent everything; this one waits for the end of standard input (Ctrl-D; \
+                     --receive-only does not read it, --quit-after ends a flow that is silent)",
+    };
+    Console::new(stdin, manners)
+}
+
+/// Serves one flow at a time, and says whether one is open.
+async fn serve(mut listener: Listener, args: &Args, open: &Cell<bool>) -> Result<(), Failure> {
+    let mut console = if args.echo { None } else { Some(console(args)?) };
+    loop {
+        let flow = next(&mut listener).await?;
+        open.set(true);
+        let ended = {
+            let mut served = pin!(async {
+                match &mut console {
+                    Some(console) => console.join(flow).await,
+                    None => echo(flow).await,
+                }
+            });
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut served => break ended,
+                    another = next(&mut listener) => {
+                        another?.abort("busy: it serves another flow, and takes one at a time; try again later");
+                    }
+                }
+            }
+        };
+        open.set(false);
+        match ended {
+            Err(error) if args.keep && is_of_flow(&error) => tracing::warn!(%error, "a flow ended badly"),
+            Ok(()) if args.keep => {}
+            ended => return Ok(ended?),
+        }
+    }
+}
+
+/// Whether the flow is to blame, and another may fare better.
+fn is_of_flow(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<FlowError>())
+}
+
+/// Returns what comes, over all flows at once.
+async fn echo_all(mut listener: Listener) -> Result<(), Failure> {
     let mut flows = JoinSet::new();
     loop {
-        open.set(flows.len());
         tokio::select! {
-            incoming = listener.next() => match incoming {
-                Some(Incoming::Flow(flow)) if args.echo => drop(flows.spawn(echo(flow))),
-                Some(Incoming::Flow(flow)) => drop(flows.spawn(print(flow))),
-                Some(Incoming::Message(message)) => {
-                    tracing::warn!(from = ?message.from(), "refused a message: use `hopline receive`");
-                    message.refuse(format!("\"{}\" takes flows: use `hopline pipe`", args.name));
-                }
-                None => return Err(Failure::new(Exit::Failed, "the node ended")),
-            },
+            flow = next(&mut listener) => drop(flows.spawn(echo(flow?))),
             Some(ended) = flows.join_next() => {
-                let result = ended.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-                match result {
-                    Err(error) if args.keep => tracing::warn!(%error, "a flow ended badly"),
-                    result if !args.keep => return result.map_err(Failure::from),
-                    _ => {}
+                if let Err(error) = ended.unwrap_or_else(|error| Err(io::Error::other(error))) {
+                    tracing::warn!(%error, "a flow ended badly");
                 }
             }
         }
     }
 }
 
-async fn echo(flow: Flow) -> std::io::Result<()> {
+async fn echo(flow: Flow) -> io::Result<()> {
     let (mut reader, mut writer) = split(flow);
     copy(&mut reader, &mut writer).await?;
     writer.shutdown().await?;
     reader.unsplit(writer).finished().await?;
     Ok(())
-}
-
-async fn print(flow: Flow) -> std::io::Result<()> {
-    super::pipe::join(flow).await
 }

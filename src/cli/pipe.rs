@@ -1,10 +1,11 @@
 //! `hopline pipe`
 
+use super::console::{Console, Manners, QuitArgs};
 use super::join::JoinArgs;
 use super::journal::Stamped;
+use super::stdio::Stdin;
 use super::{Failure, signals};
-use crate::endpoint::{Aborter, Endpoint, Flow};
-use tokio::io::{AsyncWriteExt, copy, split};
+use crate::endpoint::Endpoint;
 use tokio::sync::broadcast;
 
 /// Open a flow to a name: stdin goes there, what comes back goes to stdout.
@@ -12,7 +13,11 @@ use tokio::sync::broadcast;
 #[command(after_help = "Examples:
   hopline pipe printer < file
   tar c dir | hopline pipe backup --hops 2
-  printf hello | hopline pipe x --events     also tell on stderr what happens to the chain, in JSON")]
+  echo status | hopline pipe x -q 2          leave when nothing has come for 2 s, though x keeps the flow open
+  printf hello | hopline pipe x --events     also tell on stderr what happens to the chain, in JSON
+
+The end of stdin ends this direction, as with `nc -N`. The command ends once the other direction has ended too, and
+everything was taken at both ends.")]
 pub(super) struct Args {
     /// The name to reach
     #[arg(value_parser = super::name::parse)]
@@ -20,11 +25,26 @@ pub(super) struct Args {
     /// Relays on the chain
     #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
+    #[command(flatten)]
+    quit: QuitArgs,
     /// Print what happens to the flow's chain on stderr, a JSON object a line
     #[arg(long)]
     events: bool,
     #[command(flatten)]
     join: JoinArgs,
+}
+
+impl Args {
+    const fn manners(&self) -> Manners {
+        Manners {
+            answer_within: self.quit.quit_after,
+            speak_within: self.quit.quit_after,
+            answer_hint: "everything was sent; this waits for the other end to finish (there with the end of its standard \
+                          input; here --quit-after ends a flow that is silent)",
+            speak_hint: "the other end has sent everything; this one waits for the end of standard input (Ctrl-D; \
+                         --quit-after ends a flow that is silent)",
+        }
+    }
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -33,39 +53,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.events {
             print_events(endpoint);
         }
+        let mut console = Console::new(Stdin::new(), args.manners())?;
         let flow = args.join.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
-        Ok(join(flow).await?)
+        Ok(console.join(flow).await?)
     };
     args.join.with_endpoint(args.hops, stop, work).await
-}
-
-/// Joins a flow with stdin and stdout until both directions have ended and everything was taken at both ends. If this end
-/// fails, the other one is told why; if the flow is lost, nobody waits for stdin.
-pub(super) async fn join(flow: Flow) -> std::io::Result<()> {
-    let aborter = flow.aborter();
-    tokio::select! {
-        biased;
-        result = copy_both(flow, &aborter) => result,
-        Err(lost) = aborter.ended() => Err(lost.into()),
-    }
-}
-
-async fn copy_both(flow: Flow, aborter: &Aborter) -> std::io::Result<()> {
-    let (mut reader, mut writer) = split(flow);
-    let send = async {
-        copy(&mut tokio::io::BufReader::with_capacity(64 << 10, tokio::io::stdin()), &mut writer).await?;
-        writer.shutdown().await
-    };
-    let receive = async {
-        let mut out = tokio::io::stdout();
-        copy(&mut tokio::io::BufReader::with_capacity(64 << 10, &mut reader), &mut out).await?;
-        out.flush().await
-    };
-    // Before the flow is dropped, which would say less.
-    tokio::try_join!(send, receive)
-        .inspect_err(|error| aborter.abort(format!("its standard input or output failed: {error}")))?;
-    reader.unsplit(writer).finished().await?;
-    Ok(())
 }
 
 /// Prints each event of the endpoint's flows on stderr from now on.

@@ -73,6 +73,17 @@ impl Stdin {
         Self { pieces: None, spent: None, piece: None, at: 0 }
     }
 
+    /// One that has nothing to read.
+    pub(super) fn closed() -> Self {
+        let (_, pieces) = mpsc::channel(1);
+        Self { pieces: Some(pieces), ..Self::new() }
+    }
+
+    /// Whether there is nothing to read at the moment.
+    pub(super) fn is_dry(&self) -> bool {
+        self.rest().is_empty() && self.pieces.as_ref().is_none_or(mpsc::Receiver::is_empty)
+    }
+
     fn rest(&self) -> &[u8] {
         self.piece.as_ref().and_then(|piece| piece.filled().get(self.at..)).unwrap_or_default()
     }

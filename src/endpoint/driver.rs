@@ -1,7 +1,7 @@
 //! The thread on which an endpoint's node runs, and what passes between it and the handles.
 
 use super::events::FlowEvent;
-use super::flow::{DROPPED, Ending, ToNode, Word};
+use super::flow::{DROPPED, Ending, Reached, ToNode, Word};
 use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
@@ -16,10 +16,11 @@ use crate::net::{clock::Clock, entropy};
 use crate::proto::clerk::ClerkConfig;
 use crate::proto::endpoint::{Destination, Endpoint as Machine};
 use crate::proto::enrolment::{Change, Trouble};
-use crate::proto::flows::{FlowKey, FlowsConfig};
+use crate::proto::flows::{FlowKey, Flows, FlowsConfig};
 use crate::proto::id::{BootId, FlowId, NodeId};
 use crate::proto::machine::{AskFailure, Machine as _, Notice, OpenFailure};
 use crate::proto::rpc::{Listing, Refusal, Request, Response};
+use crate::proto::splice::Splice;
 use bytes::Bytes;
 use rand::Rng;
 use std::cell::RefCell;
@@ -66,6 +67,7 @@ pub(super) struct Raw {
     pub(super) outgoing: mpsc::Sender<ToNode>,
     pub(super) ending: watch::Receiver<Option<Ending>>,
     pub(super) words: mpsc::Sender<Word>,
+    pub(super) reached: watch::Receiver<Reached>,
     /// Whether an origin opened it over a route from before.
     pub(super) kept: bool,
 }
@@ -337,11 +339,12 @@ impl Desk {
         let (outgoing, from_app) = mpsc::channel(QUEUED_HANDOVERS);
         let (words, said) = mpsc::channel(QUEUED_WORDS);
         let (ended, ending) = watch::channel(None);
+        let (told, reached) = watch::channel(Reached::Nothing);
         self.endings.borrow_mut().insert(flow, ended);
         spawn_local(give(node.clone(), flow, to_app));
-        spawn_local(take(node.clone(), flow, from_app));
+        spawn_local(take(node.clone(), flow, from_app, told));
         spawn_local(self.clone().heed(node.clone(), flow, said, ending.clone()));
-        Raw { flow, incoming, outgoing, ending, words, kept: false }
+        Raw { flow, incoming, outgoing, ending, words, reached, kept: false }
     }
 
     /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.
@@ -404,12 +407,18 @@ async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
     }
 }
 
-/// Takes what the application sends, up to its end.
-async fn take(node: Driven, flow: FlowKey, mut from_app: mpsc::Receiver<ToNode>) {
+/// Takes what the application sends, up to its end, and tells how far that has got then.
+async fn take(
+    node: Driven,
+    flow: FlowKey,
+    mut from_app: mpsc::Receiver<ToNode>,
+    told: watch::Sender<Reached>,
+) {
     let signal = node.signal(flow);
     while let Some(message) = from_app.recv().await {
         let ToNode::Data(bytes) = message else {
-            return node.with(|machine, now, actions| machine.flows().finish(flow, now, actions));
+            node.with(|machine, now, actions| machine.flows().finish(flow, now, actions));
+            return follow(&node, flow, &told).await;
         };
         while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
             signal.room(direction).notified().await;
@@ -418,5 +427,27 @@ async fn take(node: Driven, flow: FlowKey, mut from_app: mpsc::Receiver<ToNode>)
         if sent.is_err() {
             return;
         }
+    }
+}
+
+/// Tells how far all that the application sent has got, until it was taken.
+async fn follow(node: &Driven, flow: FlowKey, told: &watch::Sender<Reached>) {
+    let signal = node.signal(flow);
+    let look = |flows: &mut Flows| flows.splice(&flow).map(|splice| (splice.source(), reached(splice)));
+    while let Some((direction, reached)) = node.flows(look) {
+        told.send_replace(reached);
+        if reached == Reached::Taken {
+            return;
+        }
+        signal.room(direction).notified().await;
+    }
+}
+
+fn reached(splice: &Splice) -> Reached {
+    let lane = splice.lane(splice.source());
+    match lane.fin() {
+        Some(end) if lane.acked() > end => Reached::Taken,
+        Some(end) if lane.acked() == end => Reached::Arrived,
+        Some(_) | None => Reached::Nothing,
     }
 }

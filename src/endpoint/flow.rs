@@ -109,6 +109,17 @@ impl Ending {
     }
 }
 
+/// How far all that the application sent, up to its end, has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// There is more to come, or it is on its way.
+    Nothing,
+    /// It is at the other end.
+    Arrived,
+    /// The application there said that it took it.
+    Taken,
+}
+
 type Endings = watch::Receiver<Option<Ending>>;
 
 /// How a flow ended, if it has.
@@ -173,11 +184,12 @@ pub struct Flow {
     peer: NodeId,
 }
 
-/// Gives a flow up, and tells when it is over, while others read and write it.
+/// Gives a flow up, and tells how far it is, while others read and write it.
 #[derive(Clone, Debug)]
 pub struct Aborter {
     words: mpsc::Sender<Word>,
     endings: Endings,
+    reached: watch::Receiver<Reached>,
 }
 
 impl Aborter {
@@ -193,6 +205,22 @@ impl Aborter {
     /// [`FlowError`] if not everything arrived and was taken.
     pub async fn ended(&self) -> Result<(), FlowError> {
         over(self.endings.clone()).await
+    }
+
+    /// Says that this end took everything that came, for whoever has more to send when it has read the end.
+    pub fn taken(&self) {
+        let _ = self.words.try_send(Word::Taken);
+    }
+
+    /// Resolves once everything that was sent, up to the end, has arrived; or the flow is over.
+    pub async fn arrived(&self) {
+        let _ = self.reached.clone().wait_for(|reached| *reached != Reached::Nothing).await;
+    }
+
+    /// Whether the application at the other end has said that it took everything that was sent.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        *self.reached.borrow() == Reached::Taken
     }
 }
 
@@ -232,7 +260,7 @@ impl Flow {
     #[must_use]
     pub fn aborter(&self) -> Aborter {
         let io = self.stream.get_ref().0;
-        Aborter { words: io.words.clone(), endings: io.endings.clone() }
+        Aborter { words: io.words.clone(), endings: io.endings.clone(), reached: io.reached.clone() }
     }
 
     fn io(&mut self) -> &mut FlowIo {
@@ -393,13 +421,14 @@ pub(super) struct FlowIo {
     read_to_end: bool,
     words: mpsc::Sender<Word>,
     endings: Endings,
+    reached: watch::Receiver<Reached>,
 }
 
 impl FlowIo {
     fn new(raw: Raw) -> Self {
-        let Raw { incoming, outgoing, ending: endings, words, .. } = raw;
+        let Raw { incoming, outgoing, ending: endings, words, reached, .. } = raw;
         let (arrived, outgoing) = (VecDeque::new(), PollSender::new(outgoing));
-        Self { incoming, arrived, outgoing, finished: false, read_to_end: false, words, endings }
+        Self { incoming, arrived, outgoing, finished: false, read_to_end: false, words, endings, reached }
     }
 
     /// Why the node takes or gives nothing more.

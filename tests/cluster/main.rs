@@ -20,6 +20,7 @@ mod bootstraps;
 mod churn;
 #[cfg(target_os = "linux")]
 mod clocks;
+mod console;
 mod cut;
 mod directories;
 mod drain;
