@@ -36,8 +36,13 @@ mod wait;
 
 pub use failure::{Exit, Failure};
 
+use crate::net::farewell;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a command that is done may take to say goodbye to others.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Byte streams and messages over chains of relays that can die at any moment without a byte lost.
 #[derive(Debug, Parser)]
@@ -137,6 +142,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         let result = run(cli.command).await;
         journal::finish().await;
+        farewell::said(LAST_WORDS).await;
         result
     });
     // A read of stdin may still be pending on a thread of the runtime; nothing waits for it.

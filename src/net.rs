@@ -19,6 +19,7 @@ pub mod datadir;
 pub(crate) mod enrolment;
 pub mod entropy;
 pub mod error;
+pub(crate) mod farewell;
 pub mod frames;
 pub(crate) mod gate;
 pub mod identity;

@@ -38,8 +38,10 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::spawn_local;
 use whereabouts::Whereabouts;
 
-/// How long a relay that leaves waits for its last words to get out.
+/// How long a relay that leaves waits for its last words to its neighbours to get out,
 const LAST_WORDS: Duration = Duration::from_millis(300);
+/// and for a bootstrap to have heard its goodbye.
+const GOODBYE: Duration = Duration::from_secs(3);
 
 /// The least window of a leg's stream.
 const LEAST_STREAM_WINDOW_BYTES: u32 = 512 << 10;
@@ -288,7 +290,9 @@ async fn leave(node: &Rc<node::Node<Machine>>, mut changes: broadcast::Receiver<
     node.with(|machine, now, actions| machine.leave(now, actions));
     let has_left =
         async { while node.with(|machine, _, _| machine.is_leaving()) && changes.recv().await.is_ok() {} };
-    let _ = tokio::time::timeout(LAST_WORDS, has_left).await;
+    if tokio::time::timeout(GOODBYE, has_left).await.is_err() {
+        tracing::warn!("no bootstrap has heard that this relay leaves; its lease will end by itself");
+    }
     let _ = tokio::time::timeout(LAST_WORDS, node.part()).await;
     node.coordinator().close().await;
 }

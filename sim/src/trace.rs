@@ -109,7 +109,7 @@ impl Trace {
             }
             Request::Register { .. } => "register".to_owned(),
             Request::Heartbeat { .. } => "heartbeat".to_owned(),
-            Request::Deregister => "deregister".to_owned(),
+            Request::Deregister { .. } => "deregister".to_owned(),
             Request::Drain => "drain".to_owned(),
             Request::List => "list".to_owned(),
             Request::ReportDown { node } => format!("report {} down", self.called(*node)),

@@ -5,8 +5,8 @@ use super::testing::{Answer, Events, PATIENCE, connect, exchange, get};
 use super::*;
 use crate::bootstrap::{self, Observer, Server};
 use crate::net::testing::LOOPBACK;
-use crate::proto::NodeId;
 use crate::proto::rpc::{Offer, Request, Response as Reply};
+use crate::proto::{BootId, NodeId};
 use crate::relay::Relay;
 use axum::extract::{Extension, Query, State};
 use axum::http::StatusCode;
@@ -14,6 +14,9 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
+
+/// The process that nodes say they are.
+const BOOT: BootId = BootId::from_bytes([1; 16]);
 
 fn node(n: u16) -> NodeId {
     let mut bytes = [0; 32];
@@ -28,7 +31,7 @@ fn ask(observer: &Observer, node: NodeId, request: Request) {
 
 fn register(observer: &Observer, n: u16) {
     let offer = Offer::relay("192.0.2.7:4433".parse().unwrap(), "z1", 50);
-    ask(observer, node(n), Request::Register { name: format!("r{n}"), offer });
+    ask(observer, node(n), Request::Register { name: format!("r{n}"), offer, boot: BOOT });
 }
 
 /// A bootstrap with its pages.
@@ -64,7 +67,7 @@ async fn a_bootstrap_shows_its_pool() {
     register(&observer, 7);
     let names = vec!["inbox".to_owned()];
     let offer = Offer::Target { names, attachments: vec![node(7)] };
-    ask(&observer, node(9), Request::Register { name: "t".to_owned(), offer });
+    ask(&observer, node(9), Request::Register { name: "t".to_owned(), offer, boot: BOOT });
     let shown = stage.get("/peers").await;
     assert!(shown.status == 200 && shown.head.contains("content-type: application/json"), "{shown:?}");
     let shown = shown.json();
@@ -138,11 +141,11 @@ async fn what_a_bootstrap_counts_can_be_read() {
     let stage = stage().await;
     let observer = stage.server.observe();
     (0..3).for_each(|n| register(&observer, n));
-    ask(&observer, node(1), Request::Deregister);
+    ask(&observer, node(1), Request::Deregister { boot: BOOT });
     let ticket = stage.server.ticket().clone();
     let coordinator = crate::net::coordinator::Coordinator::join(ticket, None).await.unwrap();
     coordinator.ask(Request::List, PATIENCE).await.unwrap();
-    coordinator.ask(Request::Deregister, PATIENCE).await.unwrap();
+    coordinator.ask(Request::Deregister { boot: BOOT }, PATIENCE).await.unwrap();
     let shown = stage.get("/metrics").await;
     assert!(shown.head.contains("openmetrics-text"), "{}", shown.head);
     let samples = shown.samples();
@@ -242,7 +245,7 @@ async fn what_happens_is_told_in_order() {
     let (mut one, mut two) = (Events::open(&stage.url).await, Events::open(&stage.url).await);
     register(&observer, 7);
     ask(&observer, node(7), Request::Drain);
-    ask(&observer, node(7), Request::Deregister);
+    ask(&observer, node(7), Request::Deregister { boot: BOOT });
     for events in [&mut one, &mut two] {
         for event in ["joined", "draining", "left"] {
             let told = events.next().await;
@@ -261,7 +264,7 @@ async fn a_slow_reader_is_told_what_it_missed() {
     let response = events::page(State(Streams::new(observer.clone()))).await;
     for _ in 0..600 {
         register(&observer, 7);
-        ask(&observer, node(7), Request::Deregister);
+        ask(&observer, node(7), Request::Deregister { boot: BOOT });
     }
     let mut body = response.into_body().into_data_stream();
     let mut next = async || {

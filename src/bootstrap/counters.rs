@@ -71,6 +71,8 @@ counters! {
     store_writes,
     /// Attempts of the store to write that failed.
     store_failures,
+    /// Names freed because their holders did not answer.
+    names_freed,
     /// Members whose last connection broke.
     cut_off,
     /// Connections closed because the other side sent what is no request, or not one that it may send.

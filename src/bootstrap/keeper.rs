@@ -73,8 +73,8 @@ impl Keeper {
     /// Answers a question of the member `node`. If it registered, or deregistered, the answer is to wait until that is
     /// durable.
     pub(super) fn answer(&self, node: NodeId, request: Request) -> (Response, Option<Saving>) {
-        let leaves = matches!(request, Request::Deregister);
-        let registering = if let Request::Register { name, offer } = &request {
+        let leaves = matches!(request, Request::Deregister { .. });
+        let registering = if let Request::Register { name, offer, .. } = &request {
             Some((name.clone(), offer.clone()))
         } else {
             None
@@ -252,8 +252,10 @@ fn log(news: &News) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::BootId;
 
     const NODE: NodeId = NodeId::from_bytes([1; 32]);
+    const BOOT: BootId = BootId::from_bytes([1; 16]);
 
     fn keeper() -> Arc<Keeper> {
         let mut config = Config::default();
@@ -265,7 +267,7 @@ mod tests {
     fn register(keeper: &Keeper, node: NodeId) -> Response {
         let address = "127.0.0.1:1".parse().unwrap();
         let offer = Offer::relay(address, "", 1);
-        let request = Request::Register { name: "r1".to_owned(), offer };
+        let request = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
         keeper.with(|machine, now| machine.answer(node, request, now))
     }
 
@@ -296,7 +298,8 @@ mod tests {
     async fn after_a_fault_it_starts_afresh_and_reads_the_store() {
         let keeper = keeper();
         let offer = Offer::relay("127.0.0.1:1".parse().unwrap(), "", 1);
-        let (response, saving) = keeper.answer(NODE, Request::Register { name: "r1".to_owned(), offer });
+        let register = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
+        let (response, saving) = keeper.answer(NODE, register);
         assert!(matches!(response, Response::Lease(_)));
         saving.expect("it is to be kept").await.unwrap();
         let fault =
@@ -313,7 +316,7 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(10), restored).await.unwrap();
-        let (response, saving) = keeper.answer(NODE, Request::Deregister);
+        let (response, saving) = keeper.answer(NODE, Request::Deregister { boot: BOOT });
         assert_eq!(response, Response::Done);
         saving.expect("nor is it to come back").await.unwrap();
         assert_eq!(keeper.store.registrations().await, Ok(Vec::new()));

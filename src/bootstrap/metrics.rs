@@ -72,7 +72,7 @@ pub(super) const fn kind(request: &BootstrapRequest) -> &'static str {
         BootstrapRequest::Ask(request) => match request {
             Request::Register { .. } => "register",
             Request::Heartbeat(_) => "heartbeat",
-            Request::Deregister => "deregister",
+            Request::Deregister { .. } => "deregister",
             Request::ReportDown { .. } => "report_down",
             Request::ReportUp { .. } => "report_up",
             Request::Attachments { .. } => "attachments",

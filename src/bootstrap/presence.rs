@@ -45,6 +45,12 @@ impl<C: Clone> Presence<C> {
         self.members().get(node).cloned().unwrap_or_default()
     }
 
+    /// By which numbers those of a member are called.
+    pub(super) fn numbers(&self, node: &NodeId) -> Vec<usize> {
+        let members = self.members();
+        members.get(node).into_iter().flatten().map(|(number, _)| *number).collect()
+    }
+
     /// A member has this one no more. Returns whether it was the last.
     pub(super) fn leave(&self, node: NodeId, number: usize) -> bool {
         let mut members = self.members();

@@ -26,8 +26,9 @@ use crate::net::identity::{Identity, Membership};
 use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
-use crate::proto::NodeId;
-use crate::proto::rpc::{Request, Response};
+use crate::proto::bootstrap::Bootstrap;
+use crate::proto::rpc::{MAX_NAMES, Offer, Request, Response};
+use crate::proto::{self, NodeId};
 use crate::store::{Holder, NotStored, Store};
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
@@ -329,21 +330,44 @@ impl Shared {
     pub(super) async fn look_after(&self, node: &NodeId) {
         let reported = || self.keeper.with(|machine, now| machine.pool().reported(node, now));
         let Some(lease_ends) = reported() else { return };
-        let numbers = || self.presence.of(node).into_iter().map(|(number, _)| number).collect::<Vec<_>>();
-        let lines = self.presence.of(node);
-        let answers = join_all(lines.iter().map(|(_, line)| line.answers())).await;
-        if lines.is_empty() || answers.iter().any(|answer| *answer != Some(false)) {
-            return;
-        }
+        let Some(silent) = self.silent(node).await else { return };
         self.keeper.with(|machine, now| {
             // It may have come back meanwhile, or been heard.
-            let is_same = lines.iter().map(|(number, _)| *number).eq(numbers());
+            let is_same = silent == self.presence.numbers(node);
             if is_same && machine.pool().reported(node, now) == Some(lease_ends) {
                 self.tally.cut_off.count();
                 tracing::debug!(node = %node.short(), "a member that was reported down does not answer here either");
                 machine.cut_off(node, now);
             }
         });
+    }
+
+    /// The connections of a member, if it has any, and answers over none of them.
+    async fn silent(&self, node: &NodeId) -> Option<Vec<usize>> {
+        let (numbers, lines): (Vec<_>, Vec<_>) = self.presence.of(node).into_iter().unzip();
+        let answers = join_all(lines.iter().map(Line::answers)).await;
+        let is_silent = !lines.is_empty() && answers.iter().all(|answer| *answer == Some(false));
+        is_silent.then_some(numbers)
+    }
+
+    /// Frees a name whose holder has a connection and does not answer over it: its process was killed, or it is as good as cut
+    /// off. Whoever has no connection, between two heartbeats or since a restart of this process, keeps its names for its lease.
+    async fn free(&self, name: &str) -> bool {
+        let holder = |machine: &Bootstrap| {
+            machine.targets().by_name(name).map(|target| (target.node, target.lease_ends))
+        };
+        let Some(held) = self.keeper.with(|machine, _| holder(machine)) else { return true };
+        let Some(silent) = self.silent(&held.0).await else { return false };
+        self.keeper.with(|machine, _| {
+            // It may have come back meanwhile, or been heard.
+            let is_gone = silent == self.presence.numbers(&held.0) && holder(machine) == Some(held);
+            if is_gone {
+                self.tally.names_freed.count();
+                tracing::info!(name, node = %held.0.short(), "freed a name: its holder does not answer any more");
+                machine.vacate(&held.0);
+            }
+            is_gone
+        })
     }
 
     /// The response to a request; `None` if there is none, and the reason is dealt with.
@@ -397,8 +421,24 @@ impl Shared {
         None
     }
 
-    /// The machine's answer. What must be remembered of it is on disk then, if the disk can be written.
+    /// The machine's answer. Names that others hold are free if those are gone.
     async fn ask(&self, node: NodeId, request: Request) -> Response {
+        let announced = matches!(&request, Request::Register { offer: Offer::Target { .. }, .. })
+            .then(|| request.clone());
+        let mut response = self.ask_once(node, request).await;
+        let Some(announced) = announced else { return response };
+        for _ in 0..MAX_NAMES {
+            let Response::Refused(proto::rpc::Refusal::NameTaken { name }) = &response else { break };
+            if !self.free(name).await {
+                break;
+            }
+            response = self.ask_once(node, announced.clone()).await;
+        }
+        response
+    }
+
+    /// The machine's answer. What must be remembered of it is on disk then, if the disk can be written.
+    async fn ask_once(&self, node: NodeId, request: Request) -> Response {
         let (response, saving) = self.keeper.answer(node, request);
         if let Some(saving) = saving {
             let saved = timeout(SAVE_PATIENCE, saving).await.is_ok_and(|saved| saved.is_ok());

@@ -8,10 +8,10 @@ use crate::net::coordinator::{Cause, Coordinator, JoinError, JoinOptions};
 use crate::net::frames::{self, FrameError};
 use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::testing::{LOOPBACK, member};
-use crate::proto::Time;
 use crate::proto::codec;
 use crate::proto::machine::AskFailure;
 use crate::proto::rpc::{Listing, Offer, Request, Response};
+use crate::proto::{BootId, Time};
 use quinn::{Connection, Endpoint};
 use rustls::AlertDescription::DecryptError;
 use std::fs;
@@ -20,6 +20,8 @@ use std::net::UdpSocket;
 mod misuse;
 mod recovery;
 
+/// The process that nodes say they are.
+const BOOT: BootId = BootId::from_bytes([1; 16]);
 const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(200);
 
@@ -105,7 +107,7 @@ async fn a_newcomer_joins_registers_and_asks() {
     assert_eq!(coordinator.bootstrap(), server.local_addr());
     let address = "127.0.0.1:1".parse().unwrap();
     let offer = Offer::relay(address, "z", 7);
-    let register = Request::Register { name: "r1".to_owned(), offer };
+    let register = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
     assert!(matches!(coordinator.ask(register, PATIENCE).await, Ok(Response::Lease(_))));
     let listing = list(&coordinator).await.unwrap();
     let seen: Vec<_> = listing.relays.iter().map(|relay| (relay.node, relay.name.as_str())).collect();

@@ -47,7 +47,7 @@ impl Class {
 
     pub(super) const fn of(request: &Request) -> Self {
         match request {
-            Request::Heartbeat(_) | Request::Deregister | Request::Drain => Self::Renewal,
+            Request::Heartbeat(_) | Request::Deregister { .. } | Request::Drain => Self::Renewal,
             Request::Register { .. } | Request::ReportDown { .. } | Request::ReportUp { .. } => {
                 Self::Registration
             }

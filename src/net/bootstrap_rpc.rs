@@ -144,7 +144,7 @@ impl fmt::Display for BootstrapClose {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{Time, codec};
+    use crate::proto::{BootId, Time, codec};
 
     #[test]
     fn close_codes_keep_their_numbers() {
@@ -159,7 +159,10 @@ mod tests {
     #[test]
     fn golden_vectors() {
         assert_eq!(codec::to_bytes(&BootstrapRequest::Renew), [1]);
-        assert_eq!(codec::to_bytes(&BootstrapRequest::Ask(Request::Deregister)), [2, 2]);
+        let goodbye = Request::Deregister { boot: BootId::from_bytes([7; 16]) };
+        let mut expected = vec![2, 2];
+        expected.extend([7; 16]);
+        assert_eq!(codec::to_bytes(&BootstrapRequest::Ask(goodbye)), expected);
         let [renew, expires, now] = [1, 2, 3].map(Time::from_micros);
         let issued = Issued { certificate: vec![9], renew, expires, now };
         assert_eq!(codec::to_bytes(&BootstrapResponse::Issued(issued)), [0, 1, 9, 1, 2, 3]);

@@ -28,6 +28,7 @@ pub use error::{Attempt, Cause, JoinError};
 use super::address::canonical;
 use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
 use super::datadir::DataDir;
+use super::farewell::Word;
 use super::identity::{Identity, Membership};
 use super::local::Local;
 pub use super::local::Obstacle;
@@ -48,6 +49,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -56,6 +58,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// How long [`Coordinator::close`] waits for its goodbye to leave, and how often it looks.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 const GOODBYE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the last handle's goodbye may take to leave.
+const LAST_WORD: Duration = Duration::from_millis(30);
 
 /// How often, over one connection, a bootstrap may look whether this node lives when others say that it does not.
 const PROBES: u32 = 16;
@@ -94,8 +99,32 @@ impl Default for JoinOptions {
 #[derive(Clone)]
 pub struct Coordinator {
     shared: Arc<Shared>,
-    /// They end with the last handle.
-    _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
+    /// Ends with the last handle.
+    _life: Arc<Life>,
+}
+
+/// What goes on as long as there is a handle; then the bootstrap is told that there is none any more.
+struct Life {
+    endpoint: quinn::Endpoint,
+    runtime: Handle,
+    word: Option<Word>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        say_goodbye(&self.endpoint);
+        let (endpoint, word) = (self.endpoint.clone(), self.word.take());
+        // Not on a runtime that has ended: then nothing more can be said.
+        self.runtime.spawn(async move {
+            let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
+            drop(word);
+        });
+    }
+}
+
+fn say_goodbye(endpoint: &quinn::Endpoint) {
+    endpoint.close(BootstrapClose::Done.number().into(), BootstrapClose::Done.as_str().as_bytes());
 }
 
 impl fmt::Debug for Coordinator {
@@ -167,7 +196,10 @@ impl Coordinator {
         let shared = Shared::new(entrance, membership, place, address);
         let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
         let lookout = tokio::spawn(lookout::keep_watch(Arc::clone(&shared)));
-        Self { shared, _tasks: Arc::new([renewal, lookout].map(AbortOnDropHandle::new)) }
+        let endpoint = shared.entrance.dialer.endpoint.clone();
+        let (runtime, word) = (Handle::current(), Some(Word::new()));
+        let life = Life { endpoint, runtime, word, _tasks: [renewal, lookout].map(AbortOnDropHandle::new) };
+        Self { shared, _life: Arc::new(life) }
     }
 
     /// Who this node is.
@@ -260,7 +292,7 @@ impl Coordinator {
         let sent = || kept.as_ref().map(|connection| connection.stats().udp_tx.datagrams);
         let before = sent();
         let endpoint = &self.shared.entrance.dialer.endpoint;
-        endpoint.close(BootstrapClose::Done.number().into(), BootstrapClose::Done.as_str().as_bytes());
+        say_goodbye(endpoint);
         // What QUIC waits for after the goodbye has left (RFC 9000, section 10.2) is of use to nobody here.
         let said = async {
             while sent() == before && kept.as_ref().is_some_and(|c| c.close_reason() == Some(LocallyClosed)) {

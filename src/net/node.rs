@@ -14,6 +14,7 @@ mod link;
 use crate::net::address::{canonical, is_same};
 use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
+use crate::net::farewell::Word;
 use crate::net::gate::{Gate, Place, Turned};
 use crate::net::identity::Membership;
 use crate::net::local::{Local, Obstacle};
@@ -126,7 +127,9 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
     build: impl FnOnce() -> Result<(Parts<M>, T, Main), StartFailure> + Send + 'static,
 ) -> Result<T, StartFailure> {
     let (ready, started) = oneshot::channel();
+    let word = Word::new();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _word = word;
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(ready.send(Err(error.into()))),

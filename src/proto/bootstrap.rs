@@ -15,11 +15,12 @@
 mod bounds;
 pub mod cadence;
 mod chains;
+mod departed;
 mod listing;
 
 use super::crypto::Key;
 use super::families::Families;
-use super::id::NodeId;
+use super::id::{BootId, NodeId};
 use super::planner::Planner;
 use super::pool::targets::{AnnounceError, Targets};
 use super::pool::{self, Pool, PoolEvent, Relay, RelayOffer};
@@ -27,6 +28,7 @@ use super::record::{Candidate, MAX_KEY_EPOCHS, relay_key};
 use super::rpc::{DenyReason, Heartbeat, Lease, Offer, Refusal, Request, Response, Status};
 use super::time::{NetworkTime, Time};
 use chains::Replacement;
+use departed::Departed;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -166,6 +168,7 @@ pub struct Bootstrap {
     pool: Pool,
     targets: Targets,
     revoked: BTreeSet<NodeId>,
+    departed: Departed,
 }
 
 impl Bootstrap {
@@ -184,6 +187,7 @@ impl Bootstrap {
             pool: Pool::new(config.pool),
             targets: Targets::new(config.pool.lease, config.pool.max_targets),
             revoked: BTreeSet::new(),
+            departed: Departed::default(),
         }
     }
 
@@ -221,6 +225,11 @@ impl Bootstrap {
     /// The connection of a member broke, over which it sent its heartbeats.
     pub fn cut_off(&mut self, node: &NodeId, now: Time) {
         self.pool.cut_off(node, now);
+    }
+
+    /// The process that announced a target is gone: its names are free before its lease ends.
+    pub fn vacate(&mut self, node: &NodeId) {
+        self.targets.deregister(node);
     }
 
     /// Does what is due. Afterwards [`Bootstrap::poll_timeout`] lies after `now`.
@@ -277,9 +286,11 @@ impl Bootstrap {
         }
         bounds::check(&request)?;
         match request {
-            Request::Register { name, offer } => self.register(from, name, offer, now).map(Response::Lease),
+            Request::Register { name, offer, boot } => {
+                self.register(from, name, offer, boot, now).map(Response::Lease)
+            }
             Request::Heartbeat(heartbeat) => self.heartbeat(from, &heartbeat, now).map(Response::Lease),
-            Request::Deregister => self.deregister(from, now),
+            Request::Deregister { boot } => self.deregister(from, boot, now),
             Request::Drain => self.drain(from, now),
             Request::ReportDown { node } => Ok(self.report_down(from, node, now)),
             Request::ReportUp { node } => {
@@ -307,13 +318,23 @@ impl Bootstrap {
         }
     }
 
-    fn register(&mut self, from: NodeId, name: String, offer: Offer, now: Time) -> Result<Lease, Refusal> {
+    fn register(
+        &mut self,
+        from: NodeId,
+        name: String,
+        offer: Offer,
+        boot: BootId,
+        now: Time,
+    ) -> Result<Lease, Refusal> {
         self.handle_timeout(now);
+        if self.departed.has_left(&from, boot) {
+            return Err(Refusal::UnknownNode);
+        }
         let throttled = Refusal::Throttled { retry_after: self.interval() };
         match offer {
             Offer::Relay { addresses, zone, capacity, version, capabilities } => {
                 let offer = RelayOffer { name, addresses, zone, capacity, version, capabilities };
-                self.pool.register(from, offer, now).map_err(|_| throttled)?;
+                self.pool.register_process(from, boot, offer, now).map_err(|_| throttled)?;
             }
             Offer::Target { names, attachments } => {
                 self.targets.register(from, names, attachments, now).map_err(|error| match error {
@@ -338,7 +359,8 @@ impl Bootstrap {
         Ok(self.lease(from, heartbeat.key_epoch, (interval * 9 / 10, interval * 11 / 10), now))
     }
 
-    fn deregister(&mut self, from: NodeId, now: Time) -> Result<Response, Refusal> {
+    fn deregister(&mut self, from: NodeId, boot: BootId, now: Time) -> Result<Response, Refusal> {
+        self.departed.note(from, boot, now);
         let as_relay = self.pool.deregister(&from, now);
         let as_target = self.targets.deregister(&from);
         self.handle_timeout(now);

@@ -30,6 +30,7 @@
 mod config;
 mod message;
 
+use super::id::BootId;
 use super::rpc::{Heartbeat, Lease, Load, Offer, Refusal, Request, Response};
 use super::time::Time;
 pub use config::Config;
@@ -57,6 +58,8 @@ const NEWS_SHARE: u32 = 16;
 pub struct Enrolment {
     config: Config,
     rng: StdRng,
+    /// This process, as the bootstrap tells it from others of the node.
+    boot: BootId,
     name: String,
     offer: Offer,
     load: Load,
@@ -93,6 +96,8 @@ pub struct Enrolment {
     outdated: bool,
     draining: bool,
     drained: bool,
+    /// How often a goodbye was not answered.
+    goodbyes: u32,
     /// Failures of any kind since the last lease.
     failures: u32,
     /// Failed registrations since the last lease.
@@ -135,10 +140,11 @@ enum Question {
 impl Enrolment {
     /// For a node called `name` that offers this, with so many bootstraps to choose from.
     #[must_use]
-    pub fn new(config: Config, name: String, offer: Offer, bootstraps: usize, rng: StdRng) -> Self {
+    pub fn new(config: Config, name: String, offer: Offer, bootstraps: usize, mut rng: StdRng) -> Self {
         Self {
             reach_wait: config.first_retry,
             config,
+            boot: BootId::random(&mut rng),
             rng,
             name,
             offer,
@@ -162,6 +168,7 @@ impl Enrolment {
             outdated: false,
             draining: false,
             drained: false,
+            goodbyes: 0,
             failures: 0,
             failed_registrations: 0,
             register_not_before: Time::ZERO,
@@ -366,7 +373,10 @@ impl Enrolment {
 
     fn on_response(&mut self, question: Question, response: Response, now: Time, actions: &mut Vec<Action>) {
         match (question, response) {
-            (Question::Deregister, _) => self.leave(actions),
+            // Whoever does not know this node has nothing to forget.
+            (Question::Deregister, Response::Done | Response::Refused(Refusal::UnknownNode)) => {
+                self.leave(actions);
+            }
             (Question::Register, Response::Lease(lease)) => self.on_registered(lease, now, actions),
             (Question::Heartbeat, Response::Lease(lease)) => self.on_renewed(lease, now, actions),
             (Question::Drain, Response::Done) => {
@@ -376,7 +386,7 @@ impl Enrolment {
             }
             (_, Response::Refused(refusal)) => self.on_refusal(question, refusal, now, actions),
             (
-                Question::Register | Question::Heartbeat | Question::Drain,
+                Question::Register | Question::Heartbeat | Question::Drain | Question::Deregister,
                 Response::Lease(_)
                 | Response::Done
                 | Response::Relays(_)
@@ -415,7 +425,8 @@ impl Enrolment {
         // A bootstrap that restarted does not know any more that this node leaves.
         self.drained &= lease.drain;
         let known = lease.counts.online;
-        let misses_peers = self.misses_peers(known, now);
+        // Who is to leave looks for nobody: a registration elsewhere would outlive its goodbye.
+        let misses_peers = !lease.drain && self.misses_peers(known, now);
         self.keep(&lease, now);
         self.hurry(now);
         notify(actions, Notice::Renewed(lease));
@@ -470,7 +481,10 @@ impl Enrolment {
     }
 
     fn on_failure(&mut self, question: Question, failure: Failure, now: Time, actions: &mut Vec<Action>) {
-        self.move_on();
+        // A goodbye is for the bootstrap that knows this node.
+        if question != Question::Deregister {
+            self.move_on();
+        }
         let setback = match failure {
             Failure::Timeout => Setback::Timeout,
             Failure::Network => Setback::Network,
@@ -482,7 +496,7 @@ impl Enrolment {
         self.count(setback);
         self.failures = self.failures.saturating_add(1);
         match question {
-            Question::Deregister => self.leave(actions),
+            Question::Deregister => self.say_goodbye_again(now, actions),
             // The next heartbeat will show whether the lease stands, and be followed by another attempt.
             Question::Drain => self.wait_for_heartbeat(),
             Question::Heartbeat => {
@@ -558,7 +572,7 @@ impl Enrolment {
                 self.register_not_before = now + self.config.first_retry;
                 self.counters.registrations += 1;
                 self.counters.full += u64::from(fresh_link);
-                Request::Register { name: self.name.clone(), offer: self.offer.clone() }
+                Request::Register { name: self.name.clone(), offer: self.offer.clone(), boot: self.boot }
             }
             Question::Heartbeat => {
                 self.counters.heartbeats += 1;
@@ -571,7 +585,7 @@ impl Enrolment {
                 })
             }
             Question::Drain => Request::Drain,
-            Question::Deregister => Request::Deregister,
+            Question::Deregister => Request::Deregister { boot: self.boot },
         };
         actions.push(Action::Ask { attempt, request, bootstrap: self.bootstrap, fresh_link });
     }
@@ -588,6 +602,16 @@ impl Enrolment {
 
     fn is_asking(&self, question: Question) -> bool {
         self.asking.is_some_and(|(_, asked)| asked == question)
+    }
+
+    /// As long as nobody has heard it the node may be assigned to chains; but nobody waits for ever.
+    fn say_goodbye_again(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.goodbyes += 1;
+        if self.goodbyes < self.config.attempts {
+            self.next = Some((now + self.jittered(self.config.first_retry), Question::Deregister));
+        } else {
+            self.leave(actions);
+        }
     }
 
     fn leave(&mut self, actions: &mut Vec<Action>) {

@@ -28,7 +28,7 @@ pub mod relay;
 mod reports;
 pub mod targets;
 
-use super::id::NodeId;
+use super::id::{BootId, NodeId};
 use super::rpc::{Counts, Heartbeat, Status};
 use super::time::Time;
 pub use domains::Apart;
@@ -218,6 +218,28 @@ impl Pool {
         Ok(())
     }
 
+    /// The same for a certain process of the relay: if it drains, it goes on to, however often it registers.
+    ///
+    /// # Errors
+    /// As [`Pool::register`].
+    pub fn register_process(
+        &mut self,
+        node: NodeId,
+        boot: BootId,
+        offer: RelayOffer,
+        now: Time,
+    ) -> Result<(), PoolFull> {
+        let drains = self.get(&node).is_some_and(|relay| relay.boot() == Some(boot) && relay.is_draining());
+        self.register(node, offer, now)?;
+        if let Some(relay) = self.place(&node).and_then(|place| self.relays.get_mut(place)) {
+            relay.set_boot(boot);
+        }
+        if drains {
+            self.drain(&node, now);
+        }
+        Ok(())
+    }
+
     /// Puts a relay back in its place after a restart of the bootstrap, which has not heard it since: with the grace of one
     /// lease. Who has registered meanwhile keeps that place.
     pub fn restore(&mut self, node: NodeId, offer: RelayOffer, registered_at: Time, now: Time) {
@@ -242,9 +264,11 @@ impl Pool {
         }
         let (before, reports) = (Kind::of(relay), relay.reports());
         relay.renew(heartbeat, now, lease_ends);
+        let drains = relay.is_draining();
         self.settle(place, before, now);
         match status {
             Status::Registered => self.events.push(PoolEvent::Online(*node)),
+            Status::Suspect | Status::Offline if drains => self.events.push(PoolEvent::Draining(*node)),
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
             Status::Online | Status::Draining | Status::Left => {}
         }

@@ -2,7 +2,7 @@
 
 use super::crypto::Key;
 use super::families::Families;
-use super::id::NodeId;
+use super::id::{BootId, NodeId};
 use super::record::{Candidate, Record, Route};
 use super::time::Time;
 use serde::{Deserialize, Serialize};
@@ -114,11 +114,16 @@ pub enum Request {
         name: String,
         /// What it offers.
         offer: Offer,
+        /// Which of the node's processes asks.
+        boot: BootId,
     },
     /// Keep the lease.
     Heartbeat(Heartbeat),
-    /// Give the lease up.
-    Deregister,
+    /// Give the lease up. What this process has asked before and arrives later changes nothing any more.
+    Deregister {
+        /// Which of the node's processes asks.
+        boot: BootId,
+    },
     /// A neighbour was found dead.
     ReportDown {
         /// Which.

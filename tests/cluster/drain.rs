@@ -107,3 +107,28 @@ fn nobody_is_drained_without_the_right_or_the_name() {
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// The fewer there are, the more they look for a bootstrap that knows more: a relay that leaves must not.
+#[test]
+fn when_all_relays_are_drained_none_is_assignable() {
+    let mut cluster = Cluster::start_with(0, &["--cadence", "dev"]);
+    for n in 1..=4 {
+        let name = format!("r{n}");
+        let relay = cluster.serve(&["relay", "--name", &name, "--patience", "dev"]);
+        cluster.relays.insert(name, relay);
+    }
+    let relays: Vec<(String, Process)> = std::mem::take(&mut cluster.relays).into_iter().collect();
+    for (name, _) in &relays {
+        let ordered = cluster.run(&["drain", name, "--timeout", "0s"], b"");
+        assert!(ordered.status.success(), "{}", ordered.stderr);
+    }
+    for (name, relay) in relays {
+        let ended = relay.finish();
+        assert!(ended.status.success(), "{name}: {}", ended.stderr);
+        let listed: serde_json::Value =
+            serde_json::from_str(&cluster.run(&["status", "--json"], b"").stdout.concat()).unwrap();
+        let its = |relay: &&serde_json::Value| relay["name"] == name.as_str();
+        let relay = listed["relays"].as_array().unwrap().iter().find(its).unwrap();
+        assert_eq!(relay["status"], "left", "{name} has ended: {listed}");
+    }
+}

@@ -44,5 +44,6 @@ mod recovery;
 mod restarts;
 mod routes;
 mod secrecy;
+mod short_runs;
 mod soak;
 mod strangers;

@@ -1,13 +1,14 @@
-//! A bootstrap that is named, not numbered, may move to another machine.
+//! A bootstrap that is named, not numbered, may move to another machine. And names of targets: who holds them, for how long.
 
-use crate::fixture::{HOPLINE, PATIENCE, Process};
+use crate::fixture::{Cluster, HOPLINE, PATIENCE, Process};
 use hopline::endpoint::{Endpoint, Options};
 use hopline::net::authority::Authority;
 use hopline::net::ticket::{Grant, Ticket};
+use std::io::Write;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::{interval, timeout};
 
 /// A heartbeat, the patience for its answer, and a dial.
@@ -103,4 +104,43 @@ async fn a_name_is_looked_up_anew_when_its_bootstrap_does_not_answer() {
     std::fs::write(&hosts, "127.0.0.2 boot.test\n").unwrap();
     let _second = bootstrap(home.path(), "127.0.0.2", port);
     knows_a_relay(home.path(), &format!("127.0.0.2:{port}")).await;
+}
+
+#[test]
+fn a_listener_that_was_killed_has_its_name_again_at_once() {
+    let cluster = Cluster::start(3);
+    let listen = ["listen", "echo", "--echo", "--keep"];
+    for _ in 0..3 {
+        let mut holder = cluster.serve(&listen);
+        holder.kill();
+    }
+    let began = Instant::now();
+    let _holder = cluster.serve(&listen);
+    assert!(began.elapsed() < PATIENCE / 2, "well before the lease of the one before ends");
+    let ended = cluster.run(&["pipe", "echo", "--hops", "1"], b"hello");
+    assert_eq!(ended.stdout, ["hello"], "{}", ended.stderr);
+}
+
+#[test]
+fn nobody_takes_the_name_of_a_holder_that_lives() {
+    let cluster = Cluster::start(3);
+    let _holder = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    let busy = cluster.start_process(&["pipe", "echo", "--hops", "1"]);
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let mut busy = busy;
+    let mut stdin = busy.stdin();
+    let writer = std::thread::spawn(move || {
+        let bytes = crate::fixture::pattern(1 << 20);
+        while stopped.try_recv().is_err() && stdin.write_all(&bytes).is_ok() {}
+    });
+    for _ in 0..3 {
+        let thief = cluster.run(&["listen", "echo"], b"");
+        assert_eq!(thief.status.code(), Some(4), "{}", thief.stderr);
+        assert!(thief.stderr.contains("taken"), "{}", thief.stderr);
+    }
+    drop(stop);
+    writer.join().unwrap();
+    drop(busy);
+    let ended = cluster.run(&["pipe", "echo", "--hops", "1"], b"hello");
+    assert_eq!(ended.stdout, ["hello"], "{}", ended.stderr);
 }

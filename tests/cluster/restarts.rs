@@ -4,11 +4,11 @@ use crate::fixture::{Cluster, PATIENCE, Process, run};
 use hopline::net::clock::Clock;
 use hopline::net::coordinator::Coordinator;
 use hopline::net::entropy;
-use hopline::proto::NodeId;
 use hopline::proto::bootstrap::Registration;
 use hopline::proto::rpc::{
     Capabilities, Heartbeat, Listing, Load, Offer, Refusal, RelayInfo, Request, Response, Status,
 };
+use hopline::proto::{BootId, NodeId};
 use hopline::store::Opened;
 use hopline::store::redb::Redb;
 use rand::RngExt;
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+/// The process that nodes say they are.
+const BOOT: BootId = BootId::from_bytes([1; 16]);
 const RELAYS: usize = 6;
 const REGISTRARS: usize = 8;
 /// Relays that the bootstrap knows beside those, and that are not heard any more.
@@ -53,7 +55,7 @@ async fn register_and_heartbeat(coordinator: Coordinator, answered: Answered) {
     for capacity in first.. {
         let offer = unreachable(capacity);
         let name = format!("registrar-{}", &node.short()[..4]);
-        if is_leased(&coordinator, Request::Register { name, offer }).await {
+        if is_leased(&coordinator, Request::Register { name, offer, boot: BOOT }).await {
             answered.lock().unwrap().insert(node, capacity);
         }
         let heartbeat = Heartbeat {

@@ -66,7 +66,7 @@ impl Coordinator {
     fn keep(&mut self, node: NodeId, request: &Request) {
         match request {
             Request::Register { .. } => drop(self.store.insert(node, request.clone())),
-            Request::Deregister => drop(self.store.remove(&node)),
+            Request::Deregister { .. } => drop(self.store.remove(&node)),
             Request::Heartbeat { .. }
             | Request::ReportDown { .. }
             | Request::ReportUp { .. }

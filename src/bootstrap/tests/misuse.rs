@@ -1,6 +1,6 @@
 //! Members that don't keep to the truth, and clocks that jump: each gets a clear answer, and nobody else loses anything.
 
-use super::{ask_raw, list, raw, server};
+use super::{BOOT, ask_raw, list, raw, server};
 use crate::bootstrap::Server;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::coordinator::Coordinator;
@@ -15,7 +15,7 @@ use crate::proto::rpc::{
     DenyReason, Heartbeat, Lease, Load, MAX_LISTED_NODES, Offer, Refusal, RelayInfo, Request, Resources,
     Response, Status,
 };
-use crate::proto::{NodeId, Time};
+use crate::proto::{BootId, NodeId, Time};
 use quinn::{Connection, Endpoint};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -71,12 +71,20 @@ impl Member {
 }
 
 fn register(name: &str) -> Request {
-    Request::Register { name: name.to_owned(), offer: Offer::relay(([127, 0, 0, 1], 4433).into(), "", 100) }
+    Request::Register {
+        name: name.to_owned(),
+        offer: Offer::relay(([127, 0, 0, 1], 4433).into(), "", 100),
+        boot: BOOT,
+    }
 }
 
 fn announce(names: &[&str]) -> Request {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    Request::Register { name: "laptop".to_owned(), offer: Offer::Target { names, attachments: Vec::new() } }
+    Request::Register {
+        name: "laptop".to_owned(),
+        offer: Offer::Target { names, attachments: Vec::new() },
+        boot: BOOT,
+    }
 }
 
 fn heartbeat(sequence: u64, flows: u32) -> Request {
@@ -93,7 +101,7 @@ async fn what_is_out_of_bounds_is_refused_and_changes_nothing() {
     let nowhere = Offer::relay(([0, 0, 0, 0], 4433).into(), "", 100);
     let requests = [
         register("no name"),
-        Request::Register { name: "r1".to_owned(), offer: nowhere },
+        Request::Register { name: "r1".to_owned(), offer: nowhere, boot: BOOT },
         Request::Heartbeat(Heartbeat { sequence: 9, sent_at: Time::MAX, load: busy, key_epoch: None }),
         Request::Plan { target: "echo".to_owned(), hops: 200, exclude: Vec::new(), dials: Families::BOTH },
         Request::Attachments {
@@ -185,11 +193,12 @@ async fn nobody_speaks_for_another_node() {
     let server = server().await;
     let victim = Member::relay(&server, "r1").await;
     let thief = Member::of(&server).await;
-    for request in [Request::Deregister, Request::Drain, heartbeat(100, 0)] {
+    let earlier = BootId::from_bytes([2; 16]);
+    for request in [Request::Deregister { boot: earlier }, Request::Drain, heartbeat(100, 0)] {
         assert_eq!(thief.refusal(request).await, Refusal::UnknownNode, "whatever it says, it says of itself");
     }
     thief.lease(register("r1")).await;
-    thief.ask(Request::Deregister).await;
+    thief.ask(Request::Deregister { boot: BOOT }).await;
     assert_eq!(victim.listed().await.unwrap().status, Status::Online);
 
     let (theirs, own) = (member(&server.shared.authority), member(&server.shared.authority));

@@ -12,12 +12,12 @@ use tokio::time::Instant;
 
 fn offer(capacity: u32) -> Request {
     let offer = Offer::relay("127.0.0.1:1".parse().unwrap(), "z", capacity);
-    Request::Register { name: "r1".to_owned(), offer }
+    Request::Register { name: "r1".to_owned(), offer, boot: BOOT }
 }
 
 fn target() -> Request {
     let offer = Offer::Target { names: vec!["x".to_owned()], attachments: Vec::new() };
-    Request::Register { name: "t1".to_owned(), offer }
+    Request::Register { name: "t1".to_owned(), offer, boot: BOOT }
 }
 
 fn heartbeat(sequence: u64) -> Request {
@@ -58,7 +58,7 @@ async fn who_registered_keeps_its_place_over_a_restart() {
     assert!(server.inspect(|machine| machine.targets().by_name("x").is_some_and(|x| x.node == node)));
     lease(&coordinator, heartbeat(5)).await;
     assert_eq!(status(&server, &node), Some(Status::Online));
-    assert_eq!(coordinator.ask(Request::Deregister, PATIENCE).await, Ok(Response::Done));
+    assert_eq!(coordinator.ask(Request::Deregister { boot: BOOT }, PATIENCE).await, Ok(Response::Done));
     server.shutdown().await;
 
     let server = server_at(address, directory.path()).await;
@@ -86,7 +86,7 @@ async fn ten_thousand_are_restored_within_a_second() {
     let directory = tempfile::tempdir().unwrap();
     let store = Redb::open(Some(directory.path())).unwrap().store;
     let registration = |n: u16| {
-        let Request::Register { name, offer } = offer(u32::from(n)) else { panic!("a registration") };
+        let Request::Register { name, offer, .. } = offer(u32::from(n)) else { panic!("a registration") };
         let mut node = [1; 32];
         node[..2].copy_from_slice(&n.to_be_bytes());
         Registration { node: NodeId::from_bytes(node), name, offer, registered_at: Clock::wall() }

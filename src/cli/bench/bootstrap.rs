@@ -15,6 +15,7 @@ use crate::cli::duration::parse_positive;
 use crate::cli::signals;
 use crate::cli::stage::Stage;
 use crate::net::entropy;
+use crate::proto::BootId;
 use crate::proto::rpc::{Capabilities, Load, Offer, Request};
 use indicatif::ProgressBar;
 use rand::Rng;
@@ -39,6 +40,8 @@ const ZONES: u32 = 12;
 const FIRST_SUBNET: u32 = 0x1000_0000;
 /// What the smallest relays carry; there are as many of twice and of four times that. No plan of a run fills one.
 const CAPACITY: u32 = 1 << 16;
+/// The process that every relay says it is.
+const BOOT: BootId = BootId::from_bytes([1; 16]);
 
 /// Heartbeats, plans, memory and expiry of one bootstrap: in process by size of the pool, and over QUIC.
 #[derive(Debug, clap::Args)]
@@ -154,7 +157,7 @@ fn registration(number: u32) -> Request {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capabilities: Capabilities::default(),
     };
-    Request::Register { name: format!("r{:06}", number + 1), offer }
+    Request::Register { name: format!("r{:06}", number + 1), offer, boot: BOOT }
 }
 
 /// What a relay says of itself in this heartbeat of its: something else each time.

@@ -10,9 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 /// Whether all its names, numbers and lists are within bounds.
 pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
     let good = match request {
-        Request::Register { name, offer } => is_name(name) && is_offer(offer),
+        Request::Register { name, offer, boot: _ } => is_name(name) && is_offer(offer),
         Request::Heartbeat(heartbeat) => heartbeat.load.resources.is_none_or(are_shares),
-        Request::Deregister
+        Request::Deregister { boot: _ }
         | Request::Drain
         | Request::ReportDown { .. }
         | Request::ReportUp { .. }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::proto::families::Families;
     use crate::proto::rpc::{Capabilities, Heartbeat, Load};
-    use crate::proto::{NodeId, Time};
+    use crate::proto::{BootId, NodeId, Time};
 
     fn relay(address: &str, zone: &str) -> Request {
         versioned(address, zone, "0.1.0")
@@ -92,7 +92,7 @@ mod tests {
             version: version.to_owned(),
             capabilities: Capabilities::default(),
         };
-        Request::Register { name: "r1".to_owned(), offer }
+        Request::Register { name: "r1".to_owned(), offer, boot: BootId::from_bytes([1; 16]) }
     }
 
     fn heartbeat(cpu_percent: u8) -> Request {
@@ -106,7 +106,7 @@ mod tests {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             attachments: vec![NodeId::from_bytes([1; 32]); attachments],
         };
-        Request::Register { name: name.to_owned(), offer }
+        Request::Register { name: name.to_owned(), offer, boot: BootId::from_bytes([1; 16]) }
     }
 
     fn plan(target: &str, hops: u8, exclude: usize) -> Request {

@@ -86,6 +86,7 @@ impl Config {
 mod tests {
     use super::super::Bootstrap;
     use super::*;
+    use crate::proto::BootId;
     use crate::proto::crypto::Key;
     use crate::proto::rpc::{Heartbeat, Lease, Load, Offer, Request, Response, Status};
     use crate::proto::{NodeId, Time};
@@ -113,7 +114,11 @@ mod tests {
         let key = Key::from_bytes([7; 32]);
         let mut bootstrap = Bootstrap::new(config, key, StdRng::seed_from_u64(1), start());
         let offer = Offer::relay(([127, 0, 0, 1], 4000).into(), "", 100);
-        let lease = ask(&mut bootstrap, Request::Register { name: "r1".to_owned(), offer }, start());
+        let lease = ask(
+            &mut bootstrap,
+            Request::Register { name: "r1".to_owned(), offer, boot: BootId::from_bytes([1; 16]) },
+            start(),
+        );
         (bootstrap, lease)
     }
 

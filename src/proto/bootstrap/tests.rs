@@ -8,6 +8,8 @@ mod addresses;
 
 const ORIGIN: NodeId = NodeId::from_bytes([0xaa; 32]);
 const TARGET: NodeId = NodeId::from_bytes([0xbb; 32]);
+/// The process that nodes are, unless a test says otherwise.
+const BOOT: BootId = BootId::from_bytes([1; 16]);
 const STRANGER: NodeId = NodeId::from_bytes([0xcc; 32]);
 
 fn at(s: u64) -> Time {
@@ -28,7 +30,7 @@ fn empty() -> Bootstrap {
 
 fn relay_offer(n: u8) -> Request {
     let offer = Offer::relay(([127, 0, 0, 1], 4000 + u16::from(n)).into(), "", 100);
-    Request::Register { name: format!("relay-{n:02}"), offer }
+    Request::Register { name: format!("relay-{n:02}"), offer, boot: BOOT }
 }
 
 fn heartbeat(sequence: u64, flows: u32, key_epoch: Option<u32>) -> Request {
@@ -41,6 +43,7 @@ fn target_offer(attachments: &[u8]) -> Request {
     Request::Register {
         name: "laptop".to_owned(),
         offer: Offer::Target { names: vec!["echo".to_owned()], attachments },
+        boot: BOOT,
     }
 }
 
@@ -153,7 +156,7 @@ fn policies_that_nodes_can_not_keep_up_with_are_refused() {
 #[test]
 fn without_a_registration_there_is_nothing_to_renew() {
     let mut bootstrap = empty();
-    for request in [heartbeat(1, 0, None), Request::Deregister, Request::Drain] {
+    for request in [heartbeat(1, 0, None), Request::Deregister { boot: BOOT }, Request::Drain] {
         assert_eq!(refused(bootstrap.answer(relay(1), request, at(0))), Refusal::UnknownNode);
     }
     for request in [Request::ReportDown { node: relay(1) }, Request::List] {
@@ -188,7 +191,7 @@ fn a_name_is_taken_while_its_holder_lives() {
     let mut bootstrap = network(1, &[0]);
     let taken = Refusal::NameTaken { name: "echo".to_owned() };
     assert_eq!(refused(bootstrap.answer(STRANGER, target_offer(&[0]), at(1))), taken);
-    assert_eq!(bootstrap.answer(TARGET, Request::Deregister, at(2)), Response::Done);
+    assert_eq!(bootstrap.answer(TARGET, Request::Deregister { boot: BOOT }, at(2)), Response::Done);
     lease(bootstrap.answer(STRANGER, target_offer(&[0]), at(3)));
     assert_eq!(plan(&mut bootstrap, 1).route.target, STRANGER);
 }
@@ -348,7 +351,7 @@ fn the_last_hop_follows_the_targets_attachments() {
     let record = replaced(ask(&mut bootstrap, None, &[7, 8]));
     assert_eq!(open(&route, &record), [relay(third)], "one is better than none");
     assert_eq!(refused(ask(&mut bootstrap, None, &[8, third])), Refusal::NoSpare);
-    bootstrap.answer(TARGET, Request::Deregister, at(3));
+    bootstrap.answer(TARGET, Request::Deregister { boot: BOOT }, at(3));
     assert_eq!(refused(ask(&mut bootstrap, Some(8), &[])), Refusal::NoSpare);
 }
 
@@ -441,10 +444,10 @@ fn a_listing_is_sorted_and_fits_a_frame() {
         let (version, capabilities) = ("1".repeat(32), Capabilities::default());
         let offer =
             Offer::Relay { addresses, zone: "z".repeat(64), capacity: u32::MAX, version, capabilities };
-        lease(bootstrap.answer(node, Request::Register { name: long(n, "r"), offer }, at(0)));
+        lease(bootstrap.answer(node, Request::Register { name: long(n, "r"), offer, boot: BOOT }, at(0)));
         let names = (0..16).map(|name| long(n * 16 + name, "t")).collect();
         let offer = Offer::Target { names, attachments: vec![node; 64] };
-        lease(bootstrap.answer(node, Request::Register { name: "t".to_owned(), offer }, at(0)));
+        lease(bootstrap.answer(node, Request::Register { name: "t".to_owned(), offer, boot: BOOT }, at(0)));
     }
     let response = bootstrap.answer(STRANGER, Request::List, at(5));
     assert!(codec::to_bytes(&response).len() <= MAX_FRAME_BYTES);
@@ -470,7 +473,7 @@ fn the_longest_chain_fits_a_request_and_a_response() {
         };
         let offer = Offer::Relay { addresses, zone, capacity, version, capabilities };
         let name = format!("{n:064}");
-        lease(bootstrap.answer(relay(n), Request::Register { name, offer }, at(0)));
+        lease(bootstrap.answer(relay(n), Request::Register { name, offer, boot: BOOT }, at(0)));
     }
     let response = bootstrap.answer(ORIGIN, plan_request(8), at(1));
     assert!(codec::to_bytes(&response).len() <= 16 * 1024);
@@ -483,4 +486,49 @@ fn the_longest_chain_fits_a_request_and_a_response() {
     replaced(bootstrap.answer(ORIGIN, request, at(2)));
     let last = replace(&planned.route, 8, None, &[]);
     replaced(bootstrap.answer(ORIGIN, last, at(2)));
+}
+
+fn is_assignable(bootstrap: &Bootstrap, n: u8) -> bool {
+    bootstrap.pool().assignable().iter().any(|known| known.node == relay(n))
+}
+
+/// As another process of the same node asks.
+fn reborn(request: Request) -> Request {
+    let Request::Register { name, offer, .. } = request else { panic!("{request:?}") };
+    Request::Register { name, offer, boot: BootId::from_bytes([2; 16]) }
+}
+
+#[test]
+fn who_said_goodbye_does_not_come_back_by_what_it_asked_before() {
+    let mut bootstrap = network(4, &[1]);
+    let goodbye = || Request::Deregister { boot: BOOT };
+    assert_eq!(bootstrap.answer(relay(1), goodbye(), at(1)), Response::Done);
+    for late in [relay_offer(1), heartbeat(9, 0, None), Request::Drain] {
+        assert_eq!(refused(bootstrap.answer(relay(1), late, at(2))), Refusal::UnknownNode);
+        assert!(!is_assignable(&bootstrap, 1));
+    }
+    assert!(matches!(bootstrap.answer(relay(1), reborn(relay_offer(1)), at(3)), Response::Lease(_)));
+    assert!(is_assignable(&bootstrap, 1), "it was started again");
+    assert_eq!(bootstrap.answer(TARGET, goodbye(), at(4)), Response::Done);
+    assert_eq!(refused(bootstrap.answer(TARGET, target_offer(&[1]), at(5))), Refusal::UnknownNode);
+    assert!(bootstrap.targets().by_name("echo").is_none(), "nor does a name");
+    assert_eq!(refused(bootstrap.answer(relay(9), goodbye(), at(6))), Refusal::UnknownNode);
+    let late = bootstrap.answer(relay(9), relay_offer(9), at(7));
+    assert_eq!(refused(late), Refusal::UnknownNode, "even if its goodbye came first");
+}
+
+#[test]
+fn who_drains_is_not_assigned_again_until_it_was_started_anew() {
+    let mut bootstrap = network(4, &[1]);
+    assert_eq!(bootstrap.answer(relay(1), Request::Drain, at(1)), Response::Done);
+    for reporter in [2, 3] {
+        bootstrap.answer(relay(reporter), Request::ReportDown { node: relay(1) }, at(2));
+    }
+    assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().status, Status::Offline);
+    assert!(matches!(bootstrap.answer(relay(1), heartbeat(9, 0, None), at(3)), Response::Lease(_)));
+    assert_eq!(bootstrap.pool().get(&relay(1)).unwrap().status, Status::Draining, "it lives, and leaves");
+    assert!(matches!(bootstrap.answer(relay(1), relay_offer(1), at(4)), Response::Lease(_)));
+    assert!(!is_assignable(&bootstrap, 1), "it registered again for some reason");
+    assert!(matches!(bootstrap.answer(relay(1), reborn(relay_offer(1)), at(5)), Response::Lease(_)));
+    assert!(is_assignable(&bootstrap, 1));
 }

@@ -10,6 +10,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeSet, VecDeque};
 
+/// The process that nodes say they are.
+const BOOT: BootId = BootId::from_bytes([1; 16]);
 const ORIGIN: NodeId = NodeId::from_bytes([0xaa; 32]);
 const TARGET: NodeId = NodeId::from_bytes([0xbb; 32]);
 const RELAYS: u8 = 16;
@@ -39,11 +41,11 @@ impl World {
         for n in 0..RELAYS {
             let address = ([127, 0, 0, 1], 4000 + u16::from(n)).into();
             let offer = Offer::relay(address, "", 100);
-            let register = Request::Register { name: format!("r{n}"), offer };
+            let register = Request::Register { name: format!("r{n}"), offer, boot: BOOT };
             assert!(matches!(bootstrap.answer(relay(n), register, now), Response::Lease(_)));
         }
         let offer = Offer::Target { names: vec!["x".to_owned()], attachments: (0..6).map(relay).collect() };
-        let register = Request::Register { name: "t".to_owned(), offer };
+        let register = Request::Register { name: "t".to_owned(), offer, boot: BOOT };
         assert!(matches!(bootstrap.answer(TARGET, register, now), Response::Lease(_)));
         let mut flows = FlowsConfig::default();
         flows.links.detector.pace = Pace::Off;
@@ -70,7 +72,7 @@ impl World {
                     self.made += 1;
                     let link = LinkId(self.made);
                     self.links.push((link, peer));
-                    let boot = BootId::from_bytes([1; 16]);
+                    let boot = BOOT;
                     self.events.push_back(Event::LinkUp { link, peer, boot, dialed: true, rtt: MS });
                 }
                 Action::OpenLeg { leg, .. } => {
@@ -197,7 +199,7 @@ fn a_rebuild_goes_over_relays_that_were_not_on_the_old_chain() {
 fn a_pool_too_small_for_that_gives_what_it_has() {
     let mut world = World::new(bootstrap::Config::default());
     for n in 5..RELAYS {
-        world.bootstrap.answer(relay(n), Request::Deregister, world.now);
+        world.bootstrap.answer(relay(n), Request::Deregister { boot: BOOT }, world.now);
     }
     world.open(1);
     world.answer();
@@ -348,7 +350,7 @@ fn target(chosen: &[u8], up: &[u8]) -> (Target, Links) {
     let now = Time::from_micros(1_000_000);
     let mut links = Links::new(TARGET, FlowsConfig::default().links);
     for n in up {
-        let boot = BootId::from_bytes([1; 16]);
+        let boot = BOOT;
         let arrival = Arrival { link: LinkId((*n).into()), peer: relay(*n), boot, dialed: true, rtt: MS };
         links.up(arrival, now, &mut Vec::new());
     }

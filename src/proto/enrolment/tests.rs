@@ -97,8 +97,13 @@ impl Script {
     }
 }
 
+/// What an enrolment of a [`Script`] calls its process.
+fn boot() -> BootId {
+    BootId::random(&mut StdRng::seed_from_u64(1))
+}
+
 fn register(zone: &str) -> Request {
-    Request::Register { name: "r1".to_owned(), offer: offer(zone) }
+    Request::Register { name: "r1".to_owned(), offer: offer(zone), boot: boot() }
 }
 
 const HEARTBEAT: Request = heartbeat(0, None);
@@ -449,11 +454,15 @@ fn draining_interrupts_a_heartbeat_and_it_is_sent_again() {
     assert_eq!(plain(&actions, 10_300), [ask(4, HEARTBEAT)]);
 }
 
+fn deregister() -> Request {
+    Request::Deregister { boot: boot() }
+}
+
 #[test]
 fn leaving_is_told_and_then_nothing_happens_any_more() {
-    for ends in [Response::Done, Response::Refused(Refusal::Throttled { retry_after: SECOND })] {
+    for ends in [Response::Done, Response::Refused(Refusal::UnknownNode)] {
         let mut script = Script::registered(1);
-        script.event(1_000, Event::Shutdown, &[ask(2, Request::Deregister)]);
+        script.event(1_000, Event::Shutdown, &[ask(2, deregister())]);
         script.event(1_000, Event::Shutdown, &[]);
         script.set_offer(1_000, "b", &[]);
         script.answer(1_100, 2, ends, &[Action::Notify(Notice::Left)]);
@@ -463,12 +472,45 @@ fn leaving_is_told_and_then_nothing_happens_any_more() {
     }
     let mut waiting = Script::new(1);
     waiting.event(0, Event::Start, &[ask(1, register("a"))]);
-    waiting.event(10, Event::Shutdown, &[ask(2, Request::Deregister)]);
+    waiting.event(10, Event::Shutdown, &[ask(2, deregister())]);
     waiting.answer(20, 1, Response::Lease(lease()), &[]);
-    waiting.fail(30, 2, Failure::Timeout, &[Action::Notify(Notice::Left)]);
+    waiting.answer(30, 2, Response::Done, &[Action::Notify(Notice::Left)]);
     waiting.idle();
     let mut idle = Script::new(1);
     idle.event(0, Event::Shutdown, &[Action::Notify(Notice::Left)]);
+}
+
+#[test]
+fn a_goodbye_is_said_until_it_is_heard_or_in_vain_for_long() {
+    let mut script = Script::registered(2);
+    script.event(1_000, Event::Shutdown, &[ask(2, deregister())]);
+    script.fail(1_100, 2, Failure::Network, &[]);
+    script.due(1_350, &[ask(3, deregister())]);
+    script.refuse(1_400, 3, Refusal::Internal, &[]);
+    script.due(1_650, &[ask(4, deregister())]);
+    let throttled = Refusal::Throttled { retry_after: SECOND };
+    script.refuse(1_700, 4, throttled, &[trouble(Trouble::Throttled { retry_after: SECOND })]);
+    script.due(2_700, &[ask(5, deregister())]);
+    script.answer(2_800, 5, Response::Done, &[Action::Notify(Notice::Left)]);
+    script.idle();
+
+    let mut unheard = Script::registered(1);
+    unheard.event(0, Event::Shutdown, &[ask(2, deregister())]);
+    for n in 0..4 {
+        unheard.fail(n * 250, n + 2, Failure::Timeout, &[]);
+        unheard.due((n + 1) * 250, &[ask(n + 3, deregister())]);
+    }
+    unheard.fail(1_100, 6, Failure::Timeout, &[Action::Notify(Notice::Left)]);
+    unheard.idle();
+}
+
+#[test]
+fn who_is_told_to_drain_looks_for_no_other_bootstrap() {
+    let mut script = Script::registered(2);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    let ordered = Lease { drain: true, ..lease_of(1) };
+    script.answer(10_100, 2, Response::Lease(ordered.clone()), &[Action::Notify(Notice::Renewed(ordered))]);
+    script.event(10_100, Event::Drain, &[ask(3, Request::Drain)]);
 }
 
 #[test]

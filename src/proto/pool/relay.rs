@@ -1,7 +1,7 @@
 //! A relay as the pool knows it.
 
 use crate::proto::families::Families;
-use crate::proto::id::NodeId;
+use crate::proto::id::{BootId, NodeId};
 use crate::proto::planted::{self, Law};
 use crate::proto::rpc::{Capabilities, Heartbeat, Load, Status};
 use crate::proto::time::Time;
@@ -83,6 +83,10 @@ struct Rest {
     report: Option<Report>,
     /// The one that confirmed it.
     confirmed: Option<Report>,
+    /// Which of its processes registered.
+    boot: Option<BootId>,
+    /// Whether it leaves, whatever else is believed of it.
+    drains: bool,
 }
 
 /// Stands for the name of a zone. Two names with the same tag would count as one zone, which costs a choice and no more.
@@ -161,6 +165,8 @@ impl Relay {
                 forget_at: Time::MAX,
                 report: None,
                 confirmed: None,
+                boot: None,
+                drains: false,
             }),
         }
     }
@@ -295,6 +301,16 @@ impl Relay {
         (self.rest.report, self.rest.confirmed) = (first, Some(by));
     }
 
+    /// Which of its processes registered, if that is known.
+    pub(super) const fn boot(&self) -> Option<BootId> {
+        self.rest.boot
+    }
+
+    /// Whether it leaves, though it may be suspect, or be held for gone.
+    pub(super) const fn is_draining(&self) -> bool {
+        self.rest.drains
+    }
+
     /// Whether a heartbeat says something newer than the last one did.
     pub(super) const fn is_news(&self, heartbeat: &Heartbeat) -> bool {
         heartbeat.sequence > self.sequence
@@ -302,6 +318,7 @@ impl Relay {
 
     pub(super) fn set_status(&mut self, status: Status, forget_at: Time) {
         self.status = status;
+        self.rest.drains |= status == Status::Draining;
         self.rest.forget_at = forget_at;
     }
 
@@ -317,9 +334,7 @@ impl Relay {
     }
 
     pub(super) fn renew(&mut self, heartbeat: &Heartbeat, now: Time, lease_ends: Time) {
-        if !matches!(self.status, Status::Draining) {
-            self.status = Status::Online;
-        }
+        self.status = if self.rest.drains { Status::Draining } else { Status::Online };
         self.set_load(heartbeat.load);
         self.assigned = 0;
         self.sequence = heartbeat.sequence;
@@ -329,6 +344,10 @@ impl Relay {
             self.lease_ends = lease_ends;
         }
         self.is_reported = false;
+    }
+
+    pub(super) fn set_boot(&mut self, boot: BootId) {
+        self.rest.boot = Some(boot);
     }
 
     fn set_load(&mut self, load: Load) {

@@ -1,6 +1,6 @@
 //! Targets: under which names endpoints can be reached, and through which relays.
 //!
-//! A name belongs to the node that announced it first, for as long as its lease runs. Nothing here knows what a relay is.
+//! A name belongs to the node that announced it first, for as long as its lease runs or until it is known to be gone. Nothing here knows what a relay is.
 
 use super::{BATCH, PAUSE, PoolEvent, PoolFull};
 use crate::proto::id::NodeId;

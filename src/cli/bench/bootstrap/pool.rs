@@ -5,7 +5,7 @@
 //! hash map from relays to the ends of their leases, and as many relays as a chain has candidates, drawn blindly.
 
 use super::report::{Spread, Times};
-use super::{load, registration, resident_bytes};
+use super::{BOOT, load, registration, resident_bytes};
 use crate::cli::bench::flow::print_line;
 use crate::cli::stage::Stage;
 use crate::cli::{Exit, Failure};
@@ -237,7 +237,7 @@ impl Crowd {
         let Response::Relays(relays) = response else { return Err(unexpected(&response)) };
         let attachments: Vec<NodeId> = relays.iter().map(|relay| relay.node).collect();
         let offer = Offer::Target { names: vec![TARGET_NAME.to_owned()], attachments: attachments.clone() };
-        let request = Request::Register { name: TARGET_NAME.to_owned(), offer };
+        let request = Request::Register { name: TARGET_NAME.to_owned(), offer, boot: BOOT };
         leased(self.machine.answer(TARGET, request, self.now))?;
         Ok(attachments)
     }

@@ -5,7 +5,7 @@ use crate::proto::record::Candidate;
 
 fn at_address(n: u8, address: &str) -> Request {
     let offer = Offer::relay(address.parse().unwrap(), "", 100);
-    Request::Register { name: format!("r{n}"), offer }
+    Request::Register { name: format!("r{n}"), offer, boot: BOOT }
 }
 
 fn named(route: &Route, record: &Record, node: NodeId) -> Candidate {
