@@ -34,6 +34,8 @@ use tokio::task::spawn_local;
 /// Handovers that may wait between a flow's application and its node, each way: each wakes the other's thread, so what
 /// there is goes in one, at most what the node gives at once one way and what TLS buffers (64 KiB) the other.
 const QUEUED_HANDOVERS: usize = 4;
+/// How often every task of the node has its turn before an endpoint leaves.
+const TURNS_TO_HEED: usize = 4;
 /// What an application may say of a flow: a key, that it took everything, and that it gives it up, each once.
 const QUEUED_WORDS: usize = 8;
 /// Commands that may wait for the node.
@@ -235,6 +237,10 @@ impl Desk {
 
     /// Tells everybody concerned that this endpoint leaves, and why.
     async fn leave(&self, node: &Driven, cause: &str) {
+        // What applications have said of their flows goes first: their keys, and causes of their own.
+        for _ in 0..TURNS_TO_HEED {
+            tokio::task::yield_now().await;
+        }
         node.with(|machine, now, actions| machine.leave(cause, now, actions));
         let store = async {
             if let Some(routes) = &self.routes {
