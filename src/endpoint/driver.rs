@@ -49,6 +49,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long an endpoint that shuts down waits at most until flows that are about to end have ended, and until its last words
 /// have arrived.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long its neighbours may take to acknowledge why it gives flows up; it waits no longer than they do.
+const PARTING: Duration = Duration::from_secs(2);
 /// Why the flows of an endpoint end whose last handle was dropped.
 const GONE: &str = "its process was done with it";
 
@@ -254,7 +256,7 @@ impl Desk {
         };
         let (_, ()) = tokio::join!(tokio::time::timeout(LAST_WORDS, has_left), store);
         node.with(|machine, now, actions| machine.flows().abort_all(cause, true, now, actions));
-        let _ = tokio::time::timeout(LAST_WORDS, node.part()).await;
+        let _ = tokio::time::timeout(PARTING, node.part()).await;
     }
 
     fn hear(self: &Rc<Self>, node: &Driven, notice: Notice) {
