@@ -1,11 +1,13 @@
 //! Messages: each is taken once, in order, and has its receipt.
 
 use crate::fixture::{Cluster, HOPLINE, PATIENCE};
+use hopline::endpoint::{Incoming, MAX_MESSAGE_BYTES, SendError};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
+use tokio::time::timeout;
 
 const MESSAGES: usize = 10_000;
 
@@ -43,15 +45,34 @@ async fn a_message_that_is_not_taken_has_no_receipt() {
     let mut listener = target.listen("x").await.unwrap();
     let origin = cluster.join().await;
     let receipt = origin.send("x", "hello").await.unwrap();
-    let Some(hopline::endpoint::Incoming::Message(message)) = listener.next().await else { panic!() };
+    let Some(Incoming::Message(message)) = listener.next().await else { panic!() };
     assert_eq!((&message.payload()[..], message.from()), (&b"hello"[..], origin.id()));
     drop(message);
-    let refused = tokio::time::timeout(PATIENCE, receipt).await.expect("an end");
-    assert!(matches!(refused, Err(hopline::endpoint::SendError::Refused { .. })), "{refused:?}");
+    let refused = timeout(PATIENCE, receipt).await.expect("an end");
+    assert!(matches!(refused, Err(SendError::Refused { .. })), "{refused:?}");
     let receipt = origin.send("x", "again").await.unwrap();
-    let Some(hopline::endpoint::Incoming::Message(message)) = listener.next().await else { panic!() };
+    let Some(Incoming::Message(message)) = listener.next().await else { panic!() };
     assert_eq!(message.take(), "again");
-    tokio::time::timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
+    timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_message_is_a_message_and_a_too_long_one_is_refused_before_it_leaves() {
+    let cluster = Cluster::start(4);
+    let target = cluster.join().await;
+    let mut listener = target.listen("x").await.unwrap();
+    let origin = cluster.join().await;
+    for length in [0, MAX_MESSAGE_BYTES, 1, 0] {
+        let receipt = origin.send("x", vec![7; length]).await.unwrap();
+        let Some(Incoming::Message(message)) = listener.next().await else { panic!() };
+        assert_eq!(message.take(), vec![7; length]);
+        timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
+        let refused = origin.send("x", vec![7; MAX_MESSAGE_BYTES + 1]).await;
+        assert!(
+            matches!(refused, Err(SendError::TooLong { bytes }) if bytes == MAX_MESSAGE_BYTES + 1),
+            "{refused:?}"
+        );
+    }
 }
 
 /// Sends, and gives what the receiver printed after its ready line, byte by byte, and what the sender said.

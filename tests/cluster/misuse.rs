@@ -25,6 +25,20 @@ fn an_unknown_name() {
 }
 
 #[test]
+fn a_name_that_is_none_is_refused_before_anything_is_done_with_it() {
+    let home = tempfile::tempdir().unwrap();
+    let long = "n".repeat(65);
+    for name in ["", " ", "a b", "a/b", "ünïcode", "名前", "a\nb", "a\u{202e}b", &long] {
+        for command in ["pipe", "send", "listen", "receive"] {
+            // Nobody answers there: a bad name needs no network to be told.
+            let ended = run(home.path(), "", &[command, name], b"");
+            assert_eq!(ended.status.code(), Some(2), "{command} {name:?}: {}", ended.stderr);
+            assert!(ended.stderr.contains("letters, digits, dots"), "{command} {name:?}: {}", ended.stderr);
+        }
+    }
+}
+
+#[test]
 fn fewer_relays_than_hops() {
     let cluster = Cluster::start(2);
     let _echo = cluster.serve(&["listen", "x", "--echo", "--keep"]);

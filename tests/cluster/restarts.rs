@@ -221,3 +221,17 @@ fn a_data_directory_of_a_later_version_is_refused_and_left_alone() {
     }
     assert!(files(&data) == before, "something in it was changed");
 }
+
+#[test]
+fn who_keeps_an_identity_has_its_name_back_at_once() {
+    let cluster = Cluster::start(4);
+    let data = cluster.home.path().join("listener");
+    let args = ["listen", "x", "--echo", "--keep", "--data", data.to_str().unwrap()];
+    let mut listener = cluster.serve(&args);
+    for round in 0..3 {
+        listener.kill();
+        listener = cluster.serve(&args); // ready within PATIENCE, where a lease lasts longer
+        let ended = cluster.run(&["pipe", "x"], b"hello");
+        assert_eq!(ended.stdout, ["hello"], "round {round}: {}", ended.stderr);
+    }
+}
