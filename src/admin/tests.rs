@@ -30,8 +30,12 @@ fn ask(observer: &Observer, node: NodeId, request: Request) {
 }
 
 fn register(observer: &Observer, n: u16) {
+    register_process(observer, n, BOOT);
+}
+
+fn register_process(observer: &Observer, n: u16, boot: BootId) {
     let offer = Offer::relay("192.0.2.7:4433".parse().unwrap(), "z1", 50);
-    ask(observer, node(n), Request::Register { name: format!("r{n}"), offer, boot: BOOT });
+    ask(observer, node(n), Request::Register { name: format!("r{n}"), offer, boot });
 }
 
 /// A bootstrap with its pages.
@@ -262,9 +266,11 @@ async fn a_slow_reader_is_told_what_it_missed() {
     let stage = stage().await;
     let observer = stage.server.observe();
     let response = events::page(State(Streams::new(observer.clone()))).await;
-    for _ in 0..600 {
-        register(&observer, 7);
-        ask(&observer, node(7), Request::Deregister { boot: BOOT });
+    for n in 0..600_u128 {
+        // Who has said goodbye comes back as another process only.
+        let boot = BootId::from_bytes(n.to_be_bytes());
+        register_process(&observer, 7, boot);
+        ask(&observer, node(7), Request::Deregister { boot });
     }
     let mut body = response.into_body().into_data_stream();
     let mut next = async || {
