@@ -79,11 +79,16 @@ impl Console {
                 let _ = timeout(LAST_WORDS, self.stdout.flush()).await;
                 Err(error)
             }
-            Ok(()) => Ok(()),
+            Ok(End::Done) => Ok(()),
+            Ok(End::Quit { is_taken }) => {
+                // So that nothing else is said before.
+                let _ = aborter.ended().await;
+                if is_taken { Ok(()) } else { Err(io::Error::other(NOT_TAKEN)) }
+            }
         }
     }
 
-    async fn exchange(&mut self, flow: Flow, aborter: &Aborter, heard_all: &Cell<bool>) -> io::Result<()> {
+    async fn exchange(&mut self, flow: Flow, aborter: &Aborter, heard_all: &Cell<bool>) -> io::Result<End> {
         let Self { stdin, stdout, manners } = self;
         let (mut reader, mut writer) = split(flow);
         let to_speak = Lull::new(manners.speak_within, manners.speak_hint);
@@ -107,13 +112,21 @@ impl Console {
         tokio::try_join!(send, receive).inspect_err(|error: &io::Error| aborter.abort(error.to_string()))?;
         if !heard_all.get() {
             let is_taken = aborter.is_taken();
+            // Before the flow is dropped, too.
             aborter.abort(QUIT);
-            // So that nothing else is said before it is.
-            let _ = aborter.ended().await;
-            return if is_taken { Ok(()) } else { Err(io::Error::other(NOT_TAKEN)) };
+            return Ok(End::Quit { is_taken });
         }
-        Ok(reader.unsplit(writer).finished().await?)
+        reader.unsplit(writer).finished().await?;
+        Ok(End::Done)
     }
+}
+
+/// How a flow ended that did not break.
+enum End {
+    /// Both directions have, and everything was taken.
+    Done,
+    /// The other end was silent for too long; whether it has said that it took everything.
+    Quit { is_taken: bool },
 }
 
 /// What the end of the other's patience means if that is all that is known.

@@ -127,6 +127,11 @@ pub(super) struct Served {
 pub(super) struct Refused(watch::Receiver<Option<Arc<str>>>);
 
 impl Refused {
+    /// Why it takes no more, if that is so.
+    pub(super) fn present(&self) -> Option<Arc<str>> {
+        self.0.borrow().clone()
+    }
+
     /// Resolves once it takes no more, with why.
     pub(super) async fn cause(&mut self) -> Arc<str> {
         let cause = self.0.wait_for(Option::is_some).await.ok().and_then(|cause| cause.clone());

@@ -295,7 +295,11 @@ pub(super) async fn receive(flow: Flow, mut served: Served) {
         match verdict {
             Ok(Ok(Ok(()))) => taken += 1,
             Ok(Ok(Err(cause))) => return refuse(&cause, frames, writer).await,
-            Ok(Err(_)) => return refuse("the application there dropped it", frames, writer).await,
+            Ok(Err(_)) => {
+                let cause =
+                    served.refusal.present().unwrap_or_else(|| "the application there dropped it".into());
+                return refuse(&cause, frames, writer).await;
+            }
             Err(_) => return,
         }
         if writer.write_all(&taken.to_be_bytes()).await.is_err() {
