@@ -156,9 +156,12 @@ impl Names {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses further messages, and waits until the receipts of those that were taken have arrived, or the time is up.
+    /// Nobody serves any name any more: further messages are refused. Waits until the receipts of those that were taken have
+    /// arrived, or the time is up.
     pub(super) async fn close(&self, cause: &Arc<str>, patience: Duration) {
-        self.lock().values().for_each(|(_, refusal)| refuse(refusal, cause));
+        let served = std::mem::take(&mut *self.lock());
+        served.values().for_each(|(_, refusal)| refuse(refusal, cause));
+        drop(served); // listeners end
         self.tasks.close();
         let _ = timeout(patience, self.tasks.wait()).await;
     }
