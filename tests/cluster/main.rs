@@ -47,3 +47,4 @@ mod secrecy;
 mod short_runs;
 mod soak;
 mod strangers;
+mod throughput;

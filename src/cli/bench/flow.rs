@@ -40,15 +40,17 @@ pub(super) async fn sink(args: SinkArgs) -> Result<(), Failure> {
     let serve = async {
         while let Some(incoming) = listener.next().await {
             if let Incoming::Flow(flow) = incoming {
-                count(flow).await?;
+                if let Err(failure) = count(flow).await {
+                    tracing::warn!(cause = failure.cause(), "a flow was not counted");
+                }
             }
         }
-        Ok(())
     };
     tokio::select! {
-        result = serve => result,
-        () = signals::shutdown() => Ok(()),
+        () = serve => {}
+        () = signals::shutdown() => {}
     }
+    Ok(())
 }
 
 async fn count(mut flow: Flow) -> Result<(), Failure> {
@@ -86,6 +88,7 @@ pub(super) async fn source(args: SourceArgs) -> Result<(), Failure> {
     if counted != args.bytes {
         return Err(Failure::new(Exit::Failed, format!("{} bytes sent, {counted} counted", args.bytes)));
     }
+    flow.finished().await?;
     print_line(&format!(r#"done {{"seconds":{seconds}}}"#))?;
     // The CPU time of this process is read by its parent before it may end.
     lines.next_line().await?;
