@@ -2,7 +2,7 @@ use super::*;
 use crate::net::authority::Authority;
 use crate::net::identity::Membership;
 use crate::net::testing::{LOOPBACK, dial, endpoint, member, pair};
-use quinn::{Connection, ConnectionError};
+use quinn::ConnectionError;
 use std::sync::mpsc;
 use tokio::time::timeout;
 
@@ -77,8 +77,8 @@ async fn the_mtu_rises_where_the_network_carries_it() {
     timeout(PATIENCE, risen).await.unwrap();
 }
 
-/// A node that accepts one connection and then dies without a word, as if killed; on which address it was.
-fn crash(server: Membership, connect: impl FnOnce(SocketAddr) -> Connection) -> (SocketAddr, Connection) {
+/// A node that accepts so many connections and then dies without a word, as if killed; on which address it was.
+fn crash<T>(server: Membership, peers: usize, connect: impl FnOnce(SocketAddr) -> T) -> (SocketAddr, T) {
     let (address, addressed) = mpsc::channel();
     let (die, dying) = tokio::sync::oneshot::channel::<()>();
     let node = std::thread::spawn(move || {
@@ -86,18 +86,21 @@ fn crash(server: Membership, connect: impl FnOnce(SocketAddr) -> Connection) -> 
         let handles = runtime.block_on(async {
             let endpoint = endpoint(&server, LOOPBACK, &TransportSettings::default());
             address.send(endpoint.local_addr().unwrap()).unwrap();
-            let connection = endpoint.accept().await.unwrap().await.unwrap();
+            let mut connections = Vec::new();
+            for _ in 0..peers {
+                connections.push(endpoint.accept().await.unwrap().await.unwrap());
+            }
             dying.await.unwrap();
-            (connection, endpoint)
+            (connections, endpoint)
         });
         drop(runtime); // before the handles, so that nothing is left that could say goodbye for them
         drop(handles);
     });
     let address = addressed.recv().unwrap();
-    let connection = connect(address);
+    let connected = connect(address);
     die.send(()).unwrap();
     node.join().unwrap();
-    (address, connection)
+    (address, connected)
 }
 
 /// How a connection to a node ends that crashes and comes back on its address with `back`'s secret.
@@ -110,8 +113,9 @@ fn end_after_restart(
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
     let near = endpoint(&client, LOOPBACK, settings);
-    let (address, connection) =
-        crash(server.clone(), |address| runtime.block_on(dial(&near, &client, address, &server, settings)));
+    let (address, connection) = crash(server.clone(), 1, |address| {
+        runtime.block_on(dial(&near, &client, address, &server, settings))
+    });
     let _back = endpoint(&change(server), address, &TransportSettings::default());
     let talk = async {
         // Without a packet from this side nobody is told. Both steps fail if one was on its way already.
@@ -127,6 +131,31 @@ fn end_after_restart(
 fn a_node_that_restarts_says_so_at_once() {
     let error = end_after_restart(&TransportSettings::default(), |same| same);
     assert_eq!(error, ConnectionError::Reset);
+}
+
+#[test]
+fn all_peers_of_a_node_that_restarts_are_told_at_once() {
+    const PEERS: usize = 12;
+    let authority = Authority::generate();
+    let (client, server) = (member(&authority), member(&authority));
+    let (runtime, settings) = (tokio::runtime::Runtime::new().unwrap(), TransportSettings::default());
+    let _inside = runtime.enter();
+    let near = endpoint(&client, LOOPBACK, &settings);
+    let connect = |address| {
+        let dials = (0..PEERS).map(|_| dial(&near, &client, address, &server, &settings));
+        runtime.block_on(futures_util::future::join_all(dials))
+    };
+    let (address, connections) = crash(server.clone(), PEERS, connect);
+    let _back = endpoint(&server, address, &settings);
+    let ends = connections.iter().map(|connection| async {
+        if let Ok((mut stream, _)) = connection.open_bi().await {
+            let _ = stream.write_all(b"still there?").await;
+        }
+        connection.closed().await
+    });
+    let all = timeout(Duration::from_secs(1), futures_util::future::join_all(ends));
+    let ends = runtime.block_on(all).expect("nobody has to wait for the others");
+    assert_eq!(ends, vec![ConnectionError::Reset; PEERS]);
 }
 
 #[test]
