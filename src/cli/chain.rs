@@ -32,11 +32,9 @@ impl Chain {
             FlowEvent::Rerouted { hop, to, cause, .. } if *cause == Cause::Followed.as_str() => {
                 // Nobody failed there: whoever took over the hop before chose the backup, and the two change places.
                 self.failovers += 1;
-                if let Some(hop) = self.hops.get_mut(usize::from(*hop).wrapping_sub(1)) {
-                    let before = std::mem::replace(&mut hop.primary, to.clone());
-                    hop.backup.take_if(|backup| backup == to).map(|_| hop.backup.insert(before));
-                }
+                self.change_places(*hop, to);
             }
+            FlowEvent::Chosen { hop, to, .. } => self.change_places(*hop, to),
             FlowEvent::Rerouted { hop, to, .. } | FlowEvent::Drained { hop, to, .. } => {
                 self.failovers += 1;
                 if let Some(hop) = self.hops.get_mut(usize::from(*hop).wrapping_sub(1)) {
@@ -45,6 +43,14 @@ impl Chain {
                 }
             }
             FlowEvent::Closed { .. } => {}
+        }
+    }
+
+    /// A hop's backup serves it now, and its primary stands by.
+    fn change_places(&mut self, hop: u8, to: &str) {
+        if let Some(hop) = self.hops.get_mut(usize::from(hop).wrapping_sub(1)) {
+            let before = std::mem::replace(&mut hop.primary, to.to_owned());
+            hop.backup.take_if(|backup| backup == to).map(|_| hop.backup.insert(before));
         }
     }
 

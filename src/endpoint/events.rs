@@ -57,6 +57,19 @@ pub enum FlowEvent {
         #[serde(skip_serializing_if = "Option::is_none")]
         watch: Option<Watched>,
     },
+    /// As the flow was opened, the relay that should stand by at a hop could be had sooner than the one that was planned, and
+    /// serves it. Nothing failed.
+    Chosen {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Which hop, the nearest being 1.
+        hop: u8,
+        /// Who was planned, and stands by; `?` if this endpoint does not know it.
+        from: String,
+        /// Who serves the hop.
+        to: String,
+    },
     /// A hop's relay drained, and another took over first.
     Drained {
         /// The flow.
@@ -145,6 +158,7 @@ impl FlowEvent {
         match self {
             Self::Chain { flow, .. }
             | Self::Rerouted { flow, .. }
+            | Self::Chosen { flow, .. }
             | Self::Drained { flow, .. }
             | Self::BackupReplaced { flow, .. }
             | Self::Rebuilt { flow, .. }
@@ -184,6 +198,9 @@ impl FlowEvent {
         let gap_ms = ms(reroute.gap_us);
         if cause == Cause::Drain {
             return Self::Drained { flow, hop, from, to, gap_ms, replayed_bytes };
+        }
+        if cause == Cause::Chosen {
+            return Self::Chosen { flow, hop, from, to };
         }
         Self::Rerouted {
             flow,

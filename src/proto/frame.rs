@@ -382,9 +382,17 @@ pub enum Cause {
     Followed,
     /// It lives, and yet the flow's bytes do not arrive.
     Gray,
+    /// Nothing was wrong with it: when the flow was opened another candidate could be had sooner.
+    Chosen,
 }
 
 impl Cause {
+    /// Whether the relay that was left failed, or will leave: it stands by no more.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Self::Followed | Self::Chosen)
+    }
+
     /// What a node goes by that finds it without a detector.
     #[must_use]
     pub const fn evidence(self) -> Evidence {
@@ -393,7 +401,7 @@ impl Cause {
             Self::LinkLost => Evidence::Transport,
             Self::Closed | Self::NoPath | Self::Drain => Evidence::Word,
             Self::Unreachable | Self::Gray => Evidence::NoAnswer,
-            Self::Followed => Evidence::None,
+            Self::Followed | Self::Chosen => Evidence::None,
         }
     }
 
@@ -409,6 +417,7 @@ impl Cause {
             Self::Unreachable => "unreachable",
             Self::Followed => "followed the hop before",
             Self::Gray => "gray",
+            Self::Chosen => "chosen",
         }
     }
 }

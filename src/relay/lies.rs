@@ -255,7 +255,9 @@ impl Stage {
         }
         assert!(forth == forward && back == backward, "{name}");
         let is_left = |event: &FlowEvent| match event {
-            FlowEvent::Rerouted { flow, from, .. } => *flow == id && *from == name,
+            FlowEvent::Rerouted { flow, from, .. } | FlowEvent::Chosen { flow, from, .. } => {
+                *flow == id && *from == name
+            }
             FlowEvent::Rebuilt { flow, hops, .. } => {
                 *flow == id && hops.iter().all(|hop| hop.primary != name)
             }

@@ -3,6 +3,7 @@
 use super::{Machine, State};
 use crate::net::node::Node;
 use crate::net::tally::{Neighbours, Tally};
+use crate::proto::frame::Cause;
 use crate::proto::id::NodeId;
 use crate::proto::machine::Notice;
 use crate::proto::{admission, enrolment};
@@ -52,7 +53,9 @@ impl Failovers {
     }
 
     pub(super) fn note(&self, notice: &Notice) {
-        if let Notice::Rerouted { reroute, .. } = notice {
+        if let Notice::Rerouted { reroute, .. } = notice
+            && reroute.cause != Cause::Chosen
+        {
             self.causes.get_or_create(&[("cause", reroute.cause.as_str())]).inc();
             self.gaps.observe(Duration::from_micros(reroute.gap_us.into()).as_secs_f64());
         }

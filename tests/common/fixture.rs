@@ -270,6 +270,14 @@ impl Chain {
                     hop.primary.clone_from(to);
                 }
             }
+            FlowEvent::Chosen { hop, to, .. } => {
+                if let Some(hop) = self.hops.get_mut(usize::from(*hop) - 1) {
+                    let planned = std::mem::replace(&mut hop.primary, to.clone());
+                    if hop.backup.as_ref() == Some(to) {
+                        hop.backup = Some(planned);
+                    }
+                }
+            }
             _ => {}
         }
         true

@@ -16,6 +16,11 @@ pub(super) enum Told {
     },
     Rerouted(Repair),
     Drained(Repair),
+    Chosen {
+        hop: u8,
+        from: String,
+        to: String,
+    },
     BackupReplaced {
         hop: u8,
         hops: Vec<Hop>,
@@ -198,6 +203,7 @@ fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &str)> {
         Told::Chain { .. }
         | Told::Rerouted(_)
         | Told::Drained(_)
+        | Told::Chosen { .. }
         | Told::BackupReplaced { .. }
         | Told::Closed { .. }
         | Told::LeftOut

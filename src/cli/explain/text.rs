@@ -67,6 +67,9 @@ fn said(story: &Story, place: usize, moment: &Moment) -> Vec<String> {
             ));
             lines
         }
+        Told::Chosen { hop, from, to } => {
+            vec![format!("hop {hop}: {to} serves, as it could be had sooner than {from}, which stands by")]
+        }
         Told::Drained(repair) => {
             let Repair { hop, from, to, gap_ms, .. } = repair;
             vec![format!("hop {hop}: {from} drained; {to} took over, pause {gap_ms:.1} ms{}", again(repair))]

@@ -21,6 +21,8 @@ pub struct FlowsConfig {
     pub head_start: Duration,
     /// How long a flow waits for a link to its next hop.
     pub connect_timeout: Duration,
+    /// How long a link may take to come up, on a long way or a busy machine, before a flow that is being opened asks for others.
+    pub handshake_time: Duration,
     /// How long a node that knows nobody good for a flow's next hop hopes for other candidates before it gives up on
     /// these.
     pub stuck_timeout: Duration,
@@ -53,6 +55,7 @@ impl Default for FlowsConfig {
             attach_timeout: Duration::from_secs(1),
             head_start: Duration::from_millis(250),
             connect_timeout: Duration::from_secs(3),
+            handshake_time: Duration::from_secs(1),
             stuck_timeout: Duration::from_millis(100),
             no_path_timeout: Duration::from_millis(300),
             orphan_timeout: Duration::from_secs(30),

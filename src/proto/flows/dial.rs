@@ -25,14 +25,15 @@ pub(super) struct Repair {
 }
 
 impl Repair {
-    /// A flow that is being opened goes over another candidate than the one that was planned.
-    fn unplanned(flow: &Flow, now: Time) -> Self {
+    /// A flow that is being opened goes over another candidate than the one that was planned, which may have failed.
+    fn unplanned(flow: &Flow, has_failed: bool, now: Time) -> Self {
+        let cause = if has_failed { Cause::Unreachable } else { Cause::Chosen };
         Self {
-            cause: Cause::Unreachable,
+            cause,
             from: flow.next_hop.get(0).cloned(),
             since: now,
             noticed: now,
-            reason: Reason::of(Evidence::NoAnswer),
+            reason: Reason::of(cause.evidence()),
         }
     }
 
@@ -207,10 +208,12 @@ impl Flows {
     }
 
     /// No link to any candidate: the first that comes up is taken. Meanwhile the origin is asked for others, at once if
-    /// one of these is known to be bad, else when a new link should have come up.
+    /// one of these is known to be bad, else when a new link should have come up. A flow that is being opened stands still
+    /// for nobody: it gives a handshake its time, as others would need the same.
     fn wait_for_link(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let FlowsConfig { connect_timeout, stuck_timeout, upkeep, .. } = self.config;
+        let FlowsConfig { connect_timeout, stuck_timeout, handshake_time, upkeep, .. } = self.config;
         let Some(flow) = self.flows.get(&key) else { return };
+        let patience = if flow.is_opening() { handshake_time } else { stuck_timeout };
         let since = flow.stuck_since.unwrap_or(now);
         let standings: Vec<Standing> =
             flow.next_hop.candidates().map(|candidate| self.standing(candidate.node)).collect();
@@ -223,7 +226,7 @@ impl Flows {
         }
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.stuck_since = Some(since);
-        let cry_at = since + stuck_timeout;
+        let cry_at = since + patience;
         flow.dial_due = Some(if now < cry_at { cry_at } else { end });
         flow.waits = true;
         for candidate in flow.next_hop.candidates() {
@@ -300,14 +303,8 @@ impl Flows {
             if flow.is_opening() && !is_planned {
                 let patience = now + self.config.head_start;
                 flow.dial_due = flow.dial_due.map(|due| due.min(patience));
-                if flow.repair.is_none() {
-                    flow.repair = Some(Repair::unplanned(flow, now));
-                }
                 self.schedule(key);
                 continue;
-            }
-            if is_planned {
-                flow.repair = flow.repair.take().filter(|_| flow.splice.dials() > 0);
             }
             self.dial(key, now, actions);
             self.settle(key, now, actions);
@@ -373,7 +370,8 @@ impl Flows {
             | Cause::NoPath
             | Cause::Drain
             | Cause::Followed
-            | Cause::Gray => judged.and_then(|link| self.links.last_heard(link)),
+            | Cause::Gray
+            | Cause::Chosen => judged.and_then(|link| self.links.last_heard(link)),
         };
         let reason = judged.and_then(|link| self.links.reason(link));
         flow.repair = Some(Repair {
@@ -453,12 +451,16 @@ impl Flows {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let is_first = flow.splice.dials() == flow.former_dials + 1;
         let elsewhere = is_first && flow.next_hop.current_place() != Some(0);
-        let unplanned = elsewhere.then(|| Repair::unplanned(flow, now));
+        let planned = flow.next_hop.get(0).map(|planned| planned.node);
+        let has_failed = flow.next_hop.has_failed(0)
+            || planned.is_some_and(|node| self.links.standing(node) >= Standing::Suspect);
+        let is_unplanned = elsewhere && (has_failed || flow.is_first_path());
+        let unplanned = is_unplanned.then(|| Repair::unplanned(flow, has_failed, now));
         // The target is the target, whoever is before it.
         let is_relay = flow.next_hop.current().is_some_and(|current| !current.is_target());
         let followed = (is_first && is_relay && !flow.is_first_path()).then(|| Repair::followed(now));
         let Some(repair) = flow.repair.take().or(unplanned).or(followed) else { return };
-        flow.unprotected |= repair.cause != Cause::Followed;
+        flow.unprotected |= repair.cause.is_failure();
         let Some(record) = flow.rights.records().first() else { return };
         let place = |n: Option<usize>| n.and_then(|n| u8::try_from(n).ok()).unwrap_or(u8::MAX);
         let reroute = Reroute {
@@ -473,7 +475,7 @@ impl Flows {
             reason: repair.reason,
         };
         let (from, to) = (repair.from, flow.next_hop.current().cloned());
-        if let Some(from) = &from {
+        if let Some(from) = from.as_ref().filter(|_| reroute.cause.is_failure()) {
             flow.note_failed(from.node, now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));

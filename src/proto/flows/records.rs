@@ -410,7 +410,7 @@ impl Flows {
             if from.as_ref().map(|from| from.node) == to.as_ref().map(|to| to.node) {
                 return;
             }
-        } else if let Some(from) = &from {
+        } else if let Some(from) = from.as_ref().filter(|_| reroute.cause.is_failure()) {
             flow.note_failed(from.node, now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
@@ -439,7 +439,7 @@ impl Flows {
         };
         flow.reroutes.retain(|_, reroute| is_news(reroute));
         let own = records.first().and_then(|record| flow.reroutes.get(&record.scope.hop));
-        flow.unprotected = own.is_some_and(|reroute| reroute.cause != Cause::Followed);
+        flow.unprotected = own.is_some_and(|reroute| reroute.cause.is_failure());
         let Some(prev) = flow.splice.prev() else { return };
         for reroute in flow.reroutes.values().copied() {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));

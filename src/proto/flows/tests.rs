@@ -2,6 +2,7 @@
 
 mod conduct;
 mod ends;
+mod opening;
 
 use super::*;
 use crate::proto::crypto::Key;

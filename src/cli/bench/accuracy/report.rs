@@ -56,6 +56,7 @@ impl Repairs {
             FlowEvent::Closed { .. }
             | FlowEvent::Chain { .. }
             | FlowEvent::BackupReplaced { .. }
+            | FlowEvent::Chosen { .. }
             | FlowEvent::Drained { .. } => {}
         }
     }

@@ -89,7 +89,7 @@ impl Counts {
             FlowEvent::Rebuilt { .. } => self.rebuilt += 1,
             FlowEvent::BackupReplaced { .. } => self.backups_replaced += 1,
             FlowEvent::Closed { complete: false, .. } => self.broken += 1,
-            FlowEvent::Closed { .. } | FlowEvent::Chain { .. } => {}
+            FlowEvent::Closed { .. } | FlowEvent::Chain { .. } | FlowEvent::Chosen { .. } => {}
         }
     }
 

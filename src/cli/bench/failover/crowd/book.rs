@@ -109,7 +109,7 @@ impl Known {
                 self.repairs.push(Repair { noticed_by: Some("drain"), gap });
             }
             FlowEvent::Rebuilt { .. } => self.repairs.push(Repair { noticed_by: None, gap: None }),
-            FlowEvent::Chain { .. } | FlowEvent::BackupReplaced { .. } => {}
+            FlowEvent::Chain { .. } | FlowEvent::BackupReplaced { .. } | FlowEvent::Chosen { .. } => {}
         }
         self.chains.entry(flow).or_default().apply(event);
         self.judge(flow);
