@@ -4,10 +4,13 @@
 use crate::conn::Packet;
 use crate::world::Fidelity;
 use hdrhistogram::Histogram;
+use hopline::proto::Time;
 use hopline::proto::codec;
+use hopline::proto::flows::FlowKey;
 use hopline::proto::frame::{Cause, Control};
 use hopline::proto::machine::{ChainChange, Notice};
 use hopline::proto::rpc::{Request, Response};
+use std::collections::HashMap;
 
 /// See the module's documentation.
 pub(crate) struct Tally {
@@ -27,6 +30,9 @@ pub(crate) struct Tally {
     pub(crate) gaps: Histogram<u64>,
     /// Without heartbeats ([`Fidelity::Lean`]): how long deaths went unnoticed at links with flows, in microseconds.
     pub(crate) noticed: Histogram<u64>,
+    /// Since when flows have had a hop without a backup, and how long others had, in microseconds.
+    unprotected: HashMap<FlowKey, Time>,
+    pub(crate) protected: Histogram<u64>,
     pub(crate) asks: u64,
     pub(crate) ask_bytes: u64,
     pub(crate) answer_bytes: u64,
@@ -52,7 +58,9 @@ impl Default for Tally {
             gray: 0,
             backups: 0,
             gaps: times.clone(),
-            noticed: times,
+            noticed: times.clone(),
+            unprotected: HashMap::new(),
+            protected: times,
             asks: 0,
             ask_bytes: 0,
             answer_bytes: 0,
@@ -119,14 +127,15 @@ impl Tally {
         }
     }
 
-    pub(crate) fn notice(&mut self, notice: &Notice) {
+    pub(crate) fn notice(&mut self, notice: &Notice, now: Time) {
+        self.note_protection(notice, now);
         match notice {
             Notice::Opened { .. } => self.opened += 1,
             Notice::OpenFailed { .. } => self.open_failures += 1,
             // The origin hears of every repair; a relay's own notice is about the same.
             Notice::Rerouted { flow, reroute, .. } if flow.hop == 0 => {
-                self.reroutes += 1;
-                if !matches!(reroute.cause, Cause::Unreachable | Cause::Followed) {
+                self.reroutes += u64::from(reroute.cause != Cause::Chosen);
+                if !matches!(reroute.cause, Cause::Unreachable | Cause::Followed | Cause::Chosen) {
                     self.gaps.saturating_record(reroute.gap_us.into());
                 }
             }
@@ -135,6 +144,30 @@ impl Tally {
                 self.gray += u64::from(*cause == Some(Cause::Gray));
             }
             Notice::Chain { change: ChainChange::BackupReplaced { .. }, .. } => self.backups += 1,
+            _ => {}
+        }
+    }
+
+    /// Flows with a hop that has no backup.
+    pub(crate) fn unprotected(&self) -> usize {
+        self.unprotected.len()
+    }
+
+    fn note_protection(&mut self, notice: &Notice, now: Time) {
+        match notice {
+            Notice::Rerouted { flow, reroute, .. } if flow.hop == 0 && reroute.cause.is_failure() => {
+                self.unprotected.entry(*flow).or_insert(now);
+            }
+            Notice::Chain { flow, hops, .. } if hops.iter().any(|hop| hop.len() < 2) => {
+                self.unprotected.entry(*flow).or_insert(now);
+            }
+            Notice::Chain { flow, .. } => {
+                if let Some(since) = self.unprotected.remove(flow) {
+                    let took = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+                    self.protected.saturating_record(took);
+                }
+            }
+            Notice::Ended { flow, .. } => drop(self.unprotected.remove(flow)),
             _ => {}
         }
     }

@@ -428,7 +428,7 @@ impl World {
 
     fn notice(&mut self, index: NodeIndex, notice: &Notice) {
         self.trace.notice(self.now, self.nodes.at(index).id, notice);
-        self.tally.notice(notice);
+        self.tally.notice(notice, self.now);
         self.checks.notice(self.now, (index, self.nodes.at(index)), notice);
         if let Some((app, at)) = self.apps.notice(index, notice, self.now) {
             self.schedule(at, Happening::App { app, node: index });

@@ -13,10 +13,10 @@ mod throttled;
 use super::clerk::{Clerk, ClerkConfig};
 use super::families::Families;
 use super::flows::{FAILED_LIFETIME, FlowKey, Flows, FlowsConfig, News};
-use super::id::{FlowId, NodeId};
+use super::id::{ChainId, FlowId, NodeId};
 use super::links::{Links, Standing};
 use super::machine::{Action, AskFailure, Event, Machine, Notice, OpenFailure};
-use super::record::Candidate;
+use super::record::{Candidate, Route};
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
 use super::timers::Timers;
@@ -68,7 +68,7 @@ enum Asked {
     Plan { flow: FlowId, to: Destination, attempt: u32 },
     NewRoute { flow: FlowKey, without: Without },
     Spare { flow: FlowKey, without: Without },
-    Backup { flow: FlowKey, hop: u8 },
+    Backup { flow: FlowKey, hop: u8, chain: ChainId },
     Renewal { flow: FlowKey },
     Attachments,
 }
@@ -209,9 +209,15 @@ impl Endpoint {
         let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
         exclude.iter().for_each(|node| self.routes.note_failed(*node, now));
         tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
+        let Some(chain) = records.first().map(|record| record.scope.chain) else { return };
         let (records, dials) = (records.to_vec(), self.dials);
         let request = Request::Replace { hop, records, active, exclude, dials };
-        self.clerk.ask(Asked::Backup { flow, hop }, request, false, actions);
+        self.clerk.ask(Asked::Backup { flow, hop, chain }, request, false, actions);
+    }
+
+    /// Whether a flow still goes over that chain: if not, what was asked about it is of no use.
+    fn goes_over(&self, flow: FlowKey, chain: ChainId) -> bool {
+        self.flows.route(&flow).and_then(Route::scope).is_some_and(|scope| scope.chain == chain)
     }
 
     fn backup_answered(
@@ -230,8 +236,9 @@ impl Endpoint {
             other => tracing::debug!(flow = %flow.flow, hop, answer = ?other, "no other candidates"),
         }
         if let Ok(Response::Replaced(record)) = result {
-            self.backups.remove(flow, hop);
             self.flows.backup_found(flow, &record, now, actions);
+            let neighbours = self.flows.around_backup(&flow, hop);
+            self.backups.found(flow, hop, &neighbours, now);
             self.records_changed(flow, now);
         } else if self.backups.refused(flow, hop, !is_final(&result), now) {
             // Somebody on the chain reaches nobody, and there is nobody else for that hop.
@@ -447,7 +454,10 @@ impl Endpoint {
             (Asked::Spare { flow, without }, result) => {
                 self.spare_answered(flow, without, result, now, actions);
             }
-            (Asked::Backup { flow, hop }, result) => self.backup_answered(flow, hop, result, now, actions),
+            (Asked::Backup { flow, hop, chain }, result) if self.goes_over(flow, chain) => {
+                self.backup_answered(flow, hop, result, now, actions);
+            }
+            (Asked::Backup { .. }, _) => {}
             (Asked::Renewal { flow }, result) => self.renewal_answered(flow, result, now, actions),
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
             (Asked::Attachments, result) => {

@@ -482,8 +482,9 @@ impl Flows {
                 self.move_to(peer, now, actions);
             } else {
                 self.leave_link(link, now, actions);
-                self.want_backups(peer, now, actions);
             }
+            // Also when it is heard again: while nobody good served a hop, no backup was asked for.
+            self.want_backups(peer, now, actions);
             self.news.push(news);
         }
     }

@@ -51,6 +51,9 @@ pub(crate) struct Report {
     pub(crate) gaps: Vec<(f64, Duration)>,
     /// How long deaths went unnoticed, where that was drawn and not lived through.
     pub(crate) noticed: Vec<(f64, Duration)>,
+    /// How long flows had a hop without a backup, and how many had one before the end.
+    pub(crate) protected: Vec<(f64, Duration)>,
+    pub(crate) unprotected: usize,
     /// Bytes a second delivered by the same run without churn.
     pub(crate) baseline: Option<f64>,
     pub(crate) reroutes: u64,
@@ -97,6 +100,7 @@ impl Report {
             ..sample
         });
         self.taken = now.delivered;
+        self.unprotected = tally.unprotected();
         self.control = of_tally(tally);
         (self.asks, self.reroutes) = (now.asks, now.reroutes);
     }
@@ -119,6 +123,7 @@ impl Report {
         let of = |histogram| QUANTILES.map(|q| (q, quantile(histogram, q))).to_vec();
         (self.latency, self.messages) = (of(&delivery.latency), delivery.latency.len());
         self.gaps = of(&tally.gaps);
+        self.protected = of(&tally.protected);
         if !tally.noticed.is_empty() {
             self.noticed = of(&tally.noticed);
         }
@@ -222,6 +227,7 @@ impl Report {
         let mut lines = Vec::new();
         let mut line = |what, value| lines.push((what, value));
         line("rebuilds, new backups", format!("{}, {}", self.rebuilds, self.backups));
+        line("protected again after", quantiles(&self.protected) + &format!("; {} never", self.unprotected));
         let Control { acks, repairs, headers } = self.control;
         line(
             "control per relay",
@@ -281,6 +287,8 @@ impl Report {
             ("noticed_ms", quantiles(&self.noticed)),
             ("rebuilds", self.rebuilds.to_string()),
             ("backups", self.backups.to_string()),
+            ("protected_ms", quantiles(&self.protected)),
+            ("unprotected", self.unprotected.to_string()),
             ("control_bytes_per_relay_per_second", format!("{:.2}", self.control_per_relay())),
             ("bootstrap_asks", self.asks.to_string()),
             ("bootstrap_in_bytes", self.ask_bytes.to_string()),

@@ -17,8 +17,6 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Flows that one endpoint opens, or is the target of.
-const FLOWS_PER_ENDPOINT: usize = 10;
 /// Until relays and targets are registered, and until flows are open.
 const WARM_UP: Duration = Duration::from_secs(5);
 const OPENING: Duration = Duration::from_secs(10);
@@ -40,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) sessions: Option<Sessions>,
     pub(crate) relays: u32,
     pub(crate) flows: usize,
+    /// Flows that one endpoint opens, or is the target of.
+    pub(crate) flows_per_endpoint: usize,
     pub(crate) hops: u8,
     pub(crate) duration: Duration,
     pub(crate) zones: u16,
@@ -147,7 +147,7 @@ impl Run {
         while let Some(event) = schedule.next_if(|event| event.at.is_zero()) {
             self.change(event.change);
         }
-        let endpoints = self.options.flows.div_ceil(FLOWS_PER_ENDPOINT).max(1) * 2;
+        let endpoints = self.options.flows.div_ceil(self.options.flows_per_endpoint).max(1) * 2;
         for n in 0..endpoints {
             let index = self.world.add(Blueprint::Endpoint, Skew::default());
             self.world.start(index);
@@ -169,14 +169,16 @@ impl Run {
     /// All flows open within a while; each sends a message now and then.
     fn open(&mut self) {
         let mut dice = Dice::new(self.options.seed, 200);
-        let first = self.world.nodes.len() - self.options.flows.div_ceil(FLOWS_PER_ENDPOINT).max(1) * 2;
+        let first =
+            self.world.nodes.len() - self.options.flows.div_ceil(self.options.flows_per_endpoint).max(1) * 2;
         let options = self.options.clone();
         let period = u64::try_from(options.every.as_micros()).unwrap_or(u64::MAX).max(1);
         for n in 0..options.flows {
-            let origin = first + n / FLOWS_PER_ENDPOINT * 2;
+            let origin = first + n / options.flows_per_endpoint * 2;
             // Each target serves flows of several origins.
-            let pairs = options.flows.div_ceil(FLOWS_PER_ENDPOINT);
-            let target = first + (n / FLOWS_PER_ENDPOINT + n % FLOWS_PER_ENDPOINT) % pairs * 2 + 1;
+            let pairs = options.flows.div_ceil(options.flows_per_endpoint);
+            let target =
+                first + (n / options.flows_per_endpoint + n % options.flows_per_endpoint) % pairs * 2 + 1;
             let rounds = u64::try_from(options.duration.as_micros()).unwrap_or(0) / period;
             let step = Step { when: When::After(options.every), bytes: options.message_bytes };
             let talks = Script { steps: vec![step], rounds, reader: Reader::Eager };
@@ -229,7 +231,8 @@ impl Run {
     fn change(&mut self, change: Change) {
         match change {
             Change::Join { member, zone } => {
-                let blueprint = Blueprint::Relay { zone, capacity: 100 };
+                let capacity = u32::try_from(self.options.flows).unwrap_or(u32::MAX).max(100);
+                let blueprint = Blueprint::Relay { zone, capacity };
                 let now = self.world.now;
                 let back = self.gone.front().copied().filter(|(at, _)| now.since(*at) >= BACK_AFTER);
                 let index = match back {

@@ -12,6 +12,7 @@ fn options() -> Options {
         sessions: None,
         relays: 40,
         flows: 20,
+        flows_per_endpoint: 10,
         hops: 3,
         duration: Duration::from_secs(120),
         zones: 4,

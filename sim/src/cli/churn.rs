@@ -24,6 +24,9 @@ pub(super) struct Churn {
     relays: u32,
     #[arg(long, default_value_t = 50)]
     flows: usize,
+    /// How many of them each origin opens, and each target takes.
+    #[arg(long, default_value_t = 10, value_parser = at_least_one)]
+    per_endpoint: usize,
     #[arg(long, default_value_t = 3)]
     hops: u8,
     /// Simulated.
@@ -88,6 +91,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write 84s, 1.4min, 2h or 500ms".to_owned())
 }
 
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "write a number from 1 on".to_owned())
+}
+
 impl Churn {
     pub(super) fn run(&self) -> ExitCode {
         match self.try_run() {
@@ -112,6 +119,7 @@ impl Churn {
             sessions,
             relays: self.relays,
             flows: self.flows,
+            flows_per_endpoint: self.per_endpoint,
             hops: self.hops,
             duration: self.duration,
             zones: self.zones,

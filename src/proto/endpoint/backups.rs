@@ -4,10 +4,13 @@
 //! needs a moment to find another). So the origin itself goes on asking until it is told of one: soon at first, each second for
 //! a while, as the next fault may come, and then seldom, as a small pool may never have anybody.
 
+mod pace;
+
 use crate::proto::flows::FlowKey;
 use crate::proto::id::NodeId;
 use crate::proto::time::Time;
 use crate::proto::timers::Timers;
+use pace::{Acquainted, Pace};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -25,21 +28,18 @@ const MANY_ATTEMPTS: u32 = 30;
 /// and then.
 const RARE_PAUSE: Duration = Duration::from_secs(10);
 
-/// When many relays die at once, so many hops are asked for at once, and then one each pause: flows that stand still go
-/// first, and a handshake with a new neighbour costs as much as moving many of them.
-const AT_ONCE: u32 = 8;
-/// See [`AT_ONCE`].
-const PACE: Duration = Duration::from_millis(15);
-/// So much later than that is the turn of those that wait for one.
+/// When many hops need another candidate at once, flows that stand still go first: hops that are served and are not among the
+/// first few wait for so long.
 const LULL: Duration = Duration::from_millis(500);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Backups {
-    /// When the questions so far would have been asked, one each [`PACE`].
-    paced: Time,
-    /// How many wait for their turn.
-    queued: u32,
+    pace: Pace,
+    acquainted: Acquainted,
+    /// Those that wait for their turn, in this order.
+    queue: BTreeMap<u64, (FlowKey, u8)>,
+    next_ticket: u64,
     wanted: BTreeMap<(FlowKey, u8), Wanted>,
     due: Timers<(FlowKey, u8)>,
 }
@@ -50,52 +50,65 @@ struct Wanted {
     active: Option<NodeId>,
     attempts: u32,
     asking: bool,
+    /// Whether the question was taken from the pace.
+    paced: bool,
     /// Until when the bootstrap has no time.
     not_before: Time,
-    /// Whether it waits for its turn.
-    queued: bool,
+    /// Its place in the queue, if it waits for its turn.
+    ticket: Option<u64>,
 }
 
 impl Backups {
     /// A hop needs another candidate. Returns whether that is news to ask about now: if not, it is asked about when its turn
     /// comes.
     pub(super) fn want(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>, now: Time) -> bool {
-        let fresh = Wanted { active, attempts: 0, asking: false, not_before: Time::ZERO, queued: false };
-        let wanted = self.wanted.entry((flow, hop)).or_insert(fresh);
+        let key = (flow, hop);
+        let wanted = self.wanted.entry(key).or_insert_with(|| Wanted::new(active));
         let is_news = wanted.attempts == 0 || wanted.active != active;
         if wanted.active != active {
             (wanted.active, wanted.attempts) = (active, 0);
         }
         let is_urgent = active.is_none();
-        if now < wanted.not_before || wanted.asking || !is_news || (wanted.queued && !is_urgent) {
+        if now < wanted.not_before || wanted.asking || !is_news || (wanted.ticket.is_some() && !is_urgent) {
             return false;
         }
-        self.queued -= u32::from(std::mem::take(&mut wanted.queued));
-        let turn = if is_urgent { now } else { self.turn(now) };
-        let waits = turn > now;
-        self.due.set((flow, hop), waits.then_some(turn));
-        if let Some(wanted) = self.wanted.get_mut(&(flow, hop)) {
-            (wanted.asking, wanted.queued) = (!waits, waits);
-            self.queued += u32::from(waits);
+        let is_turn = is_urgent || (self.queue.is_empty() && self.pace.turn() <= now);
+        self.due.set(key, None);
+        if let Some(ticket) = wanted.ticket.take() {
+            self.queue.remove(&ticket);
         }
-        !waits
+        if is_turn {
+            (wanted.asking, wanted.paced) = (true, !is_urgent);
+            if !is_urgent {
+                self.pace.asked(now);
+            }
+        } else {
+            wanted.ticket = Some(self.next_ticket);
+            if self.queue.is_empty() {
+                self.pace.not_before(now + LULL);
+            }
+            self.queue.insert(self.next_ticket, key);
+            self.next_ticket += 1;
+        }
+        is_turn
     }
 
-    /// When the next question about a hop that somebody serves may be asked.
-    fn turn(&mut self, now: Time) -> Time {
-        if self.queued == 0 {
-            // Those that had the later turns need none any more.
-            self.paced = self.paced.min(now + PACE * AT_ONCE);
+    /// A hop has another candidate, so that these are neighbours, each of the next.
+    pub(super) fn found(&mut self, flow: FlowKey, hop: u8, neighbours: &[NodeId], now: Time) {
+        let pairs = neighbours.iter().zip(neighbours.iter().skip(1));
+        let new = pairs.filter(|(one, other)| self.acquainted.meet(**one, **other, now)).count();
+        if self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.paced) {
+            self.pace.answered(new > 0);
         }
-        self.paced = self.paced.max(now) + PACE;
-        let turn = self.paced - PACE * AT_ONCE;
-        if turn > now { turn + LULL } else { now }
+        self.remove(flow, hop);
     }
 
     /// No more is to be asked for a hop.
-    pub(super) fn remove(&mut self, flow: FlowKey, hop: u8) {
+    fn remove(&mut self, flow: FlowKey, hop: u8) {
         let wanted = self.wanted.remove(&(flow, hop));
-        self.queued -= u32::from(wanted.is_some_and(|wanted| wanted.queued));
+        if let Some(ticket) = wanted.and_then(|wanted| wanted.ticket) {
+            self.queue.remove(&ticket);
+        }
         self.due.set((flow, hop), None);
     }
 
@@ -125,6 +138,9 @@ impl Backups {
             attempts => pause.saturating_mul(1 << attempts).min(LONGEST_PAUSE),
         };
         wanted.asking = false;
+        if std::mem::take(&mut wanted.paced) {
+            self.pace.answered(false);
+        }
         wanted.attempts = wanted.attempts.saturating_add(1);
         if wanted.attempts >= FEW_ATTEMPTS && (is_urgent || !hopeful) {
             self.remove(flow, hop);
@@ -139,6 +155,7 @@ impl Backups {
         if let Some(wanted) = self.wanted.get_mut(&(flow, hop)) {
             (wanted.asking, wanted.not_before) = (false, again);
             self.due.set((flow, hop), Some(again));
+            self.pace.not_before(again);
         }
     }
 
@@ -146,18 +163,26 @@ impl Backups {
     pub(super) fn take_due(&mut self, now: Time) -> Vec<(FlowKey, u8, Option<NodeId>)> {
         let mut due = Vec::new();
         while let Some(key) = self.due.pop_due(now) {
-            if let Some(wanted) = self.wanted.get_mut(&key) {
-                self.queued -= u32::from(std::mem::take(&mut wanted.queued));
-                wanted.asking = true;
-                due.push((key.0, key.1, wanted.active));
-            }
+            due.extend(self.ask(key, false));
+        }
+        while self.pace.turn() <= now {
+            let Some((_, key)) = self.queue.pop_first() else { break };
+            self.pace.asked(now);
+            due.extend(self.ask(key, true));
         }
         due
     }
 
+    fn ask(&mut self, key: (FlowKey, u8), paced: bool) -> Option<(FlowKey, u8, Option<NodeId>)> {
+        let wanted = self.wanted.get_mut(&key)?;
+        (wanted.asking, wanted.paced, wanted.ticket) = (true, paced, None);
+        Some((key.0, key.1, wanted.active))
+    }
+
     /// When to look again.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.due.next()
+        let turn = (!self.queue.is_empty()).then(|| self.pace.turn());
+        [self.due.next(), turn].into_iter().flatten().min()
     }
 
     /// A flow is over, or goes over another chain.
@@ -170,8 +195,16 @@ impl Backups {
     }
 }
 
+impl Wanted {
+    const fn new(active: Option<NodeId>) -> Self {
+        let (attempts, asking, paced, not_before) = (0, false, false, Time::ZERO);
+        Self { active, attempts, asking, paced, not_before, ticket: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::pace::AT_ONCE;
     use super::*;
     use crate::proto::id::{FlowId, Pseudonym};
 
@@ -221,18 +254,48 @@ mod tests {
         assert_eq!(asked.iter().filter(|now| **now).count(), AT_ONCE as usize);
         assert!(!asked.last().unwrap());
         assert!(!backups.want(flow(), *hops.end(), Some(SERVES), now), "it keeps its turn");
-        assert_eq!(backups.poll_timeout(), Some(now + LULL + PACE));
-        assert_eq!(backups.take_due(now + LULL + PACE * 3).len(), 3);
-        let later = now + PACE * 3;
-        assert!(!backups.want(flow(), 100, Some(SERVES), later));
-        assert!(backups.want(flow(), 100, None, later), "nobody serves it any more");
-        assert!(backups.take_due(now + PACE * 100).is_empty());
+        assert_eq!(backups.poll_timeout(), Some(now + LULL));
+        assert_eq!(backups.take_due(now + LULL).len(), 3);
+        assert!(backups.want(flow(), 100, None, now), "nobody serves it");
+    }
+
+    /// How long it takes until so many hops have another candidate, if a question takes 2 ms and neighbours have to meet after
+    /// each, or never.
+    fn time_for(hops: u8, is_new: bool) -> Duration {
+        let (mut backups, begin) = (Backups::default(), Time::ZERO + Duration::from_secs(1));
+        let mut under_way: Vec<(Time, u8)> = Vec::new();
+        let answer_at = |now: Time| now + Duration::from_millis(2);
+        for hop in 0..hops {
+            if backups.want(flow(), hop, Some(SERVES), begin) {
+                under_way.push((answer_at(begin), hop));
+            }
+        }
+        let (mut now, mut answered) = (begin, 0);
+        while answered < hops {
+            let next = under_way.iter().map(|(at, _)| *at).chain(backups.poll_timeout()).min();
+            now = next.expect("no hop is forgotten");
+            for (_, hop) in under_way.extract_if(.., |(at, _)| *at <= now) {
+                let stands_by = NodeId::from_bytes([if is_new { hop } else { 0 }; 32]);
+                backups.found(flow(), hop, &[SERVES, stands_by], now);
+                answered += 1;
+            }
+            under_way.extend(backups.take_due(now).into_iter().map(|(_, hop, _)| (answer_at(now), hop)));
+        }
+        now.since(begin)
+    }
+
+    #[test]
+    fn many_hops_wait_for_neighbours_that_have_to_meet_and_not_for_each_other() {
+        let known = time_for(255, false);
+        assert!(known < LULL + Duration::from_millis(40), "{known:?}");
+        let new = time_for(255, true);
+        assert!(new > LULL + Duration::from_secs(3), "{new:?}");
     }
 
     #[test]
     fn a_question_that_was_postponed_is_asked_then_and_counts_as_new() {
         let mut backups = Backups::default();
-        let again = Time::ZERO + PACE;
+        let again = Time::ZERO + Duration::from_millis(15);
         assert!(backups.want(flow(), 1, None, Time::ZERO));
         backups.postpone(flow(), 1, again);
         assert!(!backups.want(flow(), 1, None, Time::ZERO), "the bootstrap has no time");

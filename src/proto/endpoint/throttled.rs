@@ -37,7 +37,11 @@ impl Endpoint {
                     self.routes.set_spare_due(to, Some(again));
                 }
             }
-            Asked::Backup { flow, hop } => self.backups.postpone(flow, hop, again),
+            Asked::Backup { flow, hop, chain } => {
+                if self.goes_over(flow, chain) {
+                    self.backups.postpone(flow, hop, again);
+                }
+            }
             Asked::Renewal { flow } => {
                 if self.open.contains_key(&flow) {
                     self.renewals.postpone(flow, again);

@@ -1,8 +1,10 @@
 //! Over which chain an origin's flow goes: when another is needed, how it is taken, and what the application hears of it.
 
 use super::records::MAX_PAUSE_DOUBLINGS;
+use super::rights::Chain;
 use super::{Flow, FlowKey, Flows, News, Rights};
 use crate::proto::frame::CloseCode;
+use crate::proto::id::NodeId;
 use crate::proto::machine::{Action, ChainChange, Notice};
 use crate::proto::record::{Candidate, Route};
 use crate::proto::time::Time;
@@ -89,6 +91,23 @@ impl Flows {
             }
         }
         Some((chain.route(), hops))
+    }
+
+    /// The route of an origin's flow.
+    #[must_use]
+    pub fn route(&self, key: &FlowKey) -> Option<&Route> {
+        self.flows.get(key)?.rights.chain().map(Chain::route)
+    }
+
+    /// Who a hop's backup is a neighbour of, and it in between: whoever dials it, and the next hop's relay. Nobody if it has none.
+    #[must_use]
+    pub fn around_backup(&self, key: &FlowKey, hop: u8) -> Vec<NodeId> {
+        let Some((_, hops)) = self.in_use(key) else { return Vec::new() };
+        let candidate = |hop: usize, place| Some(hops.get(hop)?.get::<usize>(place)?.node);
+        let place = usize::from(hop).wrapping_sub(1);
+        let Some(backup) = candidate(place, 1) else { return Vec::new() };
+        let before = place.checked_sub(1).map_or(Some(self.me), |before| candidate(before, 0));
+        [before, Some(backup), candidate(place + 1, 0)].into_iter().flatten().collect()
     }
 
     /// Whether somebody is known to have taken over a hop of an origin's flow since its relay was last found wanting.
