@@ -114,6 +114,8 @@ impl Trace {
             Request::List => "list".to_owned(),
             Request::ReportDown { node } => format!("report {} down", self.called(*node)),
             Request::ReportUp { node } => format!("report {} up", self.called(*node)),
+            Request::ReportUnreached { node } => format!("report {} unreached", self.called(*node)),
+            Request::ReportReached { node } => format!("report {} reached", self.called(*node)),
             Request::Attachments { count, exclude, .. } => {
                 format!("{count} attachments but [{}]", self.list(exclude.iter().copied()))
             }

@@ -121,6 +121,7 @@ const fn is_wanted(news: &News) -> bool {
         | PoolEvent::Forgotten(_)
         | PoolEvent::TargetJoined(_)
         | PoolEvent::TargetLeft(_)
+        | PoolEvent::Unreached(_)
         | PoolEvent::Distrusted(_)
         | PoolEvent::Ignored(_) => false,
     }

@@ -202,6 +202,7 @@ const fn lost_place(event: &PoolEvent) -> Option<store::Key> {
         | PoolEvent::Offline(_)
         | PoolEvent::Back(_)
         | PoolEvent::TargetJoined(_)
+        | PoolEvent::Unreached(_)
         | PoolEvent::Distrusted(_)
         | PoolEvent::Preserving { .. }
         | PoolEvent::Resumed
@@ -229,6 +230,10 @@ fn log(news: &News) {
         PoolEvent::Forgotten(_) => "relay forgotten",
         PoolEvent::TargetJoined(_) => "target announced",
         PoolEvent::TargetLeft(_) => "target left",
+        PoolEvent::Unreached(_) => {
+            "others can't reach this relay at the address that it offers; new flows go elsewhere for a while: see to its --advertise, \
+             firewall or NAT"
+        }
         PoolEvent::Distrusted(_) => {
             "this node reported relays down that live, again and again; its reports count no more for a while"
         }

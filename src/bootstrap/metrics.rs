@@ -75,6 +75,8 @@ pub(super) const fn kind(request: &BootstrapRequest) -> &'static str {
             Request::Deregister { .. } => "deregister",
             Request::ReportDown { .. } => "report_down",
             Request::ReportUp { .. } => "report_up",
+            Request::ReportUnreached { .. } => "report_unreached",
+            Request::ReportReached { .. } => "report_reached",
             Request::Attachments { .. } => "attachments",
             Request::Plan { .. } => "plan",
             Request::Spare { .. } => "spare",

@@ -52,6 +52,7 @@ impl News {
             PoolEvent::Forgotten(_) => "forgotten",
             PoolEvent::TargetJoined(_) => "target_joined",
             PoolEvent::TargetLeft(_) => "target_left",
+            PoolEvent::Unreached(_) => "unreached",
             PoolEvent::Distrusted(_) => "distrusted",
             PoolEvent::Preserving { .. } => "preserving",
             PoolEvent::Resumed => "resumed",
@@ -87,6 +88,7 @@ const fn node_of(event: &PoolEvent) -> Option<&NodeId> {
         | PoolEvent::Forgotten(node)
         | PoolEvent::TargetJoined(node)
         | PoolEvent::TargetLeft(node)
+        | PoolEvent::Unreached(node)
         | PoolEvent::Distrusted(node) => Some(node),
         PoolEvent::Preserving { .. } | PoolEvent::Resumed | PoolEvent::Ignored(_) => None,
     }

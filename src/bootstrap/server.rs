@@ -302,7 +302,9 @@ impl Shared {
     async fn respond(&self, connection: &Connection, asker: Asker, question: Question) {
         let Question { request, mut sender, _receiver: receiver } = question;
         let reported = match &request {
-            BootstrapRequest::Ask(Request::ReportDown { node }) => Some(*node),
+            BootstrapRequest::Ask(Request::ReportDown { node } | Request::ReportUnreached { node }) => {
+                Some(*node)
+            }
             BootstrapRequest::Join(_)
             | BootstrapRequest::Renew
             | BootstrapRequest::Ask(_)

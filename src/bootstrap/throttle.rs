@@ -48,9 +48,11 @@ impl Class {
     pub(super) const fn of(request: &Request) -> Self {
         match request {
             Request::Heartbeat(_) | Request::Deregister { .. } | Request::Drain => Self::Renewal,
-            Request::Register { .. } | Request::ReportDown { .. } | Request::ReportUp { .. } => {
-                Self::Registration
-            }
+            Request::Register { .. }
+            | Request::ReportDown { .. }
+            | Request::ReportUp { .. }
+            | Request::ReportUnreached { .. }
+            | Request::ReportReached { .. } => Self::Registration,
             Request::Plan { .. }
             | Request::Spare { .. }
             | Request::Replace { .. }

@@ -292,9 +292,20 @@ impl Bootstrap {
             Request::Heartbeat(heartbeat) => self.heartbeat(from, &heartbeat, now).map(Response::Lease),
             Request::Deregister { boot } => self.deregister(from, boot, now),
             Request::Drain => self.drain(from, now),
-            Request::ReportDown { node } => Ok(self.report_down(from, node, now)),
+            Request::ReportDown { node } => {
+                self.pool.report_down(&node, from, now);
+                Ok(self.noted(now))
+            }
+            Request::ReportUnreached { node } => {
+                self.pool.report_unreached(&node, from, now);
+                Ok(self.noted(now))
+            }
             Request::ReportUp { node } => {
                 self.pool.report_up(&node, from, now);
+                Ok(Response::Done)
+            }
+            Request::ReportReached { node } => {
+                self.pool.report_reached(&node, from, now);
                 Ok(Response::Done)
             }
             Request::Attachments { count, exclude, dials } => {
@@ -337,10 +348,12 @@ impl Bootstrap {
                 self.pool.register_process(from, boot, offer, now).map_err(|_| throttled)?;
             }
             Offer::Target { names, attachments } => {
+                let attached = attachments.clone();
                 self.targets.register(from, names, attachments, now).map_err(|error| match error {
                     AnnounceError::NameTaken(name) => Refusal::NameTaken { name },
                     AnnounceError::Full(_) => throttled,
                 })?;
+                attached.iter().for_each(|relay| self.pool.reached(relay));
             }
         }
         // The first heartbeats of nodes that registered at once (after a restart) come spread out.
@@ -391,8 +404,8 @@ impl Bootstrap {
         Ok(node)
     }
 
-    fn report_down(&mut self, from: NodeId, node: NodeId, now: Time) -> Response {
-        self.pool.report_down(&node, from, now);
+    /// A report changed the pool.
+    fn noted(&mut self, now: Time) -> Response {
         self.handle_timeout(now);
         Response::Done
     }

@@ -12,7 +12,7 @@ use super::timers::Timers;
 use foldhash::{HashMap, HashMapExt};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Questions that may be under way at once; beyond, reports are dropped.
@@ -57,8 +57,8 @@ pub(super) struct Clerk<Own> {
     next_ask: u64,
     /// Silent neighbours, and when they are reported.
     doubted: Timers<NodeId>,
-    /// Who was reported and not heard since.
-    reported: BTreeSet<NodeId>,
+    /// Who was reported, until that is taken back.
+    reported: BTreeMap<NodeId, Reported>,
     bootstrap: usize,
     /// How busy the node's machine is; its flows are counted when they are told.
     load: Load,
@@ -66,6 +66,17 @@ pub(super) struct Clerk<Own> {
     drain_ordered: bool,
     /// Whether the bootstrap has taken an offer since this was asked last.
     registered: bool,
+}
+
+/// As what a neighbour was reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reported {
+    /// Dead.
+    Down,
+    /// It can't be dialled.
+    Unreached,
+    /// The same, and it lives.
+    Heard,
 }
 
 impl<Own> Clerk<Own> {
@@ -76,7 +87,7 @@ impl<Own> Clerk<Own> {
             asks: HashMap::new(),
             next_ask: 0,
             doubted: Timers::default(),
-            reported: BTreeSet::new(),
+            reported: BTreeMap::new(),
             bootstrap: 0,
             load: Load::default(),
             drain_ordered: false,
@@ -129,26 +140,48 @@ impl<Own> Clerk<Own> {
         self.doubted.set(node, Some(now + REPORT_DELAY));
     }
 
-    /// A neighbour can't be reached. One report keeps it from being assigned, two take it out of the pool; its own next
-    /// heartbeat brings it back.
+    /// A neighbour is dead. One report keeps it from being assigned, two take it out of the pool; its own next heartbeat brings
+    /// it back.
     pub(super) fn report(&mut self, node: NodeId, actions: &mut Vec<Action>) {
+        self.report_as(node, Reported::Down, actions);
+    }
+
+    /// A neighbour can't be dialled: the same, and it is remembered though it heartbeats.
+    pub(super) fn report_unreached(&mut self, node: NodeId, actions: &mut Vec<Action>) {
+        self.report_as(node, Reported::Unreached, actions);
+    }
+
+    fn report_as(&mut self, node: NodeId, reported: Reported, actions: &mut Vec<Action>) {
         self.doubted.set(node, None);
         if self.asks.len() < MAX_ASKS {
-            self.reported.insert(node);
+            let was_unreached = self.reported.get(&node).is_some_and(|before| *before != Reported::Down);
+            self.reported.insert(node, if was_unreached { Reported::Unreached } else { reported });
             if self.reported.len() > MAX_REPORTED {
                 self.reported.pop_first();
             }
-            self.send(Purpose::Report, Request::ReportDown { node }, false, actions);
+            let is_down = reported == Reported::Down;
+            let down = Request::ReportDown { node };
+            let request = if is_down { down } else { Request::ReportUnreached { node } };
+            self.send(Purpose::Report, request, false, actions);
         }
     }
 
-    /// A neighbour is heard, again or for the first time: if it was reported, that is taken back.
-    pub(super) fn take_back(&mut self, node: NodeId, actions: &mut Vec<Action>) {
+    /// A neighbour is heard, again or for the first time: if it was reported, that is taken back. If it could not be dialled, it
+    /// counts as one that lives until this node has `dialled` it.
+    pub(super) fn take_back(&mut self, node: NodeId, dialled: bool, actions: &mut Vec<Action>) {
         self.doubted.set(node, None);
-        if self.reported.contains(&node) && self.asks.len() < MAX_ASKS {
-            self.reported.remove(&node);
-            self.send(Purpose::Report, Request::ReportUp { node }, false, actions);
+        if self.asks.len() >= MAX_ASKS {
+            return;
         }
+        let request = match (self.reported.get(&node), dialled) {
+            (None, _) | (Some(Reported::Heard), false) => return,
+            (Some(Reported::Down), _) | (Some(Reported::Unreached), false) => Request::ReportUp { node },
+            (Some(_), true) => Request::ReportReached { node },
+        };
+        if self.reported.remove(&node) == Some(Reported::Unreached) && !dialled {
+            self.reported.insert(node, Reported::Heard);
+        }
+        self.send(Purpose::Report, request, false, actions);
     }
 
     // ---- the lease ----
@@ -345,7 +378,7 @@ mod tests {
         let mut world = World::new();
         world.clerk.doubt(PEER, world.now);
         world.pass(REPORT_DELAY - Duration::from_millis(1));
-        world.clerk.take_back(PEER, &mut world.actions);
+        world.clerk.take_back(PEER, true, &mut world.actions);
         world.pass(REPORT_DELAY);
         assert_eq!(world.asked(), [], "it was heard in time");
 
@@ -353,8 +386,8 @@ mod tests {
         assert_eq!(world.clerk.poll_timeout(), Some(world.now + REPORT_DELAY));
         world.pass(REPORT_DELAY);
         assert_eq!(world.asked(), [Request::ReportDown { node: PEER }]);
-        world.clerk.take_back(PEER, &mut world.actions);
-        world.clerk.take_back(PEER, &mut world.actions);
+        world.clerk.take_back(PEER, true, &mut world.actions);
+        world.clerk.take_back(PEER, true, &mut world.actions);
         assert_eq!(world.asked(), [Request::ReportUp { node: PEER }], "once is enough");
     }
 
@@ -365,5 +398,23 @@ mod tests {
         world.clerk.report(PEER, &mut world.actions);
         world.pass(REPORT_DELAY * 2);
         assert_eq!(world.asked(), [Request::ReportDown { node: PEER }]);
+    }
+
+    #[test]
+    fn only_a_dial_shows_that_who_could_not_be_dialled_can() {
+        let mut world = World::new();
+        let (up, reached) = (Request::ReportUp { node: PEER }, Request::ReportReached { node: PEER });
+        world.clerk.report_unreached(PEER, &mut world.actions);
+        assert_eq!(world.asked(), [Request::ReportUnreached { node: PEER }]);
+        let dials = [(false, Some(&up)), (false, None), (true, Some(&reached)), (true, None)];
+        for (dialled, expected) in dials {
+            world.clerk.take_back(PEER, dialled, &mut world.actions);
+            assert_eq!(world.asked().first(), expected);
+        }
+        world.clerk.report_unreached(PEER, &mut world.actions);
+        world.clerk.report(PEER, &mut world.actions);
+        world.asked();
+        world.clerk.take_back(PEER, true, &mut world.actions);
+        assert_eq!(world.asked(), [reached], "that it seemed dead later changes nothing");
     }
 }

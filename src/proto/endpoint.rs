@@ -392,13 +392,13 @@ impl Endpoint {
                 }
                 News::PeerRecovered(node) => {
                     self.routes.note_alive(node);
-                    self.clerk.take_back(node, actions);
+                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
                     self.attach(now, actions);
                 }
                 News::PeerUnreachable { node, is_news } => {
                     self.routes.note_failed(node, now);
                     if is_news {
-                        self.clerk.report(node, actions);
+                        self.clerk.report_unreached(node, actions);
                     }
                     self.attachment_lost(node, now, actions);
                 }
@@ -409,7 +409,7 @@ impl Endpoint {
                 }
                 News::PeerUp(node) => {
                     self.routes.note_alive(node);
-                    self.clerk.take_back(node, actions);
+                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
                     self.attach(now, actions);
                 }
                 News::Ended(flow) => {

@@ -171,6 +171,12 @@ impl Links {
         self.links.get(&link).map(|link| link.dialed)
     }
 
+    /// Whether there is a link to `peer` that this node dialled.
+    #[must_use]
+    pub fn has_dialled(&self, peer: NodeId) -> bool {
+        self.active(peer).and_then(|link| self.is_dialed(link)) == Some(true)
+    }
+
     /// How good a neighbour `peer` looks.
     #[must_use]
     pub fn standing(&self, peer: NodeId) -> Standing {

@@ -4,10 +4,12 @@
 //! others' are drawn from the pool: of [`SAMPLE`] relays drawn by capacity the least loaded (the power of d choices,
 //! Mitzenmacher 2001), which costs the same in a pool of any size. In order of importance a relay
 //! 1. is not on the chain yet and has room (nothing makes up for that),
-//! 2. fails independently: a backup of its primary, then every relay of the other primaries; sharing a zone is bad,
+//! 2. can be reached, as far as others have found out lately,
+//! 3. fails independently: a backup of its primary, then every relay of the other primaries; sharing a zone is bad,
 //!    sharing a subnet worse, sharing a host worst, but better than no relay,
-//! 3. as a backup, has been there for longer: who has stayed long will stay (machines' lifetimes are heavy-tailed),
-//! 4. has little load for its capacity.
+//! 4. as a backup, has been there for longer: who has stayed long will stay (machines' lifetimes are heavy-tailed),
+//! 5. is no newcomer that has not answered the first flow that it was given,
+//! 6. has little load for its capacity.
 //!
 //! Neighbours need an IP family in common. So a chain keeps to one that the origin dials and the target's relays have, or
 //! crosses from the one to the other at a relay that has both; of these ways the first is taken on which every hop has a backup.
@@ -135,6 +137,8 @@ struct Want<'w> {
     exclude: &'w [NodeId],
     /// These only if there is no other.
     avoid: &'w [NodeId],
+    /// These are needed elsewhere.
+    reserved: &'w [NodeId],
     /// It should fail independently of this one most of all,
     partner: Option<&'w Relay>,
     /// and of these.
@@ -151,9 +155,12 @@ struct Want<'w> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Score {
     avoided: bool,
+    doubted: bool,
     shared: (Shared, Shared),
+    reserved: bool,
     narrow: bool,
     age: Reverse<u32>,
+    on_trial: bool,
     load: u64,
     tie: u64,
 }
@@ -208,9 +215,12 @@ impl Want<'_> {
         let age = if self.lasting { age_class(relay, now) } else { 0 };
         Score {
             avoided: false,
+            doubted: relay.is_doubted(),
             shared: (with_partner, with_others),
+            reserved: false,
             narrow: self.wide && relay.families() != Families::BOTH,
             age: Reverse(age),
+            on_trial: relay.is_on_trial(),
             load: (u64::from(relay.flows()) << 24) / u64::from(relay.capacity.max(1)),
             tie,
         }
@@ -219,7 +229,7 @@ impl Want<'_> {
 
 impl Score {
     fn is_independent(&self) -> bool {
-        !self.avoided && self.shared == (Shared::Nothing, Shared::Nothing)
+        !self.avoided && !self.doubted && self.shared == (Shared::Nothing, Shared::Nothing)
     }
 }
 
@@ -300,10 +310,11 @@ impl<'a, R: Rng> Planner<'a, R> {
         let primaries = self.primaries(way, hops, last_primary, spares, &mut taken)?;
         let spare = spares.iter().find(|relay| !taken.contains(&relay.node)).copied();
         taken.extend(spare.map(|relay| relay.node));
+        let attachments: Vec<NodeId> = spares.iter().map(|relay| relay.node).collect();
         let mut planned = Vec::with_capacity(primaries.len());
         let (_, before_last) = primaries.split_last().ok_or(PlanError::NotAttached)?;
         for (primary, hop) in before_last.iter().copied().zip(1..) {
-            let backup = self.backup(primary, &primaries, &taken, way.at(hop));
+            let backup = self.backup(primary, &primaries, &taken, &attachments, way.at(hop));
             taken.extend(backup.map(|relay| relay.node));
             planned.push(Hop { primary, backup });
         }
@@ -312,15 +323,17 @@ impl<'a, R: Rng> Planner<'a, R> {
     }
 
     /// Another relay for a hop that `active` serves, if any: none of `exclude`, and independent of `active` first and of
-    /// `others` (the rest of the chain, as far as known) next.
+    /// `others` (the rest of the chain, as far as known) next. Of those that are as good none of `reserved`.
     pub fn replacement(
         &mut self,
         active: Option<&Relay>,
         others: &[&Relay],
         exclude: &[NodeId],
+        reserved: &[NodeId],
         between: Between,
     ) -> Option<&'a Relay> {
-        self.choose(&Want { exclude, partner: active, others, lasting: true, between, ..Want::default() })
+        let lasting = Want { lasting: true, ..Want::default() };
+        self.choose(&Want { exclude, reserved, partner: active, others, between, ..lasting })
     }
 
     /// Up to `count` relays for a target to attach to, none of them in `exclude`: independent of each other and of those
@@ -368,11 +381,13 @@ impl<'a, R: Rng> Planner<'a, R> {
         Ok(primaries)
     }
 
+    /// Those that the target is attached to are reserved: the last hop can be served by no others.
     fn backup(
         &mut self,
         primary: &Relay,
         primaries: &[&Relay],
         taken: &[NodeId],
+        attachments: &[NodeId],
         between: Between,
     ) -> Option<&'a Relay> {
         let others: Vec<&Relay> =
@@ -380,7 +395,7 @@ impl<'a, R: Rng> Planner<'a, R> {
         if planted::broken(Law::DistinctBackup) {
             return self.pool.get(&primary.node);
         }
-        self.replacement(Some(primary), &others, taken, between)
+        self.replacement(Some(primary), &others, taken, attachments, between)
     }
 
     fn choose(&mut self, want: &Want<'_>) -> Option<&'a Relay> {
@@ -409,7 +424,8 @@ impl<'a, R: Rng> Planner<'a, R> {
     /// The best of a sample of relays that are in none of these domains, if there is one.
     fn best_apart(&mut self, apart: &Apart<'_>, want: &Want<'_>) -> Option<(Score, &'a Relay)> {
         let pool = self.pool;
-        let is_good = |relay: &Relay| want.allows(relay) && !want.avoid.contains(&relay.node);
+        let is_good =
+            |relay: &Relay| want.allows(relay) && !relay.is_doubted() && !want.avoid.contains(&relay.node);
         let drawn = pool.draw_apart(apart, SAMPLE, self.rng, is_good);
         self.best(drawn.into_iter(), want)
     }
@@ -432,7 +448,8 @@ impl<'a, R: Rng> Planner<'a, R> {
                 let score = Score { avoided: true, ..score };
                 avoided = avoided.filter(|(known, _)| *known <= score).or(Some((score, relay)));
             } else {
-                best = Some((score, relay));
+                let score = Score { reserved: want.reserved.contains(&relay.node), ..score };
+                best = best.filter(|(known, _)| *known <= score).or(Some((score, relay)));
             }
         }
         best.or(avoided)
@@ -459,7 +476,7 @@ pub fn attached<'a>(pool: &'a Pool, attachments: &[NodeId], exclude: &[NodeId]) 
 /// Why an attachment relay should not be the first choice.
 const fn unfitness(relay: &Relay) -> u8 {
     match relay.status {
-        Status::Registered | Status::Online if relay.has_room() => 0,
+        Status::Registered | Status::Online if relay.has_room() && !relay.is_doubted() => 0,
         Status::Registered | Status::Online => 1,
         Status::Suspect => 2,
         Status::Draining => 3,

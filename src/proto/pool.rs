@@ -4,7 +4,8 @@
 //! it suspect, an ended one offline, and so does a neighbour's report that it is down (suspect) and a second one by
 //! another neighbour (offline). A later heartbeat brings it back, and so does the reporter if it hears it again before
 //! anybody else reports it. In place of the second report, a connection to the bootstrap that broke will do. Who reports
-//! many that live is not believed any more, for a while (see `pool/reports.rs`).
+//! many that live is not believed any more, for a while (see `pool/reports.rs`). A relay that others can't dial, though it lives,
+//! stays in the pool and is the last choice (see `pool/reach.rs`).
 //!
 //! Self-preservation, as in Netflix's Eureka: when a larger part of the pool than [`Config::preserve_percent`] would fall
 //! silent within one lease, the likelier cause is this bootstrap's own network. Then no lease is ended for silence alone
@@ -24,6 +25,7 @@ mod expiry;
 mod indices;
 mod leases;
 mod preservation;
+mod reach;
 pub mod relay;
 mod reports;
 pub mod targets;
@@ -114,6 +116,8 @@ pub enum PoolEvent {
     TargetJoined(NodeId),
     /// A target's lease ended, or it said goodbye.
     TargetLeft(NodeId),
+    /// Others could not dial it, though it may be heard here: it is the last choice for a while.
+    Unreached(NodeId),
     /// This node reported so many relays down that live that its reports count no more for a while.
     Distrusted(NodeId),
     /// A report was not believed, or a heartbeat came after a later one: counted, no more.
@@ -286,26 +290,29 @@ impl Pool {
         self.depart(node, Status::Left, now)
     }
 
-    /// Takes note that `reporter` found `node` dead. Reports on nodes that are gone or unknown change nothing.
-    pub fn report_down(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
+    /// Takes note that `reporter` found `node` dead. Reports on nodes that are gone or unknown change nothing. Returns whether
+    /// it is believed.
+    pub fn report_down(&mut self, node: &NodeId, reporter: NodeId, now: Time) -> bool {
         if reporter == *node || self.get(node).is_none_or(Relay::is_gone) {
-            return;
+            return false;
         }
         if !self.reporters.may_report(reporter, *node, self.population(), now) {
-            return self.events.push(PoolEvent::Ignored(Ignored::Report));
+            self.events.push(PoolEvent::Ignored(Ignored::Report));
+            return false;
         }
-        let Some(relay) = self.get(node) else { return };
+        let Some(relay) = self.get(node) else { return false };
         let (assignable, window) = (relay.is_assignable(), self.config.report_window);
         if relay.is_confirmed_by(reporter, now, window) {
             self.reporters.settled(reporter, node);
             self.update(node, now, |relay| relay.confirm(Report { reporter, at: now }));
             self.set_status(node, Status::Offline, now);
-            return;
+            return true;
         }
         self.update(node, now, |relay| relay.set_report(Some(Report { reporter, at: now })));
         if assignable {
             self.set_status(node, Status::Suspect, now);
         }
+        true
     }
 
     /// Takes note that `reporter` hears `node` again: if nobody else reported it, it is as good as before.
@@ -338,14 +345,14 @@ impl Pool {
 
     /// Takes note that a relay is connected to the bootstrap again.
     pub fn connected(&mut self, node: &NodeId) {
-        if let Some(relay) = self.place(node).and_then(|place| self.relays.get_mut(place)) {
+        if let Some(relay) = self.by_id(node) {
             relay.cut_off = false;
         }
     }
 
     /// Counts a flow that will soon lead over this relay, until its next heartbeat tells how many there are.
     pub fn assign(&mut self, node: &NodeId) {
-        if let Some(relay) = self.place(node).and_then(|place| self.relays.get_mut(place)) {
+        if let Some(relay) = self.by_id(node) {
             relay.assigned = relay.assigned.saturating_add(1);
         }
     }
@@ -455,6 +462,11 @@ impl Pool {
 
     fn place(&self, node: &NodeId) -> Option<usize> {
         self.places.get(node).copied()
+    }
+
+    /// To change what decides about none of the indices.
+    fn by_id(&mut self, node: &NodeId) -> Option<&mut Relay> {
+        self.place(node).and_then(|place| self.relays.get_mut(place))
     }
 
     fn at(&self, place: usize) -> &Relay {

@@ -103,12 +103,13 @@ impl Relay {
         for news in self.flows.take_news() {
             match news {
                 News::PeerSuspect { node, refused: false } => self.clerk.doubt(node, now),
-                News::PeerSuspect { node, refused: true } | News::PeerUnreachable { node, is_news: true } => {
-                    self.clerk.report(node, actions);
+                News::PeerSuspect { node, refused: true } => self.clerk.report(node, actions),
+                News::PeerUnreachable { node, is_news: true } => self.clerk.report_unreached(node, actions),
+                News::PeerUp(node) => {
+                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions)
                 }
-                News::PeerUp(node) => self.clerk.take_back(node, actions),
                 News::PeerRecovered(node) => {
-                    self.clerk.take_back(node, actions);
+                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
                     self.clerk.revive(now);
                 }
                 News::PeerGone(_)
@@ -177,10 +178,12 @@ mod tests {
             let (now, mut actions) = (Time::ZERO, Vec::new());
             relay.flows.links_mut().want(PEER, &[address], Time::MAX, now, &mut actions);
             relay.handle(Event::ConnectFailed { peer: PEER, failure }, now, &mut actions);
-            let reports = |action: &Action| {
-                matches!(action, Action::Ask { request: Request::ReportDown { node: PEER }, .. })
-            };
-            assert_eq!(actions.iter().any(reports), is_reported, "{failure:?}");
+            let report = actions.iter().find_map(|action| match action {
+                Action::Ask { request, .. } => Some(request),
+                _ => None,
+            });
+            let expected = Request::ReportUnreached { node: PEER };
+            assert_eq!(report, is_reported.then_some(&expected), "{failure:?}");
             assert!(relay.poll_timeout().is_some(), "it is dialled again");
         }
     }

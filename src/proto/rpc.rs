@@ -187,6 +187,16 @@ pub enum Request {
         /// All of them, the target's last.
         records: Vec<Record>,
     },
+    /// A relay could not be dialled. It may live all the same.
+    ReportUnreached {
+        /// Which.
+        node: NodeId,
+    },
+    /// A relay that this node could not dial it has dialled now.
+    ReportReached {
+        /// Which.
+        node: NodeId,
+    },
 }
 
 /// Whether a name of a node, a zone or a target may be registered. Names go into logs, tables and command lines: 1 to
@@ -328,7 +338,7 @@ pub struct Planned {
 pub enum Response {
     /// To `Register` and `Heartbeat`.
     Lease(Lease),
-    /// To `Deregister`, `ReportDown`, `ReportUp` and `Drain`.
+    /// To `Deregister`, `Drain`, and all reports.
     Done,
     /// To `Attachments`.
     Relays(Vec<Candidate>),

@@ -1,7 +1,7 @@
 //! Relays with several addresses: whoever dials them comes to one that leads there.
 
-use crate::fixture::{Cluster, PATIENCE, Process, run};
-use hopline::endpoint::{Endpoint, Incoming, Options};
+use crate::fixture::{Chain, Cluster, PATIENCE, Process, run};
+use hopline::endpoint::{Endpoint, FlowEvent, Hop, Incoming, Options};
 use std::net::UdpSocket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -65,4 +65,30 @@ fn more_addresses_than_a_relay_may_have_are_refused_at_once() {
     let ended = cluster.run(&["relay", "--advertise", &five], b"");
     assert_eq!(ended.status.code(), Some(2), "{}", ended.stderr);
     assert!(ended.stderr.contains("--advertise") && ended.stderr.contains('4'), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_nobody_can_reach_attracts_no_flows() {
+    const FLOWS: usize = 30;
+    let cluster = Cluster::start(6);
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let _unreached = cluster.serve(&["relay", "--name", "nowhere", "--advertise", &nobody]);
+    let (target, origin) = tokio::join!(cluster.join(), cluster.join());
+    let mut listener = target.listen("sink").await.unwrap();
+    let accept = tokio::spawn(async move { while listener.next().await.is_some() {} });
+    let is_nowhere = |name: &str| name == "nowhere";
+    let (mut primaries, mut backups) = (0, 0);
+    for _ in 0..FLOWS {
+        let mut chain = Chain::of(&origin);
+        let _flow = timeout(PATIENCE, origin.open("sink")).await.unwrap().unwrap();
+        chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+        let count = |is: &dyn Fn(&Hop) -> bool| chain.hops.iter().filter(|hop| is(hop)).count();
+        primaries += count(&|hop| is_nowhere(&hop.primary));
+        backups += count(&|hop| hop.backup.as_deref().is_some_and(is_nowhere));
+    }
+    println!("of {FLOWS} flows {primaries} were led over it, and it stood by for {backups}");
+    // The first that tries it finds out. Until the bootstrap hears of that, the next may be planned.
+    assert!(primaries <= 3 && backups <= 3, "{primaries} primaries, {backups} backups");
+    tokio::join!(origin.shutdown(), target.shutdown());
+    timeout(PATIENCE, accept).await.expect("it ends with its endpoint").unwrap();
 }

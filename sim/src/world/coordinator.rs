@@ -70,6 +70,8 @@ impl Coordinator {
             Request::Heartbeat { .. }
             | Request::ReportDown { .. }
             | Request::ReportUp { .. }
+            | Request::ReportUnreached { .. }
+            | Request::ReportReached { .. }
             | Request::Attachments { .. }
             | Request::Plan { .. }
             | Request::Replace { .. }

@@ -16,6 +16,8 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
         | Request::Drain
         | Request::ReportDown { .. }
         | Request::ReportUp { .. }
+        | Request::ReportUnreached { .. }
+        | Request::ReportReached { .. }
         | Request::List => true,
         Request::Attachments { count, exclude, dials: _ } => {
             (1..=MAX_LISTED_NODES).contains(&usize::from(*count)) && is_list(exclude)

@@ -169,10 +169,14 @@ impl Bootstrap {
         taken.extend(opened.others().chain(opened.old.iter().map(|candidate| candidate.node)));
         let others: Vec<&Relay> = opened.others().filter_map(|node| self.pool.get(&node)).collect();
         let between = [self.dialer_families(opened, request.dials), self.next_families(opened)];
+        let target = opened.target().and_then(|target| self.targets.get(&target));
+        let attachments = target.map(|target| target.attachments.as_slice()).unwrap_or_default();
         while chosen.len() < CANDIDATES {
             let partner = chosen.first().and_then(|first| self.pool.get(&first.node));
             let mut planner = Planner::new(&self.pool, now, &mut self.rng);
-            let Some(relay) = planner.replacement(partner, &others, &taken, between) else { break };
+            let Some(relay) = planner.replacement(partner, &others, &taken, attachments, between) else {
+                break;
+            };
             taken.push(relay.node);
             chosen.push(candidate(relay));
         }
@@ -262,6 +266,11 @@ impl Opened {
             [only] => only.first().map(|target| target.node),
             [] | [_, _, ..] => None,
         }
+    }
+
+    /// The target.
+    fn target(&self) -> Option<NodeId> {
+        self.after.last()?.first().map(|target| target.node)
     }
 
     /// The relay before the hop, which must not have to dial itself.

@@ -251,12 +251,51 @@ fn a_replacement_is_apart_from_the_active_relay_first() {
     let rng = &mut rng();
     let mut planner = Planner::new(&pool, at(1), rng);
     let mut replace = |exclude: &[NodeId]| {
-        planner.replacement(Some(active), &[other], exclude, [Families::BOTH; 2]).map(|relay| relay.node)
+        let found = planner.replacement(Some(active), &[other], exclude, &[], [Families::BOTH; 2]);
+        found.map(|relay| relay.node)
     };
     assert_eq!(replace(&[0, 1].map(node)), Some(node(2)));
     assert_eq!(replace(&[0, 1, 2].map(node)), Some(node(11)), "beside another hop's relay");
     assert_eq!(replace(&[0, 1, 2, 11].map(node)), Some(node(10)), "beside the active relay");
     assert_eq!(replace(&[0, 1, 2, 10, 11].map(node)), None);
+}
+
+#[test]
+fn relays_that_the_target_is_attached_to_back_up_no_other_hop_while_there_are_others() {
+    let pool = loopback(8);
+    for seed in 0..50 {
+        let rng = &mut StdRng::seed_from_u64(seed);
+        let plan = Planner::new(&pool, at(1), rng).plan(3, &[0, 1, 2].map(node), &[]).unwrap();
+        assert!(plan.unprotected().is_empty() && !nodes(&plan).contains(&node(2)), "{:?}", nodes(&plan));
+    }
+}
+
+#[test]
+fn who_others_could_not_reach_is_the_last_choice_and_a_newcomer_is_given_one_flow_at_a_time() {
+    let mut pool = loopback(7);
+    for n in 0..6 {
+        assert!(pool.heartbeat(&node(n), &beat(90, at(1)), at(1)));
+    }
+    let rng = &mut rng();
+    let attached = [0, 1].map(node);
+    let first = Planner::new(&pool, at(1), rng).plan(2, &attached, &[]).unwrap().hops[0].primary.node;
+    assert_eq!(first, node(6), "it carries nothing");
+    pool.assign(&first);
+    for _ in 0..20 {
+        let plan = Planner::new(&pool, at(1), rng).plan(2, &attached, &[]).unwrap();
+        assert_ne!(plan.hops[0].primary.node, first, "before it is known what becomes of that flow");
+    }
+    pool.report_unreached(&node(6), node(99), at(1));
+    assert!(pool.heartbeat(&node(6), &beat(0, at(2)), at(2)), "and yet it lives");
+    for _ in 0..20 {
+        let plan = Planner::new(&pool, at(2), rng).plan(3, &attached, &[]).unwrap();
+        assert!(plan.unprotected().is_empty() && !nodes(&plan).contains(&node(6)));
+    }
+    let plan = Planner::new(&pool, at(2), rng).plan(3, &attached, &[node(5)]).unwrap();
+    assert!(plan.unprotected().is_empty() && nodes(&plan).contains(&node(6)), "better than none");
+    pool.reached(&node(6));
+    let first = Planner::new(&pool, at(2), rng).plan(2, &attached, &[]).unwrap().hops[0].primary.node;
+    assert_eq!(first, node(6));
 }
 
 /// How evenly load is spread, from 1/n to 1 (Jain, Chiu and Hawe 1984).
@@ -380,7 +419,7 @@ proptest! {
             pool.register(node(n), offer(address, "", *capacity), at(0)).unwrap();
             match fate {
                 0 => drop(pool.deregister(&node(n), at(0))),
-                1 => pool.report_down(&node(n), node(99), at(0)),
+                1 => drop(pool.report_down(&node(n), node(99), at(0))),
                 _ => drop(pool.heartbeat(&node(n), &beat(1, at(1)), at(0))),
             }
         }

@@ -1,5 +1,6 @@
 //! A relay as the pool knows it.
 
+use super::reach::{Reach, Voices};
 use crate::proto::families::Families;
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::planted::{self, Law};
@@ -52,6 +53,7 @@ pub struct Relay {
     /// Whether somebody reported it down since it was last heard.
     is_reported: bool,
     families: Families,
+    reach: Reach,
     zone: ZoneTag,
     /// How many flows it is willing to carry.
     pub capacity: u32,
@@ -87,6 +89,8 @@ struct Rest {
     boot: Option<BootId>,
     /// Whether it leaves, whatever else is believed of it.
     drains: bool,
+    /// Who could not dial it.
+    voices: Voices,
 }
 
 /// Stands for the name of a zone. Two names with the same tag would count as one zone, which costs a choice and no more.
@@ -154,6 +158,7 @@ impl Relay {
             cut_off: false,
             is_reported: false,
             families: Families::of_all(&offer.addresses),
+            reach: Reach::Untried,
             registered_at: now,
             lease_ends,
             queued_at: Time::ZERO,
@@ -167,6 +172,7 @@ impl Relay {
                 confirmed: None,
                 boot: None,
                 drains: false,
+                voices: Voices::default(),
             }),
         }
     }
@@ -222,6 +228,23 @@ impl Relay {
     #[must_use]
     pub const fn is_assignable(&self) -> bool {
         self.is_well() && self.is_reachable
+    }
+
+    /// Whether others could not dial it, lately: another is better.
+    #[must_use]
+    pub const fn is_doubted(&self) -> bool {
+        matches!(self.reach, Reach::Doubted)
+    }
+
+    /// Whether it is not known that anybody ever reached it, and a flow is on its way to find out: others are better until
+    /// then.
+    #[must_use]
+    pub const fn is_on_trial(&self) -> bool {
+        self.assigned > 0 && !matches!(self.reach, Reach::Proven)
+    }
+
+    pub(super) fn reach_mut(&mut self) -> (&mut Reach, &mut Voices) {
+        (&mut self.reach, &mut self.rest.voices)
     }
 
     /// Whether it is no longer in the pool, though still listed.
@@ -336,6 +359,7 @@ impl Relay {
     pub(super) fn renew(&mut self, heartbeat: &Heartbeat, now: Time, lease_ends: Time) {
         self.status = if self.rest.drains { Status::Draining } else { Status::Online };
         self.set_load(heartbeat.load);
+        self.reach.heard(heartbeat.load.flows, &self.rest.voices, now);
         self.assigned = 0;
         self.sequence = heartbeat.sequence;
         self.rest.clock_ahead_us = micros_between(heartbeat.sent_at, now);

@@ -121,6 +121,30 @@ fn two_reports_by_different_neighbours_take_a_relay_out() {
 }
 
 #[test]
+fn who_cannot_be_dialled_is_doubted_by_voices_of_two_domains_until_somebody_dials_it() {
+    let mut pool = pool(3);
+    assert!(pool.heartbeat(&node(0), &beat(1), at(1)), "it carries a flow");
+    let is_doubted = |pool: &Pool| pool.get(&node(0)).unwrap().is_doubted();
+    for liar in [90, 91, 92] {
+        pool.report_unreached(&node(0), node(liar), at(2));
+        assert!(pool.heartbeat(&node(0), &beat(1), at(2)));
+        assert!(!is_doubted(&pool), "endpoints have one voice");
+    }
+    pool.report_unreached(&node(0), node(1), at(3));
+    assert!(pool.heartbeat(&node(0), &beat(1), at(3)));
+    assert_eq!((status(&pool, 0), is_doubted(&pool)), (Some(Status::Online), true));
+    assert!(pool.take_events().contains(&PoolEvent::Unreached(node(0))));
+    pool.report_up(&node(0), node(1), at(4));
+    assert!(is_doubted(&pool), "to be heard is not to be reached");
+    pool.report_reached(&node(0), node(1), at(4));
+    assert!(!is_doubted(&pool));
+    pool.report_unreached(&node(2), node(90), at(5));
+    assert!(pool.get(&node(2)).unwrap().is_doubted(), "nobody ever reached it");
+    pool.register(node(2), offer(2), at(6)).unwrap();
+    assert!(!pool.get(&node(2)).unwrap().is_doubted(), "it may have another address");
+}
+
+#[test]
 fn a_lost_connection_and_a_report_take_a_relay_out() {
     let mut pool = pool(3);
     pool.cut_off(&node(0), at(1));
@@ -379,7 +403,7 @@ proptest! {
                 1 => drop(pool.heartbeat(&node(n), &beat(amount), now)),
                 2 => drop(pool.drain(&node(n), now)),
                 3 => drop(pool.deregister(&node(n), now)),
-                4 => pool.report_down(&node(n), node(n + 1), now),
+                4 => drop(pool.report_down(&node(n), node(n + 1), now)),
                 5 => pool.report_up(&node(n), node(n + 1), now),
                 _ => pool.assign(&node(n)),
             }
