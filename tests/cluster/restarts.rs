@@ -1,6 +1,7 @@
 //! The bootstrap is killed again and again, at random moments, and comes back: nothing that it answered is lost.
 
-use crate::fixture::{Cluster, PATIENCE, Process, run};
+use crate::fixture::{Chain, Cluster, PATIENCE, Process, run};
+use hopline::endpoint::{Flow, FlowEvent};
 use hopline::net::clock::Clock;
 use hopline::net::coordinator::Coordinator;
 use hopline::net::entropy;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -198,6 +200,37 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
     );
     assert!(median < SOON, "it took {median:?} to serve again");
     assert!(pause < PAUSE, "the flow paused for {pause:?}");
+}
+
+/// Sends a byte and waits until it has come back.
+async fn exchange(flow: &mut Flow) {
+    flow.write_u8(b'?').await.unwrap();
+    flow.flush().await.unwrap();
+    assert_eq!(timeout(PATIENCE, flow.read_u8()).await.expect("an answer").unwrap(), b'?');
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hop_that_loses_both_its_relays_while_the_bootstrap_restarts_is_served_soon_after() {
+    for hop in 1..=3 {
+        let mut cluster = Cluster::start(RELAYS);
+        let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+        let endpoint = cluster.join().await;
+        let mut chain = Chain::of(&endpoint);
+        let mut flow = endpoint.open("echo").await.unwrap();
+        chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+        exchange(&mut flow).await;
+        cluster.bootstrap.kill();
+        let primary = chain.primary(hop);
+        let backup = chain.hops[hop - 1].backup.clone();
+        [Some(primary), backup].iter().flatten().for_each(|relay| cluster.kill(relay));
+        let before = Instant::now();
+        tokio::task::block_in_place(|| cluster.restart_bootstrap());
+        exchange(&mut flow).await;
+        let pause = before.elapsed();
+        eprintln!("hop {hop}: served again after {pause:?}");
+        assert!(pause < PAUSE, "hop {hop}: {pause:?}");
+        endpoint.shutdown().await;
+    }
 }
 
 /// All files in a directory, and what is in them.
