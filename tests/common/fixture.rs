@@ -4,10 +4,10 @@ use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
 use hopline::proto::id::FlowId;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -24,7 +24,15 @@ pub struct Process {
     /// The fields of its `ready` line.
     pub ready: Value,
     lines: mpsc::Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
+    said: Arc<Said>,
+    stderr: Option<JoinHandle<()>>,
+}
+
+/// What a process has said on stderr so far.
+#[derive(Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
 }
 
 /// What a process that ended left behind.
@@ -73,13 +81,16 @@ impl Process {
         std::thread::spawn(move || {
             stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let mut pipe = child.stderr.take().unwrap();
+        let pipe = BufReader::new(child.stderr.take().unwrap());
+        let said = Arc::<Said>::default();
+        let hearer = Arc::clone(&said);
         let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = pipe.read_to_string(&mut text);
-            text
+            for line in pipe.lines().map_while(Result::ok) {
+                *hearer.text.lock().unwrap() += &(line + "\n");
+                hearer.more.notify_all();
+            }
         });
-        Self { child, ready: Value::Null, lines, stderr: Some(stderr) }
+        Self { child, ready: Value::Null, lines, said, stderr: Some(stderr) }
     }
 
     pub fn stdin(&mut self) -> ChildStdin {
@@ -114,9 +125,18 @@ impl Process {
         Ended { status, stdout, stderr: self.stderr() }
     }
 
+    /// Waits until it says that on stderr.
+    pub fn until_says(&self, what: &str) {
+        let said = self.said.text.lock().unwrap();
+        let is_silent = |text: &mut String| !text.contains(what);
+        let (said, waited) = self.said.more.wait_timeout_while(said, PATIENCE, is_silent).unwrap();
+        assert!(!waited.timed_out(), "it did not say {what:?}, but {said:?}");
+    }
+
     /// All of its stderr, once it has ended.
     pub fn stderr(&mut self) -> String {
-        self.stderr.take().unwrap().join().unwrap()
+        self.stderr.take().unwrap().join().unwrap();
+        std::mem::take(&mut self.said.text.lock().unwrap())
     }
 
     fn end(mut self) -> Ended {
