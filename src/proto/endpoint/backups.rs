@@ -28,6 +28,10 @@ const MANY_ATTEMPTS: u32 = 30;
 /// and then.
 const RARE_PAUSE: Duration = Duration::from_secs(10);
 
+/// Where another candidate was found and is no good either, the pauses grow in the same way. It counts as a new need if what was
+/// found has served for so long.
+const RESPITE: Duration = Duration::from_secs(2);
+
 /// When many hops need another candidate at once, flows that stand still go first: hops that are served and are not among the
 /// first few wait for so long.
 const LULL: Duration = Duration::from_millis(500);
@@ -42,6 +46,18 @@ pub(super) struct Backups {
     next_ticket: u64,
     wanted: BTreeMap<(FlowKey, u8), Wanted>,
     due: Timers<(FlowKey, u8)>,
+    found: BTreeMap<(FlowKey, u8), Found>,
+}
+
+/// Another candidate was found for a hop.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// Who served the hop then.
+    active: Option<NodeId>,
+    /// When it was found last.
+    at: Time,
+    /// How many were, one soon after the other.
+    count: u32,
 }
 
 #[derive(Debug)]
@@ -69,6 +85,12 @@ impl Backups {
             (wanted.active, wanted.attempts) = (active, 0);
         }
         let is_urgent = active.is_none();
+        if let Some(again) = self.found.get(&key).and_then(|found| found.again(active)) {
+            wanted.not_before = wanted.not_before.max(again);
+            if wanted.not_before > now && !wanted.asking {
+                self.due.set(key, Some(wanted.not_before));
+            }
+        }
         if now < wanted.not_before || wanted.asking || !is_news || (wanted.ticket.is_some() && !is_urgent) {
             return false;
         }
@@ -97,9 +119,14 @@ impl Backups {
     pub(super) fn found(&mut self, flow: FlowKey, hop: u8, neighbours: &[NodeId], now: Time) {
         let pairs = neighbours.iter().zip(neighbours.iter().skip(1));
         let new = pairs.filter(|(one, other)| self.acquainted.meet(**one, **other, now)).count();
-        if self.wanted.get(&(flow, hop)).is_some_and(|wanted| wanted.paced) {
+        let key = (flow, hop);
+        let Some(wanted) = self.wanted.get(&key) else { return };
+        if wanted.paced {
             self.pace.answered(new > 0);
         }
+        let fresh = Found { active: wanted.active, at: now, count: 0 };
+        let before = self.found.get(&key).filter(|before| before.is_recent(wanted.active, now));
+        self.found.insert(key, before.map_or(fresh, |before| Found { count: before.count + 1, ..fresh }));
         self.remove(flow, hop);
     }
 
@@ -132,10 +159,9 @@ impl Backups {
     pub(super) fn refused(&mut self, flow: FlowKey, hop: u8, hopeful: bool, now: Time) -> bool {
         let Some(wanted) = self.wanted.get_mut(&(flow, hop)) else { return false };
         let is_urgent = wanted.active.is_none();
-        let pause = if is_urgent { FIRST_URGENT_PAUSE } else { FIRST_PAUSE };
         let pause = match wanted.attempts {
             MANY_ATTEMPTS.. => RARE_PAUSE,
-            attempts => pause.saturating_mul(1 << attempts).min(LONGEST_PAUSE),
+            attempts => pause(wanted.active, attempts),
         };
         wanted.asking = false;
         if std::mem::take(&mut wanted.paced) {
@@ -187,12 +213,32 @@ impl Backups {
 
     /// A flow is over, or goes over another chain.
     pub(super) fn forget(&mut self, flow: FlowKey) {
-        let hops =
-            self.wanted.range((flow, 0)..=(flow, u8::MAX)).map(|((_, hop), _)| *hop).collect::<Vec<u8>>();
-        for hop in hops {
+        let of_flow = (flow, 0)..=(flow, u8::MAX);
+        let wanted = self.wanted.range(of_flow.clone()).map(|(key, _)| *key);
+        let found = self.found.range(of_flow).map(|(key, _)| *key);
+        for (flow, hop) in wanted.chain(found).collect::<Vec<_>>() {
             self.remove(flow, hop);
+            self.found.remove(&(flow, hop));
         }
     }
+}
+
+impl Found {
+    fn is_recent(&self, active: Option<NodeId>, now: Time) -> bool {
+        self.active == active && now.since(self.at) < RESPITE
+    }
+
+    /// When it may be asked again, if the same relay serves the hop.
+    fn again(&self, active: Option<NodeId>) -> Option<Time> {
+        let times = self.count.checked_sub(1).filter(|_| self.active == active)?;
+        Some(self.at + pause(active, times))
+    }
+}
+
+/// The pause after so many questions.
+fn pause(active: Option<NodeId>, times: u32) -> Duration {
+    let first = if active.is_none() { FIRST_URGENT_PAUSE } else { FIRST_PAUSE };
+    first.saturating_mul(1 << times.min(16)).min(LONGEST_PAUSE)
 }
 
 impl Wanted {
@@ -290,6 +336,25 @@ mod tests {
         assert!(known < LULL + Duration::from_millis(40), "{known:?}");
         let new = time_for(255, true);
         assert!(new > LULL + Duration::from_secs(3), "{new:?}");
+    }
+
+    #[test]
+    fn whoever_is_found_and_is_no_good_again_and_again_is_asked_for_less_and_less_often() {
+        let (mut backups, end) = (Backups::default(), Duration::from_secs(10));
+        let (mut now, mut asked) = (Time::ZERO, 0);
+        while now < Time::ZERO + end {
+            if !backups.want(flow(), 1, Some(SERVES), now) {
+                now = backups.poll_timeout().expect("it is not forgotten");
+                assert_eq!(backups.take_due(now), [(flow(), 1, Some(SERVES))]);
+            }
+            asked += 1;
+            backups.found(flow(), 1, &[], now);
+        }
+        assert!((10..20).contains(&asked), "asked {asked} times in {end:?}");
+        let other = Some(NodeId::from_bytes([2; 32]));
+        assert!(backups.want(flow(), 1, other, now), "another serves: that is news");
+        backups.found(flow(), 1, &[], now);
+        assert!(backups.want(flow(), 1, other, now + RESPITE), "what was found served for a while");
     }
 
     #[test]
