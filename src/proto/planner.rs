@@ -456,13 +456,14 @@ impl<'a, R: Rng> Planner<'a, R> {
     }
 }
 
-/// Those of a target's attachment relays over which it can be reached, in its order. One that is not assignable (a
-/// neighbour may have reported it falsely, and it is still attached) is better than none.
+/// Those of a target's attachment relays over which it can be reached, in its order. One that is suspect or has no room (a
+/// neighbour may have reported it falsely, and it is still attached) is better than none. One that drains takes no new flows.
 #[must_use]
 pub fn attached<'a>(pool: &'a Pool, attachments: &[NodeId], exclude: &[NodeId]) -> Vec<&'a Relay> {
     let known = attachments.iter().filter(|node| !exclude.contains(node));
     let mut relays: Vec<&Relay> = Vec::new();
-    for relay in known.filter_map(|node| pool.get(node)).filter(|relay| !relay.is_gone()) {
+    let may_serve = |relay: &&Relay| !relay.is_gone() && relay.status != Status::Draining;
+    for relay in known.filter_map(|node| pool.get(node)).filter(may_serve) {
         if !relays.iter().any(|listed| listed.node == relay.node) {
             relays.push(relay);
         }
@@ -479,8 +480,7 @@ const fn unfitness(relay: &Relay) -> u8 {
         Status::Registered | Status::Online if relay.has_room() && !relay.is_doubted() => 0,
         Status::Registered | Status::Online => 1,
         Status::Suspect => 2,
-        Status::Draining => 3,
-        Status::Offline | Status::Left => 4,
+        Status::Draining | Status::Offline | Status::Left => 3,
     }
 }
 
