@@ -56,6 +56,8 @@ pub struct Attach {
     pub forward_fin: Option<u64>,
     /// Up to where the backward direction has been acked.
     pub backward_ack: u64,
+    /// The dialer has lost the way to the origin.
+    pub orphaned: bool,
 }
 
 impl Attach {

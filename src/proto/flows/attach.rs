@@ -93,7 +93,8 @@ impl Flows {
                 Err(CloseCode::Malformed)
             }
             Attached::Accepted { answer, replaced, forgotten } => {
-                flow.alone_since = None;
+                // A repair further down than where the origin was lost changes nothing of that.
+                flow.alone_since = attach.orphaned.then(|| flow.alone_since.unwrap_or(now));
                 let over_another = flow.rights.leads_elsewhere(&rights);
                 flow.rights = rights;
                 self.new_candidates(key, candidates, now);
@@ -171,7 +172,6 @@ impl Flows {
         match flow.splice.answered(leg, answer) {
             Ok(()) => {
                 flow.dial_due = None;
-                flow.orphan_told = false;
                 (flow.stuck_since, flow.is_stuck, flow.unserved_since) = (None, false, None);
                 (flow.route_due, flow.route_attempts) = (None, 0);
                 flow.watch_anew(now);

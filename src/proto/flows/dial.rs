@@ -197,7 +197,8 @@ impl Flows {
         flow.dial_due = Some(now + if doubtful { stuck_timeout } else { attach_timeout });
         flow.late_update.clear();
         self.legs.insert(leg, key);
-        match flow.rights.attach(leg.number(), key.flow, opening, place) {
+        flow.orphan_told = flow.is_orphan();
+        match flow.rights.attach(leg.number(), key.flow, opening, place, flow.orphan_told) {
             Some(attach) => actions.push(Action::OpenLeg { leg, flow: key, attach: Box::new(attach) }),
             None => self.leg_over(leg, CloseCode::Forbidden, Why::default(), now, actions),
         }

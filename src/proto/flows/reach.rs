@@ -3,7 +3,7 @@
 //! An origin is *alone* from the moment that its next hop is lost, or somebody further on reaches nobody, until something of
 //! the target's comes: an ack, bytes, the answer to a probe. That a relay answers proves nothing. Whoever comes after the
 //! origin is alone, an *orphan*, from the moment that its prev is lost; it says so down the flow, and takes it back once
-//! another attaches, so that all wait from the same moment on.
+//! another attaches that is no orphan itself, so that all wait from the same moment on.
 
 use super::{Flow, FlowKey, Flows};
 use crate::proto::frame::{CloseCode, Control};
@@ -20,6 +20,11 @@ impl Flow {
             self.alone_since.get_or_insert(now);
             vigil.seek(now);
         }
+    }
+
+    /// Whether a node that is not the origin has lost the way to it.
+    pub(super) fn is_orphan(&self) -> bool {
+        !self.is_origin() && self.alone_since.is_some()
     }
 
     /// Something may have come that shows that an origin's target is there.

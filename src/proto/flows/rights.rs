@@ -178,8 +178,15 @@ impl Rights {
         }
     }
 
-    /// The header of a leg to the next hop's candidate at `place`, dialled with `counter`.
-    pub(super) fn attach(&self, leg: u32, flow: FlowId, opening: Opening, place: usize) -> Option<Attach> {
+    /// The header of a leg to the next hop's candidate at `place`, by a dialer that has lost the way to the origin or not.
+    pub(super) fn attach(
+        &self,
+        leg: u32,
+        flow: FlowId,
+        opening: Opening,
+        place: usize,
+        orphaned: bool,
+    ) -> Option<Attach> {
         let counter = *opening.epoch.counters().last()?;
         let mut tags = self.tags(flow, counter)?;
         let tag = *tags.first()?.get(place)?;
@@ -197,6 +204,7 @@ impl Rights {
             forward_start,
             forward_fin,
             backward_ack,
+            orphaned,
         })
     }
 

@@ -196,9 +196,10 @@ fn a_relay_that_lost_the_way_to_the_origin_says_so_down_the_flow_and_takes_it_ba
     relay.said.clear();
     relay.tell(Event::LegEnded { leg: next });
     relay.flows.handle_timeout(NOW + SECOND_LONG, &mut relay.said);
-    let (again, _) = relay.opened();
+    let (again, attach) = relay.opened();
+    assert!(attach.orphaned);
     relay.tell(Event::Answered { leg: again, answer: OK });
-    assert_eq!(relay.orphaned(), [true]);
+    assert!(relay.orphaned().is_empty(), "it knows");
     // It hears the same from the one before: nothing new.
     let route = route(ORIGIN, Time::MAX);
     let tag = Tag::start(&route.secret.candidate_key(1, &node(FIRST)), FLOW, 1, 2);
@@ -251,6 +252,23 @@ fn a_target_whose_origin_is_gone_ends_in_every_state_of_half_close_and_not_if_it
             let cause = target.gave_up().and_then(|why| origin.open(&why.cause?));
             assert!(cause.is_some_and(|cause| cause.contains("25 s")));
         }
+    }
+}
+
+#[test]
+fn a_target_waits_no_longer_for_an_origin_because_the_flow_was_repaired_beyond_where_that_was_lost() {
+    for is_orphan in [true, false] {
+        let (mut target, attach, leg) = target();
+        let control = Control::Orphaned { leg: leg.number(), orphaned: true };
+        target.tell(Event::Control { link: leg.link(), control });
+        let key = route(ORIGIN, Time::MAX).secret.candidate_key(3, &node(TARGET));
+        let epoch = Epoch::ORIGIN.child(1).child(1).child(2);
+        let tag = Tag::expected(&key, FLOW, 3, &epoch).unwrap();
+        let again = Attach { leg: attach.leg + 2, orphaned: is_orphan, epoch, tag, ..attach };
+        target.at(after(20), Event::Attach { link: leg.link(), attach: Box::new(again) });
+        assert!(target.has_answered());
+        target.flows.handle_timeout(after(25), &mut target.said);
+        assert_eq!(target.ended(), is_orphan.then_some((CloseCode::Lost, None)));
     }
 }
 
