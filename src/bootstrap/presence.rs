@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 /// Most connections of one member. It needs one; of those of before this side may not have heard yet that they ended.
 const MOST: usize = 8;
@@ -86,10 +87,11 @@ impl Line {
         code.close(&self.connection);
     }
 
-    /// Whether the other end's transport still answers: it acknowledges a stream. `None` if that can't be said: somebody is
-    /// asking, too much was asked before, the connection ends as it should, or this process was late itself.
-    pub(super) async fn answers(&self) -> Option<bool> {
-        let _asking = self.asking.try_acquire().ok()?;
+    /// Whether the other end's transport still answers: it acknowledges a stream. `None` if that can't be said: somebody has
+    /// been asking for all of `turn`, too much was asked before, the connection ends as it should, or this process was late
+    /// itself.
+    pub(super) async fn answers(&self, turn: Duration) -> Option<bool> {
+        let _asking = timeout(turn, self.asking.acquire()).await.ok()?.ok()?;
         let acknowledges = pulse::acknowledges(&self.connection, PATIENCE).await;
         match self.connection.close_reason().filter(|_| acknowledges != Some(true)) {
             Some(end) => is_broken(&end).then_some(false),

@@ -47,6 +47,8 @@ use tokio_util::task::TaskTracker;
 const LOOK: Duration = Duration::from_secs(1);
 /// The shortest pause between two looks: with a validity of next to nothing, certificates are not made all the time.
 const SHORTEST_LOOK: Duration = Duration::from_millis(100);
+/// How long somebody who wants a name waits for others who want it: each asks its holder for a second.
+const HOLDER_TURN: Duration = Duration::from_secs(3);
 /// How long the answer to a registration, or to its end, waits for the disk. Whoever asked would soon ask another bootstrap.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -332,7 +334,7 @@ impl Shared {
     pub(super) async fn look_after(&self, node: &NodeId) {
         let reported = || self.keeper.with(|machine, now| machine.pool().reported(node, now));
         let Some(lease_ends) = reported() else { return };
-        let Some(silent) = self.silent(node).await else { return };
+        let Some(silent) = self.silent(node, Duration::ZERO).await else { return };
         self.keeper.with(|machine, now| {
             // It may have come back meanwhile, or been heard.
             let is_same = silent == self.presence.numbers(node);
@@ -344,10 +346,10 @@ impl Shared {
         });
     }
 
-    /// The connections of a member, if it has any, and answers over none of them.
-    async fn silent(&self, node: &NodeId) -> Option<Vec<usize>> {
+    /// The connections of a member, if it has any, and answers over none of them. For so long it is waited for others who ask.
+    async fn silent(&self, node: &NodeId, turn: Duration) -> Option<Vec<usize>> {
         let (numbers, lines): (Vec<_>, Vec<_>) = self.presence.of(node).into_iter().unzip();
-        let answers = join_all(lines.iter().map(Line::answers)).await;
+        let answers = join_all(lines.iter().map(|line| line.answers(turn))).await;
         let is_silent = !lines.is_empty() && answers.iter().all(|answer| *answer == Some(false));
         is_silent.then_some(numbers)
     }
@@ -359,7 +361,7 @@ impl Shared {
             machine.targets().by_name(name).map(|target| (target.node, target.lease_ends))
         };
         let Some(held) = self.keeper.with(|machine, _| holder(machine)) else { return true };
-        let Some(silent) = self.silent(&held.0).await else { return false };
+        let Some(silent) = self.silent(&held.0, HOLDER_TURN).await else { return false };
         self.keeper.with(|machine, _| {
             // It may have come back meanwhile, or been heard.
             let is_gone = silent == self.presence.numbers(&held.0) && holder(machine) == Some(held);

@@ -122,6 +122,17 @@ fn a_listener_that_was_killed_has_its_name_again_at_once() {
 }
 
 #[test]
+fn a_killed_holders_name_is_free_though_another_who_wanted_it_was_killed_meanwhile() {
+    let cluster = Cluster::start(3);
+    let listen = ["listen", "echo", "--echo", "--keep", "--wait", "0s"];
+    cluster.serve(&listen).kill();
+    let mut hasty = cluster.start_process(&listen);
+    hasty.until_says("joined");
+    hasty.kill();
+    let _holder = cluster.serve(&listen);
+}
+
+#[test]
 fn nobody_takes_the_name_of_a_holder_that_lives() {
     let cluster = Cluster::start(3);
     let _holder = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
