@@ -8,10 +8,14 @@ use super::{Exit, Failure};
 use crate::endpoint::{Endpoint, Options};
 use crate::net::datadir::{DataDir, Role};
 use crate::net::ticket::Ticket;
+use crate::proto::enrolment::{Change, Trouble};
+use crate::proto::rpc::Refusal;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
 
 const DATA: &str = "HOPLINE_DATA";
 
@@ -54,12 +58,14 @@ impl JoinArgs {
         work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let endpoint = self.endpoint(hops).await?;
+        let lost = name_lost(endpoint.enrolment());
         // Work that was stopped is dropped only when all is told: a flow that is dropped says less.
         let mut work = pin!(work(&endpoint));
         let result = tokio::select! {
             biased;
             result = &mut work => result,
             stopped = stop => stopped,
+            failure = lost => Err(failure),
         };
         let cause = result.as_ref().err().map_or("its process ended", Failure::message);
         endpoint.shutdown_because(cause).await;
@@ -139,4 +145,22 @@ fn no_ticket() -> Failure {
         Exit::Usage,
         "no ticket: give one with --ticket or HOPLINE_TICKET; `hopline bootstrap` prints its network's",
     )
+}
+
+/// Ends once another node has a name that this one served. That happens to whoever was stopped, or cut off, for so long that it
+/// was taken for dead.
+async fn name_lost(mut changes: broadcast::Receiver<Change>) -> Failure {
+    let mut served = false;
+    loop {
+        match changes.recv().await {
+            Ok(Change::Registered | Change::Renewed) => served = true,
+            Ok(Change::Trouble(Trouble::Rejected { reason: reason @ Refusal::NameTaken { .. } }))
+                if served =>
+            {
+                return reason.into();
+            }
+            Ok(Change::Trouble(_) | Change::Left) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return std::future::pending().await,
+        }
+    }
 }

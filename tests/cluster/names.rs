@@ -133,6 +133,19 @@ fn a_killed_holders_name_is_free_though_another_who_wanted_it_was_killed_meanwhi
 }
 
 #[test]
+fn a_holder_that_was_stopped_and_lost_its_name_is_told() {
+    let cluster = Cluster::start(3);
+    let stopped = cluster.serve(&["receive", "inbox"]);
+    stopped.signal("-STOP");
+    let _holder = cluster.serve(&["receive", "inbox"]);
+    stopped.signal("-CONT");
+    stopped.until_says("taken");
+    let ended = stopped.finish();
+    assert_eq!(ended.status.code(), Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("\"inbox\"") && ended.stderr.contains("taken"), "{}", ended.stderr);
+}
+
+#[test]
 fn nobody_takes_the_name_of_a_holder_that_lives() {
     let cluster = Cluster::start(3);
     let _holder = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
