@@ -22,9 +22,11 @@ use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
 use crate::proto::clerk::ClerkConfig;
 use crate::proto::detector::Config as DetectorConfig;
 use crate::proto::enrolment::{self, Change, Trouble};
-use crate::proto::flows::FlowsConfig;
+use crate::proto::flows::{FlowKey, FlowsConfig};
+use crate::proto::frame::{Cause, Reroute};
 use crate::proto::id::{BootId, NodeId};
 use crate::proto::machine::{NeighbourChange, Notice};
+use crate::proto::record::Candidate;
 use crate::proto::relay::Relay as Machine;
 use crate::proto::rpc::{Capabilities, Offer, Refusal};
 use observer::Failovers;
@@ -353,21 +355,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
         Notice::Ended { flow, code, .. } => {
             tracing::debug!(flow = %flow.flow, hop = flow.hop, ?code, "flow over")
         }
-        Notice::Rerouted { flow, reroute, from, to, .. } => {
-            let name = |c: &Option<crate::proto::record::Candidate>| c.as_ref().map(|c| c.name.clone());
-            tracing::info!(
-                flow = %flow.flow,
-                hop = reroute.hop,
-                from = name(from),
-                to = name(to),
-                cause = reroute.cause.as_str(),
-                evidence = reroute.reason.evidence.as_str(),
-                detected_us = reroute.detected_us,
-                gap_us = reroute.gap_us,
-                replayed = reroute.replayed,
-                "rerouted"
-            );
-        }
+        Notice::Rerouted { flow, reroute, from, to, .. } => log_reroute(*flow, reroute, [from, to]),
         Notice::Neighbour { node, change: NeighbourChange::Down, silence } => {
             tracing::info!(?node, silence_ms = silence.as_millis(), "a neighbour is dead");
         }
@@ -385,6 +373,28 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
         | Notice::Unattached { .. }
         | Notice::RoutesChanged => {}
     }
+}
+
+/// Failovers are for people to see. That a hop followed the one before it is no failover: the one before it tells of that.
+fn log_reroute(flow: FlowKey, reroute: &Reroute, [from, to]: [&Option<Candidate>; 2]) {
+    let name = |candidate: &Option<Candidate>| candidate.as_ref().map(|candidate| candidate.name.clone());
+    macro_rules! log {
+        ($level:ident) => {
+            tracing::$level!(
+                flow = %flow.flow,
+                hop = reroute.hop,
+                from = name(from),
+                to = name(to),
+                cause = reroute.cause.as_str(),
+                evidence = reroute.reason.evidence.as_str(),
+                detected_us = reroute.detected_us,
+                gap_us = reroute.gap_us,
+                replayed = reroute.replayed,
+                "rerouted"
+            )
+        };
+    }
+    if reroute.cause == Cause::Followed { log!(debug) } else { log!(info) }
 }
 
 fn hear_of_lease(change: &Change, told: &watch::Sender<State>) {
