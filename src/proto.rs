@@ -12,6 +12,7 @@ pub mod clerk;
 pub mod codec;
 pub mod crypto;
 pub mod detector;
+pub(crate) mod dialable;
 pub mod endpoint;
 pub mod enrolment;
 pub mod epoch;

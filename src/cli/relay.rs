@@ -7,6 +7,7 @@ use super::patience::PatienceArgs;
 use super::size::Size;
 use super::{Exit, Failure, ready, signals};
 use crate::admin::{self, Listener};
+use crate::proto::dialable::undialable;
 use crate::proto::record::MAX_ADDRESSES;
 use crate::proto::rpc::Capabilities;
 use crate::relay::{Options, Relay};
@@ -40,7 +41,7 @@ pub(super) struct Args {
     #[arg(long, env = "HOPLINE_LISTEN", default_value = "[::]:0", value_name = "ADDR")]
     listen: SocketAddr,
     /// The addresses under which others dial this relay, if that is not the local one: up to four, the preferred one first
-    #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "ADDR,...", value_delimiter = ',', num_args = 1)]
+    #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "ADDR,...", value_delimiter = ',', num_args = 1, value_parser = dialable)]
     advertise: Vec<SocketAddr>,
     /// Keep this relay's identity here; without it, it is forgotten with the process
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
@@ -79,6 +80,13 @@ pub(super) struct Args {
     /// For benchmarks and tests: at SIGUSR1 stop to carry payload and do everything else as ever, at SIGUSR2 go on
     #[arg(long, hide = true)]
     gray_on_usr1: bool,
+}
+
+/// An address for others to dial.
+fn dialable(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "an address is IP:PORT, as in 192.0.2.7:4433 or [2001:db8::7]:4433")?;
+    undialable(address).map_or(Ok(address), |why| Err(why.to_string()))
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {

@@ -67,6 +67,27 @@ fn more_addresses_than_a_relay_may_have_are_refused_at_once() {
     assert!(ended.stderr.contains("--advertise") && ended.stderr.contains('4'), "{}", ended.stderr);
 }
 
+#[test]
+fn addresses_that_name_no_machine_are_refused_at_once() {
+    let cluster = Cluster::start(0);
+    let cases = [
+        ("[fe80::1]:4433", "link-local"),
+        ("0.0.0.0:4433", "unspecified"),
+        ("[::]:4433", "unspecified"),
+        ("224.0.0.1:4433", "multicast"),
+        ("255.255.255.255:4433", "broadcast"),
+        ("192.0.2.1:0", "port 0"),
+        ("192.0.2.1", "IP:PORT"),
+        ("192.0.2.1:4433,[ff02::1]:4433", "multicast"),
+    ];
+    for (address, why) in cases {
+        let ended = cluster.run(&["relay", "--advertise", address], b"");
+        assert_eq!(ended.status.code(), Some(2), "{address}: {}", ended.stderr);
+        assert!(ended.stderr.contains("--advertise"), "{address}: {}", ended.stderr);
+        assert!(ended.stderr.contains(why), "{address}: {}", ended.stderr);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_nobody_can_reach_attracts_no_flows() {
     const FLOWS: usize = 30;

@@ -1,11 +1,12 @@
 //! What a request may look like at all.
 
+use crate::proto::dialable::{Undialable, undialable};
 use crate::proto::epoch::MAX_HOPS;
 use crate::proto::record::{MAX_ADDRESSES, MAX_RECORDS, Record};
 use crate::proto::rpc::{
     DenyReason, MAX_LISTED_NODES, MAX_NAMES, MAX_VERSION_BYTES, Offer, Request, Resources, is_name,
 };
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Whether all its names, numbers and lists are within bounds.
 pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
@@ -69,10 +70,9 @@ fn are_dialable(addresses: &[SocketAddr]) -> bool {
     (1..=MAX_ADDRESSES).contains(&addresses.len()) && addresses.iter().copied().all(is_dialable)
 }
 
+/// One that leads nowhere without the interface is left to those who dial it: they report it.
 fn is_dialable(address: SocketAddr) -> bool {
-    let ip = address.ip().to_canonical();
-    let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+    undialable(address).is_none_or(|why| why == Undialable::LinkLocal)
 }
 
 #[cfg(test)]
