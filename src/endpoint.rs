@@ -276,7 +276,8 @@ impl Endpoint {
         driver::list(&self.0.coordinator).await
     }
 
-    /// Has the relay of this name or id move its flows to others and end. It hears of it with its next heartbeat.
+    /// Has the relay of this name or id move its flows to others and end. The bootstrap tells it at once, or with its next
+    /// heartbeat if the two are out of touch.
     ///
     /// # Errors
     /// [`DrainError`] if the bootstrap can't be asked, or refuses.

@@ -87,6 +87,11 @@ impl Line {
         code.close(&self.connection);
     }
 
+    /// Has the member ask this bootstrap something now, if it has a lease. Whether that is on its way.
+    pub(super) fn call(&self) -> bool {
+        pulse::call(&self.connection)
+    }
+
     /// Whether the other end's transport still answers: it acknowledges a stream. `None` if that can't be said: somebody has
     /// been asking for all of `turn`, too much was asked before, the connection ends as it should, or this process was late
     /// itself.

@@ -473,9 +473,18 @@ impl Shared {
         let ordered = self.keeper.with(|machine, now| machine.order_drain(relay, now));
         tracing::info!(node = %by, relay, ordered = ordered.is_ok(), "was asked to drain a relay");
         BootstrapResponse::Answer(match ordered {
-            Ok(_) => Response::Done,
+            Ok(relay) => {
+                self.call(&relay);
+                Response::Done
+            }
             Err(refusal) => Response::Refused(refusal),
         })
+    }
+
+    /// Has a member heartbeat now, that it may hear what there is to say. One without a connection hears it with its next one.
+    fn call(&self, node: &NodeId) {
+        let called = self.presence.of(node).iter().filter(|(_, line)| line.call()).count();
+        tracing::debug!(node = %node.short(), called, "called a member");
     }
 
     async fn join(

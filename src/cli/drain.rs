@@ -13,7 +13,8 @@ use tokio::time::{Instant, interval};
 /// How often the bootstrap is asked whether the relay has left.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Have a relay move its flows to others and end. It hears of it with the answer to its next heartbeat to the bootstrap.
+/// Have a relay move its flows to others and end. The bootstrap tells it at once, or, if the two are out of touch, with the answer to
+/// its next heartbeat.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline drain r3                    and wait until it has left

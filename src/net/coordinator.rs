@@ -12,6 +12,7 @@
 //!
 //! What the answers mean is not known here.
 
+mod calls;
 mod dial;
 mod entrance;
 mod error;
@@ -62,7 +63,7 @@ const GOODBYE_PAUSE: Duration = Duration::from_millis(1);
 /// How long the last handle's goodbye may take to leave.
 const LAST_WORD: Duration = Duration::from_millis(30);
 
-/// How often, over one connection, a bootstrap may look whether this node lives when others say that it does not.
+/// How often at once, over one connection, a bootstrap may look whether this node lives, or call it.
 const PROBES: u32 = 16;
 
 /// How a node joins.
@@ -108,7 +109,7 @@ struct Life {
     endpoint: quinn::Endpoint,
     runtime: Handle,
     word: Option<Word>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 impl Drop for Life {
@@ -196,9 +197,11 @@ impl Coordinator {
         let shared = Shared::new(entrance, membership, place, address);
         let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
         let lookout = tokio::spawn(lookout::keep_watch(Arc::clone(&shared)));
+        let calls = tokio::spawn(calls::pass_on(Arc::clone(&shared)));
         let endpoint = shared.entrance.dialer.endpoint.clone();
         let (runtime, word) = (Handle::current(), Some(Word::new()));
-        let life = Life { endpoint, runtime, word, _tasks: [renewal, lookout].map(AbortOnDropHandle::new) };
+        let life =
+            Life { endpoint, runtime, word, _tasks: [renewal, lookout, calls].map(AbortOnDropHandle::new) };
         Self { shared, _life: Arc::new(life) }
     }
 
@@ -257,7 +260,7 @@ impl Coordinator {
         self.question(request, limit, true).await
     }
 
-    /// Changes whenever a bootstrap can be reached after it could not for a while. For nodes that have a lease; whoever has
+    /// Changes whenever a bootstrap can be reached after it could not for a while, or calls this node. For nodes that have a lease; whoever has
     /// none finds out when it asks.
     #[must_use]
     pub fn reached(&self) -> watch::Receiver<u64> {

@@ -3,6 +3,7 @@
 use crate::fixture::{Chain, Cluster, Process, pattern};
 use hopline::endpoint::{Endpoint, Flow, FlowEvent};
 use std::path::Path;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -82,6 +83,20 @@ async fn a_relay_is_drained_by_its_name() {
     assert!(ended.1.stdout.concat().contains(r#""status":"left""#), "{:?}", ended.1.stdout);
     stop.send(true).unwrap();
     assert!(timeout(crate::fixture::PATIENCE, chat).await.expect("a stall").unwrap(), "it came back altered");
+}
+
+/// It is called: with heartbeats half a minute apart, or more, nobody would wait for one.
+#[test]
+fn an_idle_relay_is_gone_as_soon_as_it_is_told() {
+    let mut cluster = Cluster::start_with(2, &["--cadence", "relaxed"]);
+    let relay = cluster.relays.remove("r1").unwrap();
+    let began = Instant::now();
+    let drained = cluster.run(&["drain", "r1", "--json"], b"");
+    let took = began.elapsed();
+    assert!(drained.status.success(), "{}", drained.stderr);
+    assert!(drained.stdout.concat().contains(r#""status":"left""#), "{:?}", drained.stdout);
+    assert!(relay.finish().status.success());
+    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[test]

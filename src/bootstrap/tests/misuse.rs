@@ -1,6 +1,6 @@
 //! Members that don't keep to the truth, and clocks that jump: each gets a clear answer, and nobody else loses anything.
 
-use super::{BOOT, ask_raw, list, raw, server};
+use super::{BOOT, PATIENCE, ask_raw, list, raw, server};
 use crate::bootstrap::Server;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::coordinator::Coordinator;
@@ -21,6 +21,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -185,6 +186,29 @@ async fn names_of_relays_may_repeat_and_names_of_targets_may_not() {
     let by_name =
         |name: &str| server.inspect(|machine| machine.targets().by_name(name).map(|target| target.node));
     assert_eq!((by_name("echo"), by_name("mine")), (Some(holder.node), None));
+}
+
+/// It need not wait for its next heartbeat to learn of an order; and whoever gives one again and again is heard once a second.
+#[tokio::test]
+async fn who_is_to_drain_is_called_and_not_all_the_time() {
+    let server = server().await;
+    let [relay, bystander, owner] = {
+        let join = async || Coordinator::join(server.ticket().clone(), None).await.unwrap();
+        [join().await, join().await, join().await]
+    };
+    for (node, name) in [(&relay, "r1"), (&bystander, "r2")] {
+        let registered = node.ask(register(name), HOUR).await.unwrap();
+        assert!(matches!(registered, Response::Lease(_)), "{registered:?}");
+    }
+    let (mut called, spared) = (relay.reached(), bystander.reached());
+    for _ in 0..20 {
+        assert_eq!(owner.drain("r1").await.unwrap(), Response::Done);
+    }
+    timeout(PATIENCE, called.changed()).await.expect("it is called").unwrap();
+    assert!(*called.borrow_and_update() <= 2, "{}", *called.borrow());
+    let told = relay.ask(heartbeat(1, 0), HOUR).await.unwrap();
+    assert!(matches!(told, Response::Lease(lease) if lease.drain), "so it hears of the order");
+    assert!(!spared.has_changed().unwrap(), "nobody else is bothered");
 }
 
 /// A request says nowhere who asks: the certificate does, and it is of no use without its key.

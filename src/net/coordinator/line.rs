@@ -2,7 +2,7 @@
 
 use super::dial::exchange;
 use super::entrance::{Entrance, Found};
-use super::{Attempt, Cause, JoinError};
+use super::{Attempt, Cause, JoinError, calls};
 use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::identity::Membership;
@@ -14,8 +14,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
+use tokio_util::task::AbortOnDropHandle;
 
 /// A bootstrap that the network says is gone is given so long to come back before another is asked.
 pub(super) const RESTART: Duration = Duration::from_secs(1);
@@ -26,8 +27,10 @@ pub(super) struct Shared {
     pub(super) membership: watch::Sender<Membership>,
     /// How often the bootstrap is asked for a sign of life; not at all by a node that has no lease.
     pub(super) watched: watch::Sender<Option<Duration>>,
-    /// How often a bootstrap was reached after none had been.
+    /// How often a bootstrap was reached after none had been, or called.
     pub(super) reached: watch::Sender<u64>,
+    /// Of a call that the node has yet to hear of.
+    pub(super) called: Arc<Notify>,
     outage: Outage,
     runtime: Handle,
     state: Mutex<State>,
@@ -35,7 +38,7 @@ pub(super) struct Shared {
 
 /// Of the connection.
 pub(super) struct State {
-    kept: Option<Connection>,
+    kept: Option<Kept>,
     dialing: Option<watch::Receiver<Dialled>>,
     /// Place in the ticket of the bootstrap to dial first: the one that answered last.
     place: usize,
@@ -43,6 +46,12 @@ pub(super) struct State {
     /// Whether a bootstrap holds the certificate to have ended, whatever this machine's clock says.
     rejoin: bool,
     pub(super) failure: Option<Arc<JoinError>>,
+}
+
+/// The connection that is kept for the next question. As long as it is, calls over it are heard.
+struct Kept {
+    connection: Connection,
+    _calls: AbortOnDropHandle<()>,
 }
 
 /// What became of a dial, once it is over.
@@ -75,12 +84,13 @@ impl Shared {
         let (membership, runtime) = (watch::Sender::new(membership), Handle::current());
         let (watched, reached, outage) =
             (watch::Sender::default(), watch::Sender::default(), Outage::default());
-        Arc::new(Self { entrance, membership, watched, reached, outage, runtime, state: Mutex::new(state) })
+        let (called, state) = (Arc::default(), Mutex::new(state));
+        Arc::new(Self { entrance, membership, watched, reached, called, outage, runtime, state })
     }
 
     /// The connection that is kept for the next question.
     pub(super) fn kept(&self) -> Option<Connection> {
-        self.state().kept.clone()
+        self.state().kept.as_ref().map(|kept| kept.connection.clone())
     }
 
     pub(super) fn is_kept(&self, connection: &Connection) -> bool {
@@ -89,7 +99,7 @@ impl Shared {
 
     /// It is not kept any longer. Questions that are under way over it go on.
     pub(super) fn drop_kept(&self, connection: &Connection) {
-        self.state().kept.take_if(|kept| kept.stable_id() == connection.stable_id());
+        self.state().kept.take_if(|kept| kept.connection.stable_id() == connection.stable_id());
     }
 
     /// Whether there are several bootstraps to choose from.
@@ -186,9 +196,9 @@ impl Shared {
 
     fn kept_or_dialled(self: &Arc<Self>, fresh: bool) -> Way {
         let mut state = self.state();
-        let alive = |kept: &&Connection| kept.close_reason().is_none();
+        let alive = |kept: &&Kept| kept.connection.close_reason().is_none();
         if let Some(kept) = state.kept.as_ref().filter(alive).filter(|_| !fresh) {
-            return Way::Kept(kept.clone());
+            return Way::Kept(kept.connection.clone());
         }
         state.kept = None;
         if let Some(dial) = state.dialing.as_ref().filter(|dial| dial.has_changed().is_ok()) {
@@ -213,12 +223,17 @@ impl Shared {
             if let Ok((place, connection)) = &result {
                 state.place = *place;
                 state.address = connection.remote_address();
-                state.kept = Some(connection.clone());
+                state.kept = Some(shared.keep(connection));
             }
             drop(state);
             done.send_replace(Some(result.map(|(_, connection)| connection)));
         });
         outcome
+    }
+
+    fn keep(&self, connection: &Connection) -> Kept {
+        let calls = self.runtime.spawn(calls::hear(Arc::clone(&self.called), connection.clone()));
+        Kept { connection: connection.clone(), _calls: AbortOnDropHandle::new(calls) }
     }
 
     /// A connection to the first bootstrap that answers a member, the one at `first` and those after it in the ticket.
