@@ -39,10 +39,10 @@ pub(super) async fn sink(args: SinkArgs) -> Result<(), Failure> {
     ready::print(&json!({"role": "sink"}));
     let serve = async {
         while let Some(incoming) = listener.next().await {
-            if let Incoming::Flow(flow) = incoming {
-                if let Err(failure) = count(flow).await {
-                    tracing::warn!(cause = failure.cause(), "a flow was not counted");
-                }
+            if let Incoming::Flow(flow) = incoming
+                && let Err(failure) = count(flow).await
+            {
+                tracing::warn!(cause = failure.cause(), "a flow was not counted");
             }
         }
     };
