@@ -178,9 +178,8 @@ mod tests {
             let (now, mut actions) = (Time::ZERO, Vec::new());
             relay.flows.links_mut().want(PEER, &[address], Time::MAX, now, &mut actions);
             relay.handle(Event::ConnectFailed { peer: PEER, failure }, now, &mut actions);
-            let report = actions.iter().find_map(|action| match action {
-                Action::Ask { request, .. } => Some(request),
-                _ => None,
+            let report = actions.iter().find_map(|action| {
+                if let Action::Ask { request, .. } = action { Some(request) } else { None }
             });
             let expected = Request::ReportUnreached { node: PEER };
             assert_eq!(report, is_reported.then_some(&expected), "{failure:?}");
