@@ -37,6 +37,55 @@ pub(super) struct Args {
     join: JoinArgs,
 }
 
+/// What became of the relay.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    status: Status,
+    /// That it carried when it was heard last.
+    flows: u32,
+}
+
+impl Outcome {
+    const fn of(relay: &RelayInfo) -> Self {
+        Self { status: relay.status, flows: relay.load.flows }
+    }
+
+    const fn is_final(self) -> bool {
+        matches!(self.status, Status::Left | Status::Offline)
+    }
+
+    /// What there is to say of it after so long.
+    fn judge(self, relay: &str, seconds: f64) -> Result<String, Failure> {
+        let flows = match self.flows {
+            1 => "1 flow".to_owned(),
+            more => format!("{more} flows"),
+        };
+        match (self.status, self.flows) {
+            (Status::Left, 0) => {
+                Ok(format!("{relay} carries no flow any more and has left after {seconds:.1} s"))
+            }
+            (Status::Offline, 0) => Ok(format!("{relay} is gone after {seconds:.1} s, without a goodbye")),
+            (Status::Left, _) => Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{relay} left after {seconds:.1} s with {flows} still on it, which no other relay took in time; `hopline \
+                     status` shows the relays that are up, and its --drain-timeout says how long it waits"
+                ),
+            )),
+            (Status::Offline, _) => Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{relay} is gone after {seconds:.1} s, without a goodbye, and had {flows} when it was heard last; see \
+                     whether its process runs"
+                ),
+            )),
+            (Status::Registered | Status::Online | Status::Suspect | Status::Draining, _) => {
+                Ok(format!("{relay} is draining, with {flows}"))
+            }
+        }
+    }
+}
+
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let endpoint = args.join.visitor().await?;
     let began = Instant::now();
@@ -45,38 +94,43 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         ended = signals::ended() => Err(ended),
     };
     endpoint.shutdown().await;
-    let status = drained?;
-    let mut out = std::io::stdout().lock();
+    let outcome = drained?;
     let seconds = began.elapsed().as_secs_f64();
+    let Outcome { status, flows } = outcome;
+    let verdict = outcome.judge(&args.relay, seconds);
+    let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", json!({ "relay": args.relay, "status": status.as_str(), "seconds": seconds }))?;
+        let fields =
+            json!({ "relay": args.relay, "status": status.as_str(), "flows": flows, "seconds": seconds });
+        writeln!(out, "{fields}")?;
+        verdict.map(drop)
     } else {
-        writeln!(out, "{} {} after {seconds:.1} s", args.relay, says(status))?;
-    }
-    Ok(())
-}
-
-const fn says(status: Status) -> &'static str {
-    match status {
-        Status::Left => "has moved its flows and left",
-        Status::Offline => "is gone",
-        Status::Registered | Status::Online | Status::Suspect | Status::Draining => "is draining",
+        Ok(writeln!(out, "{}", verdict?)?)
     }
 }
 
-async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Status, Failure> {
+async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Outcome, Failure> {
     let wait = &args.join.wait;
     let before = wait.until(async || find(endpoint, &args.relay).await).await?;
     wait.until(async || Ok(endpoint.drain(&args.relay).await?)).await?;
+    // From now on it is that one, whoever else takes its name.
+    let name = before.as_ref().map_or_else(|| args.relay.clone(), |before| before.node.to_string());
     let spinner = ProgressBar::new_spinner();
     let deadline = Instant::now() + args.timeout;
     let mut looks = interval(LOOK);
     loop {
-        let Some(relay) = find(endpoint, &args.relay).await?.or_else(|| before.clone()) else {
-            return Ok(Status::Left);
+        let Some(relay) = find(endpoint, &name).await?.or_else(|| before.clone()) else {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!(
+                    "{} was told to drain, and the bootstrap lists so many relays that it is not among them; see its log",
+                    args.relay
+                ),
+            ));
         };
-        if matches!(relay.status, Status::Left | Status::Offline) || args.timeout.is_zero() {
-            return Ok(relay.status);
+        let outcome = Outcome::of(&relay);
+        if outcome.is_final() || args.timeout.is_zero() {
+            return Ok(outcome);
         }
         if Instant::now() >= deadline {
             return Err(Failure::new(
@@ -104,4 +158,27 @@ async fn find(endpoint: &Endpoint, name: &str) -> Result<Option<RelayInfo>, Fail
     let named =
         listing.relays.into_iter().filter(|relay| relay.name == name || relay.node.to_string() == name);
     Ok(named.min_by_key(|relay| matches!(relay.status, Status::Left | Status::Offline)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_leaves_with_flows_has_not_done_as_it_was_told() {
+        let cases = [
+            (Status::Left, 0, true, "carries no flow any more and has left after 1.5 s"),
+            (Status::Left, 1, false, "with 1 flow still on it"),
+            (Status::Left, 2, false, "with 2 flows still on it"),
+            (Status::Offline, 0, true, "gone"),
+            (Status::Offline, 2, false, "had 2 flows when it was heard last"),
+            (Status::Draining, 2, true, "is draining, with 2 flows"),
+        ];
+        for (status, flows, is_good, says) in cases {
+            let verdict = Outcome { status, flows }.judge("r1", 1.5);
+            assert_eq!(verdict.is_ok(), is_good, "{status:?} {flows}");
+            let said = verdict.unwrap_or_else(|failure| failure.message().to_owned());
+            assert!(said.starts_with("r1 ") && said.contains(says), "{said}");
+        }
+    }
 }

@@ -248,6 +248,10 @@ impl<Own> Clerk<Own> {
 
     /// Gives the lease up.
     pub(super) fn leave(&mut self, flows: &mut Flows, now: Time, actions: &mut Vec<Action>) {
+        let load = self.load_with(flows);
+        if let Some(enrolment) = &mut self.enrolment {
+            enrolment.set_load(load);
+        }
         self.enrol(enrolment::Event::Shutdown, flows, now, actions);
     }
 

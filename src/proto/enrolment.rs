@@ -17,6 +17,8 @@
 //! A relay that has markedly more or fewer flows than it last told does not wait for its next heartbeat: it tells soon, but never
 //! within a second, nor within a tenth of the time between heartbeats, of having told something before.
 //!
+//! A relay that drains and leaves tells of its flows once more before its goodbye, if they are more or fewer than it last told.
+//!
 //! A network may really be that small. So few peers call for another registration when the node is new, and later only when
 //! they have become fewer than at any time since; and never sooner than a back-off after the registration before.
 //!
@@ -328,8 +330,11 @@ impl Enrolment {
             }
             // A registration that seems to have failed may yet have been taken.
             Phase::Unregistered | Phase::Registered => {
+                let has_news = self.phase == Phase::Registered && self.load.flows != self.told_flows;
+                // Whoever had it drain wants to know with how many flows it left.
+                let last = if self.draining && has_news { Question::Heartbeat } else { Question::Deregister };
                 self.phase = Phase::Leaving;
-                self.ask(Question::Deregister, now, actions);
+                self.ask(last, now, actions);
             }
             Phase::Leaving | Phase::Left => {}
         }
@@ -371,7 +376,15 @@ impl Enrolment {
         self.counters.moved += 1;
     }
 
+    /// Whether this was the last question before the goodbye, which follows whatever came of it.
+    fn is_last_heartbeat(&self, question: Question) -> bool {
+        self.phase == Phase::Leaving && question == Question::Heartbeat
+    }
+
     fn on_response(&mut self, question: Question, response: Response, now: Time, actions: &mut Vec<Action>) {
+        if self.is_last_heartbeat(question) {
+            return self.ask(Question::Deregister, now, actions);
+        }
         match (question, response) {
             // Whoever does not know this node has nothing to forget.
             (Question::Deregister, Response::Done | Response::Refused(Refusal::UnknownNode)) => {
@@ -481,6 +494,9 @@ impl Enrolment {
     }
 
     fn on_failure(&mut self, question: Question, failure: Failure, now: Time, actions: &mut Vec<Action>) {
+        if self.is_last_heartbeat(question) {
+            return self.ask(Question::Deregister, now, actions);
+        }
         // A goodbye is for the bootstrap that knows this node.
         if question != Question::Deregister {
             self.move_on();

@@ -81,6 +81,7 @@ async fn a_relay_is_drained_by_its_name() {
     assert!(ended.0.status.success(), "{}", ended.0.stderr);
     assert!(ended.1.status.success(), "{}", ended.1.stderr);
     assert!(ended.1.stdout.concat().contains(r#""status":"left""#), "{:?}", ended.1.stdout);
+    assert!(ended.1.stdout.concat().contains(r#""flows":0"#), "{:?}", ended.1.stdout);
     stop.send(true).unwrap();
     assert!(timeout(crate::fixture::PATIENCE, chat).await.expect("a stall").unwrap(), "it came back altered");
 }
@@ -97,6 +98,22 @@ fn an_idle_relay_is_gone_as_soon_as_it_is_told() {
     assert!(drained.stdout.concat().contains(r#""status":"left""#), "{:?}", drained.stdout);
     assert!(relay.finish().status.success());
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// Where there is no other relay for its flow, that ends with it, and whoever gave the order is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_leaves_with_flows_has_not_drained() {
+    let cluster = Cluster::start(0);
+    let _relay = cluster.serve(&["relay", "--name", "r1", "--drain-timeout", "500ms"]);
+    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    let endpoint = cluster.join().await;
+    let _flow = endpoint.open_over("echo", 1).await.unwrap();
+    let order = cluster.start_process(&["drain", "r1", "--json"]);
+    let ended = tokio::task::spawn_blocking(|| order.finish()).await.unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("with 1 flow still on it"), "{}", ended.stderr);
+    let outcome: serde_json::Value = serde_json::from_str(&ended.stdout.concat()).unwrap();
+    assert_eq!((&outcome["status"], &outcome["flows"]), (&"left".into(), &1.into()), "{outcome}");
 }
 
 #[test]

@@ -480,6 +480,35 @@ fn leaving_is_told_and_then_nothing_happens_any_more() {
     idle.event(0, Event::Shutdown, &[Action::Notify(Notice::Left)]);
 }
 
+/// The flows that it told of last: whoever had it drain sees with how many it left.
+#[test]
+fn who_drains_tells_of_its_flows_before_its_goodbye() {
+    let drained = |flows| {
+        let mut script = Script::registered(1);
+        script.event(1_000, Event::Drain, &[ask(2, Request::Drain)]);
+        script.answer(1_000, 2, Response::Done, &[]);
+        script.enrolment.set_load(Load { flows, ..Load::default() });
+        script
+    };
+    drained(0).event(2_000, Event::Shutdown, &[ask(3, deregister())]);
+    let answers = [
+        Event::Answered { attempt: Attempt(3), response: Response::Lease(lease()) },
+        Event::Answered { attempt: Attempt(3), response: Response::Refused(Refusal::Internal) },
+        Event::Failed { attempt: Attempt(3), failure: Failure::Timeout },
+    ];
+    for answer in answers {
+        let mut script = drained(2);
+        let mut actions = Vec::new();
+        script.enrolment.handle(Event::Shutdown, at(2_000), &mut actions);
+        assert_eq!(plain(&actions, 2_000), [ask(3, heartbeat(2, None))]);
+        assert!(script.enrolment.is_leaving());
+        script.event(2_000, Event::Shutdown, &[]);
+        script.event(2_500, answer, &[ask(4, deregister())]);
+        script.answer(2_600, 4, Response::Done, &[Action::Notify(Notice::Left)]);
+        script.idle();
+    }
+}
+
 #[test]
 fn a_goodbye_is_said_until_it_is_heard_or_in_vain_for_long() {
     let mut script = Script::registered(2);
