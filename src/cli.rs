@@ -25,6 +25,7 @@ mod ready;
 mod receive;
 mod relay;
 mod send;
+mod serve;
 mod signals;
 mod size;
 mod stage;

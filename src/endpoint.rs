@@ -35,6 +35,7 @@ pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
 use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::datadir::DataDirError;
 use crate::net::enrolment::Feed;
+use crate::net::reach::Reach;
 use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
@@ -214,6 +215,11 @@ impl Endpoint {
     #[must_use]
     pub fn neighbours(&self) -> Neighbours {
         self.0.tally.read()
+    }
+
+    /// Which relays it could reach.
+    pub(crate) fn reach(&self) -> &Reach {
+        self.0.tally.reach()
     }
 
     /// What becomes of its lease from now on, if it serves names. A receiver that lags by more than 64 changes misses the

@@ -30,6 +30,7 @@ pub mod memory;
 pub(crate) mod node;
 pub(crate) mod outage;
 pub(crate) mod pulse;
+pub(crate) mod reach;
 pub mod socket;
 pub mod tally;
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.keep || !open.get() { Ok(()) } else { Err(ended.at("not everything arrived")) }
     };
     let work = async |endpoint: &Endpoint| {
-        let listener = args.join.wait.within(async { Ok(endpoint.listen(&args.name).await?) }).await?;
+        let listener = args.join.serve(endpoint, &args.name).await?;
         ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
         if args.echo && args.keep { echo_all(listener).await } else { serve(listener, &args, &open).await }
     };

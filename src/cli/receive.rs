@@ -70,7 +70,7 @@ impl Form {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = &args.name;
     let work = async |endpoint: &Endpoint| {
-        let mut listener = args.join.wait.within(async { Ok(endpoint.listen(name).await?) }).await?;
+        let mut listener = args.join.serve(endpoint, name).await?;
         ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}));
         let (result, cause) = tokio::select! {
             biased;

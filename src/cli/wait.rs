@@ -1,10 +1,10 @@
 //! How long a command waits for what time can mend: a bootstrap that does not answer yet, a name that nobody serves yet, relays
 //! that are not back yet.
 
-use super::{Exit, Failure, duration};
+use super::{Failure, duration};
 use std::sync::OnceLock;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// The first pause between two attempts; each further one is twice as long,
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -51,15 +51,23 @@ impl WaitArgs {
         Err(failure)
     }
 
-    /// What `attempt` gives, which goes on by itself for as long as no bootstrap answers.
+    /// What `attempt` gives, which goes on by itself. `None` if that took too long: when the time is over it is given as long as
+    /// a first attempt takes, unless it is in vain.
     pub(super) async fn within<T>(
         &self,
-        attempt: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let deadline = (self.began() + self.wait).max(Instant::now() + FIRST_ATTEMPT);
-        timeout_at(deadline, attempt).await.unwrap_or_else(|_| {
-            Err(Failure::new(Exit::NoBootstrap, "no bootstrap answers; see whether it runs, and try again"))
-        })
+        attempt: impl Future<Output = T>,
+        in_vain: impl Future<Output = ()>,
+    ) -> Option<T> {
+        let (deadline, first) = (self.began() + self.wait, Instant::now() + FIRST_ATTEMPT);
+        let too_long = async {
+            sleep_until(deadline).await;
+            let _ = timeout_at(first, in_vain).await; // at once if that is over too
+        };
+        tokio::select! {
+            biased;
+            outcome = attempt => Some(outcome),
+            () = too_long => None,
+        }
     }
 
     /// The time runs from the command's first use of it.
@@ -78,6 +86,7 @@ impl WaitArgs {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Exit;
     use super::*;
     use crate::proto::rpc::{DenyReason, Refusal};
 
@@ -113,6 +122,25 @@ mod tests {
         let failure = waiting(wait).until(attempt).await.unwrap_err();
         assert_eq!(failure.exit(), Exit::Refused);
         assert!(began.elapsed() >= wait, "the attempt that hangs ends with the time, and not before");
+    }
+
+    #[tokio::test]
+    async fn what_is_in_vain_ends_with_the_time_and_not_before() {
+        for wait in [Duration::ZERO, Duration::from_millis(100)] {
+            let began = Instant::now();
+            assert_eq!(waiting(wait).within(std::future::pending::<()>(), async {}).await, None);
+            let took = began.elapsed();
+            assert!(
+                (wait..FIRST_ATTEMPT).contains(&took),
+                "relays may yet come back within the time: {took:?}"
+            );
+        }
+        let soon = async {
+            sleep(Duration::from_millis(1)).await;
+            7
+        };
+        let outcome = waiting(Duration::ZERO).within(soon, std::future::pending()).await;
+        assert_eq!(outcome, Some(7), "a first attempt is made in any case");
     }
 
     #[tokio::test]

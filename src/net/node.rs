@@ -460,12 +460,21 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     async fn connect(self: Rc<Self>, peer: NodeId, addresses: Vec<SocketAddr>) {
-        let (open, obstacle) = self.ways(&addresses);
+        self.tally.reach().dials();
+        let failure = self.try_connect(peer, &addresses).await.err();
+        self.tally.reach().has_dialled(peer, failure.is_none());
+        if let Some(failure) = failure {
+            self.tell(Event::ConnectFailed { peer, failure });
+        }
+    }
+
+    async fn try_connect(self: &Rc<Self>, peer: NodeId, addresses: &[SocketAddr]) -> Result<(), DialFailure> {
+        let (open, obstacle) = self.ways(addresses);
         if let Some(obstacle) = obstacle.filter(|_| open.is_empty()) {
             if self.dials.is_barred_anew(peer) {
                 tracing::warn!(relay = %peer.short(), ?addresses, "can't dial a relay: {obstacle}");
             }
-            return self.tell(Event::ConnectFailed { peer, failure: DialFailure::NoWay });
+            return Err(DialFailure::NoWay);
         }
         let dialled = async {
             let connection = first_of(open.iter().map(|address| self.dial(peer, *address))).await?;
@@ -473,13 +482,12 @@ impl<M: Machine + 'static> Node<M> {
             self.establish(connection, Some(peer)).await
         };
         let dialled = tokio::time::timeout(DIAL_TIMEOUT, dialled).await;
-        if let Err(error) = dialled.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+        dialled.unwrap_or_else(|elapsed| Err(elapsed.into())).map_err(|error| {
             let out_of_time = error.downcast_ref().and_then(OutOfTime::of).is_some();
             let error = tls::explain(error.as_ref());
             tracing::debug!(?peer, ?addresses, error, "could not dial a neighbour");
-            let failure = if out_of_time { DialFailure::NoWay } else { DialFailure::NoAnswer };
-            self.tell(Event::ConnectFailed { peer, failure });
-        }
+            if out_of_time { DialFailure::NoWay } else { DialFailure::NoAnswer }
+        })
     }
 
     /// The IP families in which this node can dial anybody.

@@ -2,6 +2,7 @@
 //! And how many bytes it received.
 
 use super::clock::Clock;
+use super::reach::Reach;
 use crate::proto::machine::NeighbourChange;
 use crate::proto::time::Time;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub(crate) struct Tally {
     clock: Clock,
     counts: Mutex<Counts>,
     received: AtomicU64,
+    reach: Reach,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,12 @@ impl Counts {
 impl Tally {
     pub(crate) fn new(clock: Clock) -> Arc<Self> {
         let counts = Counts { neighbours: Neighbours::default(), at: clock.now() };
-        Arc::new(Self { clock, counts: Mutex::new(counts), received: AtomicU64::new(0) })
+        Arc::new(Self {
+            clock,
+            counts: Mutex::new(counts),
+            received: AtomicU64::new(0),
+            reach: Reach::default(),
+        })
     }
 
     pub(crate) fn link_came(&self) {
@@ -77,6 +84,11 @@ impl Tally {
     /// The payload that came over all legs, in bytes.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whom it could reach.
+    pub(crate) const fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     pub(crate) fn read(&self) -> Neighbours {

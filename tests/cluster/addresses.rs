@@ -3,6 +3,7 @@
 use crate::fixture::{Chain, Cluster, PATIENCE, Process, run};
 use hopline::endpoint::{Endpoint, FlowEvent, Hop, Incoming, Options};
 use std::net::UdpSocket;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -85,6 +86,22 @@ fn addresses_that_name_no_machine_are_refused_at_once() {
         assert_eq!(ended.status.code(), Some(2), "{address}: {}", ended.stderr);
         assert!(ended.stderr.contains("--advertise"), "{address}: {}", ended.stderr);
         assert!(ended.stderr.contains(why), "{address}: {}", ended.stderr);
+    }
+}
+
+/// Then it is the relays, and not the bootstrap, that whoever wants to serve a name has to see to.
+#[test]
+fn a_target_that_reaches_no_relay_says_so() {
+    let cluster = Cluster::start(0);
+    let nobody = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let _relays: Vec<Process> = (0..3).map(|_| cluster.serve(&["relay", "--advertise", &nobody()])).collect();
+    for (command, wait, most) in [("listen", "0s", 3), ("receive", "2s", 5)] {
+        let began = Instant::now();
+        let ended = cluster.run(&[command, "echo", "--wait", wait], b"");
+        let took = began.elapsed();
+        assert_eq!(ended.status.code(), Some(5), "{}", ended.stderr);
+        assert!(ended.stderr.contains("none of the 3 relays"), "{}", ended.stderr);
+        assert!(took < Duration::from_secs(most), "{command} took {took:?}");
     }
 }
 
