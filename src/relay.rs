@@ -424,6 +424,10 @@ fn hear_of_lease(change: &Change, told: &watch::Sender<State>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::frame::Reason;
+    use crate::proto::id::{FlowId, Pseudonym};
+    use std::io;
+    use std::sync::mpsc;
 
     #[test]
     fn the_windows_of_all_legs_fit_beside_the_lanes() {
@@ -434,5 +438,39 @@ mod tests {
         assert_eq!(window(8 << 30, 1000), 2 << 20, "no more than the transport's");
         assert_eq!(window(2 << 30, 1024), 1 << 20);
         assert_eq!(window(0, 10_000), LEAST_STREAM_WINDOW_BYTES);
+    }
+
+    /// What a log at the level of people has of it.
+    fn logged(cause: Cause) -> String {
+        let (sent, lines) = mpsc::channel();
+        let writer = move || Lines(sent.clone());
+        let log = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(writer).finish();
+        let flow =
+            FlowKey { origin: Pseudonym::from_bytes([1; 16]), flow: FlowId::from_bytes([2; 16]), hop: 1 };
+        let reason = Reason::of(cause.evidence());
+        let (hop, version, from, to) = (2, 1, 0, 1);
+        let (gap_us, detected_us, replayed) = (5, 3, 0);
+        let reroute = Reroute { hop, version, from, to, cause, gap_us, detected_us, replayed, reason };
+        tracing::subscriber::with_default(log, || log_reroute(flow, &reroute, [&None, &None]));
+        lines.try_iter().collect()
+    }
+
+    struct Lines(mpsc::Sender<String>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let line = String::from_utf8_lossy(bytes).into_owned();
+            self.0.send(line).map(|()| bytes.len()).map_err(io::Error::other)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn failovers_are_for_people_and_what_follows_from_them_is_not() {
+        assert!(logged(Cause::Silence).contains("rerouted"));
+        assert_eq!(logged(Cause::Followed), "");
     }
 }
