@@ -480,6 +480,21 @@ async fn a_member_that_missed_its_renewal_joins_anew() {
 }
 
 #[tokio::test]
+async fn a_member_whose_certificate_has_not_begun_joins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = server().await;
+    let ahead = Clock::wall() + Duration::from_secs(30 * 24 * 3600);
+    let identity = Arc::new(Identity::load_or_create(directory.path()).unwrap());
+    let issued = server.shared.authority.issue(identity.public_key(), DEFAULT_VALIDITY, ahead);
+    let old = Membership::new(identity, issued, server.network());
+    old.store(directory.path()).unwrap();
+    let coordinator = join(server.ticket(), Some(directory.path())).await.unwrap();
+    list(&coordinator).await.unwrap();
+    assert_eq!((server.counters().joined, coordinator.node_id()), (1, old.node_id()));
+    assert!(coordinator.membership().expires < old.expires);
+}
+
+#[tokio::test]
 async fn the_bootstrap_renews_its_own_certificate() {
     let validity = Duration::from_secs(3);
     let server = Server::start(Options { validity, ..options(None) }).await.unwrap();

@@ -27,7 +27,7 @@ pub const DEFAULT_VALIDITY: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const BOOTSTRAP_NAME: &str = "bootstrap.hopline";
 
 /// How far a certificate starts in the past, for nodes whose clocks are behind.
-const BACKDATE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const BACKDATE: Duration = Duration::from_secs(24 * 3600);
 const ISSUER: &str = "hopline network";
 /// [`ISSUER`] as the value of an X.501 name: one common name, a UTF-8 string.
 const ISSUER_DER: &[u8] = b"\x31\x18\x30\x16\x06\x03\x55\x04\x03\x0c\x0fhopline network";

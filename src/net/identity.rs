@@ -3,7 +3,7 @@
 //! The key is the identity: it is made once and outlives every certificate. The private half never leaves this type
 //! except into TLS.
 
-use super::authority::{Issued, NetworkKey, public_key_of};
+use super::authority::{BACKDATE, Issued, NetworkKey, public_key_of};
 use super::keyfile::{self, Existing, KeyFileError};
 use crate::proto::crypto::{self, Key};
 use crate::proto::{NodeId, Time};
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 const PEM_LINES: EncodeConfig = EncodeConfig::new().set_line_ending(LineEnding::LF);
 const CERTIFICATE_FILE: &str = "node.crt";
@@ -123,6 +124,8 @@ pub struct Membership {
     pub identity: Arc<Identity>,
     /// What the network's authority says about it.
     pub certificate: CertificateDer<'static>,
+    /// When the certificate was made, by the network's time. It begins a day earlier.
+    pub issued: Time,
     /// From when on to ask for the next certificate.
     pub renew: Time,
     /// When the certificate ends, and with it every new link.
@@ -136,7 +139,22 @@ impl Membership {
     #[must_use]
     pub fn new(identity: Arc<Identity>, issued: Issued, network: NetworkKey) -> Self {
         let certificate = issued.certificate.into();
-        Self { identity, certificate, renew: issued.renew, expires: issued.expires, network }
+        let Issued { now, renew, expires, .. } = issued;
+        Self { identity, certificate, issued: now, renew, expires, network }
+    }
+
+    /// How much longer the certificate is good at `now`; nothing if it has ended, or not begun.
+    #[must_use]
+    pub fn left(&self, now: Time) -> Duration {
+        let has_begun = self.issued <= now + BACKDATE;
+        if has_begun { self.expires.since(now) } else { Duration::ZERO }
+    }
+
+    /// Whether it is time for the next certificate: for the most part of this one's it is over, or the network's time was set
+    /// back, by more than `tolerance`, since it was made.
+    #[must_use]
+    pub fn is_due(&self, now: Time, tolerance: Duration) -> bool {
+        now >= self.renew || now + tolerance < self.issued
     }
 
     /// The member's [`NodeId`].
@@ -171,8 +189,9 @@ impl Membership {
     /// [`KeyFileError`] if the file can't be written.
     pub fn store(&self, directory: &Path) -> Result<(), KeyFileError> {
         let text = format!(
-            "network = {}\nrenew = {}\nexpires = {}\n{}",
+            "network = {}\nissued = {}\nrenew = {}\nexpires = {}\n{}",
             self.network,
+            self.issued.as_micros(),
             self.renew.as_micros(),
             self.expires.as_micros(),
             pem::encode_config(&Pem::new("CERTIFICATE", &*self.certificate), PEM_LINES),
@@ -187,6 +206,8 @@ impl Membership {
         ours.then_some(Self {
             identity: Arc::clone(identity),
             certificate,
+            // Files of earlier versions don't say.
+            issued: time("issued").unwrap_or(Time::ZERO),
             renew: time("renew")?,
             expires: time("expires")?,
             network: keyfile::field(text, "network")?.parse().ok()?,
@@ -223,6 +244,33 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_to_be_renewed_when_its_time_is_over_or_has_not_come() {
+        let identity = Arc::new(Identity::generate());
+        let (authority, made) = (Authority::generate(), Time::from_micros(1_800_000_000_000_000));
+        let issued = authority.issue(identity.public_key(), DEFAULT_VALIDITY, made);
+        let membership = Membership::new(identity, issued, authority.public_key());
+        let [minute, hour, day] = [60, 3600, 24 * 3600].map(Duration::from_secs);
+        let cases = [
+            (made, false, DEFAULT_VALIDITY),
+            (made - minute, false, DEFAULT_VALIDITY + minute),
+            (made - hour, true, DEFAULT_VALIDITY + hour),
+            (made - day, true, DEFAULT_VALIDITY + day),
+            (made - day * 30, true, Duration::ZERO),
+            (made + day * 4, false, day * 3),
+            (made + day * 5, true, day * 2),
+            (made + day * 30, true, Duration::ZERO),
+        ];
+        for (now, is_due, left) in cases {
+            assert_eq!(
+                (membership.is_due(now, minute), membership.left(now)),
+                (is_due, left),
+                "{}",
+                now.shown()
+            );
+        }
+    }
+
+    #[test]
     fn a_membership_is_found_again_while_it_is_of_use() {
         let directory = tempfile::tempdir().unwrap();
         let (authority, identity) = (Authority::generate(), Arc::new(Identity::generate()));
@@ -237,7 +285,8 @@ mod tests {
         membership.store(directory.path()).unwrap();
         let found = load(&identity, network, now).unwrap();
         assert_eq!(found.certificate, membership.certificate);
-        assert_eq!((found.renew, found.expires), (membership.renew, membership.expires));
+        let times = |of: &Membership| (of.issued, of.renew, of.expires);
+        assert_eq!(times(&found), times(&membership));
 
         assert!(load(&identity, network, membership.expires).is_none(), "ended");
         assert!(load(&identity, Authority::generate().public_key(), now).is_none(), "another network");

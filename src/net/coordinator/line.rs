@@ -43,7 +43,7 @@ pub(super) struct State {
     /// Place in the ticket of the bootstrap to dial first: the one that answered last.
     place: usize,
     pub(super) address: SocketAddr,
-    /// Whether a bootstrap holds the certificate to have ended, whatever this machine's clock says.
+    /// Whether a bootstrap holds the certificate to have ended, or not to have begun, whatever this machine's clock says.
     rejoin: bool,
     pub(super) failure: Option<Arc<JoinError>>,
 }
@@ -239,8 +239,8 @@ impl Shared {
     /// A connection to the first bootstrap that answers a member, the one at `first` and those after it in the ticket.
     async fn dial(&self, first: usize) -> Result<Found, JoinError> {
         let mut membership = self.membership.borrow().clone();
-        if self.state().rejoin || membership.expires <= self.entrance.clock.now() {
-            tracing::warn!("this node's certificate has ended; joining anew");
+        if self.state().rejoin || membership.left(self.entrance.clock.now()).is_zero() {
+            tracing::warn!("this node's certificate has ended, or has not begun; joining anew");
             membership = self.entrance.join(first).await?.0;
             self.state().rejoin = false;
             self.membership.send_replace(membership.clone());

@@ -6,10 +6,11 @@ use crate::net::outage::Outage;
 use crate::proto::Time;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// A difference below this is no matter: an answer has been under way for a while, too.
-const AGREEMENT: Duration = Duration::from_secs(60);
+pub(super) const AGREEMENT: Duration = Duration::from_secs(60);
 /// How often it is told that the clocks differ.
 const REMINDER: Duration = Duration::from_secs(3600);
 
@@ -18,12 +19,13 @@ const REMINDER: Duration = Duration::from_secs(3600);
 pub(super) struct NetworkClock {
     /// What a bootstrap's clock said, and when.
     heard: Mutex<Option<(Time, Instant)>>,
+    news: Notify,
     disagreement: Outage,
 }
 
 impl Default for NetworkClock {
     fn default() -> Self {
-        Self { heard: Mutex::default(), disagreement: Outage::with_reminders(REMINDER) }
+        Self { heard: Mutex::default(), news: Notify::new(), disagreement: Outage::with_reminders(REMINDER) }
     }
 }
 
@@ -31,6 +33,7 @@ impl NetworkClock {
     /// A bootstrap's clock says this now.
     pub(super) fn hear(&self, at: Time) {
         *self.heard() = Some((at, Instant::now()));
+        self.news.notify_one();
         let own = Clock::wall();
         let skew = Skew::of(own, at);
         if skew.by() <= AGREEMENT {
@@ -50,6 +53,11 @@ impl NetworkClock {
     /// The network's time, or this machine's as long as nothing else is known.
     pub(super) fn now(&self) -> Time {
         self.heard().map_or_else(Clock::wall, |(at, heard)| at + heard.elapsed())
+    }
+
+    /// Resolves when a bootstrap's clock was heard: it may have been set. For one task.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
     }
 
     fn heard(&self) -> MutexGuard<'_, Option<(Time, Instant)>> {
