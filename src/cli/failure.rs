@@ -110,6 +110,8 @@ impl From<FlowError> for Failure {
     fn from(error: FlowError) -> Self {
         let next = match error {
             FlowError::Aborted { .. } => "see there what it needs, and try again",
+            FlowError::OutOfTime { .. } => "set the clock that is wrong, and try again",
+            FlowError::Untrusted { .. } => "see there whether its clock is right, and try again",
             FlowError::Unknown | FlowError::Lost => "see whether the process that serves it runs",
             _ => "see `hopline status` for the relays that are up, and try again",
         };

@@ -292,7 +292,7 @@ impl Desk {
                 }
             }
             Notice::Ended { flow, code, cause } => {
-                self.ended(flow, Ending::of(code, cause));
+                self.ended(flow, Ending::of(code, cause).explained(node.doubt()));
                 self.ending.notify_one();
             }
             Notice::Enrolment { change, counters } => {

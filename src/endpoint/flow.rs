@@ -2,6 +2,7 @@
 
 use super::driver::{Command, Raw};
 use super::{Endpoint, OpenError};
+use crate::net::clock::Clock;
 use crate::net::tls::{self, OutOfTime};
 use crate::proto::cause;
 use crate::proto::codec;
@@ -10,6 +11,7 @@ use crate::proto::epoch::MAX_HOPS;
 use crate::proto::frame::CloseCode;
 use crate::proto::id::{FlowId, NodeId};
 use bytes::Bytes;
+use rustls::AlertDescription;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -24,6 +26,18 @@ use tokio_util::sync::PollSender;
 
 /// How long the two ends may take to agree on TLS.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the other end may take to hear why there is no secure channel with it.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// By which one end says that it does not take the other's certificate, beside the one that is about its time.
+const CERTIFICATE_ALERTS: [AlertDescription; 7] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+];
 /// Largest [`Preface`], in bytes.
 const MAX_PREFACE_BYTES: usize = 256;
 
@@ -39,6 +53,18 @@ pub enum FlowError {
     /// No chain led to the target for as long as the endpoint was willing to try.
     #[error("no path to the target within the time allowed")]
     NoPath,
+    /// No chain led to the target, as a relay or this node was not trusted for what a clock says.
+    #[error("no path to the target: {cause}")]
+    OutOfTime {
+        /// Who does not trust whom, and the times.
+        cause: Arc<str>,
+    },
+    /// The other end does not trust this one.
+    #[error("the other end does not accept this node's certificate: {cause}")]
+    Untrusted {
+        /// Why, as far as it says so.
+        cause: Arc<str>,
+    },
     /// The other end gave the flow up.
     #[error("the other end gave the flow up: {cause}")]
     Aborted {
@@ -70,6 +96,27 @@ impl FlowError {
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref().cloned()
     }
+
+    /// What it means that the other end answered with this alert (RFC 8446, 6.2).
+    fn of_alert(alert: AlertDescription) -> Option<Self> {
+        let cause = if alert == AlertDescription::CertificateExpired {
+            let now = Clock::wall().shown();
+            format!("by its clock it has ended, or has not begun, and this machine's clock says {now}")
+        } else if CERTIFICATE_ALERTS.contains(&alert) {
+            "it holds it to be of another network, or damaged".to_owned()
+        } else {
+            return None;
+        };
+        Some(Self::Untrusted { cause: cause.into() })
+    }
+
+    /// The same error of a flow, in the flow's terms if the other end refused its certificate.
+    fn of_stream(error: io::Error) -> io::Error {
+        match error.get_ref().and_then(|error| error.downcast_ref()) {
+            Some(rustls::Error::AlertReceived(alert)) => Self::of_alert(*alert).map_or(error, Self::into),
+            Some(_) | None => error,
+        }
+    }
 }
 
 /// How a flow ended, as the node knows it.
@@ -97,6 +144,16 @@ impl Ending {
             CloseCode::Unknown => FlowError::Unknown,
             CloseCode::Lost | CloseCode::Moved | CloseCode::Stale | CloseCode::Replaced => FlowError::Lost,
         })
+    }
+
+    /// The same, if there is no path and certificates are known to be why.
+    pub(super) fn explained(self, doubt: Option<Arc<str>>) -> Self {
+        match (self, doubt) {
+            (Self::Broken(FlowError::NoPath | FlowError::Lost), Some(cause)) => {
+                Self::Broken(FlowError::OutOfTime { cause })
+            }
+            (ending, _) => ending,
+        }
     }
 
     /// What it means to whoever still reads or writes.
@@ -141,7 +198,10 @@ async fn over(mut endings: Endings) -> Result<(), FlowError> {
 impl From<FlowError> for io::Error {
     fn from(error: FlowError) -> Self {
         let kind = match error {
-            FlowError::NoPath | FlowError::Handshake => io::ErrorKind::HostUnreachable,
+            FlowError::NoPath | FlowError::OutOfTime { .. } | FlowError::Handshake => {
+                io::ErrorKind::HostUnreachable
+            }
+            FlowError::Untrusted { .. } => io::ErrorKind::PermissionDenied,
             FlowError::Aborted { .. } | FlowError::Unknown | FlowError::Lost => {
                 io::ErrorKind::ConnectionReset
             }
@@ -300,7 +360,7 @@ impl AsyncRead for Flow {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining() > 0);
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf).map_err(FlowError::of_stream));
         if read.is_ok() && room && buf.filled().len() == before {
             self.io().read_to_end = true;
         }
@@ -310,15 +370,15 @@ impl AsyncRead for Flow {
 
 impl AsyncWrite for Flow {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf).map_err(FlowError::of_stream)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx).map_err(FlowError::of_stream)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx).map_err(FlowError::of_stream)
     }
 }
 
@@ -345,7 +405,10 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
         Ok::<_, io::Error>(flow)
     };
     secured(handshake, &ending).await.map_err(|error| {
-        let leads_nowhere = matches!(error, FlowError::NoPath | FlowError::Lost | FlowError::Unknown);
+        let leads_nowhere = matches!(
+            error,
+            FlowError::NoPath | FlowError::OutOfTime { .. } | FlowError::Lost | FlowError::Unknown
+        );
         if kept && leads_nowhere { OpenError::Outdated(error) } else { error.into() }
     })
 }
@@ -354,7 +417,13 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
 pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Preface), FlowError> {
     let (id, ending) = (raw.flow.flow, raw.ending.clone());
     let handshake = async {
-        let stream = acceptor.accept(FlowIo::new(raw)).await?;
+        let stream = match acceptor.accept(FlowIo::new(raw)).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, io)) => {
+                io.part().await;
+                return Err(error);
+            }
+        };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = tls::peer_node_id(certificates).ok_or(io::ErrorKind::InvalidData)?;
         let mut flow = Flow { stream: TlsStream::Server(stream), id, peer };
@@ -429,6 +498,18 @@ impl FlowIo {
         let Raw { incoming, outgoing, ending: endings, words, reached, .. } = raw;
         let (arrived, outgoing) = (VecDeque::new(), PollSender::new(outgoing));
         Self { incoming, arrived, outgoing, finished: false, read_to_end: false, words, endings, reached }
+    }
+
+    /// Drops the flow once the other end has given it up too, or after a while. A flow that is given up carries no more bytes,
+    /// so the alert that says why there is no secure channel would else be lost.
+    async fn part(mut self) {
+        let mut endings = self.endings.clone();
+        let parted = async {
+            if self.shutdown().await.is_ok() {
+                let _ = endings.wait_for(Option::is_some).await;
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, parted).await;
     }
 
     /// Why the node takes or gives nothing more.
@@ -509,5 +590,38 @@ impl AsyncWrite for FlowIo {
             self.finished = true;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_told_as_the_cause_of_no_path_alone() {
+        let doubt = || Some(Arc::from("a clock is wrong"));
+        let error = |code, doubt| Ending::of(code, None).explained(doubt).error().to_string();
+        let told = "no path to the target: a clock is wrong";
+        assert_eq!([CloseCode::NoPath, CloseCode::Lost].map(|code| error(code, doubt())), [told, told]);
+        assert_eq!(error(CloseCode::NoPath, None), FlowError::NoPath.to_string());
+        assert_eq!(error(CloseCode::Unknown, doubt()), FlowError::Unknown.to_string());
+    }
+
+    #[test]
+    fn alerts_about_certificates_are_the_flows_error() {
+        let read =
+            |error: rustls::Error| FlowError::of_stream(io::Error::new(io::ErrorKind::InvalidData, error));
+        let heard = |alert| FlowError::of(&read(rustls::Error::AlertReceived(alert)));
+        let cases = [
+            (AlertDescription::CertificateExpired, Some("this machine's clock says")),
+            (AlertDescription::BadCertificate, Some("of another network")),
+            (AlertDescription::InternalError, None),
+        ];
+        for (alert, expected) in cases {
+            let said = heard(alert).map(|error| error.to_string());
+            assert_eq!(said.is_some(), expected.is_some(), "{alert:?}: {said:?}");
+            assert!(expected.is_none_or(|part| said.unwrap().contains(part)), "{alert:?}");
+        }
+        assert_eq!(FlowError::of(&read(rustls::Error::DecryptError)), None);
     }
 }

@@ -35,9 +35,9 @@ use super::local::Local;
 pub use super::local::Obstacle;
 use super::ticket::Ticket;
 use super::transport::{self, BindError, EVERY_ADDRESS, TransportSettings};
-use crate::proto::NodeId;
 use crate::proto::machine::AskFailure;
 use crate::proto::rpc::{Request, Response};
+use crate::proto::{NodeId, Time};
 use dial::Dialer;
 use entrance::Entrance;
 use line::Shared;
@@ -221,6 +221,12 @@ impl Coordinator {
     #[must_use]
     pub fn memberships(&self) -> watch::Receiver<Membership> {
         self.shared.membership.subscribe()
+    }
+
+    /// The network's time, as bootstraps tell it; this machine's if none has yet.
+    #[must_use]
+    pub fn network_time(&self) -> Time {
+        self.shared.entrance.clock.now()
     }
 
     /// The address of the bootstrap that answered last, or else of the first whose name could be resolved.

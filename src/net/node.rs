@@ -8,6 +8,7 @@
 //! wait in lanes only.
 
 mod dials;
+mod doubt;
 mod leg;
 mod link;
 
@@ -21,7 +22,7 @@ use crate::net::local::{Local, Obstacle};
 use crate::net::socket::HintingSocket;
 use crate::net::tally::Tally;
 use crate::net::timer::Timer;
-use crate::net::tls::{self, OutOfTime, TlsError};
+use crate::net::tls::{self, TlsError, Untimely};
 use crate::net::transport::{self, TransportSettings};
 use crate::proto::admission;
 use crate::proto::families::Families;
@@ -33,6 +34,7 @@ use crate::proto::rpc::Request;
 use crate::proto::splice::LegId;
 use crate::proto::time::Time;
 use dials::{Dialled, Dials, first_of};
+use doubt::Doubt;
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
 use quinn::Incoming;
@@ -80,6 +82,7 @@ pub(crate) struct Node<M> {
     legs: RefCell<HashMap<LegId, Rc<LegPort>>>,
     signals: RefCell<HashMap<FlowKey, Rc<FlowSignal>>>,
     dials: Dials,
+    doubt: Doubt,
     events: RefCell<VecDeque<Event>>,
     next_link: Cell<u32>,
     armed: Cell<Option<Time>>,
@@ -198,6 +201,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         legs: RefCell::default(),
         signals: RefCell::default(),
         dials: Dials::default(),
+        doubt: Doubt::default(),
         events: RefCell::default(),
         next_link: Cell::new(1),
         armed: Cell::new(None),
@@ -482,12 +486,26 @@ impl<M: Machine + 'static> Node<M> {
             self.establish(connection, Some(peer)).await
         };
         let dialled = tokio::time::timeout(DIAL_TIMEOUT, dialled).await;
-        dialled.unwrap_or_else(|elapsed| Err(elapsed.into())).map_err(|error| {
-            let out_of_time = error.downcast_ref().and_then(OutOfTime::of).is_some();
-            let error = tls::explain(error.as_ref());
-            tracing::debug!(?peer, ?addresses, error, "could not dial a neighbour");
-            if out_of_time { DialFailure::NoWay } else { DialFailure::NoAnswer }
-        })
+        let error = match dialled.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+            Ok(()) => {
+                self.doubt.clear();
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let untimely = Untimely::of(error.as_ref());
+        if let Some(untimely) = untimely {
+            self.doubt.note(peer, untimely, &self.coordinator);
+        }
+        let error = tls::explain(error.as_ref());
+        tracing::debug!(?peer, ?addresses, ?untimely, error, "could not dial a neighbour");
+        let is_judged_here = matches!(untimely, Some(Untimely::Theirs(_)));
+        Err(if is_judged_here { DialFailure::NoWay } else { DialFailure::NoAnswer })
+    }
+
+    /// Why dials fail, if the times of certificates are why they did of late.
+    pub(crate) fn doubt(&self) -> Option<Arc<str>> {
+        self.doubt.present()
     }
 
     /// The IP families in which this node can dial anybody.

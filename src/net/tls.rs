@@ -219,6 +219,31 @@ impl OutOfTime {
     }
 }
 
+/// Whose certificate was not taken for valid at the time of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Untimely {
+    /// The peer's, by this machine's clock.
+    Theirs(OutOfTime),
+    /// This node's, by the peer's clock.
+    Ours,
+}
+
+impl Untimely {
+    /// Whether this is why there is no link. A client is through with its handshake before the server has looked at its
+    /// certificate, so the refusal may come with whatever it does next.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        let mut causes =
+            std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+        let error: &ConnectionError = causes.find_map(|error| error.downcast_ref())?;
+        if let Some(out) = OutOfTime::of(error) {
+            return Some(Self::Theirs(out));
+        }
+        let by_peer = matches!(error, ConnectionError::ConnectionClosed(_));
+        (by_peer && alert(error) == Some(AlertDescription::CertificateExpired)).then_some(Self::Ours)
+    }
+}
+
 /// Why a handshake failed, with both times if it was a matter of time.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> String {

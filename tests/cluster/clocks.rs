@@ -112,3 +112,48 @@ fn whose_clock_is_wrong_is_told_so() {
     let warned = ended.stderr.matches("this machine's clock is 10 minutes ahead of the bootstrap's").count();
     assert_eq!(warned, 1, "{}", ended.stderr);
 }
+
+#[test]
+fn a_network_is_whole_soon_after_its_bootstraps_clock_leapt_and_came_back() {
+    let home = tempfile::tempdir().unwrap();
+    let [leaping, right] = match ["leaping", "right"].map(|name| Machine::new(home.path(), name, "+0")) {
+        [Ok(leaping), Ok(right)] => [leaping, right],
+        [Err(why), _] | [_, Err(why)] => return println!("SKIPPED: {why}"),
+    };
+    let (_bootstrap, ticket) = leaping.bootstrap(&home);
+    let start = |args: &[&str]| right.start(&home, &ticket, args).until_ready();
+    let [r1, r2] = ["r1", "r2"].map(|name| start(&["relay", "--listen", "127.0.0.1:0", "--name", name]));
+    let nodes = [r1, r2, start(&["listen", "echo", "--echo", "--keep", "--log", "info"])];
+    assert_echoes(&right, &home, &ticket);
+    leaping.set_clock("+30d");
+    nodes.iter().for_each(|node| node.until_says("renewed this node's certificate"));
+    leaping.set_clock("+0");
+    let took = assert_echoes(&right, &home, &ticket);
+    println!("the bootstrap's clock came back: a flow went through after {took:.1?}");
+    assert!(took < SOON, "{took:?}");
+    nodes.iter().for_each(|node| node.until_says("the network's clock was set back"));
+}
+
+#[test]
+fn an_origin_is_told_that_its_targets_clock_is_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    let [wrong, right] = match ["wrong", "right"].map(|name| Machine::new(home.path(), name, "+0")) {
+        [Ok(wrong), Ok(right)] => [wrong, right],
+        [Err(why), _] | [_, Err(why)] => return println!("SKIPPED: {why}"),
+    };
+    let (_bootstrap, ticket) = right.bootstrap(&home);
+    let _relay =
+        right.start(&home, &ticket, &["relay", "--listen", "127.0.0.1:0", "--name", "r1"]).until_ready();
+    let _listener = wrong.start(&home, &ticket, &["listen", "echo", "--echo", "--keep"]).until_ready();
+    assert_echoes(&right, &home, &ticket);
+    wrong.set_clock("+30d");
+    let since = Instant::now();
+    let ended = right.start(&home, &ticket, &["pipe", "echo", "--hops", "1"]).finish();
+    let last = ended.stderr.lines().last().unwrap_or_default();
+    assert_eq!(ended.status.code(), Some(6), "{}", ended.stderr);
+    assert!(
+        last.contains("by its clock it has ended") && last.contains("this machine's clock says"),
+        "{last}"
+    );
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+}

@@ -298,3 +298,29 @@ async fn nothing_is_resumed() {
         assert_eq!(far.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
     }
 }
+
+#[tokio::test]
+async fn whose_certificate_was_untimely_is_known_at_both_ends() {
+    let authority = Authority::generate();
+    let early = |key: &[u8; 32]| authority.issue(key, HOUR, Clock::wall() + HOUR * 48);
+    for untimely in [expired_member(&authority), member_until(&authority, early)] {
+        let good = member(&authority);
+        let refused = link(&untimely, &good).await;
+        let [client, server] = [refused.client, refused.server].map(|end| Untimely::of(&end.unwrap_err()));
+        assert!(
+            matches!((client, server), (Some(Untimely::Theirs(_)), Some(Untimely::Ours))),
+            "{client:?} {server:?}"
+        );
+
+        let refused = link(&good, &untimely).await;
+        let server = Untimely::of(&refused.server.unwrap_err());
+        let lost = crate::net::frames::FrameError::ConnectionLost(refused.client.unwrap().closed().await);
+        let client = Untimely::of(&lost);
+        assert!(
+            matches!((client, server), (Some(Untimely::Ours), Some(Untimely::Theirs(_)))),
+            "{client:?} {server:?}"
+        );
+    }
+    let other = link(&member(&Authority::generate()), &member(&authority)).await;
+    assert_eq!(Untimely::of(&other.client.unwrap_err()), None);
+}
