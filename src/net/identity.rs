@@ -150,12 +150,6 @@ impl Membership {
         if has_begun { self.expires.since(now) } else { Duration::ZERO }
     }
 
-    /// When the certificate is good, for people.
-    #[must_use]
-    pub fn period(&self) -> String {
-        format!("from {} until {}", (self.issued - BACKDATE).shown(), self.expires.shown())
-    }
-
     /// Whether it is time for the next certificate: for the most part of this one's it is over, or the network's time was set
     /// back, by more than `tolerance`, since it was made.
     #[must_use]

@@ -161,7 +161,7 @@ pub fn alert(error: &ConnectionError) -> Option<AlertDescription> {
     u8::try_from(alert).ok().map(AlertDescription::from)
 }
 
-/// A certificate is not good at the time that this machine's clock says.
+/// A certificate is not good at the time that a clock says: this machine's, where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfTime {
     now: Time,
@@ -171,6 +171,14 @@ pub struct OutOfTime {
 
 impl fmt::Display for OutOfTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.told("its certificate", "this machine's clock"))
+    }
+}
+
+impl OutOfTime {
+    /// Of whose certificate, and by whose clock.
+    #[must_use]
+    pub fn told(&self, certificate: &str, clock: &str) -> String {
         let Self { now, bound, has_ended } = *self;
         let (from, by, way) = if has_ended {
             ("only until", now.since(bound), "later")
@@ -178,11 +186,9 @@ impl fmt::Display for OutOfTime {
             ("only from", bound.since(now), "earlier")
         };
         let (bound, now, by) = (bound.shown(), now.shown(), Rough(by));
-        write!(f, "its certificate is valid {from} {bound}, and this machine's clock says {now}, {by} {way}")
+        format!("{certificate} is valid {from} {bound}, and {clock} says {now}, {by} {way}")
     }
-}
 
-impl OutOfTime {
     /// Whether this is why a handshake failed at this side.
     #[must_use]
     pub fn of(error: &ConnectionError) -> Option<Self> {
@@ -224,8 +230,8 @@ impl OutOfTime {
 pub enum Untimely {
     /// The peer's, by this machine's clock.
     Theirs(OutOfTime),
-    /// This node's, by the peer's clock.
-    Ours,
+    /// This node's, by the peer's clock. The peer need not say what that shows.
+    Ours(Option<OutOfTime>),
 }
 
 impl Untimely {
@@ -239,16 +245,24 @@ impl Untimely {
         if let Some(out) = OutOfTime::of(error) {
             return Some(Self::Theirs(out));
         }
-        let by_peer = matches!(error, ConnectionError::ConnectionClosed(_));
-        (by_peer && alert(error) == Some(AlertDescription::CertificateExpired)).then_some(Self::Ours)
+        let ConnectionError::ConnectionClosed(close) = error else { return None };
+        let is_refused = alert(error) == Some(AlertDescription::CertificateExpired);
+        let reason = std::str::from_utf8(&close.reason).ok();
+        is_refused.then(|| Self::Ours(reason.and_then(OutOfTime::parse)))
     }
 }
 
 /// Why a handshake failed, with both times if it was a matter of time.
 #[must_use]
 pub fn explain(error: &(dyn Error + 'static)) -> String {
-    let out_of_time = error.downcast_ref().and_then(OutOfTime::of);
-    out_of_time.map_or_else(|| error.to_string(), |out| out.to_string())
+    match Untimely::of(error) {
+        Some(Untimely::Theirs(out)) => out.to_string(),
+        Some(Untimely::Ours(Some(out))) => out.told("this node's certificate", "its clock"),
+        Some(Untimely::Ours(None)) => {
+            "by its clock this node's certificate has ended, or has not begun".to_owned()
+        }
+        None => error.to_string(),
+    }
 }
 
 /// What a server does with clients that show no certificate. One that shows a wrong one is always refused.

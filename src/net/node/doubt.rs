@@ -3,7 +3,7 @@
 
 use crate::net::clock::{Clock, Skew};
 use crate::net::coordinator::Coordinator;
-use crate::net::tls::Untimely;
+use crate::net::tls::{OutOfTime, Untimely};
 use crate::proto::id::NodeId;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -20,17 +20,12 @@ pub(super) struct Doubt(RefCell<Option<(Instant, Arc<str>)>>);
 impl Doubt {
     pub(super) fn note(&self, peer: NodeId, untimely: Untimely, coordinator: &Coordinator) {
         let why = match untimely {
-            Untimely::Theirs(out) => format!("relay {} can't be trusted at this time: {out}", peer.short()),
-            Untimely::Ours => {
-                let (own, network) = (Clock::wall(), coordinator.network_time());
-                format!(
-                    "by the clock of relay {} this node's certificate has ended, or has not begun: it is valid {}, and this \
-                     machine's clock says {}, {} of the bootstrap's",
-                    peer.short(),
-                    coordinator.membership().period(),
-                    own.shown(),
-                    Skew::of(own, network)
-                )
+            Untimely::Theirs(out) => {
+                out.told(&format!("the certificate of relay {}", peer.short()), "this machine's clock")
+            }
+            Untimely::Ours(out) => {
+                let skew = Skew::of(Clock::wall(), coordinator.network_time());
+                format!("{} (this machine's clock is {skew} of the bootstrap's)", refused(peer, out))
             }
         };
         self.0.replace(Some((Instant::now(), why.into())));
@@ -43,5 +38,14 @@ impl Doubt {
     pub(super) fn present(&self) -> Option<Arc<str>> {
         let doubt = self.0.borrow();
         doubt.as_ref().filter(|(at, _)| at.elapsed() < LASTS).map(|(_, why)| Arc::clone(why))
+    }
+}
+
+/// That a relay does not take this node's certificate, and why, as far as it says so.
+fn refused(relay: NodeId, out: Option<OutOfTime>) -> String {
+    let clock = format!("the clock of relay {}", relay.short());
+    match out {
+        Some(out) => out.told("this node's certificate", &clock),
+        None => format!("by {clock} this node's certificate has ended, or has not begun"),
     }
 }

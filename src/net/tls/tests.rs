@@ -308,16 +308,20 @@ async fn whose_certificate_was_untimely_is_known_at_both_ends() {
         let refused = link(&untimely, &good).await;
         let [client, server] = [refused.client, refused.server].map(|end| Untimely::of(&end.unwrap_err()));
         assert!(
-            matches!((client, server), (Some(Untimely::Theirs(_)), Some(Untimely::Ours))),
+            matches!((client, server), (Some(Untimely::Theirs(_)), Some(Untimely::Ours(Some(_))))),
             "{client:?} {server:?}"
         );
 
         let refused = link(&good, &untimely).await;
         let server = Untimely::of(&refused.server.unwrap_err());
         let lost = crate::net::frames::FrameError::ConnectionLost(refused.client.unwrap().closed().await);
-        let client = Untimely::of(&lost);
+        let (client, said) = (Untimely::of(&lost), explain(&lost));
         assert!(
-            matches!((client, server), (Some(Untimely::Ours), Some(Untimely::Theirs(_)))),
+            said.contains("this node's certificate is valid only") && said.contains(", and its clock says"),
+            "{said}"
+        );
+        assert!(
+            matches!((client, server), (Some(Untimely::Ours(Some(_))), Some(Untimely::Theirs(_)))),
             "{client:?} {server:?}"
         );
     }
