@@ -7,11 +7,12 @@
 //! Blocks: for the start of a process.
 
 use super::keyfile::field;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -82,7 +83,11 @@ pub struct Holder {
 impl Holder {
     fn read(path: &Path) -> Option<Self> {
         let mut text = String::new();
-        File::open(path).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+        open_regular(OpenOptions::new().read(true), path)
+            .ok()?
+            .take(MAX_BYTES)
+            .read_to_string(&mut text)
+            .ok()?;
         Some(Self::parse(&text))
     }
 
@@ -140,6 +145,15 @@ pub enum DataDirError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// What should say whose it is can't.
+    #[error(
+        "{} is no regular file, as it is in a data directory: remove it, or choose another directory with --data",
+        path.display()
+    )]
+    NoFile {
+        /// What it is called.
+        path: PathBuf,
+    },
     /// The process is ending.
     #[error("the process is ending")]
     Ended,
@@ -167,11 +181,15 @@ impl DataDir {
         };
         fits()?;
         fs::create_dir_all(path).map_err(failed)?;
-        let mut lock = open_file(&path.join(FILE)).map_err(failed)?;
+        let file = path.join(FILE);
+        let mut lock = open_file(&file).map_err(|error| match fs::metadata(&file) {
+            Ok(found) if !found.is_file() => DataDirError::NoFile { path: file.clone() },
+            Ok(_) | Err(_) => failed(error),
+        })?;
         let mut tries = patience.as_millis() / PAUSE.as_millis();
         while !take(&lock).map_err(failed)? {
             if tries == 0 {
-                let holder = Holder::read(&path.join(FILE)).unwrap_or_default();
+                let holder = Holder::read(&file).unwrap_or_default();
                 return Err(DataDirError::InUse { directory: directory(), holder });
             }
             tries -= 1;
@@ -202,8 +220,14 @@ impl DataDir {
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    open_regular(options.mode(0o600), path)
+}
+
+/// Opens nothing but a regular file, and waits for nobody: the other end of a FIFO may never come.
+fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = options.custom_flags(nonblocking).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 /// Whether nobody else has it. Some network file systems have no locks: there everybody takes it.
@@ -275,6 +299,27 @@ mod tests {
             fs::remove_file(path.join(file)).unwrap();
             assert_eq!(Role::of(&path), Some(role), "it is marked");
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_by_name_at_once() {
+        let home = tempfile::tempdir().unwrap();
+        let lock = home.path().join(FILE);
+        let make_fifo = || {
+            let made = std::process::Command::new("mkfifo").arg(&lock).status().unwrap();
+            assert!(made.success());
+        };
+        let make_socket = || drop(std::os::unix::net::UnixListener::bind(&lock).unwrap());
+        let make_directory = || fs::create_dir(&lock).unwrap();
+        for make in [&make_fifo as &dyn Fn(), &make_socket, &make_directory] {
+            make();
+            assert_eq!(Role::of(home.path()), None);
+            let error = open(home.path(), Role::Relay).unwrap_err();
+            assert!(matches!(&error, DataDirError::NoFile { path } if *path == lock), "{error}");
+            assert!(error.to_string().starts_with(&lock.display().to_string()), "{error}");
+            let _ = fs::remove_file(&lock).or_else(|_| fs::remove_dir(&lock));
+        }
+        drop(open(home.path(), Role::Relay).unwrap());
     }
 
     #[test]
