@@ -270,7 +270,7 @@ impl Desk {
                     tracing::warn!("no bootstrap answers: taking a route that was kept from before");
                 }
                 if !unprotected.is_empty() {
-                    tracing::warn!(hops = ?unprotected, "the pool has no backup for these hops");
+                    tracing::info!(hops = ?unprotected, "the pool has no backup for these hops");
                 }
                 let raw = Raw { kept, ..self.pump(node, flow) };
                 match self.opening.borrow_mut().remove(&flow.flow) {
