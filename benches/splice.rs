@@ -23,6 +23,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, PeerIncompatible, ServerConfig, SignatureScheme};
 use std::error::Error;
+use std::io::{Write, stdout};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,7 +87,7 @@ pub(crate) async fn sink(listen: SocketAddr, options: Options) -> Result<()> {
     announce_ready(&endpoint)?;
     let received = receive(&endpoint).await;
     close(&endpoint).await;
-    announce_done(received?);
+    announce_done(received?)?;
     Ok(())
 }
 
@@ -96,7 +97,7 @@ pub(crate) async fn relay(listen: SocketAddr, next: SocketAddr, options: Options
     announce_ready(&endpoint)?;
     let spliced = splice(&endpoint, next).await;
     close(&endpoint).await;
-    announce_done(spliced?);
+    announce_done(spliced?)?;
     Ok(())
 }
 
@@ -343,15 +344,17 @@ fn parse_cpu_seconds(stat: &str) -> Option<f64> {
     Some((f64::from(user) + f64::from(system)) / 100.0)
 }
 
-#[expect(clippy::print_stdout, reason = "the parent process waits for this line")]
+/// The parent process waits for this line.
 fn announce_ready(endpoint: &Endpoint) -> Result<()> {
-    println!(r#"ready {{"addr":"{}"}}"#, endpoint.local_addr()?);
+    writeln!(stdout(), r#"ready {{"addr":"{}"}}"#, endpoint.local_addr()?)?;
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the parent process adds these up")]
-fn announce_done(cpu: Cpu) {
-    println!(r#"done {{"cpu_seconds":{:.2},"setup_cpu_seconds":{:.2}}}"#, cpu.seconds, cpu.setup_seconds);
+/// The parent process adds these up.
+fn announce_done(cpu: Cpu) -> Result<()> {
+    let Cpu { seconds, setup_seconds } = cpu;
+    writeln!(stdout(), r#"done {{"cpu_seconds":{seconds:.2},"setup_cpu_seconds":{setup_seconds:.2}}}"#)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod plot;
 mod ready;
 mod receive;
 mod relay;
+mod say;
 mod send;
 mod serve;
 mod signals;
@@ -39,6 +40,7 @@ pub use failure::{Exit, Failure};
 
 use crate::net::farewell;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -112,24 +114,39 @@ impl Command {
     }
 }
 
-/// The command line's grammar. A variable that is set to nothing counts as not set: whoever writes unit or compose files can
+/// The command line's grammar. A variable that is set to nothing, or to blanks, counts as not set: whoever writes unit or compose files can
 /// hardly leave one out.
 fn grammar() -> clap::Command {
-    without_empty_variables(Cli::command())
+    without_blank_variables(Cli::command())
 }
 
-fn without_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &std::ffi::OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+fn without_blank_variables(command: clap::Command) -> clap::Command {
+    let is_blank = |name: &OsStr| std::env::var_os(name).is_some_and(|value| is_blank(&value));
     command
-        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&str>) } else { arg })
-        .mut_subcommands(without_empty_variables)
+        .mut_args(|arg| if arg.get_env().is_some_and(is_blank) { arg.env(None::<&str>) } else { arg })
+        .mut_subcommands(without_blank_variables)
+}
+
+fn is_blank(value: &OsStr) -> bool {
+    value.to_str().is_some_and(|text| text.trim().is_empty())
+}
+
+/// What the command line says. Where that is no command, the help that it asks for or what is wrong with it is printed.
+fn arguments() -> Result<Cli, ExitCode> {
+    let read = grammar().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    read.map_err(|error| match error.print() {
+        Err(unwritten) if !error.use_stderr() => Failure::from(say::told(&unwritten)).report(),
+        Ok(()) | Err(_) => u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    })
 }
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let matches = grammar().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let cli = match arguments() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     // Lines of a log would land in the middle of the screen.
     let is_top = matches!(cli.command, Command::Top(_));
     let log = if is_top { "off" } else { cli.log.as_deref().unwrap_or(cli.command.log()) };
@@ -180,6 +197,8 @@ fn start_logging(filter: &str) -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // A log that nobody takes is not worth a panic, which is what telling so on the same stderr comes to.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }
@@ -191,5 +210,12 @@ mod tests {
     #[test]
     fn every_command_is_well_formed() {
         grammar().debug_assert();
+    }
+
+    #[test]
+    fn blanks_are_nothing() {
+        for (value, is_nothing) in [("", true), (" ", true), (" \t\n", true), (" x ", false), ("0", false)] {
+            assert_eq!(is_blank(OsStr::new(value)), is_nothing, "{value:?}");
+        }
     }
 }

@@ -104,8 +104,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if let Some(url) = args.webhook {
         tokio::spawn(webhook::run(url, server.observe()));
     }
-    ready::print(&fields);
-    signals::shutdown().await;
+    let told = ready::print(&fields);
+    if told.is_ok() {
+        signals::shutdown().await;
+    }
     server.shutdown().await;
-    Ok(())
+    Ok(told?)
 }

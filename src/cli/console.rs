@@ -5,6 +5,8 @@
 //!
 //! Invariant: bytes of standard input that were not handed to a flow stay for the next one.
 
+use super::duration;
+use super::say::say;
 use super::stdio::{Stdin, Stdout};
 use crate::endpoint::{Aborter, Flow, FlowError};
 use futures_util::FutureExt;
@@ -40,15 +42,8 @@ pub(super) struct Manners {
 #[derive(Debug, clap::Args)]
 pub(super) struct QuitArgs {
     /// Once one direction has ended, end the flow when nothing has come in the other for so long, as `nc -q`
-    #[arg(short, long, value_name = "SECONDS|TIME", value_parser = silence)]
+    #[arg(short, long, value_name = "SECONDS|TIME", value_parser = duration::parse_seconds)]
     pub(super) quit_after: Option<Duration>,
-}
-
-fn silence(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => super::duration::parse(text),
-    }
 }
 
 /// See the module's documentation.
@@ -238,9 +233,4 @@ impl Lull {
             () = hint => {}
         }
     }
-}
-
-#[expect(clippy::print_stderr, reason = "whoever waits wants to know for what")]
-fn say(hint: &str) {
-    eprintln!("hopline: {hint}");
 }

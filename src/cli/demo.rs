@@ -12,7 +12,7 @@ mod report;
 use super::pattern::Pattern;
 use super::size::Size;
 use super::stage::{Process, Relays, Stage};
-use super::{Exit, Failure, signals};
+use super::{Exit, Failure, say, signals};
 use crate::endpoint::{Endpoint, Flow, Listener, Options};
 use crate::net::entropy;
 use aws_lc_rs::digest::Digest;
@@ -104,7 +104,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     screen.end();
     let outcome = performed.map_err(|failure| failure.at(format!("demo with --seed {seed}")))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         writeln!(out, "{}", outcome.to_json())?;
     } else {

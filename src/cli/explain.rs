@@ -3,7 +3,7 @@
 mod story;
 mod text;
 
-use super::{Exit, Failure, journal};
+use super::{Exit, Failure, journal, say};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use story::{Damage, Story};
@@ -34,7 +34,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.list {
         return list(args, &mut out);
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "what has no exit code of its own has failed")]
 
+use super::say::say;
 use crate::endpoint::{DrainError, FlowError, ListenError, OpenError, SendError, StartError};
 use crate::net::coordinator::JoinError;
 use crate::net::datadir::DataDirError;
@@ -87,9 +88,8 @@ impl Failure {
     }
 
     /// Prints the last line and gives the exit code.
-    #[expect(clippy::print_stderr, reason = "the last word of a command")]
     pub(super) fn report(self) -> ExitCode {
-        eprintln!("hopline: {}", self.message);
+        say(&self.message);
         ExitCode::from(self.exit as u8)
     }
 }

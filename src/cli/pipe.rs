@@ -4,7 +4,7 @@ use super::console::{Console, Manners, QuitArgs};
 use super::join::JoinArgs;
 use super::journal::Stamped;
 use super::stdio::Stdin;
-use super::{Failure, signals};
+use super::{Failure, say, signals};
 use crate::endpoint::Endpoint;
 use tokio::sync::broadcast;
 
@@ -74,9 +74,8 @@ pub(super) fn print_events(endpoint: &Endpoint) {
     });
 }
 
-#[expect(clippy::print_stderr, reason = "events go to stderr")]
 fn print_event(event: &crate::endpoint::FlowEvent) {
     if let Ok(json) = serde_json::to_string(&Stamped::now(event)) {
-        eprintln!("{json}");
+        say::line(json);
     }
 }

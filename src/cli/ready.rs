@@ -1,11 +1,15 @@
 //! The line by which a long-running command says that it serves.
 
+use super::say;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{self, Write};
 
 /// Prints `ready {...}` on stdout: the fields are part of the contract with scripts.
-pub(super) fn print(fields: &Value) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "ready {fields}");
-    let _ = out.flush();
+///
+/// # Errors
+/// If standard output does not take it: whoever waits for it would do so for ever.
+pub(super) fn print(fields: &Value) -> io::Result<()> {
+    let mut out = say::output();
+    writeln!(out, "ready {fields}")?;
+    out.flush()
 }

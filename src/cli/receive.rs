@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = &args.name;
     let work = async |endpoint: &Endpoint| {
         let mut listener = args.join.serve(endpoint, name).await?;
-        ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}));
+        ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}))?;
         let (result, cause) = tokio::select! {
             biased;
             result = receive(&mut listener, &args) => {

@@ -5,7 +5,7 @@ use super::join::{find_ticket, remember};
 use super::liveness::LivenessArgs;
 use super::patience::PatienceArgs;
 use super::size::Size;
-use super::{Exit, Failure, ready, signals};
+use super::{Exit, Failure, ready, say, signals};
 use crate::admin::{self, Listener};
 use crate::proto::dialable::undialable;
 use crate::proto::record::MAX_ADDRESSES;
@@ -134,7 +134,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         "addr": relay.addresses().first().map(ToString::to_string),
     });
     tell(url, &mut fields);
-    ready::print(&fields);
+    if let Err(error) = ready::print(&fields) {
+        relay.drain().await;
+        return Err(error.into());
+    }
     let gray = relay.gray_switch();
     tokio::select! {
         () = signals::shutdown() => {}
@@ -150,7 +153,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 async fn answer(relay: &Relay) -> Result<(), Failure> {
     let mut questions = BufReader::new(tokio::io::stdin()).lines();
     while questions.next_line().await?.is_some() {
-        let mut out = std::io::stdout().lock();
+        let mut out = say::output();
         writeln!(out, "{}", json!(relay.neighbours()))?;
         out.flush()?;
     }

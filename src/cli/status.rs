@@ -1,7 +1,7 @@
 //! `hopline status`
 
 use super::network_view::{Column, NetworkView, SourceArgs, TargetView};
-use super::{Failure, signals};
+use super::{Failure, say, signals};
 use std::io::{self, Write};
 
 /// Show the relays and names of a network, as its bootstrap sees them.
@@ -27,7 +27,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     source.close().await;
     let view = view?;
-    let mut out = io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         serde_json::to_writer(&mut out, &view).map_err(io::Error::from)?;
         writeln!(out)?;

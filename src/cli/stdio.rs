@@ -287,7 +287,7 @@ fn patiently(
 }
 
 /// The same error, and what failed.
-fn at(what: &str, error: &io::Error) -> io::Error {
+pub(super) fn at(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("can't {what}: {error}"))
 }
 

@@ -1,6 +1,6 @@
 //! `hopline ticket`
 
-use super::Failure;
+use super::{Failure, say};
 use crate::net::authority::Authority;
 use crate::net::clock::Clock;
 use crate::net::entropy;
@@ -54,6 +54,6 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         Grant { id: entropy::bytes(), single_use: new.single_use, expires: valid.unwrap_or(Time::MAX) };
     let ticket =
         Ticket::issue(&authority, network.bootstraps().to_vec(), grant).map_err(|error| failed(&error))?;
-    writeln!(std::io::stdout(), "{ticket}")?;
+    writeln!(say::output(), "{ticket}")?;
     Ok(())
 }

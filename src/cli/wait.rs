@@ -1,6 +1,7 @@
 //! How long a command waits for what time can mend: a bootstrap that does not answer yet, a name that nobody serves yet, relays
 //! that are not back yet.
 
+use super::say::say;
 use super::{Failure, duration};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -75,11 +76,10 @@ impl WaitArgs {
         *self.began.get_or_init(Instant::now)
     }
 
-    #[expect(clippy::print_stderr, reason = "for whoever waits at the terminal")]
     fn tell(&self, failure: &Failure) {
         if let (Some(what), Ok(())) = (failure.awaits(), self.told.set(())) {
             let wait = self.wait.as_secs_f64();
-            eprintln!("hopline: {}; waiting for {what}, up to {wait} s", failure.cause());
+            say(format_args!("{}; waiting for {what}, up to {wait} s", failure.cause()));
         }
     }
 }

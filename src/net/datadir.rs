@@ -147,7 +147,7 @@ pub enum DataDirError {
     },
     /// What should say whose it is can't.
     #[error(
-        "{} is no regular file, as it is in a data directory: remove it, or choose another directory with --data",
+        "{} has to be a regular file and is none; remove it, or choose another data directory with --data",
         path.display()
     )]
     NoFile {

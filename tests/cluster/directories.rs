@@ -80,10 +80,10 @@ fn one_of_another_role_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_variable_set_to_nothing_is_not_set() {
+fn a_variable_set_to_nothing_or_to_blanks_is_not_set() {
     let cluster = Cluster::start(3);
     let _echo = cluster.serve(&["listen", "x", "--echo", "--keep"]);
-    let run = |args: &[&str], input: &[u8]| {
+    let run = |value: &str, args: &[&str], input: &[u8]| {
         let mut command = Command::new(HOPLINE);
         let names = [
             "ADMIN",
@@ -102,18 +102,21 @@ fn a_variable_set_to_nothing_is_not_set() {
             "NO_JOURNAL",
             "PATIENCE",
             "STORE",
+            "WAIT",
             "WEBHOOK",
             "ZONE",
         ];
-        command.envs(names.map(|name| (format!("HOPLINE_{name}"), "")));
-        let mut process = Process::start_by(command, cluster.home.path(), "", args);
+        command.envs(names.map(|name| (format!("HOPLINE_{name}"), value)));
+        let mut process = Process::start_by(command, cluster.home.path(), value, args);
         std::io::Write::write_all(&mut process.stdin(), input).unwrap();
         process
     };
-    // The ticket is that of the network joined last.
-    let piped = run(&["pipe", "x"], b"hello").finish();
-    assert!(piped.status.success() && piped.stdout == ["hello"], "{}", piped.stderr);
-    assert!(run(&["status"], b"").finish().status.success());
-    run(&["relay"], b"").until_ready();
-    run(&["bootstrap"], b"").until_ready();
+    for value in ["", " ", "\t "] {
+        // The ticket is that of the network joined last.
+        let piped = run(value, &["pipe", "x"], b"hello").finish();
+        assert!(piped.status.success() && piped.stdout == ["hello"], "{}", piped.stderr);
+        assert!(run(value, &["status"], b"").finish().status.success());
+        run(value, &["relay"], b"").until_ready();
+        run(value, &["bootstrap"], b"").until_ready();
+    }
 }

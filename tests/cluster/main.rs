@@ -47,4 +47,6 @@ mod secrecy;
 mod short_runs;
 mod soak;
 mod strangers;
+#[cfg(target_os = "linux")]
+mod streams;
 mod throughput;

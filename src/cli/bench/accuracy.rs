@@ -10,10 +10,9 @@ mod report;
 use super::ends::{Number, Pair};
 use super::load::{self, Direction, Kind, Shared};
 use super::{Exit, Failure};
-use crate::cli::ready;
-use crate::cli::signals;
 use crate::cli::size::Size;
 use crate::cli::stage::{Process, Stage};
+use crate::cli::{ready, say, signals};
 use crate::endpoint::FlowEvent;
 use crate::net::entropy;
 use crate::net::tally::Neighbours;
@@ -104,7 +103,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         interrupted = signals::interrupted() => Err(interrupted),
     };
     let outcome = performed.map_err(|failure| failure.at(format!("bench accuracy with --seed {seed}")))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         writeln!(out, "{}", outcome.to_json(&args))?;
     } else {
@@ -126,7 +125,7 @@ pub(super) fn spin() -> Result<(), Failure> {
             std::hint::spin_loop();
         }
     });
-    ready::print(&json!({"role": "spinner"}));
+    ready::print(&json!({"role": "spinner"}))?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }

@@ -12,8 +12,8 @@ pub(super) use pool::{Args as PoolArgs, measure as measure_pool};
 
 use super::{Exit, Failure};
 use crate::cli::duration::parse_positive;
-use crate::cli::signals;
 use crate::cli::stage::Stage;
+use crate::cli::{say, signals};
 use crate::net::entropy;
 use crate::proto::BootId;
 use crate::proto::rpc::{Capabilities, Load, Offer, Request};
@@ -123,7 +123,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if let Some(path) = &args.plot {
         outcome.draw(path)?;
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         writeln!(out, "{}", outcome.to_json())?;
     } else {

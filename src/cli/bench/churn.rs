@@ -14,7 +14,7 @@ use super::{ends, histogram, load};
 use crate::churn::{Arrivals, Churn, Config, Crowd, Sessions, Spec, ZoneFailures};
 use crate::cli::size::Size;
 use crate::cli::stage::Stage;
-use crate::cli::{Exit, Failure, duration, signals};
+use crate::cli::{Exit, Failure, duration, say, signals};
 use crate::net::entropy;
 use ends::{Messages, Number, Pair};
 use futures_util::future::try_join_all;
@@ -201,7 +201,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     screen.end();
     let outcome = performed.map_err(|failure| failure.at(format!("bench churn with --seed {seed}")))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         writeln!(out, "{}", outcome.to_json(&args)?)?;
     } else {

@@ -12,9 +12,9 @@ use super::{Exit, Failure};
 use crate::cli::chain::Chain;
 use crate::cli::duration::parse_positive;
 use crate::cli::plot::{self, Chart, Series, Shape};
-use crate::cli::signals;
 use crate::cli::size::Size;
 use crate::cli::stage::{Process, Relays, Stage};
+use crate::cli::{say, signals};
 use crate::endpoint::{Flow, FlowEvent, Incoming, Options};
 use crate::net::entropy;
 use rand::rngs::StdRng;
@@ -217,7 +217,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         interrupted = signals::interrupted() => Err(interrupted),
     };
     let outcome = performed.map_err(|failure| failure.at(format!("bench failover with --seed {seed}")))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         writeln!(out, "{}", outcome.to_json(&args)?)?;
     } else {

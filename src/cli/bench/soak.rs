@@ -12,9 +12,9 @@ mod stream;
 use super::{Exit, Failure};
 use crate::cli::chain::Chain;
 use crate::cli::pattern::Faults;
-use crate::cli::signals;
 use crate::cli::size::Size;
 use crate::cli::stage::{Relays, Stage};
+use crate::cli::{say, signals};
 use crate::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Listener, Options};
 use crate::net::entropy;
 use crate::net::ticket::Ticket;
@@ -128,7 +128,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         interrupted = signals::interrupted() => Err(interrupted),
     };
     let outcome = performed.map_err(|failure| failure.at(format!("bench soak with --seed {seed}")))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         writeln!(out, "{}", outcome.to_json(&args))?;
     } else {

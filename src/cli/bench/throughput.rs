@@ -4,7 +4,7 @@
 
 use crate::cli::size::Size;
 use crate::cli::stage::{Process, Stage};
-use crate::cli::{Exit, Failure};
+use crate::cli::{Exit, Failure, say};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
     }
     if args.json {
-        writeln!(std::io::stdout(), "{}", to_json(&rows, bytes))?;
+        writeln!(say::output(), "{}", to_json(&rows, bytes))?;
     } else {
         print(&rows, bytes)?;
     }
@@ -205,7 +205,7 @@ fn to_json(rows: &[Row], bytes: u64) -> Value {
 }
 
 fn print(rows: &[Row], bytes: u64) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     writeln!(out, "{:<7} {:>30} {:>30} {:>22}", "", "Hopline", "dumb splice", "Hopline / dumb splice")?;
     writeln!(
         out,

@@ -4,6 +4,7 @@ use super::killer::{Kill, Repair};
 use super::load::Progress;
 use crate::cli::chain::Chain;
 use crate::cli::pattern::Faults;
+use crate::cli::say;
 use crate::cli::size::Size;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,7 +33,7 @@ impl Screen {
     pub(super) fn say(&self, line: &str) {
         match &self.0 {
             Some(bar) => bar.println(line),
-            None => drop(writeln!(std::io::stderr(), "{line}")),
+            None => say::line(line),
         }
     }
 

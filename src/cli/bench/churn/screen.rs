@@ -2,8 +2,9 @@
 
 use super::load::Shared;
 use super::pool::Gauges;
+use crate::cli::say;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::interval;
@@ -26,7 +27,7 @@ impl Screen {
     pub(super) fn say(&self, line: &str) {
         match &self.0 {
             Some(bar) => bar.println(line),
-            None => drop(writeln!(std::io::stderr(), "{line}")),
+            None => say::line(line),
         }
     }
 
