@@ -50,10 +50,16 @@ fn fewer_relays_than_hops() {
 fn too_few_relays_for_backups() {
     let cluster = Cluster::start(3);
     let _echo = cluster.serve(&["listen", "x", "--echo", "--keep"]);
-    let ended = cluster.run(&["pipe", "x"], b"hello");
-    assert!(ended.status.success(), "{}", ended.stderr);
-    assert_eq!(ended.stdout, ["hello"]);
-    assert!(ended.stderr.contains("no backup"), "{}", ended.stderr);
+    // Nothing has gone wrong yet: whoever wants to know asks.
+    let asked: [(&[&str], &str); 3] =
+        [(&[], ""), (&["--events"], r#""backup":null"#), (&["--log", "info"], "no backup")];
+    for (asking, said) in asked {
+        let ended = cluster.run(&[&["pipe", "x"], asking].concat(), b"hello");
+        assert!(ended.status.success(), "{}", ended.stderr);
+        assert_eq!(ended.stdout, ["hello"]);
+        assert!(ended.stderr.contains(said), "{}", ended.stderr);
+        assert!(!asking.is_empty() || !ended.stderr.contains("backup"), "{}", ended.stderr);
+    }
 }
 
 #[test]
