@@ -30,7 +30,7 @@ mod route_file;
 pub use events::{FlowEvent, Hop, Watched};
 pub use flow::{Aborter, Flow, FlowError};
 pub use listener::{Incoming, Listener, Message};
-pub use messages::{MAX_MESSAGE_BYTES, Receipt, SendError};
+pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};
 
 use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::datadir::DataDirError;

@@ -239,11 +239,15 @@ impl From<OpenError> for Failure {
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::Open(error) => error.into(),
-            SendError::Refused { .. } => {
+            // Who gives a flow up with a cause takes nothing more, as one who refuses.
+            SendError::Refused { .. }
+            | SendError::Open(OpenError::Flow(FlowError::Aborted { .. }))
+            | SendError::Broken(FlowError::Aborted { .. })
+            | SendError::Lost(FlowError::Aborted { .. }) => {
                 Self::new(Exit::Refused, format!("{error}; see there what it waits for"))
             }
-            SendError::Broken(_) => Self::new(
+            SendError::Open(error) => error.into(),
+            SendError::Broken(_) | SendError::Lost(_) => Self::new(
                 Exit::FlowLost,
                 format!("{error}; see whether the process that serves it runs, and send it again"),
             ),

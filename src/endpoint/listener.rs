@@ -19,6 +19,8 @@ use tokio_util::task::TaskTracker;
 const QUEUED_INCOMING: usize = 64;
 /// Flows whose ends may be agreeing on TLS at once; more wait their turn.
 const MAX_HANDSHAKES: usize = 64;
+/// Names that were served before, of which it is known why they are not any more.
+const MAX_GONE: usize = 64;
 /// Flows that may wait for their turn.
 const QUEUED_FLOWS: usize = 256;
 
@@ -105,8 +107,9 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.names.lock().remove(&self.name);
         refuse(&self.refusal, &format!("\"{}\" takes no more messages", self.name).into());
+        self.names.end(&self.name, &self.refusal);
+        self.names.lock().remove(&self.name);
     }
 }
 
@@ -147,6 +150,8 @@ type ByName = HashMap<String, (Served, Refusing)>;
 #[derive(Debug, Default)]
 pub(super) struct Names {
     served: Mutex<ByName>,
+    /// Why names are not served any more, for flows that were on their way.
+    gone: Mutex<HashMap<String, Arc<str>>>,
     /// Flows of messages.
     tasks: TaskTracker,
 }
@@ -156,11 +161,37 @@ impl Names {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn gone(&self) -> MutexGuard<'_, HashMap<String, Arc<str>>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps why a name is about to be served no more.
+    fn end(&self, name: &str, refusal: &Refusing) {
+        let Some(cause) = refusal.borrow().clone() else { return };
+        let mut gone = self.gone();
+        if gone.len() >= MAX_GONE {
+            gone.clear();
+        }
+        gone.insert(name.to_owned(), cause);
+    }
+
+    /// Why a name is not served.
+    fn why(&self, name: &str) -> Arc<str> {
+        let cause = self.gone().get(name).cloned();
+        cause.unwrap_or_else(|| format!("\"{name}\" is not served there any more").into())
+    }
+
     /// Nobody serves any name any more: further messages are refused. Waits until the receipts of those that were taken have
     /// arrived, or the time is up.
     pub(super) async fn close(&self, cause: &Arc<str>, patience: Duration) {
-        let served = std::mem::take(&mut *self.lock());
-        served.values().for_each(|(_, refusal)| refuse(refusal, cause));
+        let served = {
+            let mut served = self.lock();
+            for (name, (_, refusal)) in &*served {
+                refuse(refusal, cause);
+                self.end(name, refusal);
+            }
+            std::mem::take(&mut *served)
+        };
         drop(served); // listeners end
         self.tasks.close();
         let _ = timeout(patience, self.tasks.wait()).await;
@@ -171,17 +202,18 @@ pub(super) async fn listen(endpoint: &Endpoint, name: &str) -> Result<Listener, 
     let (sender, incoming) = mpsc::channel(QUEUED_INCOMING);
     let (refusal, refused) = watch::channel(None);
     let served = Served { incoming: sender, refusal: Refused(refused) };
-    let names = endpoint.0.names.clone();
+    let listeners = endpoint.0.names.clone();
     let (is_first, all) = {
-        let mut names = names.lock();
+        let mut names = listeners.lock();
         let is_first = names.is_empty();
         if names.contains_key(name) {
             return Err(ListenError::Twice { name: name.to_owned() });
         }
         names.insert(name.to_owned(), (served, refusal.clone()));
+        listeners.gone().remove(name);
         (is_first, names.keys().cloned().collect())
     };
-    let listener = Listener { incoming, refusal, name: name.to_owned(), names };
+    let listener = Listener { incoming, refusal, name: name.to_owned(), names: listeners };
     if is_first {
         let (flows, raws) = mpsc::channel(QUEUED_FLOWS);
         let memberships = endpoint.0.coordinator.memberships();
@@ -225,18 +257,23 @@ async fn receive(
 }
 
 async fn deliver(flow: Flow, preface: Preface, names: &Names) {
-    let Some(served) = names.lock().get(&preface.name).map(|(served, _)| served.clone()) else {
-        tracing::info!(name = preface.name, "a flow to a name that is not served here");
-        return flow.abort(format!("\"{}\" is not served there any more", preface.name));
-    };
-    match preface.kind {
-        Kind::Messages => names.tasks.track_future(messages::receive(flow, served)).await,
-        Kind::Stream => {
+    let Preface { name, kind } = preface;
+    let served = names.lock().get(&name).map(|(served, _)| served.clone());
+    match (kind, served) {
+        (Kind::Messages, Some(served)) => names.tasks.track_future(messages::receive(flow, served)).await,
+        (Kind::Messages, None) => names.tasks.track_future(messages::refuse(flow, &names.why(&name))).await,
+        (Kind::Stream, Some(served)) => {
             if let Err(mpsc::error::SendError(Incoming::Flow(flow))) =
                 served.incoming.send(Incoming::Flow(flow)).await
             {
-                flow.abort(format!("\"{}\" is not served there any more", preface.name));
+                turn_away(flow, &name);
             }
         }
+        (Kind::Stream, None) => turn_away(flow, &name),
     }
+}
+
+fn turn_away(flow: Flow, name: &str) {
+    tracing::info!(name, "a flow to a name that is not served here");
+    flow.abort(format!("\"{name}\" is not served there any more"));
 }

@@ -12,10 +12,10 @@ use futures_util::{FutureExt, StreamExt};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, ReadHalf, WriteHalf};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use tokio_util::task::TaskTracker;
@@ -50,7 +50,7 @@ pub enum SendError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The target's application does not take it, nor any other that is under way.
-    #[error("the other end refused the message: {cause}")]
+    #[error("the other end refused: {cause}")]
     Refused {
         /// Why, in its own words.
         cause: Arc<str>,
@@ -58,11 +58,42 @@ pub enum SendError {
     /// The flow broke before the receipt came: the message may or may not have been taken.
     #[error("the flow broke before the receipt came: {0}")]
     Broken(FlowError),
+    /// The flow broke. Of a message that had its receipt, this says nothing.
+    #[error("the flow broke: {0}")]
+    Lost(FlowError),
 }
 
 /// Resolves when the target's application took the message.
 #[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Verdict>);
+pub struct Receipt {
+    verdict: oneshot::Receiver<Verdict>,
+    end: End,
+}
+
+impl Receipt {
+    /// The flow that carries the message.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        Carrier(self.end.subscribe())
+    }
+}
+
+/// A flow of messages. As long as this lives, the flow stays open for the next message, however late that comes.
+#[derive(Debug)]
+pub struct Carrier(watch::Receiver<Option<Verdict>>);
+
+impl Carrier {
+    /// Resolves once the flow takes no more messages, with why, be any under way or not. By then each receipt of a message that
+    /// it carried has resolved.
+    pub async fn ended(&mut self) -> SendError {
+        let verdict = self.0.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+        match verdict {
+            Some(Verdict::Refused(cause)) => SendError::Refused { cause },
+            Some(Verdict::Broken(error)) => SendError::Lost(error),
+            Some(Verdict::Taken) | None => SendError::Lost(FlowError::Closed),
+        }
+    }
+}
 
 impl Future for Receipt {
     type Output = Result<(), SendError>;
@@ -71,7 +102,7 @@ impl Future for Receipt {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
-        self.0.poll_unpin(cx).map(|verdict| match verdict {
+        self.verdict.poll_unpin(cx).map(|verdict| match verdict {
             Ok(Verdict::Taken) => Ok(()),
             Ok(Verdict::Refused(cause)) => Err(SendError::Refused { cause }),
             Ok(Verdict::Broken(error)) => Err(SendError::Broken(error)),
@@ -93,19 +124,63 @@ struct Outgoing {
     receipt: oneshot::Sender<Verdict>,
 }
 
+/// Where a flow of messages tells how it ended.
+type End = Arc<watch::Sender<Option<Verdict>>>;
+
+/// A flow that is open, as those see it who send.
+#[derive(Clone, Debug)]
+struct Line {
+    sender: mpsc::Sender<Outgoing>,
+    end: End,
+}
+
+type ByName = HashMap<String, Line>;
+
 /// The message flows that an endpoint has open, by name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Senders {
-    flows: Mutex<HashMap<String, mpsc::Sender<Outgoing>>>,
+    /// `None` once no more are opened.
+    flows: std::sync::Mutex<Option<ByName>>,
+    /// Whose turn it is to open one. What is sent meanwhile waits in order.
+    turn: Mutex<()>,
     tasks: TaskTracker,
 }
 
+impl Default for Senders {
+    fn default() -> Self {
+        let flows = std::sync::Mutex::new(Some(HashMap::new()));
+        Self { flows, turn: Mutex::default(), tasks: TaskTracker::new() }
+    }
+}
+
 impl Senders {
-    /// Ends the flows, and waits until they have ended or the time is up.
+    /// Ends the flows, and waits until they have ended or the time is up. Whoever is opening one is not waited for: it may
+    /// never come to an end.
     pub(super) async fn close(&self, patience: Duration) {
-        self.flows.lock().await.clear();
+        drop(self.lock().take());
         self.tasks.close();
         let _ = timeout(patience, self.tasks.wait()).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ByName>> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The flow to `name`, if it is open.
+    fn open(&self, name: &str) -> Result<Option<Line>, OpenError> {
+        let flows = self.lock();
+        let line = flows.as_ref().ok_or(OpenError::Closed)?.get(name);
+        Ok(line.filter(|line| !line.sender.is_closed()).cloned())
+    }
+
+    /// Starts to send over a flow.
+    fn start(&self, name: &str, flow: Flow) -> Result<Line, OpenError> {
+        let (sender, outgoing) = mpsc::channel(MAX_UNTAKEN);
+        let line = Line { sender, end: Arc::new(watch::Sender::new(None)) };
+        let mut flows = self.lock();
+        flows.as_mut().ok_or(OpenError::Closed)?.insert(name.to_owned(), line.clone());
+        self.tasks.spawn(run(flow, outgoing, line.end.clone()));
+        Ok(line)
     }
 }
 
@@ -113,43 +188,41 @@ pub(super) async fn send(endpoint: &Endpoint, name: &str, payload: Bytes) -> Res
     if payload.len() > MAX_MESSAGE_BYTES {
         return Err(SendError::TooLong { bytes: payload.len() });
     }
-    let (receipt, received) = oneshot::channel();
+    let (receipt, verdict) = oneshot::channel();
     let mut message = Outgoing { payload, receipt };
     loop {
-        let sender = sender(endpoint, name).await?;
+        let Line { sender, end } = line(endpoint, name).await?;
         match sender.send(message).await {
-            Ok(()) => return Ok(Receipt(received)),
+            Ok(()) => return Ok(Receipt { verdict, end }),
             // That flow ended in the meantime: the message has not left.
             Err(mpsc::error::SendError(unsent)) => message = unsent,
         }
     }
 }
 
-/// The sender of the flow to `name`, which is opened if there is none.
-async fn sender(endpoint: &Endpoint, name: &str) -> Result<mpsc::Sender<Outgoing>, OpenError> {
+/// The flow to `name`, which is opened if there is none.
+async fn line(endpoint: &Endpoint, name: &str) -> Result<Line, OpenError> {
     let senders = &endpoint.0.senders;
-    let mut flows = senders.flows.lock().await;
-    if let Some(sender) = flows.get(name).filter(|sender| !sender.is_closed()) {
-        return Ok(sender.clone());
+    let _turn = senders.turn.lock().await;
+    if let Some(line) = senders.open(name)? {
+        return Ok(line);
     }
     let flow = flow::open(endpoint, name, endpoint.0.hops, Kind::Messages).await?;
-    let (sender, outgoing) = mpsc::channel(MAX_UNTAKEN);
-    flows.insert(name.to_owned(), sender.clone());
-    senders.tasks.spawn(run(flow, outgoing));
-    Ok(sender)
+    senders.start(name, flow)
 }
 
-/// Sends what comes and hands out receipts, until nothing has come for a while.
-async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) {
+/// Sends what comes and hands out receipts, until nothing has come for a while; then says how it ended.
+async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>, end: End) {
     let aborter = flow.aborter();
     let (reader, writer) = tokio::io::split(flow);
     let (waiting, untaken) = mpsc::channel(MAX_UNTAKEN);
     let mut receipts = Receipts { untaken, next: VecDeque::new() };
-    let result = tokio::try_join!(receipts.read(reader), write(&mut outgoing, waiting, writer));
+    let is_kept = || end.receiver_count() > 0;
+    let result = tokio::try_join!(receipts.read(reader), write(&mut outgoing, waiting, writer, is_kept));
     let verdict = match result {
         Ok(_) => return,
-        Err(End::Broken(error)) => Verdict::Broken(lost(&error, &aborter).await),
-        Err(End::Refused(cause)) => Verdict::Refused(cause),
+        Err(Early::Broken(error)) => Verdict::Broken(lost(&error, &aborter).await),
+        Err(Early::Refused(cause)) => Verdict::Refused(cause),
     };
     tracing::debug!(?verdict, "a flow of messages ended");
     // First nobody may queue another message here: whoever learns of the refusal and sends again gets a new flow.
@@ -157,6 +230,7 @@ async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>) {
     for receipt in receipts.rest().chain(std::iter::from_fn(|| outgoing.try_recv().ok()).map(|m| m.receipt)) {
         let _ = receipt.send(verdict.clone());
     }
+    end.send_replace(Some(verdict));
 }
 
 /// How the flow broke on which this error came: if not by itself, it has been dropped for that.
@@ -168,12 +242,12 @@ async fn lost(error: &io::Error, aborter: &Aborter) -> FlowError {
 }
 
 /// Why a flow of messages ended early.
-enum End {
+enum Early {
     Broken(io::Error),
     Refused(Arc<str>),
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for Early {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)
     }
@@ -189,17 +263,21 @@ async fn flushed<T>(wait: impl Future<Output = T>, writer: &mut (impl AsyncWrite
     Ok(wait.await)
 }
 
-/// Sends messages until nobody sends any more, or nothing has come for a while; then those that came meanwhile.
+/// Sends messages until nobody sends any more, or nothing has come for a while and nobody keeps the flow for more; then those
+/// that came meanwhile.
 async fn write(
     outgoing: &mut mpsc::Receiver<Outgoing>,
     waiting: mpsc::Sender<oneshot::Sender<Verdict>>,
     writer: WriteHalf<Flow>,
-) -> Result<(), End> {
+    is_kept: impl Fn() -> bool,
+) -> Result<(), Early> {
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
     loop {
         let next = flushed(timeout(IDLE, outgoing.recv()), &mut writer).await?;
         if next.is_err() {
-            outgoing.close();
+            if !is_kept() {
+                outgoing.close();
+            }
             continue;
         }
         let Ok(Some(Outgoing { payload, receipt })) = next else { break };
@@ -220,13 +298,13 @@ struct Receipts {
 
 impl Receipts {
     /// Hands them out as they come, until both directions have ended.
-    async fn read(&mut self, mut reader: ReadHalf<Flow>) -> Result<(), End> {
+    async fn read(&mut self, mut reader: ReadHalf<Flow>) -> Result<(), Early> {
         let mut taken = 0;
         while let Some(count) = read_count(&mut reader).await? {
             if count == REFUSED {
                 let mut cause = Vec::new();
                 reader.take(MAX_REFUSAL_BYTES).read_to_end(&mut cause).await?;
-                return Err(End::Refused(String::from_utf8_lossy(&cause).into()));
+                return Err(Early::Refused(String::from_utf8_lossy(&cause).into()));
             }
             while taken < count {
                 if self.next.is_empty() {
@@ -279,7 +357,7 @@ pub(super) async fn receive(flow: Flow, mut served: Served) {
                 Ok(None) => return drop(writer.shutdown().await),
                 Ok(Some(Err(_))) | Err(_) => return,
             },
-            cause = served.refusal.cause() => return refuse(&cause, frames, writer).await,
+            cause = served.refusal.cause() => return say_no_more(&cause, frames, writer).await,
         };
         let (take, verdict) = oneshot::channel();
         let message = Incoming::Message(Message::new(from, payload.freeze(), take));
@@ -294,11 +372,11 @@ pub(super) async fn receive(flow: Flow, mut served: Served) {
         };
         match verdict {
             Ok(Ok(Ok(()))) => taken += 1,
-            Ok(Ok(Err(cause))) => return refuse(&cause, frames, writer).await,
+            Ok(Ok(Err(cause))) => return say_no_more(&cause, frames, writer).await,
             Ok(Err(_)) => {
                 let cause =
                     served.refusal.present().unwrap_or_else(|| "the application there dropped it".into());
-                return refuse(&cause, frames, writer).await;
+                return say_no_more(&cause, frames, writer).await;
             }
             Err(_) => return,
         }
@@ -308,8 +386,14 @@ pub(super) async fn receive(flow: Flow, mut served: Served) {
     }
 }
 
+/// Refuses whatever comes over a flow.
+pub(super) async fn refuse(flow: Flow, cause: &str) {
+    let (reader, writer) = tokio::io::split(flow);
+    say_no_more(cause, FramedRead::new(reader, codec()), writer).await;
+}
+
 /// Says that no more is taken, and stays until the sender has heard that.
-async fn refuse(
+async fn say_no_more(
     cause: &str,
     mut frames: FramedRead<ReadHalf<Flow>, LengthDelimitedCodec>,
     mut writer: WriteHalf<Flow>,
