@@ -72,9 +72,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let work = async |endpoint: &Endpoint| {
         let mut listener = args.join.serve(endpoint, name).await?;
         ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}))?;
+        // The message that is being printed is dropped only when all is told: to drop it says less.
+        let mut printing = None;
         let (result, cause) = tokio::select! {
             biased;
-            result = receive(&mut listener, &args) => {
+            result = receive(&mut listener, &mut printing, &args) => {
                 let taken = args.count.map_or_else(String::new, |count| format!(": it took the {count} it was to take"));
                 (result, format!("\"{name}\" takes no more messages{taken}"))
             }
@@ -82,21 +84,29 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         };
         let cause = result.as_ref().err().map_or(cause, |failure: &Failure| failure.message().to_owned());
         listener.close(cause);
+        drop(printing);
         result
     };
     args.join.with_endpoint(1, std::future::pending(), work).await
 }
 
-async fn receive(listener: &mut Listener, args: &Args) -> Result<(), Failure> {
+/// Prints messages; the one that it is at stands in `printing`.
+async fn receive(
+    listener: &mut Listener,
+    printing: &mut Option<Message>,
+    args: &Args,
+) -> Result<(), Failure> {
     let mut out = Stdout::new()?;
     let mut number = 0;
     while args.count.is_none_or(|count| number < count) {
         match listener.next().await {
             Some(Incoming::Message(message)) => {
                 number += 1;
-                out.write(&args.form.print(number, &message)).await?;
+                let bytes = args.form.print(number, &message);
+                *printing = Some(message);
+                out.write(&bytes).await?;
                 out.flush().await?;
-                let _ = message.take();
+                let _ = printing.take().map(Message::take);
             }
             Some(Incoming::Flow(flow)) => {
                 tracing::warn!(from = ?flow.peer(), "refused a flow: use `hopline listen`");
