@@ -1,21 +1,24 @@
 //! `hopline send`
 
 use super::join::JoinArgs;
-use super::stdio::Stdin;
+use super::stdio::{Stdin, Stdout};
 use super::wait::WaitArgs;
 use super::{Exit, Failure, pipe, signals};
-use crate::endpoint::{Endpoint, MAX_MESSAGE_BYTES, Receipt};
+use crate::endpoint::{Carrier, Endpoint, MAX_MESSAGE_BYTES, Receipt};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use serde_json::json;
+use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// Send messages to a name: one an argument, or a line of stdin. Prints `delivered <n> <ms>` when the target's
 /// application has taken message n.
@@ -54,41 +57,136 @@ pub(super) struct Args {
 
 /// Receipts that may be outstanding.
 const MAX_OUTSTANDING: usize = 4096;
+/// Most bytes of receipts that are printed at once; one line more may be.
+const PRINTED_AT_ONCE: usize = 64 << 10;
+/// How long to hear, after a signal, of receipts that are already on their way; and after the end of the flow, of the end of
+/// standard input.
+const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let stop = async { Err(signals::ended().await.at("not every message was taken")) };
     let Args { name, text, null, raw, hops, json, events, join } = args;
     let work = async |endpoint: &Endpoint| {
         if events {
             pipe::print_events(endpoint);
         }
         let (sent, receipts) = mpsc::channel(MAX_OUTSTANDING);
-        let mut printed = pin!(print_receipts(receipts, json));
+        let tally = Tally::default();
+        let mut printed = pin!(print_receipts(receipts, json, &tally));
+        let line = Line { endpoint, name: &name, wait: &join.wait, tally: &tally, carrier: None };
         let messages = Messages::of(text, raw, null);
-        // What was sent before a message that can't be is delivered all the same, and said so.
-        tokio::select! {
-            printed = &mut printed => printed,
-            sent = send_all(endpoint, &name, &join.wait, messages, sent) => printed.await.and(sent),
-        }
+        let ended = {
+            let mut sending = pin!(line.send_all(messages, sent));
+            // What was sent before a message that can't be is delivered all the same, and said so.
+            let transfer = async {
+                tokio::select! {
+                    printed = &mut printed => printed,
+                    sent = &mut sending => printed.as_mut().await.and(sent),
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = signals::ended() => ended,
+                done = transfer => return done,
+            }
+        };
+        let _ = timeout(GRACE, printed).await;
+        Err(tally.at_end(&ended))
     };
-    join.with_endpoint(hops, stop, work).await
+    join.with_endpoint(hops, std::future::pending(), work).await
 }
 
-async fn send_all(
-    endpoint: &Endpoint,
-    name: &str,
-    wait: &WaitArgs,
-    mut messages: Messages,
-    sent: mpsc::Sender<(Instant, Receipt)>,
-) -> Result<(), Failure> {
-    while let Some(message) = messages.next().await? {
-        let (start, message) = (now(), Bytes::from(message));
-        let receipt = wait.until(async || Ok(endpoint.send(name, message.clone()).await?)).await?;
-        if sent.send((start, receipt)).await.is_err() {
-            return Ok(());
+/// How far the command is.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Messages that were read, and maybe sent.
+    begun: Cell<u64>,
+    delivered: Cell<u64>,
+    /// What is known of those that were not; nothing if there are none.
+    rest: Cell<&'static str>,
+}
+
+impl Tally {
+    fn delivered(&self) -> String {
+        match self.delivered.get() {
+            0 => "no message delivered".to_owned(),
+            1 => "1 message delivered".to_owned(),
+            count => format!("{count} messages delivered"),
         }
     }
-    Ok(())
+
+    /// Where the flow was lost.
+    fn so_far(&self) -> String {
+        format!("{}{}", self.delivered(), self.rest.get())
+    }
+
+    /// What an end by a signal means.
+    fn at_end(&self, ended: &Failure) -> Failure {
+        let told = Failure::new(Exit::Failed, format!("{}; {}", ended.message(), self.delivered()));
+        let is_all = self.delivered.get() == self.begun.get();
+        if is_all { told } else { told.at("not every message was taken") }
+    }
+}
+
+/// The way of messages to a name.
+struct Line<'a> {
+    endpoint: &'a Endpoint,
+    name: &'a str,
+    wait: &'a WaitArgs,
+    tally: &'a Tally,
+    /// The flow that carries them, from the first on. There is no second one: why it is lost would be lost with it.
+    carrier: Option<Carrier>,
+}
+
+impl Line<'_> {
+    async fn send_all(
+        mut self,
+        mut messages: Messages,
+        sent: mpsc::Sender<(Instant, Receipt)>,
+    ) -> Result<(), Failure> {
+        self.tally.rest.set(messages.rest());
+        while let Some(message) = self.next(&mut messages).await? {
+            self.tally.begun.set(self.tally.begun.get() + 1);
+            let (start, message) = (now(), Bytes::from(message));
+            let receipt = self.send(message).await?;
+            self.carrier.get_or_insert_with(|| receipt.carrier());
+            if sent.send((start, receipt)).await.is_err() {
+                return Ok(());
+            }
+        }
+        self.tally.rest.set("");
+        Ok(())
+    }
+
+    /// The next message. If the flow is lost first, that is all, unless there is none.
+    async fn next(&mut self, messages: &mut Messages) -> Result<Option<Vec<u8>>, Failure> {
+        let mut next = pin!(messages.next());
+        let lost = tokio::select! {
+            biased;
+            next = &mut next => return next,
+            lost = lost(&mut self.carrier) => lost,
+        };
+        match timeout(GRACE, next).await {
+            Ok(Ok(None)) => Ok(None),
+            _ => Err(lost.at(self.tally.so_far())),
+        }
+    }
+
+    async fn send(&mut self, message: Bytes) -> Result<Receipt, Failure> {
+        let send = self.wait.until(async || Ok(self.endpoint.send(self.name, message.clone()).await?));
+        tokio::select! {
+            biased;
+            lost = lost(&mut self.carrier) => Err(lost.at(self.tally.so_far())),
+            receipt = send => receipt,
+        }
+    }
+}
+
+/// Resolves once the flow is lost, with why.
+async fn lost(carrier: &mut Option<Carrier>) -> Failure {
+    match carrier {
+        Some(carrier) => carrier.ended().await.into(),
+        None => std::future::pending().await,
+    }
 }
 
 /// What is to be sent.
@@ -106,6 +204,14 @@ impl Messages {
             Self::Texts(texts.into_iter())
         } else {
             Self::Split(Split { stdin: Stdin::new(), end: if null { b'\0' } else { b'\n' }, number: 0 })
+        }
+    }
+
+    /// What to say of those that were not sent.
+    const fn rest(&self) -> &'static str {
+        match self {
+            Self::Texts(_) | Self::Files(_) => ", not every message sent",
+            Self::Split(_) => ", standard input not at its end",
         }
     }
 
@@ -187,19 +293,61 @@ fn now() -> Instant {
     Instant::now()
 }
 
-async fn print_receipts(mut receipts: mpsc::Receiver<(Instant, Receipt)>, json: bool) -> Result<(), Failure> {
-    let mut number = 0u64;
-    while let Some((start, receipt)) = receipts.recv().await {
-        receipt.await?;
-        number += 1;
-        let ms = start.elapsed().as_secs_f64() * 1000.0;
-        let mut out = std::io::stdout().lock();
-        if json {
-            writeln!(out, "{}", json!({"delivered": number, "ms": ms}))?;
-        } else {
-            writeln!(out, "delivered {number} {ms:.3}")?;
+/// Prints receipts as they come, those at once that have come at once.
+async fn print_receipts(
+    mut receipts: mpsc::Receiver<(Instant, Receipt)>,
+    json: bool,
+    tally: &Tally,
+) -> Result<(), Failure> {
+    let mut out = Stdout::new()?;
+    let mut lines = Vec::new();
+    let mut is_over = false;
+    while !is_over {
+        let mut next = pin!(next_receipt(&mut receipts, json, tally));
+        let next = match next.as_mut().now_or_never() {
+            Some(next) => next,
+            None => {
+                print(&mut out, &mut lines).await?;
+                next.await
+            }
+        };
+        match next {
+            Ok(Some(line)) => lines.extend(line.into_bytes()),
+            Ok(None) => is_over = true,
+            Err(failure) => {
+                print(&mut out, &mut lines).await?;
+                return Err(failure);
+            }
+        }
+        if lines.len() > PRINTED_AT_ONCE {
+            print(&mut out, &mut lines).await?;
         }
     }
-    std::io::stdout().flush()?;
+    print(&mut out, &mut lines).await
+}
+
+async fn print(out: &mut Stdout, lines: &mut Vec<u8>) -> Result<(), Failure> {
+    if !lines.is_empty() {
+        out.write(lines).await?;
+        out.flush().await?;
+        lines.clear();
+    }
     Ok(())
+}
+
+/// The line of the next receipt; `None` when all have come.
+async fn next_receipt(
+    receipts: &mut mpsc::Receiver<(Instant, Receipt)>,
+    json: bool,
+    tally: &Tally,
+) -> Result<Option<String>, Failure> {
+    let Some((start, receipt)) = receipts.recv().await else { return Ok(None) };
+    receipt.await.map_err(|error| Failure::from(error).at(tally.so_far()))?;
+    let number = tally.delivered.get() + 1;
+    tally.delivered.set(number);
+    let ms = start.elapsed().as_secs_f64() * 1000.0;
+    Ok(Some(match json {
+        true => format!("{}\n", json!({"delivered": number, "ms": ms})),
+        false => format!("delivered {number} {ms:.3}\n"),
+    }))
 }
