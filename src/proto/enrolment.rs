@@ -336,6 +336,10 @@ impl Enrolment {
                 self.phase = Phase::Leaving;
                 self.ask(last, now, actions);
             }
+            // Who is told twice has no time for the answer to the last heartbeat.
+            Phase::Leaving if self.is_asking(Question::Heartbeat) => {
+                self.ask(Question::Deregister, now, actions)
+            }
             Phase::Leaving | Phase::Left => {}
         }
     }

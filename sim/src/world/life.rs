@@ -172,6 +172,7 @@ impl World {
         self.with(index, |role, now, actions| {
             if let Role::Relay(relay) = role {
                 relay.leave(now, actions);
+                relay.leave(now, actions); // it ends now, and waits for no answer to its last heartbeat
             }
         });
         let conns = self.nodes.at(index).conns.clone();

@@ -502,11 +502,14 @@ fn who_drains_tells_of_its_flows_before_its_goodbye() {
         script.enrolment.handle(Event::Shutdown, at(2_000), &mut actions);
         assert_eq!(plain(&actions, 2_000), [ask(3, heartbeat(2, None))]);
         assert!(script.enrolment.is_leaving());
-        script.event(2_000, Event::Shutdown, &[]);
         script.event(2_500, answer, &[ask(4, deregister())]);
         script.answer(2_600, 4, Response::Done, &[Action::Notify(Notice::Left)]);
         script.idle();
     }
+    let mut hurried = drained(2);
+    hurried.enrolment.handle(Event::Shutdown, at(2_000), &mut Vec::new());
+    hurried.event(2_000, Event::Shutdown, &[ask(4, deregister())]);
+    hurried.event(2_000, Event::Shutdown, &[]);
 }
 
 #[test]
