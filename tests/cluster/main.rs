@@ -44,6 +44,7 @@ mod recovery;
 mod restarts;
 mod routes;
 mod secrecy;
+mod senders;
 mod short_runs;
 mod soak;
 mod strangers;
