@@ -104,10 +104,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if let Some(url) = args.webhook {
         tokio::spawn(webhook::run(url, server.observe()));
     }
-    let told = ready::print(&fields);
-    if told.is_ok() {
-        signals::shutdown().await;
-    }
+    ready::print(&fields);
+    signals::shutdown().await;
     server.shutdown().await;
-    Ok(told?)
+    Ok(())
 }

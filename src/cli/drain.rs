@@ -1,6 +1,7 @@
 //! `hopline drain`
 
 use super::join::JoinArgs;
+use super::say;
 use super::{Exit, Failure, duration, signals};
 use crate::endpoint::Endpoint;
 use crate::proto::rpc::{RelayInfo, Status};
@@ -98,7 +99,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let seconds = began.elapsed().as_secs_f64();
     let Outcome { status, flows } = outcome;
     let verdict = outcome.judge(&args.relay, seconds);
-    let mut out = std::io::stdout().lock();
+    let mut out = say::output();
     if args.json {
         let fields =
             json!({ "relay": args.relay, "status": status.as_str(), "flows": flows, "seconds": seconds });

@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     };
     let work = async |endpoint: &Endpoint| {
         let listener = args.join.serve(endpoint, &args.name).await?;
-        ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}))?;
+        ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
         if args.echo && args.keep { echo_all(listener).await } else { serve(listener, &args, &open).await }
     };
     args.join.with_endpoint(1, stop, work).await

@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = &args.name;
     let work = async |endpoint: &Endpoint| {
         let mut listener = args.join.serve(endpoint, name).await?;
-        ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}))?;
+        ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}));
         // The message that is being printed is dropped only when all is told: to drop it says less.
         let mut printing = None;
         let (result, cause) = tokio::select! {

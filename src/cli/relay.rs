@@ -134,10 +134,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         "addr": relay.addresses().first().map(ToString::to_string),
     });
     tell(url, &mut fields);
-    if let Err(error) = ready::print(&fields) {
-        relay.drain().await;
-        return Err(error.into());
-    }
+    ready::print(&fields);
     let gray = relay.gray_switch();
     tokio::select! {
         () = signals::shutdown() => {}

@@ -126,7 +126,7 @@ fn a_killed_holders_name_is_free_though_another_who_wanted_it_was_killed_meanwhi
     let cluster = Cluster::start(3);
     let listen = ["listen", "echo", "--echo", "--keep", "--wait", "0s"];
     cluster.serve(&listen).kill();
-    let mut hasty = cluster.start_process(&listen);
+    let mut hasty = cluster.start_process(&[&listen[..], &["--log", "hopline=info"]].concat());
     hasty.until_says("joined");
     hasty.kill();
     let _holder = cluster.serve(&listen);

@@ -125,7 +125,7 @@ pub(super) fn spin() -> Result<(), Failure> {
             std::hint::spin_loop();
         }
     });
-    ready::print(&json!({"role": "spinner"}))?;
+    ready::print(&json!({"role": "spinner"}));
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }

@@ -36,7 +36,7 @@ pub(super) struct SourceArgs {
 pub(super) async fn sink(args: SinkArgs) -> Result<(), Failure> {
     let endpoint = args.join.endpoint(1).await?;
     let mut listener = endpoint.listen(&args.target).await?;
-    ready::print(&json!({"role": "sink"}))?;
+    ready::print(&json!({"role": "sink"}));
     let serve = async {
         while let Some(incoming) = listener.next().await {
             if let Incoming::Flow(flow) = incoming
@@ -71,7 +71,7 @@ async fn count(mut flow: Flow) -> Result<(), Failure> {
 pub(super) async fn source(args: SourceArgs) -> Result<(), Failure> {
     let endpoint = args.join.endpoint(args.hops).await?;
     let mut flow = endpoint.open(&args.target).await?;
-    ready::print(&json!({"role": "source"}))?;
+    ready::print(&json!({"role": "source"}));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     lines.next_line().await?;
     let start = now();
