@@ -50,7 +50,9 @@ impl Chain {
     fn change_places(&mut self, hop: u8, to: &str) {
         if let Some(hop) = self.hops.get_mut(usize::from(hop).wrapping_sub(1)) {
             let before = std::mem::replace(&mut hop.primary, to.to_owned());
-            hop.backup.take_if(|backup| backup == to).map(|_| hop.backup.insert(before));
+            if hop.backup.as_deref() == Some(to) {
+                hop.backup = Some(before);
+            }
         }
     }
 

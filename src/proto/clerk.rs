@@ -68,14 +68,14 @@ pub(super) struct Clerk<Own> {
     registered: bool,
 }
 
-/// As what a neighbour was reported.
+/// What a neighbour was reported as, and what is known since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reported {
-    /// Dead.
+    /// It is dead.
     Down,
     /// It can't be dialled.
     Unreached,
-    /// The same, and it lives.
+    /// It can't be dialled, and has been heard since.
     Heard,
 }
 
