@@ -14,12 +14,12 @@ use crate::network::NodeIndex;
 use crate::node::Node;
 use crate::traffic::Apps;
 use epochs::Epochs;
-use hopline::proto::Time;
-use hopline::proto::flows::FlowKey;
-use hopline::proto::frame::Attach;
-use hopline::proto::machine::{Machine, Misdeed, Notice};
-use hopline::proto::rpc::{Request, Response};
-use hopline::proto::splice::{LegId, Limits};
+use hopline_proto::Time;
+use hopline_proto::flows::FlowKey;
+use hopline_proto::frame::Attach;
+use hopline_proto::machine::{Machine, Misdeed, Notice};
+use hopline_proto::rpc::{Request, Response};
+use hopline_proto::splice::{LegId, Limits};
 use rights::Issued;
 use std::fmt;
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl Checks {
         now: Time,
         request: &Request,
         response: &Response,
-        is_long_dead: impl Fn(hopline::proto::NodeId) -> bool,
+        is_long_dead: impl Fn(hopline_proto::NodeId) -> bool,
     ) {
         if !self.on {
             return;

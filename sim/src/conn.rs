@@ -2,10 +2,10 @@
 
 use crate::network::NodeIndex;
 use bytes::Bytes;
-use hopline::proto::Time;
-use hopline::proto::flows::FlowKey;
-use hopline::proto::frame::{Attach, AttachOk, CloseCode, Control, Heartbeat};
-use hopline::proto::machine::LinkId;
+use hopline_proto::Time;
+use hopline_proto::flows::FlowKey;
+use hopline_proto::frame::{Attach, AttachOk, CloseCode, Control, Heartbeat};
+use hopline_proto::machine::LinkId;
 use std::collections::VecDeque;
 
 /// One of a connection's two ends: 0 dialled, 1 was dialled.

@@ -1,8 +1,8 @@
 //! How long a node takes to notice that a neighbour is gone, found by running the real detectors at both ends of a link.
 
 use crate::dice::Dice;
-use hopline::proto::Time;
-use hopline::proto::detector::{Config, Detector, Outcome, Pace};
+use hopline_proto::Time;
+use hopline_proto::detector::{Config, Detector, Outcome, Pace};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn silence(config: Config, delay: Duration, busy: bool, dice: &mut Dice) -> Dura
     let death = start + healthy + dice.millis(0, 1000);
     let mut ends = [(); 2].map(|()| Detector::new(config, delay * 2, start));
     ends.iter_mut().for_each(|end| end.set_busy(busy, start));
-    let mut under_way: Vec<(Time, usize, hopline::proto::frame::Heartbeat)> = Vec::new();
+    let mut under_way: Vec<(Time, usize, hopline_proto::frame::Heartbeat)> = Vec::new();
     let mut now = start;
     for _ in 0..100_000 {
         for (side, end) in ends.iter_mut().enumerate().filter(|(side, _)| *side == 0 || now < death) {

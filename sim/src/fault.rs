@@ -3,8 +3,8 @@
 use crate::network::{BOOTSTRAP, NodeIndex, Way};
 use crate::node::{Gray, Lie};
 use crate::world::World;
-use hopline::proto::flows::FlowKey;
-use hopline::proto::machine::Machine;
+use hopline_proto::flows::FlowKey;
+use hopline_proto::machine::Machine;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;

@@ -2,13 +2,13 @@
 
 use crate::network::NodeIndex;
 use crate::world::Happening;
-use hopline::proto::endpoint::Endpoint;
-use hopline::proto::flows::Flows;
-use hopline::proto::frame::Control;
-use hopline::proto::machine::{Action, Event, Machine};
-use hopline::proto::relay::Relay;
-use hopline::proto::splice::Direction;
-use hopline::proto::{BootId, NodeId, Time};
+use hopline_proto::endpoint::Endpoint;
+use hopline_proto::flows::Flows;
+use hopline_proto::frame::Control;
+use hopline_proto::machine::{Action, Event, Machine};
+use hopline_proto::relay::Relay;
+use hopline_proto::splice::Direction;
+use hopline_proto::{BootId, NodeId, Time};
 use std::collections::VecDeque;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! What will happen, in order.
 
-use hopline::proto::Time;
+use hopline_proto::Time;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 

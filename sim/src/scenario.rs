@@ -6,8 +6,8 @@ use crate::node::{Gray, Lie, Skew};
 use crate::swarm::Plan;
 use crate::traffic::{FlowPlan, Reader, Script, Step, When};
 use crate::world::{Fidelity, Settings};
-use hopline::proto::bootstrap;
-use hopline::proto::flows::FlowsConfig;
+use hopline_proto::bootstrap;
+use hopline_proto::flows::FlowsConfig;
 use std::time::Duration;
 
 const MS: Duration = Duration::from_millis(1);

@@ -4,12 +4,12 @@
 use crate::conn::Packet;
 use crate::world::Fidelity;
 use hdrhistogram::Histogram;
-use hopline::proto::Time;
-use hopline::proto::codec;
-use hopline::proto::flows::FlowKey;
-use hopline::proto::frame::{Cause, Control};
-use hopline::proto::machine::{ChainChange, Notice};
-use hopline::proto::rpc::{Request, Response};
+use hopline_proto::Time;
+use hopline_proto::codec;
+use hopline_proto::flows::FlowKey;
+use hopline_proto::frame::{Cause, Control};
+use hopline_proto::machine::{ChainChange, Notice};
+use hopline_proto::rpc::{Request, Response};
 use std::collections::HashMap;
 
 /// See the module's documentation.

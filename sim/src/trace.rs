@@ -4,11 +4,11 @@ mod hash;
 
 pub(crate) use hash::TraceHash;
 
-use hopline::proto::frame::Attach;
-use hopline::proto::machine::{AskFailure, NeighbourChange, Notice};
-use hopline::proto::record::Candidate;
-use hopline::proto::rpc::{Offer, Request, Response};
-use hopline::proto::{NodeId, Time};
+use hopline_proto::frame::Attach;
+use hopline_proto::machine::{AskFailure, NeighbourChange, Notice};
+use hopline_proto::record::Candidate;
+use hopline_proto::rpc::{Offer, Request, Response};
+use hopline_proto::{NodeId, Time};
 use std::collections::HashMap;
 
 /// Writes lines to standard output if it is on.

@@ -7,11 +7,11 @@ pub(crate) use app::{App, Delivery, quantile};
 pub(crate) use script::{Abort, FlowPlan, Reader, Script, Step, When};
 
 use crate::network::NodeIndex;
-use hopline::proto::endpoint::Destination;
-use hopline::proto::flows::{FlowKey, Flows};
-use hopline::proto::frame::CloseCode;
-use hopline::proto::machine::{Action, Notice};
-use hopline::proto::{FlowId, Time};
+use hopline_proto::endpoint::Destination;
+use hopline_proto::flows::{FlowKey, Flows};
+use hopline_proto::frame::CloseCode;
+use hopline_proto::machine::{Action, Notice};
+use hopline_proto::{FlowId, Time};
 use std::collections::HashMap;
 use std::time::Duration;
 

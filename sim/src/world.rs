@@ -22,11 +22,11 @@ use crate::tally::Tally;
 use crate::trace::{Trace, TraceHash};
 use crate::traffic::Apps;
 use coordinator::Coordinator;
-use hopline::proto::crypto::Key;
-use hopline::proto::flows::{FlowKey, FlowsConfig};
-use hopline::proto::machine::{Action, AskFailure, AskId, DialFailure, Event, Machine, Notice};
-use hopline::proto::rpc::{Request, Response};
-use hopline::proto::{NodeId, Time, bootstrap};
+use hopline_proto::crypto::Key;
+use hopline_proto::flows::{FlowKey, FlowsConfig};
+use hopline_proto::machine::{Action, AskFailure, AskId, DialFailure, Event, Machine, Notice};
+use hopline_proto::rpc::{Request, Response};
+use hopline_proto::{NodeId, Time, bootstrap};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 

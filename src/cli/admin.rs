@@ -1,7 +1,7 @@
 //! Where a node's admin pages are served, if they are.
 
-use super::{Exit, Failure};
-use crate::admin::Listener;
+use hopline::admin::Listener;
+use hopline_command::{Exit, Failure};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::str::FromStr;

@@ -1,13 +1,13 @@
 //! `hopline bootstrap`
 
-use super::admin::{Place, tell};
-use super::cadence::CadenceArgs;
-use super::duration::parse_positive;
-use super::{Failure, ready, signals};
-use crate::admin::{self, Listener, webhook};
-use crate::bootstrap::{Limits, Options, Server};
-use crate::proto::bootstrap::Config;
+use crate::admin::{Place, tell};
+use crate::cadence::CadenceArgs;
 use clap::builder::RangedI64ValueParser;
+use hopline::admin::{self, Listener, webhook};
+use hopline::bootstrap::{Limits, Options, Server};
+use hopline_command::duration::parse_positive;
+use hopline_command::{Failure, ready, signals};
+use hopline_proto::bootstrap::Config;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! How often a bootstrap hears its nodes: a preset, and figures of one's own.
 
-use super::duration::parse;
-use crate::proto::bootstrap::Config;
-use crate::proto::bootstrap::cadence::{Cadence, CadencePreset};
+use hopline_command::duration::parse;
+use hopline_proto::bootstrap::Config;
+use hopline_proto::bootstrap::cadence::{Cadence, CadencePreset};
 use std::time::Duration;
 
 /// The shortest heartbeat: below it nodes do little else.
@@ -97,8 +97,8 @@ fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::bootstrap::PolicyError;
     use clap::Parser;
+    use hopline_proto::bootstrap::PolicyError;
 
     #[derive(Debug, Parser)]
     struct Line {

@@ -5,11 +5,11 @@
 //!
 //! Invariant: bytes of standard input that were not handed to a flow stay for the next one.
 
-use super::duration;
-use super::say::say;
-use super::stdio::{Stdin, Stdout};
-use crate::endpoint::{Aborter, Flow, FlowError};
 use futures_util::FutureExt;
+use hopline::endpoint::{Aborter, Flow, FlowError};
+use hopline_command::duration;
+use hopline_command::say::say;
+use hopline_command::stdio::{Stdin, Stdout};
 use std::cell::Cell;
 use std::future::pending;
 use std::io;

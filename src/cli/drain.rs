@@ -1,10 +1,10 @@
 //! `hopline drain`
 
-use super::join::JoinArgs;
-use super::say;
-use super::{Exit, Failure, duration, signals};
-use crate::endpoint::Endpoint;
-use crate::proto::rpc::{RelayInfo, Status};
+use hopline::endpoint::Endpoint;
+use hopline_command::join::JoinArgs;
+use hopline_command::say;
+use hopline_command::{Exit, Failure, duration, signals};
+use hopline_proto::rpc::{RelayInfo, Status};
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::io::Write;

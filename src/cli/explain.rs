@@ -3,7 +3,7 @@
 mod story;
 mod text;
 
-use super::{Exit, Failure, journal, say};
+use hopline_command::{Exit, Failure, journal, say};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use story::{Damage, Story};

@@ -1,10 +1,10 @@
 //! `hopline listen`
 
-use super::console::{Console, Manners, QuitArgs};
-use super::join::JoinArgs;
-use super::stdio::Stdin;
-use super::{Exit, Failure, ready, signals};
-use crate::endpoint::{Endpoint, Flow, FlowError, Incoming, Listener};
+use crate::console::{Console, Manners, QuitArgs};
+use hopline::endpoint::{Endpoint, Flow, FlowError, Incoming, Listener};
+use hopline_command::join::JoinArgs;
+use hopline_command::stdio::Stdin;
+use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
 use std::cell::Cell;
 use std::io::{self, IsTerminal};
@@ -29,7 +29,7 @@ A flow ends when both directions have, this one with the end of stdin. If stdin 
 direction, as with `nc -l`; --quit-after says otherwise.")]
 pub(super) struct Args {
     /// The name to serve
-    #[arg(value_parser = super::name::parse)]
+    #[arg(value_parser = hopline_command::name::parse)]
     name: String,
     /// Return what comes
     #[arg(long)]

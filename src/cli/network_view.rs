@@ -13,7 +13,7 @@ pub(super) use column::Column;
 pub(super) use events::{NetworkEvent, changes};
 pub(super) use source::{Source, SourceArgs};
 
-use crate::proto::rpc::{Listing, RelayInfo, Status, TargetInfo};
+use hopline_proto::rpc::{Listing, RelayInfo, Status, TargetInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -194,13 +194,13 @@ impl From<&TargetInfo> for TargetView {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::proto::rpc::{Capabilities, Counts, Load, Resources};
-    use crate::proto::{NodeId, Time};
+    use hopline_proto::rpc::{Capabilities, Counts, Load, Resources};
+    use hopline_proto::{NodeId, Time};
     use serde_json::json;
     use std::time::Duration;
 
     /// A relay of this name and status, with so many of 100 flows.
-    pub(in crate::cli) fn relay(name: &str, status: &str, flows: u64) -> RelayView {
+    pub(crate) fn relay(name: &str, status: &str, flows: u64) -> RelayView {
         RelayView {
             name: name.to_owned(),
             id: format!("id-of-{name}"),
@@ -212,7 +212,7 @@ pub(super) mod tests {
     }
 
     /// A network of these relays.
-    pub(in crate::cli) fn network(relays: Vec<RelayView>) -> NetworkView {
+    pub(crate) fn network(relays: Vec<RelayView>) -> NetworkView {
         let count = u64::try_from(relays.len()).unwrap();
         NetworkView {
             network: "net1".to_owned(),
@@ -226,7 +226,7 @@ pub(super) mod tests {
     }
 
     /// What an admin server answers.
-    pub(in crate::cli) fn peers() -> Value {
+    pub(crate) fn peers() -> Value {
         json!({
             "network": "net1",
             "bootstrap": {"id": "boot", "uptime_seconds": 12.5, "preserving_seconds": null, "store": "ok"},

@@ -1,11 +1,11 @@
 //! `hopline pipe`
 
-use super::console::{Console, Manners, QuitArgs};
-use super::join::JoinArgs;
-use super::journal::Stamped;
-use super::stdio::Stdin;
-use super::{Failure, say, signals};
-use crate::endpoint::Endpoint;
+use crate::console::{Console, Manners, QuitArgs};
+use hopline::endpoint::Endpoint;
+use hopline_command::join::JoinArgs;
+use hopline_command::journal::Stamped;
+use hopline_command::stdio::Stdin;
+use hopline_command::{Failure, say, signals};
 use tokio::sync::broadcast;
 
 /// Open a flow to a name: stdin goes there, what comes back goes to stdout.
@@ -20,7 +20,7 @@ The end of stdin ends this direction, as with `nc -N`. The command ends once the
 everything was taken at both ends.")]
 pub(super) struct Args {
     /// The name to reach
-    #[arg(value_parser = super::name::parse)]
+    #[arg(value_parser = hopline_command::name::parse)]
     name: String,
     /// Relays on the chain
     #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -74,7 +74,7 @@ pub(super) fn print_events(endpoint: &Endpoint) {
     });
 }
 
-fn print_event(event: &crate::endpoint::FlowEvent) {
+fn print_event(event: &hopline::endpoint::FlowEvent) {
     if let Ok(json) = serde_json::to_string(&Stamped::now(event)) {
         say::line(json);
     }

@@ -1,10 +1,10 @@
 //! `hopline receive`
 
-use super::join::JoinArgs;
-use super::stdio::Stdout;
-use super::{Exit, Failure, ready, signals};
-use crate::endpoint::{Endpoint, Incoming, Listener, Message};
 use data_encoding::BASE64;
+use hopline::endpoint::{Endpoint, Incoming, Listener, Message};
+use hopline_command::join::JoinArgs;
+use hopline_command::stdio::Stdout;
+use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
 
 /// Serve a name and print each message, a line each. A message counts as taken once it is printed.
@@ -18,7 +18,7 @@ use serde_json::json;
 The first line is the ready line.")]
 pub(super) struct Args {
     /// The name to serve
-    #[arg(value_parser = super::name::parse)]
+    #[arg(value_parser = hopline_command::name::parse)]
     name: String,
     /// End after so many messages
     #[arg(long, value_name = "N")]

@@ -1,24 +1,22 @@
 //! `hopline relay`
 
-use super::admin::{Place, tell};
-use super::join::{find_ticket, remember};
-use super::liveness::LivenessArgs;
-use super::patience::PatienceArgs;
-use super::size::Size;
-use super::{Exit, Failure, ready, say, signals};
-use crate::admin::{self, Listener};
-use crate::proto::dialable::undialable;
-use crate::proto::record::MAX_ADDRESSES;
-use crate::proto::rpc::Capabilities;
-use crate::relay::{Options, Relay};
+use crate::admin::{Place, tell};
+use hopline::admin::{self, Listener};
+use hopline::relay::{Options, Relay};
+use hopline_command::join::{find_ticket, remember};
+use hopline_command::liveness::LivenessArgs;
+use hopline_command::patience::PatienceArgs;
+use hopline_command::size::Size;
+use hopline_command::{Exit, Failure, ready, say, signals};
+use hopline_proto::dialable::undialable;
+use hopline_proto::record::MAX_ADDRESSES;
+use hopline_proto::rpc::Capabilities;
 use serde_json::json;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 
 /// Join a network's pool and carry flows until told to stop.
 #[derive(Debug, clap::Args)]
@@ -47,10 +45,10 @@ pub(super) struct Args {
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// What listings call this relay
-    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME", value_parser = super::name::parse)]
+    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME", value_parser = hopline_command::name::parse)]
     name: Option<String>,
     /// Its failure domain: a rack, a data centre, a provider
-    #[arg(long, env = "HOPLINE_ZONE", default_value = "", value_name = "ZONE", value_parser = super::name::parse_zone)]
+    #[arg(long, env = "HOPLINE_ZONE", default_value = "", value_name = "ZONE", value_parser = hopline_command::name::parse_zone)]
     zone: String,
     /// How many flows it is willing to carry
     #[arg(long, env = "HOPLINE_CAPACITY", default_value_t = 1000, value_name = "FLOWS")]
@@ -65,7 +63,7 @@ pub(super) struct Args {
     #[arg(long, env = "HOPLINE_ADMIN_LISTEN", default_value = "off", value_name = "ADDR|off")]
     admin: Place,
     /// How long to wait at SIGTERM or Ctrl-C until every flow has gone over to other relays
-    #[arg(long, env = "HOPLINE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = super::duration::parse)]
+    #[arg(long, env = "HOPLINE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = hopline_command::duration::parse)]
     drain_timeout: Duration,
     /// Answer each line of stdin with a line on what this relay thought of its neighbours so far: for benchmarks
     #[arg(long, hide = true)]
@@ -77,9 +75,6 @@ pub(super) struct Args {
     /// How many bytes of all flows together it keeps for replay: by default a quarter of the machine's memory
     #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE")]
     replay_budget: Option<Size>,
-    /// For benchmarks and tests: at SIGUSR1 stop to carry payload and do everything else as ever, at SIGUSR2 go on
-    #[arg(long, hide = true)]
-    gray_on_usr1: bool,
 }
 
 /// An address for others to dial.
@@ -135,11 +130,9 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     });
     tell(url, &mut fields);
     ready::print(&fields);
-    let gray = relay.gray_switch();
     tokio::select! {
         () = signals::shutdown() => {}
         () = relay.ended() => return Ok(()),
-        failed = turn_gray(gray), if args.gray_on_usr1 => failed?,
         failed = answer(&relay), if args.tally => failed?,
     }
     relay.drain().await;
@@ -155,16 +148,4 @@ async fn answer(relay: &Relay) -> Result<(), Failure> {
         out.flush()?;
     }
     std::future::pending().await
-}
-
-/// Turns the relay gray at SIGUSR1, and back at SIGUSR2.
-async fn turn_gray(switch: watch::Sender<bool>) -> std::io::Result<()> {
-    let mut gray = signal(SignalKind::user_defined1())?;
-    let mut whole = signal(SignalKind::user_defined2())?;
-    loop {
-        tokio::select! {
-            _ = gray.recv() => switch.send_replace(true),
-            _ = whole.recv() => switch.send_replace(false),
-        };
-    }
 }

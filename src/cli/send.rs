@@ -1,12 +1,13 @@
 //! `hopline send`
 
-use super::join::JoinArgs;
-use super::stdio::{Stdin, Stdout};
-use super::wait::WaitArgs;
-use super::{Exit, Failure, pipe, signals};
-use crate::endpoint::{Carrier, Endpoint, MAX_MESSAGE_BYTES, Receipt};
+use crate::pipe;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use hopline::endpoint::{Carrier, Endpoint, MAX_MESSAGE_BYTES, Receipt};
+use hopline_command::join::JoinArgs;
+use hopline_command::stdio::{Stdin, Stdout};
+use hopline_command::wait::WaitArgs;
+use hopline_command::{Exit, Failure, signals};
 use serde_json::json;
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -32,7 +33,7 @@ use tokio::time::timeout;
 A message is any bytes, up to 1 MiB; an empty line is an empty one. To move more, use `hopline pipe`.")]
 pub(super) struct Args {
     /// The name to reach
-    #[arg(value_parser = super::name::parse)]
+    #[arg(value_parser = hopline_command::name::parse)]
     name: String,
     /// The messages; without any, each line of stdin is one
     text: Vec<OsString>,

@@ -1,7 +1,7 @@
 //! `hopline status`
 
-use super::network_view::{Column, NetworkView, SourceArgs, TargetView};
-use super::{Failure, say, signals};
+use crate::network_view::{Column, NetworkView, SourceArgs, TargetView};
+use hopline_command::{Failure, say, signals};
 use std::io::{self, Write};
 
 /// Show the relays and names of a network, as its bootstrap sees them.
@@ -101,7 +101,7 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::network_view::tests::{network, relay};
+    use crate::network_view::tests::{network, relay};
     use super::*;
 
     fn printed(view: &NetworkView) -> Vec<String> {

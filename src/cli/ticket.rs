@@ -1,11 +1,11 @@
 //! `hopline ticket`
 
-use super::{Failure, say};
-use crate::net::authority::Authority;
-use crate::net::clock::Clock;
-use crate::net::entropy;
-use crate::net::ticket::{Grant, Ticket};
-use crate::proto::Time;
+use hopline::net::authority::Authority;
+use hopline::net::clock::Clock;
+use hopline::net::entropy;
+use hopline::net::ticket::{Grant, Ticket};
+use hopline_command::{Failure, say};
+use hopline_proto::Time;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +43,7 @@ struct New {
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let Command::New(new) = args.command;
     let failed = |error: &dyn std::error::Error| {
-        Failure::new(super::Exit::Failed, format!("{error}; is it a bootstrap's data directory?"))
+        Failure::new(hopline_command::Exit::Failed, format!("{error}; is it a bootstrap's data directory?"))
             .at(new.data.display())
     };
     let kept = std::fs::read_to_string(new.data.join("ticket")).map_err(|error| failed(&error))?;

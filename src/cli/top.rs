@@ -8,9 +8,9 @@
 mod draw;
 mod model;
 
-use super::network_view::{Source, SourceArgs};
-use super::{Exit, Failure, duration, signals};
-use crate::net::clock::Clock;
+use crate::network_view::{Source, SourceArgs};
+use hopline::net::clock::Clock;
+use hopline_command::{Exit, Failure, duration, signals};
 use model::{Input, Key, Model};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};

@@ -135,7 +135,6 @@ pub enum Outcome {
 
 /// How often what was decided, and what came of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Counters {
     /// Let in without proof.
     pub unproven: u64,

@@ -74,7 +74,6 @@ const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Why policies make no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PolicyError {
     /// Nodes could not keep up.
     #[error(

@@ -347,7 +347,7 @@ impl From<AskFailure> for enrolment::Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::flows::FlowsConfig;
+    use crate::flows::FlowsConfig;
 
     const ME: NodeId = NodeId::from_bytes([1; 32]);
     const PEER: NodeId = NodeId::from_bytes([2; 32]);

@@ -17,7 +17,6 @@ pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 
 /// Why bytes from a peer could not be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum CodecError {
     /// The length prefix announces more than the reader allows.
     #[error("a frame of {length} bytes, where at most {limit} are allowed")]

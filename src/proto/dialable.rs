@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Why nobody elsewhere can dial an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Undialable {
+pub enum Undialable {
     /// Its port is zero.
     #[error("port 0 is no port: name the one that others dial")]
     PortZero,
@@ -24,7 +24,7 @@ pub(crate) enum Undialable {
 
 /// Why nobody elsewhere can dial this address; `None` if somebody may. The link-local addresses of IPv4 lead to their machines without
 /// the interface.
-pub(crate) const fn undialable(address: SocketAddr) -> Option<Undialable> {
+pub const fn undialable(address: SocketAddr) -> Option<Undialable> {
     let ip = address.ip().to_canonical();
     if address.port() == 0 {
         return Some(Undialable::PortZero);

@@ -524,8 +524,8 @@ pub struct Heartbeat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::codec;
-    use crate::proto::crypto::Key;
+    use crate::codec;
+    use crate::crypto::Key;
 
     #[test]
     fn close_codes_keep_their_numbers() {

@@ -27,7 +27,6 @@ const SMALL_BYTES: usize = 1024;
 
 /// What a peer sent can't be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Violation {
     /// Bytes beyond the direction's end.
     #[error("data up to {end}, but the direction ends at {fin}")]

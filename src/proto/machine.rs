@@ -331,7 +331,6 @@ pub enum Notice {
 
 /// Why a flow could not be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum OpenFailure {
     /// The bootstrap refused to plan a route.
     #[error(transparent)]
@@ -376,7 +375,6 @@ pub enum NeighbourChange {
 
 /// What a peer did that it must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Misdeed {
     /// A frame's lists or numbers are out of bounds.
     #[error("a frame out of bounds")]
@@ -403,7 +401,6 @@ pub enum Misdeed {
 
 /// What an attach lacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Forbidden {
     /// No entry in the record is sealed to this node.
     #[error("no entry for this node")]

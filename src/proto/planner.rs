@@ -57,7 +57,6 @@ pub struct Hop<'a> {
 
 /// Why there is no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum PlanError {
     /// None of the target's attachment relays is in the pool.
     #[error("the target is attached to no relay of the pool")]

@@ -87,7 +87,6 @@ impl Default for Config {
 
 /// What happened to the pool, for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum PoolEvent {
     /// A relay registered that was not known, or had left.
     Joined(NodeId),

@@ -163,8 +163,8 @@ impl Machine for Relay {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::machine::DialFailure;
-    use crate::proto::rpc::Request;
+    use crate::machine::DialFailure;
+    use crate::rpc::Request;
 
     const PEER: NodeId = NodeId::from_bytes([2; 32]);
 
@@ -204,15 +204,15 @@ mod tests {
                 };
                 let Offer::Relay { addresses, .. } = offer else { panic!() };
                 offered.extend(addresses.into_iter().map(|address| (address, now)));
-                let lease = crate::proto::rpc::Lease {
+                let lease = crate::rpc::Lease {
                     duration: Duration::from_secs(30),
                     next_heartbeat: Duration::from_secs(10),
                     keys: Vec::new(),
-                    counts: crate::proto::rpc::Counts::default(),
+                    counts: crate::rpc::Counts::default(),
                     drain: false,
                     now,
                 };
-                let result = Ok(crate::proto::rpc::Response::Lease(lease));
+                let result = Ok(crate::rpc::Response::Lease(lease));
                 relay.handle(Event::Asked { ask, result }, now, &mut actions);
             }
             now = relay.poll_timeout().unwrap_or(now);

@@ -356,7 +356,6 @@ pub enum Response {
 
 /// Why a bootstrap did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[non_exhaustive]
 pub enum Refusal {
     /// The asker holds no lease: register again.
     #[error("the bootstrap does not know this node")]
@@ -427,7 +426,6 @@ pub enum Refusal {
 
 /// What made a request impermissible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[non_exhaustive]
 pub enum DenyReason {
     /// A list, a name or a number is out of bounds.
     #[error("a field is out of bounds")]

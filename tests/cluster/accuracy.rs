@@ -1,7 +1,7 @@
 //! `hopline bench accuracy`: nobody dies, and what it counts adds up.
 
 use crate::fixture::run;
-use hopline::testbed::Testbed;
+use hopline_lab::testbed::Testbed;
 use serde_json::Value;
 
 const COUNTS: [&str; 4] = ["suspicions", "failovers", "rebuilds", "deaths"];

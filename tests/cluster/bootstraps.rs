@@ -4,7 +4,7 @@ use crate::fixture::{Ended, PATIENCE, Process, pattern, run};
 use hopline::endpoint::{Endpoint, Flow, Options};
 use hopline::net::authority::Authority;
 use hopline::net::ticket::{Grant, Ticket};
-use hopline::proto::rpc::{Listing, RelayInfo, Status, TargetInfo};
+use hopline_proto::rpc::{Listing, RelayInfo, Status, TargetInfo};
 use serde_json::Value;
 use std::net::UdpSocket;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! `hopline bench failover --cause cut`: links between healthy relays are cut and heal, in network namespaces.
 
 use crate::fixture::run;
-use hopline::testbed::Testbed;
+use hopline_lab::testbed::Testbed;
 use serde_json::Value;
 
 #[test]

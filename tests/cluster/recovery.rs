@@ -2,12 +2,12 @@
 
 use crate::fixture::{Ended, HOPLINE, PATIENCE, Process};
 use hopline::bootstrap::{Options, Server};
-use hopline::proto::bootstrap::Config;
-use hopline::proto::id::NodeId;
-use hopline::proto::pool;
-use hopline::proto::rpc::Status;
-use hopline::proto::time::Time;
-use hopline::testbed::Testbed;
+use hopline_lab::testbed::Testbed;
+use hopline_proto::bootstrap::Config;
+use hopline_proto::id::NodeId;
+use hopline_proto::pool;
+use hopline_proto::rpc::Status;
+use hopline_proto::time::Time;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;

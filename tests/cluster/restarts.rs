@@ -5,13 +5,13 @@ use hopline::endpoint::{Flow, FlowEvent};
 use hopline::net::clock::Clock;
 use hopline::net::coordinator::Coordinator;
 use hopline::net::entropy;
-use hopline::proto::bootstrap::Registration;
-use hopline::proto::rpc::{
-    Capabilities, Heartbeat, Listing, Load, Offer, Refusal, RelayInfo, Request, Response, Status,
-};
-use hopline::proto::{BootId, NodeId};
 use hopline::store::Opened;
 use hopline::store::redb::Redb;
+use hopline_proto::bootstrap::Registration;
+use hopline_proto::rpc::{
+    Capabilities, Heartbeat, Listing, Load, Offer, Refusal, RelayInfo, Request, Response, Status,
+};
+use hopline_proto::{BootId, NodeId};
 use rand::RngExt;
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! A network of real processes, ended with the test whatever becomes of it.
 
 use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
-use hopline::proto::id::FlowId;
+use hopline_proto::id::FlowId;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

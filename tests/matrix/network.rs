@@ -2,7 +2,7 @@
 
 use crate::fixture::Process;
 use hopline::endpoint::{Endpoint, Options};
-use hopline::testbed::{Host, Testbed, TestbedError};
+use hopline_lab::testbed::{Host, Testbed, TestbedError};
 use std::path::Path;
 
 /// Bootstrap, origin, target.

@@ -256,7 +256,7 @@ fn replenish(cluster: &mut Cluster, network: &Network, started: &mut usize) {
     let names: Vec<String> = (1..=missing).map(|n| format!("r{}", *started + n)).collect();
     *started += missing;
     let start = |name: &String| {
-        let args = ["relay", "--name", name, "--gray-on-usr1"];
+        let args = ["relay", "--name", name];
         network.start(name, cluster.home.path(), &cluster.ticket, &args)
     };
     let starting: Vec<Process> = names.iter().map(start).collect();

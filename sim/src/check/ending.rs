@@ -2,8 +2,8 @@
 
 use crate::traffic::App;
 use crate::world::World;
-use hopline::proto::Time;
-use hopline::proto::frame::CloseCode;
+use hopline_proto::Time;
+use hopline_proto::frame::CloseCode;
 use std::time::Duration;
 
 /// How long an origin that has everything stays for its target.

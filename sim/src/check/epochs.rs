@@ -1,8 +1,8 @@
 //! Law 4: the epoch under which a node is attached for a flow only grows, for as long as it keeps the flow.
 
 use crate::network::NodeIndex;
-use hopline::proto::Epoch;
-use hopline::proto::flows::FlowKey;
+use hopline_proto::Epoch;
+use hopline_proto::flows::FlowKey;
 use std::collections::BTreeMap;
 
 /// The greatest epoch seen of each flow at each node.

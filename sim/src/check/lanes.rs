@@ -2,8 +2,8 @@
 //! what was not taken, and nobody holds more than a window.
 
 use crate::traffic::App;
-use hopline::proto::lane::Lane;
-use hopline::proto::splice::{Direction, Limits, Splice};
+use hopline_proto::lane::Lane;
+use hopline_proto::splice::{Direction, Limits, Splice};
 
 /// What a lane may hold above its window: the piece that filled it.
 const PIECE_BYTES: u64 = 64 << 10;

@@ -1,7 +1,7 @@
 //! Plans: no relay twice on a chain, no backup that is the primary, nobody who was excluded or has been dead for long.
 
-use hopline::proto::NodeId;
-use hopline::proto::rpc::{Request, Response};
+use hopline_proto::NodeId;
+use hopline_proto::rpc::{Request, Response};
 use std::collections::BTreeSet;
 
 /// Looks at an answer that names these relays, by hop.

@@ -1,7 +1,7 @@
 //! The pool agrees with who is alive, within bounds.
 
 use crate::world::World;
-use hopline::proto::pool::Relay;
+use hopline_proto::pool::Relay;
 use std::time::Duration;
 
 /// A dead relay may be assignable for a lease, and as long again while the pool suspects itself.

@@ -1,11 +1,11 @@
 //! Law 6: whoever accepts a leg was named by the bootstrap as a candidate for that hop of that chain.
 
-use hopline::proto::flows::FlowKey;
-use hopline::proto::frame::Attach;
-use hopline::proto::record::{Candidate, ChainSecret, Scope};
-use hopline::proto::rpc::Response;
-use hopline::proto::splice::LegId;
-use hopline::proto::{ChainId, NodeId};
+use hopline_proto::flows::FlowKey;
+use hopline_proto::frame::Attach;
+use hopline_proto::record::{Candidate, ChainSecret, Scope};
+use hopline_proto::rpc::Response;
+use hopline_proto::splice::LegId;
+use hopline_proto::{ChainId, NodeId};
 use std::collections::{BTreeSet, HashMap};
 
 /// Everything that the bootstrap has issued.

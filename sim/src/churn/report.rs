@@ -3,7 +3,7 @@
 use crate::tally::Tally;
 use crate::traffic::{App, quantile};
 use crate::world::World;
-use hopline::proto::frame::CloseCode;
+use hopline_proto::frame::CloseCode;
 use std::time::Duration;
 
 /// One moment, and what happened since the one before.

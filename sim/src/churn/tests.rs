@@ -3,7 +3,7 @@
 use super::report::Report;
 use super::run::{Options, run};
 use crate::world::Fidelity;
-use hopline::churn::{Arrivals, Sessions, Spec, ZoneFailures};
+use hopline_churn::{Arrivals, Sessions, Spec, ZoneFailures};
 use std::time::Duration;
 
 fn options() -> Options {

@@ -5,7 +5,7 @@ use super::stopwatch;
 use crate::churn::{Options, draw, run};
 use crate::world::Fidelity;
 use clap::Args;
-use hopline::churn::{Arrivals, Spec, ZoneFailures, parse_duration};
+use hopline_churn::{Arrivals, Spec, ZoneFailures, parse_duration};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -109,7 +109,7 @@ impl Swarm {
 impl Swarm {
     /// Breaks laws, and tells for each which check noticed, at which seed and after how many.
     fn plant(&self, name: &str) -> ExitCode {
-        use hopline::proto::planted::{Law, break_law};
+        use hopline_proto::planted::{Law, break_law};
         let is_meant = |law: &Law| name == "all" || format!("{law:?}").eq_ignore_ascii_case(name);
         let mut missed = 0;
         println!("| planted bug | caught by | seed | after seeds |\n|---|---|---|---|");

@@ -4,7 +4,7 @@ use super::plan::{Scene, WARM_UP, as_usize};
 use crate::dice::Dice;
 use crate::traffic::{Abort, FlowPlan, Reader, Script, Step, When};
 use crate::world::Settings;
-use hopline::proto::flows::RESERVE_BYTES;
+use hopline_proto::flows::RESERVE_BYTES;
 use std::time::Duration;
 
 /// Draws 1 to 6 flows between the endpoints of a scene; these are the last of its nodes.

@@ -9,7 +9,7 @@ use crate::network::NodeIndex;
 use crate::node::{Blueprint, Role};
 use crate::traffic::App;
 use crate::world::{START, World};
-use hopline::proto::Time;
+use hopline_proto::Time;
 use std::time::Duration;
 
 /// How long flows may take from the moment when all is healed.

@@ -3,9 +3,9 @@
 use super::{Happening, World};
 use crate::network::NodeIndex;
 use crate::node::Role;
-use hopline::proto::Time;
-use hopline::proto::flows::FlowKey;
-use hopline::proto::machine::Machine;
+use hopline_proto::Time;
+use hopline_proto::flows::FlowKey;
+use hopline_proto::machine::Machine;
 
 impl World {
     /// An application is due at this node.

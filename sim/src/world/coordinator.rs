@@ -2,12 +2,12 @@
 
 use super::{Happening, World};
 use crate::network::{BOOTSTRAP, NodeIndex, Way};
-use hopline::proto::bootstrap::{Bootstrap, Config};
-use hopline::proto::codec;
-use hopline::proto::crypto::Key;
-use hopline::proto::machine::{AskFailure, AskId};
-use hopline::proto::rpc::{Request, Response};
-use hopline::proto::{NodeId, Time};
+use hopline_proto::bootstrap::{Bootstrap, Config};
+use hopline_proto::codec;
+use hopline_proto::crypto::Key;
+use hopline_proto::machine::{AskFailure, AskId};
+use hopline_proto::rpc::{Request, Response};
+use hopline_proto::{NodeId, Time};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;

@@ -4,10 +4,10 @@ use super::{Happening, World};
 use crate::conn::{Conn, Leg, LegEnd, Packet, Side, Stage, link_id, of_link};
 use crate::network::NodeIndex;
 use bytes::Bytes;
-use hopline::proto::flows::FlowKey;
-use hopline::proto::frame::{Attach, AttachOk, CloseCode, Control};
-use hopline::proto::machine::{Event, LinkId, Machine};
-use hopline::proto::splice::LegId;
+use hopline_proto::flows::FlowKey;
+use hopline_proto::frame::{Attach, AttachOk, CloseCode, Control};
+use hopline_proto::machine::{Event, LinkId, Machine};
+use hopline_proto::splice::LegId;
 use std::time::Duration;
 
 /// Largest piece of a stream that travels as one.

@@ -3,10 +3,10 @@
 use super::{Happening, World};
 use crate::conn::{Conn, Packet, Side, Stage, link_id, of_link};
 use crate::network::{NodeIndex, Way};
-use hopline::proto::codec;
-use hopline::proto::endpoint::IDLE_INTERVAL;
-use hopline::proto::machine::{Event, LinkId};
-use hopline::proto::{NodeId, Time};
+use hopline_proto::codec;
+use hopline_proto::endpoint::IDLE_INTERVAL;
+use hopline_proto::machine::{Event, LinkId};
+use hopline_proto::{NodeId, Time};
 use std::time::Duration;
 
 /// How long a dial may take.

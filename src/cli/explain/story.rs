@@ -1,6 +1,6 @@
 //! What a flow's events add up to.
 
-use crate::endpoint::{Hop, Watched};
+use hopline::endpoint::{Hop, Watched};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -216,8 +216,8 @@ fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::FlowEvent;
-    use crate::proto::id::FlowId;
+    use hopline::endpoint::FlowEvent;
+    use hopline_proto::id::FlowId;
 
     const LINES: &str = r#"{"event":"chain","flow":"aa","name":"x","hops":[{"primary":"r1","backup":"r2"}],"at_ms":1000.0}
  INFO a log line
@@ -276,9 +276,9 @@ mod tests {
             },
             FlowEvent::Rebuilt { flow, hops, cause: None },
         ];
-        let lines = events
-            .iter()
-            .map(|event| serde_json::to_string(&crate::cli::journal::Stamped::now(event)).unwrap() + "\n");
+        let lines = events.iter().map(|event| {
+            serde_json::to_string(&hopline_command::journal::Stamped::now(event)).unwrap() + "\n"
+        });
         let story = Story::of_journal(&lines.collect::<String>()).unwrap();
         let Told::Rerouted(repair) = &story.moments[1].told else { panic!("{:?}", story.moments[1]) };
         assert_eq!((repair.replayed_bytes, repair.watch), (Some(77), Some(watch)));

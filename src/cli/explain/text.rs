@@ -1,7 +1,7 @@
 //! A flow's story for people.
 
 use super::story::{Moment, Repair, Story, Told};
-use crate::endpoint::Hop;
+use hopline::endpoint::Hop;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 

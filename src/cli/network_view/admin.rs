@@ -3,8 +3,8 @@
 //! Whoever answers there is not trusted: heads, bodies and lines are bounded, and so is the time for each.
 
 use super::{NetworkEvent, NetworkView};
-use crate::cli::{Exit, Failure};
 use bytes::{Bytes, BytesMut};
+use hopline_command::{Exit, Failure};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -34,7 +34,7 @@ const MAX_SHOWN: usize = 200;
 
 /// Where an admin server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Admin {
+pub(crate) struct Admin {
     host: String,
     port: u16,
 }
@@ -153,7 +153,7 @@ impl Admin {
 
 /// Events as they come (server-sent events, as the HTML standard has them).
 #[derive(Debug)]
-pub(in crate::cli) struct Events {
+pub(crate) struct Events {
     body: Incoming,
     lines: LinesCodec,
     buffer: BytesMut,
@@ -161,7 +161,7 @@ pub(in crate::cli) struct Events {
 
 impl Events {
     /// The next one; `None` when there is nobody to tell of more. Not to be cancelled.
-    pub(in crate::cli) async fn next(&mut self) -> Option<NetworkEvent> {
+    pub(crate) async fn next(&mut self) -> Option<NetworkEvent> {
         loop {
             while let Some(line) = self.lines.decode(&mut self.buffer).ok()? {
                 if let Some(event) =

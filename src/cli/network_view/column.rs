@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 /// What may be told of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Column {
+pub(crate) enum Column {
     Name,
     Status,
     Zone,
@@ -21,7 +21,7 @@ pub(in crate::cli) enum Column {
 
 impl Column {
     /// All of them, the most important first.
-    pub(in crate::cli) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Name,
         Self::Status,
         Self::Zone,
@@ -36,7 +36,7 @@ impl Column {
     ];
 
     /// What stands above it, with the unit.
-    pub(in crate::cli) const fn heading(self) -> &'static str {
+    pub(crate) const fn heading(self) -> &'static str {
         match self {
             Self::Name => "NAME",
             Self::Status => "STATUS",
@@ -53,7 +53,7 @@ impl Column {
     }
 
     /// How wide it is where all rows can't be looked at first.
-    pub(in crate::cli) const fn width(self) -> u16 {
+    pub(crate) const fn width(self) -> u16 {
         match self {
             Self::Name => 16,
             Self::Status => 10,
@@ -64,12 +64,12 @@ impl Column {
     }
 
     /// Whether it holds words, which begin at the left and are sorted from A to Z.
-    pub(in crate::cli) const fn is_text(self) -> bool {
+    pub(crate) const fn is_text(self) -> bool {
         matches!(self, Self::Name | Self::Status | Self::Zone | Self::Version)
     }
 
     /// What it says of a relay.
-    pub(in crate::cli) fn cell(self, relay: &RelayView) -> String {
+    pub(crate) fn cell(self, relay: &RelayView) -> String {
         let share =
             |percent: Option<u8>| percent.map_or_else(|| "-".to_owned(), |percent| percent.to_string());
         match self {
@@ -88,7 +88,7 @@ impl Column {
     }
 
     /// Which of two relays comes first: the one with more of it, or earlier in the alphabet.
-    pub(in crate::cli) fn compare(self, a: &RelayView, b: &RelayView) -> Ordering {
+    pub(crate) fn compare(self, a: &RelayView, b: &RelayView) -> Ordering {
         let order = match self {
             Self::Name => a.name.cmp(&b.name),
             Self::Status => rank(&a.status).cmp(&rank(&b.status)),

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 
 /// Something that happened.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub(in crate::cli) struct NetworkEvent {
+pub(crate) struct NetworkEvent {
     /// What.
-    pub(in crate::cli) event: String,
+    pub(crate) event: String,
     /// To whom, if it happened to a node.
-    pub(in crate::cli) name: Option<String>,
+    pub(crate) name: Option<String>,
     node: Option<String>,
     /// To how many, if it happened to many.
     #[serde(alias = "overdue")]
@@ -21,7 +21,7 @@ pub(in crate::cli) struct NetworkEvent {
 
 impl NetworkEvent {
     /// As one line, with the time of day in UTC.
-    pub(in crate::cli) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let time = self.at.map_or_else(|| " ".repeat(8), time_of_day);
         let who = self.name.as_deref().or(self.node.as_deref()).unwrap_or("the bootstrap");
         let count = self.count.map(|count| format!(" ({count})")).unwrap_or_default();
@@ -37,7 +37,7 @@ fn time_of_day(seconds: f64) -> String {
 
 /// What must have happened between two looks at a network, for a source that does not tell. Whoever changed and changed back
 /// in between is missed.
-pub(in crate::cli) fn changes(before: &NetworkView, after: &NetworkView) -> Vec<NetworkEvent> {
+pub(crate) fn changes(before: &NetworkView, after: &NetworkView) -> Vec<NetworkEvent> {
     let event = |name: Option<&str>, event: &str| NetworkEvent {
         event: event.to_owned(),
         name: name.map(str::to_owned),

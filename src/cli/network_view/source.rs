@@ -2,13 +2,13 @@
 
 use super::NetworkView;
 use super::admin::{Admin, Events};
-use crate::cli::Failure;
-use crate::cli::join::JoinArgs;
-use crate::endpoint::Endpoint;
+use hopline::endpoint::Endpoint;
+use hopline_command::Failure;
+use hopline_command::join::JoinArgs;
 
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct SourceArgs {
+pub(crate) struct SourceArgs {
     /// Ask the bootstrap's admin server there, which tells more, instead of joining with a ticket
     #[arg(long, env = "HOPLINE_ADMIN", value_name = "ADDR|URL")]
     admin: Option<Admin>,
@@ -18,7 +18,7 @@ pub(in crate::cli) struct SourceArgs {
 
 impl SourceArgs {
     /// Gets ready to ask.
-    pub(in crate::cli) async fn open(&self) -> Result<Source, Failure> {
+    pub(crate) async fn open(&self) -> Result<Source, Failure> {
         if let Some(admin) = &self.admin {
             return Ok(Source::Admin(admin.clone()));
         }
@@ -29,7 +29,7 @@ impl SourceArgs {
 
 /// Who is asked. Clones ask the same.
 #[derive(Clone, Debug)]
-pub(in crate::cli) enum Source {
+pub(crate) enum Source {
     /// The bootstrap's admin server, over HTTP.
     Admin(Admin),
     /// The bootstrap itself, over QUIC, by a member of the network.
@@ -43,7 +43,7 @@ pub(in crate::cli) enum Source {
 
 impl Source {
     /// The network as it is now.
-    pub(in crate::cli) async fn view(&self) -> Result<NetworkView, Failure> {
+    pub(crate) async fn view(&self) -> Result<NetworkView, Failure> {
         match self {
             Self::Admin(admin) => admin.view().await,
             Self::Member { network, endpoint } => {
@@ -58,7 +58,7 @@ impl Source {
     }
 
     /// What happens from now on, if this source tells.
-    pub(in crate::cli) async fn events(&self) -> Option<Events> {
+    pub(crate) async fn events(&self) -> Option<Events> {
         match self {
             Self::Admin(admin) => admin.events().await.ok(),
             Self::Member { .. } => None,
@@ -66,7 +66,7 @@ impl Source {
     }
 
     /// Leaves the network again.
-    pub(in crate::cli) async fn close(self) {
+    pub(crate) async fn close(self) {
         match self {
             Self::Admin(_) => {}
             Self::Member { endpoint, .. } => endpoint.shutdown().await,

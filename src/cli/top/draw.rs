@@ -1,8 +1,8 @@
 //! Draws the [model](super::model): what fits, the most important first. It knows no terminal, only a frame.
 
 use super::model::Model;
-use crate::cli::network_view::{Column, RelayView};
-use crate::proto::Time;
+use crate::network_view::{Column, RelayView};
+use hopline_proto::Time;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -149,7 +149,7 @@ mod tests {
     use super::super::model::tests::{START, crowd, type_in};
     use super::super::model::{Input, Model};
     use super::*;
-    use crate::cli::network_view::NetworkView;
+    use crate::network_view::NetworkView;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 

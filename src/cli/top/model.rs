@@ -5,9 +5,9 @@
 //!
 //! It doesn't know the terminal, how wide it is, or where samples come from; the drawer says how many rows fit.
 
-use crate::cli::network_view::{Column, NetworkEvent, NetworkView, RelayView, changes};
-use crate::cli::{Exit, Failure};
-use crate::proto::Time;
+use crate::network_view::{Column, NetworkEvent, NetworkView, RelayView, changes};
+use hopline_command::{Exit, Failure};
+use hopline_proto::Time;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -317,16 +317,16 @@ fn summary(view: &NetworkView) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::cli::network_view::tests::{network, relay};
+    use crate::network_view::tests::{network, relay};
 
-    pub(in crate::cli::top) const START: Time = Time::ZERO;
+    pub(in crate::top) const START: Time = Time::ZERO;
 
     fn at(s: u64) -> Time {
         START + Duration::from_secs(s)
     }
 
     /// As many relays, each with more flows than the one before, by turns in two zones.
-    pub(in crate::cli::top) fn crowd(count: u64) -> NetworkView {
+    pub(in crate::top) fn crowd(count: u64) -> NetworkView {
         let relays = (0..count).map(|n| RelayView {
             zone: if n % 2 == 0 { "eu-west" } else { "us-east" }.to_owned(),
             ..relay(&format!("r{n}"), "online", n)
@@ -340,7 +340,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::cli::top) fn type_in(model: &mut Model, text: &str) {
+    pub(in crate::top) fn type_in(model: &mut Model, text: &str) {
         press(model, &text.chars().map(Key::Char).collect::<Vec<_>>());
     }
 

@@ -1,9 +1,9 @@
 //! What a request may look like at all.
 
-use crate::proto::dialable::{Undialable, undialable};
-use crate::proto::epoch::MAX_HOPS;
-use crate::proto::record::{MAX_ADDRESSES, MAX_RECORDS, Record};
-use crate::proto::rpc::{
+use crate::dialable::{Undialable, undialable};
+use crate::epoch::MAX_HOPS;
+use crate::record::{MAX_ADDRESSES, MAX_RECORDS, Record};
+use crate::rpc::{
     DenyReason, MAX_LISTED_NODES, MAX_NAMES, MAX_VERSION_BYTES, Offer, Request, Resources, is_name,
 };
 use std::net::SocketAddr;
@@ -78,9 +78,9 @@ fn is_dialable(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::families::Families;
-    use crate::proto::rpc::{Capabilities, Heartbeat, Load};
-    use crate::proto::{BootId, NodeId, Time};
+    use crate::families::Families;
+    use crate::rpc::{Capabilities, Heartbeat, Load};
+    use crate::{BootId, NodeId, Time};
 
     fn relay(address: &str, zone: &str) -> Request {
         versioned(address, zone, "0.1.0")

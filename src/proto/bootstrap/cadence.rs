@@ -86,10 +86,10 @@ impl Config {
 mod tests {
     use super::super::Bootstrap;
     use super::*;
-    use crate::proto::BootId;
-    use crate::proto::crypto::Key;
-    use crate::proto::rpc::{Heartbeat, Lease, Load, Offer, Request, Response, Status};
-    use crate::proto::{NodeId, Time};
+    use crate::BootId;
+    use crate::crypto::Key;
+    use crate::rpc::{Heartbeat, Lease, Load, Offer, Request, Response, Status};
+    use crate::{NodeId, Time};
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand::rngs::StdRng;

@@ -3,14 +3,14 @@
 //! The right to a replacement follows from the records alone: they name the chain's origin, and nobody else may ask.
 
 use super::{Bootstrap, candidate};
-use crate::proto::crypto::Key;
-use crate::proto::families::Families;
-use crate::proto::id::{ChainId, NodeId, Pseudonym};
-use crate::proto::planner::{Hop, PlanError, Planner, attached, fits};
-use crate::proto::pool::Relay;
-use crate::proto::record::{Candidate, ChainSecret, Record, Route, Scope, pseudonym, relay_key};
-use crate::proto::rpc::{DenyReason, Planned, Refusal};
-use crate::proto::time::Time;
+use crate::crypto::Key;
+use crate::families::Families;
+use crate::id::{ChainId, NodeId, Pseudonym};
+use crate::planner::{Hop, PlanError, Planner, attached, fits};
+use crate::pool::Relay;
+use crate::record::{Candidate, ChainSecret, Record, Route, Scope, pseudonym, relay_key};
+use crate::rpc::{DenyReason, Planned, Refusal};
+use crate::time::Time;
 
 /// How many candidates a hop is given.
 const CANDIDATES: usize = 2;

@@ -5,8 +5,8 @@
 //!
 //! Bounds: [`MAX_DEPARTED`] nodes, of which the one that left first is forgotten first, and each after [`REMEMBERED`].
 
-use crate::proto::id::{BootId, NodeId};
-use crate::proto::time::Time;
+use crate::id::{BootId, NodeId};
+use crate::time::Time;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 

@@ -1,12 +1,12 @@
 //! Listings: what there is, as far as it fits a frame.
 
 use super::Bootstrap;
-use crate::proto::codec;
-use crate::proto::id::NodeId;
-use crate::proto::pool::Relay;
-use crate::proto::pool::targets::Target;
-use crate::proto::rpc::{Listing, RelayInfo, TargetInfo};
-use crate::proto::time::Time;
+use crate::codec;
+use crate::id::NodeId;
+use crate::pool::Relay;
+use crate::pool::targets::Target;
+use crate::rpc::{Listing, RelayInfo, TargetInfo};
+use crate::time::Time;
 use serde::Serialize;
 
 /// Most relays in a listing.

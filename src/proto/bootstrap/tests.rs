@@ -1,7 +1,7 @@
 use super::*;
-use crate::proto::codec::{self, MAX_FRAME_BYTES};
-use crate::proto::record::{ChainSecret, MAX_RECORDS, Record, Route, pseudonym};
-use crate::proto::rpc::{Capabilities, Counts, Listing, Load, MAX_REQUEST_BYTES, Planned, Status};
+use crate::codec::{self, MAX_FRAME_BYTES};
+use crate::record::{ChainSecret, MAX_RECORDS, Record, Route, pseudonym};
+use crate::rpc::{Capabilities, Counts, Listing, Load, MAX_REQUEST_BYTES, Planned, Status};
 use rand::SeedableRng;
 
 mod addresses;

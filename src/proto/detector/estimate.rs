@@ -4,25 +4,25 @@ use std::time::Duration;
 
 /// A mean and a mean deviation, smoothed as RFC 6298 does round-trip times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::proto) struct Smoothed {
-    pub(in crate::proto) mean: Duration,
+pub(crate) struct Smoothed {
+    pub(crate) mean: Duration,
     deviation: Duration,
 }
 
 impl Smoothed {
     /// After the first sample.
-    pub(in crate::proto) fn first(sample: Duration) -> Self {
+    pub(crate) fn first(sample: Duration) -> Self {
         Self { mean: sample, deviation: sample / 2 }
     }
 
     /// After another sample.
-    pub(in crate::proto) fn with(self, sample: Duration) -> Self {
+    pub(crate) fn with(self, sample: Duration) -> Self {
         let error = self.mean.abs_diff(sample);
         Self { mean: (self.mean * 7 + sample) / 8, deviation: (self.deviation * 3 + error) / 4 }
     }
 
     /// What a sample rarely exceeds.
-    pub(in crate::proto) fn bound(self) -> Duration {
+    pub(crate) fn bound(self) -> Duration {
         self.mean + self.deviation * 4
     }
 }

@@ -1,7 +1,7 @@
 //! What a detector has seen of its link: what came from the peer, and what went to it.
 
 use super::estimate::{Lateness, Losses};
-use crate::proto::time::Time;
+use crate::time::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 

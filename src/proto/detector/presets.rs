@@ -88,8 +88,8 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::detector::Detector;
-    use crate::proto::time::Time;
+    use crate::detector::Detector;
+    use crate::time::Time;
 
     /// How soon a busy link whose handshake took `rtt` would miss its peer, if it ever would.
     fn deadline(config: Config, rtt: Duration) -> Option<Duration> {

@@ -6,7 +6,7 @@
 //! to rule out chance: at a random loss of one half this happens once in some years. A reader that takes its time loses
 //! nothing, and neither does a slow link whose packets arrive.
 
-use crate::proto::time::Time;
+use crate::time::Time;
 use std::time::Duration;
 
 /// What a link's transport has counted since the link came up.

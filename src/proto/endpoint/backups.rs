@@ -6,10 +6,10 @@
 
 mod pace;
 
-use crate::proto::flows::FlowKey;
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
-use crate::proto::timers::Timers;
+use crate::flows::FlowKey;
+use crate::id::NodeId;
+use crate::time::Time;
+use crate::timers::Timers;
 use pace::{Acquainted, Pace};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -252,7 +252,7 @@ impl Wanted {
 mod tests {
     use super::pace::AT_ONCE;
     use super::*;
-    use crate::proto::id::{FlowId, Pseudonym};
+    use crate::id::{FlowId, Pseudonym};
 
     const SERVES: NodeId = NodeId::from_bytes([1; 32]);
 

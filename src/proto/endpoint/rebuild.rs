@@ -6,12 +6,12 @@
 
 use super::routes::{InUse, Kept};
 use super::{Asked, Destination, Endpoint};
-use crate::proto::flows::FlowKey;
-use crate::proto::id::{FlowId, NodeId};
-use crate::proto::machine::{Action, AskFailure, ChainChange, Notice, OpenFailure};
-use crate::proto::record::{Candidate, Route};
-use crate::proto::rpc::{MAX_LISTED_NODES, Refusal, Request, Response};
-use crate::proto::time::Time;
+use crate::flows::FlowKey;
+use crate::id::{FlowId, NodeId};
+use crate::machine::{Action, AskFailure, ChainChange, Notice, OpenFailure};
+use crate::record::{Candidate, Route};
+use crate::rpc::{MAX_LISTED_NODES, Refusal, Request, Response};
+use crate::time::Time;
 use std::time::Duration;
 
 /// How long a bootstrap may take to answer before a kept route is taken.

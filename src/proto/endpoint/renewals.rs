@@ -4,11 +4,11 @@
 //! its origin has its records renewed in time, again and again, and hands them down the chain.
 
 use super::{Asked, Endpoint};
-use crate::proto::flows::FlowKey;
-use crate::proto::machine::{Action, AskFailure};
-use crate::proto::rpc::{Request, Response};
-use crate::proto::time::Time;
-use crate::proto::timers::Timers;
+use crate::flows::FlowKey;
+use crate::machine::{Action, AskFailure};
+use crate::rpc::{Request, Response};
+use crate::time::Time;
+use crate::timers::Timers;
 use std::collections::HashMap;
 use std::time::Duration;
 

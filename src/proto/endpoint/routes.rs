@@ -8,9 +8,9 @@
 //! worst goes), relays that failed ([`MAX_FAILED`]: the earliest goes).
 
 use super::Destination;
-use crate::proto::id::{ChainId, NodeId};
-use crate::proto::record::{Record, Route};
-use crate::proto::time::{NetworkTime, Time};
+use crate::id::{ChainId, NodeId};
+use crate::record::{Record, Route};
+use crate::time::{NetworkTime, Time};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -1,11 +1,11 @@
 use super::*;
-use crate::proto::bootstrap::{self, Bootstrap};
-use crate::proto::crypto::Key;
-use crate::proto::detector::Pace;
-use crate::proto::frame::{AttachOk, Control, Progress, Waypoint};
-use crate::proto::id::BootId;
-use crate::proto::links::Arrival;
-use crate::proto::machine::{AskId, ChainChange, DialFailure, LinkId};
+use crate::bootstrap::{self, Bootstrap};
+use crate::crypto::Key;
+use crate::detector::Pace;
+use crate::frame::{AttachOk, Control, Progress, Waypoint};
+use crate::id::BootId;
+use crate::links::Arrival;
+use crate::machine::{AskId, ChainChange, DialFailure, LinkId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeSet, VecDeque};

@@ -3,8 +3,8 @@
 
 use super::rebuild::Waiting;
 use super::{Asked, Endpoint};
-use crate::proto::machine::Action;
-use crate::proto::time::Time;
+use crate::machine::Action;
+use crate::time::Time;
 use std::time::Duration;
 
 /// Whatever a bootstrap says, nobody asks sooner,

@@ -1,6 +1,6 @@
 //! What an [`Enrolment`](super::Enrolment) hears, commands and tells.
 
-use crate::proto::rpc::{Lease, Refusal, Request, Response};
+use crate::rpc::{Lease, Refusal, Request, Response};
 use std::time::Duration;
 
 /// Numbers the questions of one [`Enrolment`](super::Enrolment).
@@ -76,7 +76,6 @@ pub enum Notice {
 
 /// A [`Notice`] as those see it who watch a node: without keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Change {
     /// The node is registered.
     Registered,
@@ -90,7 +89,6 @@ pub enum Change {
 
 /// What is in the way of a lease. Whatever it is, the machine goes on trying.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum Trouble {
     /// The list of bootstraps is empty.
     #[error("no bootstrap is known: the ticket names none")]

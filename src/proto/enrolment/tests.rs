@@ -1,8 +1,8 @@
 //! Event scripts and the exact actions that follow, for the whole recovery matrix.
 
 use super::*;
-use crate::proto::crypto::Key;
-use crate::proto::rpc::{Counts, DenyReason};
+use crate::crypto::Key;
+use crate::rpc::{Counts, DenyReason};
 use proptest::prelude::*;
 use rand::SeedableRng;
 

@@ -2,13 +2,13 @@
 
 use super::rights::{self, Rights};
 use super::{ATTACHES, Flow, FlowKey, Flows, News};
-use crate::proto::crypto::Sealed;
-use crate::proto::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
-use crate::proto::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
-use crate::proto::planted::{self, Law};
-use crate::proto::record::Entry;
-use crate::proto::splice::{Attached, Direction, Ending, Freed, LegId, Opening, Splice};
-use crate::proto::time::Time;
+use crate::crypto::Sealed;
+use crate::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
+use crate::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
+use crate::planted::{self, Law};
+use crate::record::Entry;
+use crate::splice::{Attached, Direction, Ending, Freed, LegId, Opening, Splice};
+use crate::time::Time;
 
 impl Flows {
     /// Somebody opens, resumes or rebuilds a leg (Law 3).

@@ -13,7 +13,7 @@
 //! Knows no lanes: it is told what each holds.
 
 use super::FlowKey;
-use crate::proto::splice::Direction;
+use crate::splice::Direction;
 use foldhash::{HashMap, HashMapExt};
 use std::collections::BTreeMap;
 
@@ -119,7 +119,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::id::{FlowId, Pseudonym};
+    use crate::id::{FlowId, Pseudonym};
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 

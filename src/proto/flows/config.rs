@@ -1,7 +1,7 @@
 //! How a node treats its flows.
 
-use crate::proto::links::LinksConfig;
-use crate::proto::splice::Limits;
+use crate::links::LinksConfig;
+use crate::splice::Limits;
 use std::time::Duration;
 
 /// Settings of [`super::Flows`].

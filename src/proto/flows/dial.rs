@@ -1,14 +1,14 @@
 //! How a node gets, keeps and repairs a flow's next hop.
 
 use super::{DIALS, Flow, FlowKey, Flows, FlowsConfig};
-use crate::proto::frame::{Cause, CloseCode, Control, Evidence, Reason, Reroute, Why};
-use crate::proto::id::NodeId;
-use crate::proto::links::Standing;
-use crate::proto::machine::{Action, LinkId, Notice};
-use crate::proto::planted::{self, Law};
-use crate::proto::record::Candidate;
-use crate::proto::splice::{Direction, LegId};
-use crate::proto::time::Time;
+use crate::frame::{Cause, CloseCode, Control, Evidence, Reason, Reroute, Why};
+use crate::id::NodeId;
+use crate::links::Standing;
+use crate::machine::{Action, LinkId, Notice};
+use crate::planted::{self, Law};
+use crate::record::Candidate;
+use crate::splice::{Direction, LegId};
+use crate::time::Time;
 use std::time::Duration;
 
 /// A next hop that failed and is being replaced.

@@ -6,11 +6,11 @@
 //! direction waits for a round trip.
 
 use super::{Flow, FlowKey, Flows};
-use crate::proto::frame::{Cause, CloseCode, Control};
-use crate::proto::id::NodeId;
-use crate::proto::links::Standing;
-use crate::proto::machine::Action;
-use crate::proto::time::Time;
+use crate::frame::{Cause, CloseCode, Control};
+use crate::id::NodeId;
+use crate::links::Standing;
+use crate::machine::Action;
+use crate::time::Time;
 
 impl Flows {
     /// This node will leave: it takes no new flows, and every neighbour is asked to do without it.

@@ -1,10 +1,10 @@
 //! Where on a chain a direction's bytes stop, by what all nodes on it tell.
 
-use crate::proto::frame::{Passage, Progress, Waypoint};
-use crate::proto::id::NodeId;
-use crate::proto::links::{Links, Move};
-use crate::proto::splice::{Direction, LegId, Splice};
-use crate::proto::time::Time;
+use crate::frame::{Passage, Progress, Waypoint};
+use crate::id::NodeId;
+use crate::links::{Links, Move};
+use crate::splice::{Direction, LegId, Splice};
+use crate::time::Time;
 use std::time::Duration;
 
 /// The last two neighbours of which the one has bytes that the other lacks: beyond them everything has arrived that got there.

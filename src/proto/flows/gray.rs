@@ -8,13 +8,13 @@
 use super::front::{Front, waypoint};
 use super::probe::{Marks, Step};
 use super::{Flow, FlowKey, Flows};
-use crate::proto::frame::{Cause, Control, Progress};
-use crate::proto::id::NodeId;
-use crate::proto::links::Links;
-use crate::proto::machine::{Action, Misdeed};
-use crate::proto::record::Candidate;
-use crate::proto::splice::{Direction, LegId, Position, Splice};
-use crate::proto::time::Time;
+use crate::frame::{Cause, Control, Progress};
+use crate::id::NodeId;
+use crate::links::Links;
+use crate::machine::{Action, Misdeed};
+use crate::record::Candidate;
+use crate::splice::{Direction, LegId, Position, Splice};
+use crate::time::Time;
 use std::time::Duration;
 
 /// How long a flow avoids the relay where its bytes stopped: nobody else may know of it.

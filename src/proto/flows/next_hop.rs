@@ -1,8 +1,8 @@
 //! Whom to dial next: the candidates of one flow's next hop and how they have done.
 
-use crate::proto::id::NodeId;
-use crate::proto::links::Standing;
-use crate::proto::record::Candidate;
+use crate::id::NodeId;
+use crate::links::Standing;
+use crate::record::Candidate;
 
 /// The next hop's candidates, in the order of their record, and what this flow has seen of each.
 #[derive(Debug, Default)]

@@ -6,8 +6,8 @@
 //! before bulky ones.
 
 use super::FlowKey;
-use crate::proto::machine::LinkId;
-use crate::proto::time::Time;
+use crate::machine::LinkId;
+use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ impl Paces {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::id::{FlowId, Pseudonym};
+    use crate::id::{FlowId, Pseudonym};
 
     const LINK: LinkId = LinkId(1);
 

@@ -17,11 +17,11 @@
 //! A vigil knows neither legs nor relays, and not what follows from its verdict.
 
 use super::front::Front;
-use crate::proto::detector::estimate::Smoothed;
-use crate::proto::frame::Progress;
-use crate::proto::planted::{self, Law};
-use crate::proto::splice::Direction;
-use crate::proto::time::Time;
+use crate::detector::estimate::Smoothed;
+use crate::frame::Progress;
+use crate::planted::{self, Law};
+use crate::splice::Direction;
+use crate::time::Time;
 use std::time::Duration;
 
 /// Patience while nothing is known of how long acks take.
@@ -301,7 +301,7 @@ fn doubled(pause: Duration, times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::frame::{Passage, Way, Waypoint};
+    use crate::frame::{Passage, Way, Waypoint};
 
     const MS: Duration = Duration::from_millis(1);
     const START: Time = Time::from_micros(1_000_000_000);

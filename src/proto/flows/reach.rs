@@ -6,11 +6,11 @@
 //! another attaches that is no orphan itself, so that all wait from the same moment on.
 
 use super::{Flow, FlowKey, Flows};
-use crate::proto::frame::{CloseCode, Control};
-use crate::proto::machine::Action;
-use crate::proto::planted::{self, Law};
-use crate::proto::splice::{LegId, Position};
-use crate::proto::time::Time;
+use crate::frame::{CloseCode, Control};
+use crate::machine::Action;
+use crate::planted::{self, Law};
+use crate::splice::{LegId, Position};
+use crate::time::Time;
 use std::time::Duration;
 
 impl Flow {

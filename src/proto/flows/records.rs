@@ -6,13 +6,13 @@
 //! comes down with a tag for each of its candidates, folded on its way by every dialer.
 
 use super::{Flow, FlowKey, Flows, News};
-use crate::proto::frame::{BackupWish, Cause, Control, Reroute, tags_fit};
-use crate::proto::id::NodeId;
-use crate::proto::links::Standing;
-use crate::proto::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
-use crate::proto::record::{Candidate, MAX_RECORDS, Record, Tag};
-use crate::proto::splice::LegId;
-use crate::proto::time::Time;
+use crate::frame::{BackupWish, Cause, Control, Reroute, tags_fit};
+use crate::id::NodeId;
+use crate::links::Standing;
+use crate::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
+use crate::record::{Candidate, MAX_RECORDS, Record, Tag};
+use crate::splice::LegId;
+use crate::time::Time;
 use std::collections::BTreeSet;
 use std::time::Duration;
 

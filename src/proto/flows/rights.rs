@@ -1,12 +1,12 @@
 //! What a node may do for a flow: the records and tags that it holds (Law 6), as origin, relay or target.
 
-use crate::proto::crypto::Key;
-use crate::proto::frame::{Attach, VERSION};
-use crate::proto::id::FlowId;
-use crate::proto::machine::Forbidden;
-use crate::proto::planted::{self, Law};
-use crate::proto::record::{Candidate, Entry, MAX_KEY_EPOCHS, Record, Route, Tag};
-use crate::proto::splice::Opening;
+use crate::crypto::Key;
+use crate::frame::{Attach, VERSION};
+use crate::id::FlowId;
+use crate::machine::Forbidden;
+use crate::planted::{self, Law};
+use crate::record::{Candidate, Entry, MAX_KEY_EPOCHS, Record, Route, Tag};
+use crate::splice::Opening;
 use std::collections::VecDeque;
 
 /// A node's own keys by key epoch, the latest that came last; entries are sealed to them. At most [`MAX_KEY_EPOCHS`]: those

@@ -3,11 +3,11 @@
 use super::records::MAX_PAUSE_DOUBLINGS;
 use super::rights::Chain;
 use super::{Flow, FlowKey, Flows, News, Rights};
-use crate::proto::frame::CloseCode;
-use crate::proto::id::NodeId;
-use crate::proto::machine::{Action, ChainChange, Notice};
-use crate::proto::record::{Candidate, Route};
-use crate::proto::time::Time;
+use crate::frame::CloseCode;
+use crate::id::NodeId;
+use crate::machine::{Action, ChainChange, Notice};
+use crate::record::{Candidate, Route};
+use crate::time::Time;
 use std::time::Duration;
 
 /// The first pause before another route is asked for again; doubled each time.

@@ -2,11 +2,11 @@
 
 use super::probe::Vigil;
 use super::{FlowKey, Flows};
-use crate::proto::frame::{CloseCode, Control, MAX_ACKS};
-use crate::proto::machine::{Action, LinkId};
-use crate::proto::planted::{self, Law};
-use crate::proto::splice::{Direction, Position};
-use crate::proto::time::Time;
+use crate::frame::{CloseCode, Control, MAX_ACKS};
+use crate::machine::{Action, LinkId};
+use crate::planted::{self, Law};
+use crate::splice::{Direction, Position};
+use crate::time::Time;
 use std::collections::BTreeMap;
 
 impl Flows {

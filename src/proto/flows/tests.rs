@@ -5,12 +5,12 @@ mod ends;
 mod opening;
 
 use super::*;
-use crate::proto::crypto::Key;
-use crate::proto::epoch::Epoch;
-use crate::proto::frame::{Attach, AttachOk, Control};
-use crate::proto::id::{BootId, ChainId};
-use crate::proto::machine::Forbidden;
-use crate::proto::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_key};
+use crate::crypto::Key;
+use crate::epoch::Epoch;
+use crate::frame::{Attach, AttachOk, Control};
+use crate::id::{BootId, ChainId};
+use crate::machine::Forbidden;
+use crate::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_key};
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -328,7 +328,7 @@ fn a_wish_for_a_backup_is_repeated_to_a_new_prev() {
 
 #[test]
 fn who_took_over_a_hop_has_not_failed_for_being_no_backup_of_the_next() {
-    use crate::proto::frame::BackupWish;
+    use crate::frame::BackupWish;
     for (place, has_failed) in [(0, true), (1, false)] {
         let hops: [&[u8]; 3] = [&[FIRST, BACKUP], &[SECOND, BACKUP], &[TARGET]];
         let mut origin = Node::origin(ORIGIN, route_over(hops, ORIGIN, Time::MAX));

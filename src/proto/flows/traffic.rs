@@ -2,17 +2,17 @@
 
 use super::rights::Rights;
 use super::{Flow, FlowKey, Flows};
-use crate::proto::cause::CauseKey;
-use crate::proto::crypto::Key;
-use crate::proto::frame::CloseCode;
-use crate::proto::id::FlowId;
-use crate::proto::lane::Violation;
-use crate::proto::links::Move;
-use crate::proto::machine::Action;
-use crate::proto::planted::{self, Law};
-use crate::proto::record::Route;
-use crate::proto::splice::{Direction, LegId, Splice};
-use crate::proto::time::Time;
+use crate::cause::CauseKey;
+use crate::crypto::Key;
+use crate::frame::CloseCode;
+use crate::id::FlowId;
+use crate::lane::Violation;
+use crate::links::Move;
+use crate::machine::Action;
+use crate::planted::{self, Law};
+use crate::record::Route;
+use crate::splice::{Direction, LegId, Splice};
+use crate::time::Time;
 use bytes::Bytes;
 
 /// Chunks that an application is given at once.

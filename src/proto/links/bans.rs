@@ -1,7 +1,7 @@
 //! Peers that broke the protocol: turned away for a while, the longer the more often.
 
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::time::Time;
 use foldhash::{HashMap, HashMapExt};
 use std::time::Duration;
 

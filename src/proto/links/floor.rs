@@ -1,7 +1,7 @@
 //! How often a node can afford to hear its neighbours.
 
-use crate::proto::detector::MIN_INTERVAL;
-use crate::proto::time::Time;
+use crate::detector::MIN_INTERVAL;
+use crate::time::Time;
 use std::time::Duration;
 
 /// Links that carry flows, up to which each is heard as often as it likes.

@@ -1,10 +1,10 @@
 //! Whether anything moves over a link: what tells a slow neighbour from one that swallows.
 
 use super::Links;
-use crate::proto::frame::Way;
-use crate::proto::machine::LinkId;
-use crate::proto::splice::Direction;
-use crate::proto::time::Time;
+use crate::frame::Way;
+use crate::machine::LinkId;
+use crate::splice::Direction;
+use crate::time::Time;
 use std::time::Duration;
 
 /// Bytes of a flow's direction that went over a link.

@@ -1,8 +1,8 @@
 //! Who is wanted as a neighbour, until when, and when each is to be dialled (again).
 
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
-use crate::proto::timers::Timers;
+use crate::id::NodeId;
+use crate::time::Time;
+use crate::timers::Timers;
 use foldhash::{HashMap, HashMapExt};
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 use super::*;
-use crate::proto::pool::{Config, RelayOffer};
-use crate::proto::rpc::{Capabilities, Heartbeat, Load};
+use crate::pool::{Config, RelayOffer};
+use crate::rpc::{Capabilities, Heartbeat, Load};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

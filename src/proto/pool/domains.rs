@@ -5,7 +5,7 @@
 //! searched. A zone without a name is unknown, so it is shared by nobody.
 
 use super::relay::{Relay, Subnet};
-use crate::proto::id::NodeId;
+use crate::id::NodeId;
 use foldhash::HashMap;
 use rand::RngExt;
 use std::collections::BTreeMap;
@@ -125,8 +125,8 @@ fn search(zone: &[Member], rng: &mut impl rand::Rng, fits: impl Fn(&Member) -> b
 mod tests {
     use super::super::{Config, Pool, RelayOffer};
     use super::*;
-    use crate::proto::rpc::Capabilities;
-    use crate::proto::time::Time;
+    use crate::rpc::Capabilities;
+    use crate::time::Time;
     use rand::SeedableRng;
     use rand::rngs::StdRng;
     use std::collections::BTreeSet;

@@ -6,9 +6,9 @@
 
 use super::leases::Entry;
 use super::{Kind, Pool, PoolEvent};
-use crate::proto::id::NodeId;
-use crate::proto::rpc::Status;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::rpc::Status;
+use crate::time::Time;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::Duration;

@@ -3,9 +3,9 @@
 use super::Pool;
 use super::leases::Entry;
 use super::relay::Relay;
-use crate::proto::id::NodeId;
-use crate::proto::rpc::Status;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::rpc::Status;
+use crate::time::Time;
 
 /// What decides in which of the pool's indices a relay is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@
 //! What is not of use any more stays in its part until that begins, so it is for who takes it out to see whether it is:
 //! there is at most one entry for each time that a relay was put in within one lease.
 
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Self-preservation: how many relays may fall silent before the pool suspects itself.
 
 use super::Config;
-use crate::proto::time::Time;
+use crate::time::Time;
 use std::time::Duration;
 
 /// Counts losses by windows of one lease.

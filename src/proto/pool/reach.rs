@@ -13,8 +13,8 @@
 
 use super::relay::{Relay, Subnet};
 use super::{Pool, PoolEvent};
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::time::Time;
 use std::time::Duration;
 
 /// Failure domains whose members could not dial a relay that others did reach.

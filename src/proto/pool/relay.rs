@@ -1,11 +1,11 @@
 //! A relay as the pool knows it.
 
 use super::reach::{Reach, Voices};
-use crate::proto::families::Families;
-use crate::proto::id::{BootId, NodeId};
-use crate::proto::planted::{self, Law};
-use crate::proto::rpc::{Capabilities, Heartbeat, Load, Status};
-use crate::proto::time::Time;
+use crate::families::Families;
+use crate::id::{BootId, NodeId};
+use crate::planted::{self, Law};
+use crate::rpc::{Capabilities, Heartbeat, Load, Status};
+use crate::time::Time;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct RelayOffer {
     /// What people call it.
     pub name: String,
-    /// Where others dial it, the preferred address first: at least one, and [`MAX_ADDRESSES`](crate::proto::record::MAX_ADDRESSES)
+    /// Where others dial it, the preferred address first: at least one, and [`MAX_ADDRESSES`](crate::record::MAX_ADDRESSES)
     /// at most.
     pub addresses: Vec<SocketAddr>,
     /// Its failure domain; may be empty.

@@ -8,8 +8,8 @@
 //! Bounds: [`MAX_REPORTERS`] are remembered; a further one takes the place of the one whose last report is the oldest.
 
 use super::Config;
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 

@@ -3,8 +3,8 @@
 //! A name belongs to the node that announced it first, for as long as its lease runs or until it is known to be gone. Nothing here knows what a relay is.
 
 use super::{BATCH, PAUSE, PoolEvent, PoolFull};
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ pub struct Target {
 
 /// Why a target could not announce itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
 pub enum AnnounceError {
     /// Another node holds the name.
     #[error("the name \"{0}\" is taken by another node")]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::proto::rpc::{Capabilities, Load};
+use crate::rpc::{Capabilities, Load};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -1,7 +1,7 @@
 //! The application at an endpoint: it feeds one direction of its flow and takes the other.
 
 use super::{Direction, Position, Splice};
-use crate::proto::lane::Violation;
+use crate::lane::Violation;
 use bytes::Bytes;
 
 impl Splice {

@@ -1,9 +1,9 @@
 //! How the legs of a splice end, and what follows from that.
 
 use super::{Ending, Freed, LegId, Position, Splice};
-use crate::proto::epoch::Epoch;
-use crate::proto::frame::CloseCode;
-use crate::proto::planted::{self, Law};
+use crate::epoch::Epoch;
+use crate::frame::CloseCode;
+use crate::planted::{self, Law};
 
 impl Splice {
     /// The stream of `leg` ended without a code: a lost leg, never a FIN (Law 2).

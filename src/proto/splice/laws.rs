@@ -45,7 +45,7 @@ mod tally;
 mod trace;
 mod world;
 
-use crate::proto::planted::{self, Law};
+use crate::planted::{self, Law};
 use checks::{Finding, Scope};
 use run::Outcome;
 use std::fmt;

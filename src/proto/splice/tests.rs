@@ -1,7 +1,7 @@
 //! Single steps of a splice; [`laws`](super::laws) tries them in whole worlds.
 
 use super::*;
-use crate::proto::frame::CloseCode;
+use crate::frame::CloseCode;
 
 const PREV: LegId = LegId(0);
 

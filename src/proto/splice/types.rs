@@ -1,9 +1,9 @@
 //! What a splice takes and gives: legs, directions, positions, openings, limits, and what follows from an input.
 
-use crate::proto::epoch::Epoch;
-use crate::proto::frame::{AttachOk, CloseCode};
-use crate::proto::lane::{Lane, MAX_OFFSET};
-use crate::proto::machine::LinkId;
+use crate::epoch::Epoch;
+use crate::frame::{AttachOk, CloseCode};
+use crate::lane::{Lane, MAX_OFFSET};
+use crate::machine::LinkId;
 
 /// A leg at this node, unique in the node's life: its link, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 //! Relays that can't be dialled by everybody, and relays that move.
 
 use super::*;
-use crate::proto::record::Candidate;
+use crate::record::Candidate;
 
 fn at_address(n: u8, address: &str) -> Request {
     let offer = Offer::relay(address.parse().unwrap(), "", 100);

@@ -5,8 +5,8 @@
 //! makes place for the next at once, and for one more: with few relays a thousand flows need few handshakes, and get their
 //! backups in a few round trips.
 
-use crate::proto::id::NodeId;
-use crate::proto::time::Time;
+use crate::id::NodeId;
+use crate::time::Time;
 use foldhash::HashMap;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 use super::*;
-use crate::proto::crypto::Key;
-use crate::proto::id::Pseudonym;
-use crate::proto::record::{Candidate, ChainSecret, Scope};
+use crate::crypto::Key;
+use crate::id::Pseudonym;
+use crate::record::{Candidate, ChainSecret, Scope};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 

@@ -1,11 +1,11 @@
 //! What a node makes of neighbours that lie, repeat themselves for ever, or ask too much, tried on real machines' flows.
 
 use super::*;
-use crate::proto::epoch::MAX_HOPS;
-use crate::proto::frame::{AttachOk, BackupWish, MAX_ACKS, Progress, Waypoint};
-use crate::proto::lane::{MAX_OFFSET, MAX_REPLAY_BYTES, Violation};
-use crate::proto::links::Standing;
-use crate::proto::splice::Direction;
+use crate::epoch::MAX_HOPS;
+use crate::frame::{AttachOk, BackupWish, MAX_ACKS, Progress, Waypoint};
+use crate::lane::{MAX_OFFSET, MAX_REPLAY_BYTES, Violation};
+use crate::links::Standing;
+use crate::splice::Direction;
 use bytes::Bytes;
 
 impl Node {

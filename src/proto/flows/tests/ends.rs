@@ -1,9 +1,9 @@
 //! How flows end: when everything was taken, when an end gives one up, and when one of the ends is gone.
 
 use super::*;
-use crate::proto::cause::CauseKey;
-use crate::proto::frame::{Progress, Waypoint, Why};
-use crate::proto::splice::Direction;
+use crate::cause::CauseKey;
+use crate::frame::{Progress, Waypoint, Why};
+use crate::splice::Direction;
 
 const SECOND_LONG: Duration = Duration::from_secs(1);
 const SHARED: Key = Key::from_bytes([5; 32]);

@@ -1,7 +1,7 @@
 //! Flows that are being opened, whose links take their time.
 
 use super::*;
-use crate::proto::machine::DialFailure;
+use crate::machine::DialFailure;
 
 const MS: Duration = Duration::from_millis(1);
 

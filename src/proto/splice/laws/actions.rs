@@ -2,8 +2,8 @@
 
 use super::leg::{ACCEPTOR, DIALER, Packet, id, index};
 use super::world::{ORIGIN, World};
-use crate::proto::planted::{self, Law};
-use crate::proto::splice::{Direction, Position, Splice};
+use crate::planted::{self, Law};
+use crate::splice::{Direction, Position, Splice};
 
 /// For how long a dialer waits for a frozen node before it suspects it.
 const PATIENCE: u32 = 30;

@@ -2,7 +2,7 @@
 
 use super::checks::{Check, value};
 use super::world::{Stream, World};
-use crate::proto::splice::{Direction, Splice};
+use crate::splice::{Direction, Splice};
 use bytes::Bytes;
 
 impl World {

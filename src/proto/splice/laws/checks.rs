@@ -3,9 +3,9 @@
 use super::leg::{id, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
-use crate::proto::Epoch;
-use crate::proto::lane::Lane;
-use crate::proto::splice::{Direction, MAX_FAILED_DIALS, Position, Splice};
+use crate::Epoch;
+use crate::lane::Lane;
+use crate::splice::{Direction, MAX_FAILED_DIALS, Position, Splice};
 use std::fmt;
 
 /// What was found to be broken, by which check.

@@ -4,8 +4,8 @@ use super::dice::Dice;
 use super::leg::{ACCEPTOR, DIALER, Leg, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
-use crate::proto::frame::CloseCode;
-use crate::proto::splice::Direction;
+use crate::frame::CloseCode;
+use crate::splice::Direction;
 
 /// Pairs that are parted for good, at most.
 const MAX_PARTITIONS: usize = 8;

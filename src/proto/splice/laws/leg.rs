@@ -4,9 +4,9 @@
 //! the bytes before it. Everything is in order within its queue.
 
 use super::dice::Dice;
-use crate::proto::Epoch;
-use crate::proto::frame::{AttachOk, CloseCode};
-use crate::proto::splice::{LegId, Opening};
+use crate::Epoch;
+use crate::frame::{AttachOk, CloseCode};
+use crate::splice::{LegId, Opening};
 use bytes::Bytes;
 use std::collections::VecDeque;
 

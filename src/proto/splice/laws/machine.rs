@@ -5,11 +5,11 @@ use super::checks::Check;
 use super::leg::{ACCEPTOR, DIALER, Leg, Message, Packet, id, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
-use crate::proto::Epoch;
-use crate::proto::frame::{AttachOk, CloseCode};
-use crate::proto::lane::Violation;
-use crate::proto::planted::{self, Law};
-use crate::proto::splice::{Attached, Direction, Ending, Freed, Opening, Position, Splice};
+use crate::Epoch;
+use crate::frame::{AttachOk, CloseCode};
+use crate::lane::Violation;
+use crate::planted::{self, Law};
+use crate::splice::{Attached, Direction, Ending, Freed, Opening, Position, Splice};
 use bytes::Bytes;
 
 impl World {

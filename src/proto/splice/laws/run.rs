@@ -6,7 +6,7 @@ use super::leg::index;
 use super::tally::{Event, Tally};
 use super::trace::Trace;
 use super::world::{ORIGIN, World};
-use crate::proto::frame::CloseCode;
+use crate::frame::CloseCode;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Steps without a fault after which repairs must have settled, while the applications send nothing.

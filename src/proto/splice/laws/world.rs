@@ -6,7 +6,7 @@ use super::faults::Fault;
 use super::leg::Leg;
 use super::tally::{Event, Tally};
 use super::trace::{Name, Trace};
-use crate::proto::splice::{Direction, Limits, Splice};
+use crate::splice::{Direction, Limits, Splice};
 
 /// The first node.
 pub(super) const ORIGIN: usize = 0;

@@ -1,0 +1,119 @@
+//! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
+
+mod accuracy;
+mod bootstrap;
+mod churn;
+mod ends;
+mod failover;
+mod flow;
+mod load;
+mod soak;
+mod throughput;
+
+use crate::splice;
+use hdrhistogram::Histogram;
+use hopline_command::{Exit, Failure};
+use std::net::SocketAddr;
+
+/// Measure on real processes on this machine.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Bytes a second and CPU a byte through a chain, beside the plainest chain that could work
+    Throughput(throughput::Args),
+    /// How long data pauses when a relay of the chain is killed, frozen, drained or cut off
+    Failover(failover::Args),
+    /// Loss, pauses and goodput while relays come and go
+    Churn(Box<churn::Args>),
+    /// How often relays that live are held for dead, on a machine that is too busy or a network that loses
+    Accuracy(accuracy::Args),
+    /// Heartbeats, plans, memory and expiry of one bootstrap: in process by size of the pool, and over QUIC
+    Bootstrap(Box<bootstrap::Args>),
+    /// A process of the measurement: one pool
+    #[command(hide = true)]
+    BootstrapPool(bootstrap::PoolArgs),
+    /// A process of the measurement: keeps a core busy
+    #[command(hide = true)]
+    Spin,
+    /// What a flow carries while a relay of its chain is killed every second, or all are restarted in turn
+    Soak(soak::Args),
+    /// A process of the measurement: counts what comes
+    #[command(hide = true)]
+    FlowSink(flow::SinkArgs),
+    /// A process of the measurement: sends
+    #[command(hide = true)]
+    FlowSource(flow::SourceArgs),
+    /// A process of the baseline: counts what comes
+    #[command(hide = true)]
+    SpliceSink,
+    /// A process of the baseline: copies to the next
+    #[command(hide = true)]
+    SpliceRelay {
+        /// Where to
+        next: SocketAddr,
+    },
+    /// A process of the baseline: sends
+    #[command(hide = true)]
+    SpliceSource {
+        /// Where to
+        next: SocketAddr,
+        /// How much
+        bytes: u64,
+    },
+}
+
+/// Runs the benchmark that is asked for.
+///
+/// # Errors
+/// [`Failure`] if it can't be run here, or what it measured is a fault.
+pub async fn run(args: Args) -> Result<(), Failure> {
+    match args.what {
+        What::Throughput(args) => throughput::run(args).await,
+        What::Failover(args) => failover::run(args).await,
+        What::Churn(args) => churn::run(*args).await,
+        What::Accuracy(args) => accuracy::run(args).await,
+        What::Bootstrap(args) => bootstrap::run(*args).await,
+        What::BootstrapPool(args) => bootstrap::measure_pool(&args),
+        What::Spin => accuracy::spin(),
+        What::Soak(args) => soak::run(args).await,
+        What::FlowSink(args) => flow::sink(args).await,
+        What::FlowSource(args) => flow::source(args).await,
+        What::SpliceSink => on_one_thread(async || splice::sink(ANYWHERE, splice::Options::default()).await),
+        What::SpliceRelay { next } => {
+            on_one_thread(async move || splice::relay(ANYWHERE, next, splice::Options::default()).await)
+        }
+        What::SpliceSource { next, bytes } => on_one_thread(async move || {
+            let report = splice::client(next, bytes, splice::Options::default()).await?;
+            let cpu = report.cpu.seconds - report.cpu.setup_seconds;
+            flow::print_line(&format!(r#"done {{"bytes":{},"seconds":{},"cpu_seconds":{cpu}}}"#, report.bytes, report.seconds))?;
+            Ok(())
+        }),
+    }
+}
+
+/// The longest pause or latency that is told apart from longer ones: an hour, in microseconds.
+const LONGEST_US: u64 = 3_600_000_000;
+
+/// A histogram of microseconds.
+fn histogram() -> Result<Histogram<u64>, Failure> {
+    Histogram::new_with_bounds(1, LONGEST_US, 3)
+        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+}
+
+/// Loopback, any port.
+const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// The baseline gets what a relay of Hopline has: a single-threaded runtime of its own.
+fn on_one_thread(main: impl AsyncFnOnce() -> splice::Result<()> + Send + 'static) -> Result<(), Failure> {
+    let run = move || -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| error.to_string())?.block_on(main()).map_err(|error| error.to_string())
+    };
+    let ended = std::thread::spawn(run).join().unwrap_or_else(|_| Err("the thread panicked".to_owned()));
+    ended.map_err(|error| Failure::new(Exit::Failed, error))
+}

@@ -1,0 +1,508 @@
+//! `hopline bench failover`: how long data pauses when a relay of its chain fails, leaves or is cut off, on real processes.
+//!
+//! One flow carries data at a steady rate, both ways, while one relay after the other meets with the same misfortune. Its
+//! two ends are threads of this process, so that one clock times both. Beside each pause stands the longest one of the
+//! moments before it, when nothing was wrong: on a busy machine that is what pauses are to be compared with.
+
+mod crowd;
+mod report;
+mod stream;
+
+use super::{Exit, Failure};
+use crate::chain::Chain;
+use crate::plot::{self, Chart, Series, Shape};
+use crate::stage::{Process, Relays, Stage};
+use hopline::endpoint::{Flow, FlowEvent, Incoming, Options};
+use hopline::net::entropy;
+use hopline_command::duration::parse_positive;
+use hopline_command::size::Size;
+use hopline_command::{say, signals};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use report::{Outcome, Repair, Report, Run};
+use rustix::process::Signal;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use stream::{Pace, Stream};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+const TARGET: &str = "sink";
+const ORIGIN: &str = "origin";
+/// Bootstrap, origin, target.
+const NOT_RELAYS: usize = 3;
+/// How long a repair, a new backup, or the flow's last words may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long nothing is done before each fault, in milliseconds: at random, so that faults meet heartbeats at any phase.
+const CALM_MS: std::ops::RangeInclusive<u64> = 100..=200;
+
+/// What a flow carries a second, in bytes: one alone, and one of many.
+const RATE_BYTES: u64 = 1 << 20;
+const LOW_RATE_BYTES: u64 = 4 << 10;
+/// How one flow alone is fed.
+const TICK: Duration = Duration::from_millis(1);
+const BLOCK_BYTES: usize = 64 << 10;
+
+/// What happens to a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Cause {
+    /// SIGKILL
+    Kill,
+    /// SIGSTOP, and SIGCONT when the flow has gone on
+    Freeze,
+    /// SIGTERM
+    Drain,
+    /// Its link to the hop before it is cut, both ways, until the flow has gone on; needs root
+    Cut,
+    /// It carries nothing more, and heartbeats as ever; killed when the flow has gone on
+    Gray,
+}
+
+impl Cause {
+    /// Lets it happen to a process; what happens to its links is the stage's to do.
+    fn strike(self, relay: &mut Process) -> std::io::Result<()> {
+        match self {
+            Self::Kill => relay.kill(),
+            Self::Freeze => relay.signal(Signal::STOP),
+            Self::Drain => relay.terminate(),
+            Self::Cut => Ok(()),
+            Self::Gray => relay.signal(Signal::USR1),
+        }
+    }
+}
+
+/// A hop of the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Where {
+    Any,
+    Hop(u8),
+}
+
+/// Which way the pauses are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Way {
+    Forward,
+    Backward,
+    Both,
+}
+
+/// How long data pauses when a relay of its chain is killed, frozen, drained or cut off.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hopline bench failover --cause kill --runs 100
+  hopline bench failover --cause freeze --hop 2 --direction forward
+  hopline bench failover --cause drain --json | jq .gap_ms
+  sudo hopline bench failover --cause cut    on a network of its own, in network namespaces
+  hopline bench failover --cause kill --plot cdf.svg
+  hopline bench failover --cause kill --flows 500 --hops 1 --relays 4 --runs 5
+  hopline bench failover --cause kill --relays 50 --at-once 17 --flows 200 --runs 1
+
+With more flows than one, data comes in few portions a second: beside the pauses between them stands how late they are.
+
+Exit code 0 only if not one byte was lost, duplicated or reordered.")]
+pub(super) struct Args {
+    /// What happens to a relay
+    #[arg(long, value_enum, default_value = "kill")]
+    cause: Cause,
+    /// How often
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    runs: u32,
+    /// To the relay of which hop: a number, or any for a random one each time
+    #[arg(long, default_value = "any", value_name = "HOP", value_parser = place)]
+    hop: Where,
+    /// Which way the pauses are looked at; data goes both ways
+    #[arg(long, value_enum, default_value = "both")]
+    direction: Way,
+    /// Relays on the flow's chain
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    hops: u8,
+    /// Flows; with more than one it happens to the relay that most of them go over
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    flows: u32,
+    /// Relays that are killed within 10 ms, any of the pool
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    at_once: u32,
+    /// Origins and targets among which the flows are shared out; by default 1, and 4 with --at-once. A target's flows all
+    /// come over the same relay
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pairs: Option<u32>,
+    /// Relays in the pool; those that are left after a fault must be one more than hops
+    #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+    relays: u32,
+    /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
+    #[arg(long, value_name = "SIZE")]
+    rate: Option<Size>,
+    /// How often each of many flows sends something; by default so that all together send 400 times a second, between
+    /// 10ms and 1s. Each also writes at the moment of the fault
+    #[arg(long, value_name = "TIME", value_parser = parse_positive)]
+    every: Option<Duration>,
+    /// What data and moments follow from; random by default
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Draw which share of the pauses was how long at most
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Keep the processes' logs in this directory, with details
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
+}
+
+fn place(text: &str) -> Result<Where, String> {
+    match text.parse() {
+        _ if text == "any" => Ok(Where::Any),
+        Ok(hop) if hop >= 1 => Ok(Where::Hop(hop)),
+        _ => Err("write a hop's number, or any".to_owned()),
+    }
+}
+
+impl Args {
+    fn check(&self) -> Result<(), Failure> {
+        let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+        let least = u32::from(self.hops) + 1 + self.at_once;
+        if self.relays < least {
+            return usage(format!(
+                "--relays {} is too few for --hops {} and {} that fail: at least {least}",
+                self.relays, self.hops, self.at_once
+            ));
+        }
+        if self.is_crowd() && self.cause == Cause::Cut {
+            return usage("--cause cut is measured with one flow only".to_owned());
+        }
+        if self.cause == Cause::Gray && !cfg!(feature = "faults") {
+            return usage(
+                "--cause gray needs relays that can be told to fail: build with --features faults".to_owned(),
+            );
+        }
+        if self.at_once > 1 && self.cause != Cause::Kill {
+            return usage("--at-once is for --cause kill".to_owned());
+        }
+        if self.at_once > 1 && self.hop != Where::Any {
+            return usage("--at-once takes any relays of the pool: leave --hop away".to_owned());
+        }
+        match self.hop {
+            Where::Hop(hop) if hop > self.hops => {
+                usage(format!("--hop {hop} is beyond --hops {}", self.hops))
+            }
+            Where::Hop(_) | Where::Any => Ok(()),
+        }
+    }
+
+    const fn is_crowd(&self) -> bool {
+        self.flows > 1 || self.at_once > 1
+    }
+
+    fn rate(&self) -> u64 {
+        self.rate.map_or(if self.is_crowd() { LOW_RATE_BYTES } else { RATE_BYTES }, |rate| rate.0)
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    args.check()?;
+    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
+    let mut stage = Stage::new(args.logs.as_deref())?;
+    if args.cause == Cause::Cut {
+        stage = stage.on_testbed(args.relays as usize + NOT_RELAYS, seed)?;
+    }
+    let perform = async {
+        let one: Box<dyn Report> = if args.is_crowd() {
+            Box::new(crowd::perform(&args, seed, &stage).await?)
+        } else {
+            Box::new(perform(&args, seed, &stage).await?)
+        };
+        Ok(one)
+    };
+    let performed = tokio::select! {
+        performed = perform => performed,
+        interrupted = signals::interrupted() => Err(interrupted),
+    };
+    let outcome = performed.map_err(|failure| failure.at(format!("bench failover with --seed {seed}")))?;
+    let mut out = say::output();
+    if args.json {
+        writeln!(out, "{}", outcome.to_json(&args)?)?;
+    } else {
+        outcome.print_table(&args, &mut out)?;
+    }
+    if let Some(path) = &args.plot {
+        draw(path, &args, outcome.as_ref())?;
+    }
+    if outcome.is_clean() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
+    ))
+}
+
+/// The cumulative distribution of pauses, with and without a fault.
+fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Report) -> Result<(), Failure> {
+    let curve = |name: &str, colour, mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
+        let share = |n: u32| 100.0 * f64::from(n) / f64::from(count.max(1));
+        let points = times.into_iter().zip(1..).flat_map(|(at, n)| [(at, share(n - 1)), (at, share(n))]);
+        Series { name: name.to_owned(), colour, shape: Shape::Line, points: points.collect() }
+    };
+    let series = vec![
+        curve("around the fault", plot::BLUE, outcome.gaps()),
+        curve("without a fault", plot::GREY, outcome.calm()),
+    ];
+    let end = outcome.gaps().into_iter().chain(outcome.calm()).fold(1.0, f64::max);
+    let chart = Chart {
+        label: if args.is_crowd() { "% of the flows" } else { "% of the runs" }.to_owned(),
+        series,
+        marks: Vec::new(),
+    };
+    let caption = format!("hopline bench failover --cause {}: longest pause", args.cause.name());
+    plot::draw(path, &caption, ("milliseconds", end), &[chart])
+}
+
+async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
+    let mut bootstrap =
+        stage.start("bootstrap", None, &["bootstrap", "--listen", &stage.address("bootstrap")])?;
+    let ready = bootstrap.ready().await?;
+    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
+        return Err(bootstrap.failure("gave no ticket"));
+    };
+    let relays = Relays::start(stage, ticket, args.relays).await?;
+    let ours: hopline::net::ticket::Ticket =
+        ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
+    let options = Options { hops: args.hops, ..Options::default() };
+    let target = stage.join("target", ours.clone(), options.clone()).await?;
+    let mut listener = target.listen(TARGET).await?;
+    let origin = stage.join(ORIGIN, ours, options).await?;
+    let events = origin.events();
+    let flow = origin.open(TARGET).await?;
+    let bench = Bench {
+        args,
+        stage,
+        rng: StdRng::seed_from_u64(seed),
+        relays,
+        events,
+        chain: Chain::default(),
+        forward: Arc::new(Stream::new("forward", seed)),
+        backward: Arc::new(Stream::new("backward", !seed)),
+    };
+    let outcome = tokio::select! {
+        outcome = bench.run(seed, flow, &mut listener) => outcome,
+        failure = bootstrap.death() => Err(failure),
+    };
+    origin.shutdown().await;
+    target.shutdown().await;
+    outcome
+}
+
+/// What prev did about a failure, or why the origin left the chain.
+type Repaired = (Option<Repair>, Option<&'static str>);
+
+struct Bench<'a> {
+    args: &'a Args,
+    stage: &'a Stage,
+    rng: StdRng,
+    relays: Relays<'a>,
+    events: Receiver<FlowEvent>,
+    chain: Chain,
+    forward: Arc<Stream>,
+    backward: Arc<Stream>,
+}
+
+impl Bench<'_> {
+    async fn run(
+        mut self,
+        seed: u64,
+        flow: Flow,
+        listener: &mut hopline::endpoint::Listener,
+    ) -> Result<Outcome, Failure> {
+        let stop = CancellationToken::new();
+        let (forward, backward) = (self.forward.clone(), self.backward.clone());
+        let pace = Pace { rate: self.args.rate(), tick: TICK, block: BLOCK_BYTES };
+        let at_origin = end(flow, forward.clone(), backward.clone(), pace, stop.clone());
+        let at_origin = tokio::spawn(at_origin);
+        // A flow reaches its target with the first byte.
+        let Some(Incoming::Flow(flow)) = timeout(PATIENCE, listener.next()).await.ok().flatten() else {
+            return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
+        };
+        let at_target = tokio::spawn(end(flow, backward, forward, pace, stop.clone()));
+        let mut runs = Vec::new();
+        for number in 1..=self.args.runs {
+            let run = self.one().await?;
+            tracing::debug!(number, ?run, "one more");
+            runs.push(run);
+        }
+        stop.cancel();
+        let mut faults = crate::pattern::Faults::default();
+        for end in [at_origin, at_target] {
+            let ended = timeout(PATIENCE, end).await.map_err(|_| lost("the flow did not end"))?;
+            faults = faults + ended.map_err(std::io::Error::other)??;
+        }
+        let bytes = self.forward.sent() + self.backward.sent();
+        Ok(Outcome { seed, runs, faults, bytes })
+    }
+
+    /// Lets it happen to one relay.
+    async fn one(&mut self) -> Result<Run, Failure> {
+        loop {
+            self.protected().await?;
+            self.longest();
+            let calm = Instant::now() + Duration::from_millis(self.rng.random_range(CALM_MS));
+            while self.event(calm).await?.is_some() {}
+            if self.unprotected().is_none() {
+                break;
+            }
+        }
+        let hop = match self.args.hop {
+            Where::Hop(hop) => hop,
+            Where::Any => self.rng.random_range(1..=self.args.hops),
+        };
+        let name = self.chain.primary(hop).unwrap_or_default().to_owned();
+        let prev = self.chain.primary(hop - 1).unwrap_or(ORIGIN).to_owned();
+        let mut relay = self.relays.take(&name).ok_or_else(|| lost("no relay runs where one should"))?;
+        let calm = self.longest();
+        if self.args.cause == Cause::Cut {
+            self.stage.cut(&prev, &name);
+        }
+        tracing::debug!(name, hop, "it strikes");
+        self.args.cause.strike(&mut relay)?;
+        let (repair, rebuilt_for) = self.repaired(&prev, &name, hop).await?;
+        let sent = [self.forward.sent(), self.backward.sent()];
+        let arrived =
+            async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
+        timeout(PATIENCE, arrived).await.map_err(|_| lost("no data came any more"))?;
+        let gap = self.longest();
+        self.restore(relay, &prev).await?;
+        Ok(Run { hop, gap, repair, rebuilt_for, calm })
+    }
+
+    /// The longest pause since this was called last, in the directions that count.
+    fn longest(&self) -> Duration {
+        let (forward, backward) = (self.forward.take_longest(), self.backward.take_longest());
+        match self.args.direction {
+            Way::Forward => forward,
+            Way::Backward => backward,
+            Way::Both => forward.max(backward),
+        }
+    }
+
+    async fn restore(&mut self, mut relay: Process, prev: &str) -> Result<(), Failure> {
+        match self.args.cause {
+            Cause::Kill => {}
+            Cause::Gray => relay.kill()?,
+            Cause::Freeze => {
+                relay.signal(Signal::CONT)?;
+                self.relays.put_back(relay);
+                return Ok(());
+            }
+            Cause::Drain => relay.success(PATIENCE).await?,
+            Cause::Cut => {
+                self.stage.heal(prev, relay.name());
+                self.relays.put_back(relay);
+                return Ok(());
+            }
+        }
+        self.relays.add().await?;
+        Ok(())
+    }
+
+    /// Whether the flow still goes over `relay` where that matters: one whose link to the hop before is cut is of use to
+    /// whoever else serves that hop, and at another.
+    fn is_hit(&self, prev: &str, relay: &str, at: u8) -> bool {
+        match self.args.cause {
+            Cause::Cut => {
+                let before = self.chain.primary(at - 1).unwrap_or(ORIGIN);
+                self.chain.primary(at) == Some(relay) && before == prev
+            }
+            Cause::Kill | Cause::Freeze | Cause::Drain | Cause::Gray => self.chain.carries(relay),
+        }
+    }
+
+    /// Waits until the flow no longer goes over `relay`; what its prev said of that.
+    async fn repaired(&mut self, prev: &str, relay: &str, at: u8) -> Result<Repaired, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        let (mut repair, mut rebuilt_for) = (None, None);
+        while self.is_hit(prev, relay, at) {
+            match self.event(deadline).await? {
+                Some(FlowEvent::Rerouted { hop, evidence, gap_ms, detected_ms, replayed_bytes, .. })
+                    if hop == at =>
+                {
+                    let (gap, detected) = (span(gap_ms), span(detected_ms));
+                    repair = Some(Repair { evidence, gap, detected, replayed_bytes });
+                }
+                Some(FlowEvent::Drained { hop, gap_ms, replayed_bytes, .. }) if hop == at => {
+                    let (evidence, gap, detected) = ("drain", span(gap_ms), Duration::ZERO);
+                    repair = Some(Repair { evidence, gap, detected, replayed_bytes });
+                }
+                Some(FlowEvent::Rebuilt { cause, .. }) => rebuilt_for = cause,
+                Some(_) => {}
+                None => return Err(lost("nobody took over")),
+            }
+        }
+        Ok((repair, rebuilt_for))
+    }
+
+    /// Waits until every hop has a primary and a backup that run.
+    async fn protected(&mut self) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let hop = self.unprotected();
+            if hop.is_none() && !self.chain.hops().is_empty() {
+                return Ok(());
+            }
+            tracing::debug!(?hop, hops = ?self.chain.hops(), "waits for protection");
+            if self.event(deadline).await?.is_none() {
+                return Err(lost("a hop has had no backup that runs for too long"));
+            }
+        }
+    }
+
+    fn unprotected(&self) -> Option<u8> {
+        self.chain.unprotected(|relay| self.relays.runs(relay))
+    }
+
+    /// The next event; `None` if none comes until the deadline.
+    async fn event(&mut self, deadline: Instant) -> Result<Option<FlowEvent>, Failure> {
+        match timeout_at(deadline, self.events.recv()).await {
+            Err(_) => Ok(None),
+            Ok(Ok(FlowEvent::Closed { complete: false, .. })) => Err(lost("the flow broke")),
+            Ok(Ok(event)) => {
+                tracing::debug!(?event, "told");
+                self.chain.apply(&event);
+                Ok(Some(event))
+            }
+            Ok(Err(RecvError::Lagged(missed))) => Err(lost(&format!("{missed} events were missed"))),
+            Ok(Err(RecvError::Closed)) => Err(lost("the origin's node ended")),
+        }
+    }
+}
+
+fn span(ms: f64) -> Duration {
+    Duration::from_secs_f64(ms.max(0.0) / 1000.0)
+}
+
+fn lost(what: &str) -> Failure {
+    Failure::new(
+        Exit::FlowLost,
+        format!("{what}; this is a bug: run it again with --logs DIR, and report it"),
+    )
+}
+
+/// One end of the flow: sends one stream, and takes the other.
+async fn end(
+    flow: Flow,
+    sends: Arc<Stream>,
+    takes: Arc<Stream>,
+    pace: Pace,
+    stop: CancellationToken,
+) -> std::io::Result<crate::pattern::Faults> {
+    let (mut reader, mut writer) = tokio::io::split(flow);
+    let (_, faults) =
+        tokio::try_join!(sends.send(&mut writer, pace, &stop), takes.receive(&mut reader, pace))?;
+    tracing::debug!(took = takes.name, "all of it");
+    reader.unsplit(writer).finished().await?;
+    Ok(faults)
+}

@@ -1,0 +1,361 @@
+//! `hopline bench soak`: what a flow carries while a relay of its chain is killed every second, and while all relays are
+//! restarted in turn, on real processes.
+//!
+//! One flow carries as much as there is room for (or a given rate) from origin to target, and a little back. Both of its ends
+//! are threads of this process, so that one clock times both. Slices of time without kills lie between those with kills, so
+//! that a machine that gets slower or faster does not pass for Hopline.
+
+mod report;
+mod rolling;
+mod stream;
+
+use super::{Exit, Failure};
+use crate::chain::Chain;
+use crate::pattern::Faults;
+use crate::stage::{Relays, Stage};
+use hopline::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Listener, Options};
+use hopline::net::entropy;
+use hopline::net::ticket::Ticket;
+use hopline_command::size::Size;
+use hopline_command::{say, signals};
+use rand::Rng;
+use report::{Outcome, Side};
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use stream::{Digests, Stream};
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+const TARGET: &str = "sink";
+/// How long new backups, or the flow's last words, may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What goes back from the target a second, so that its pauses can be seen too.
+const BACKWARD_RATE: u64 = 256 << 10;
+/// What a rolling restart carries if nothing else is said: below what any machine can, so that a pause is a relay's fault.
+const ROLLING_RATE: u64 = 1 << 20;
+
+/// What a flow carries while a relay of its chain is killed every second.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  hopline bench soak --seconds 60
+  hopline bench soak --rate 20MiB --json | jq .ratio
+  hopline bench soak --rolling
+
+Without --rolling it takes twice --seconds: slices without kills lie between those with kills.
+Exit code 0 only if not one byte was lost, duplicated or reordered.")]
+pub(super) struct Args {
+    /// How long relays are killed
+    #[arg(long, default_value_t = 600, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// How often a relay of the chain is killed, and a new one started in its place
+    #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = hopline_command::duration::parse_positive)]
+    kill_every: Duration,
+    /// How long kills go on, and pause, by turns
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = hopline_command::duration::parse_positive)]
+    slice: Duration,
+    /// Relays in the pool; at least two more than hops
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
+    relays: u32,
+    /// Relays on the flow's chain
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    hops: u8,
+    /// What the flow carries a second from origin to target, or unlimited [default: unlimited, with --rolling 1MiB]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
+    rate: Option<Rate>,
+    /// Restart every relay of the pool once, in turn, by SIGTERM, in place of kills
+    #[arg(long, conflicts_with_all = ["seconds", "kill_every", "slice"])]
+    rolling: bool,
+    /// What the data follows from; random by default
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Keep the processes' logs in this directory, with details
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
+}
+
+/// Bytes a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rate {
+    Unlimited,
+    Limited(u64),
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "unlimited" {
+        return Ok(Rate::Unlimited);
+    }
+    match text.parse() {
+        Ok(Size(0)) => Err("nothing would flow".to_owned()),
+        Ok(Size(bytes)) => Ok(Rate::Limited(bytes)),
+        Err(error) => Err(format!("{error}, or unlimited")),
+    }
+}
+
+impl Args {
+    fn check(&self) -> Result<(), Failure> {
+        let usage = |message: String| Err(Failure::new(Exit::Usage, message));
+        let least = u32::from(self.hops) + 2;
+        if self.relays < least {
+            return usage(format!(
+                "--relays {} is too few for --hops {}: at least {least}",
+                self.relays, self.hops
+            ));
+        }
+        if self.kill_every.is_zero() || self.slice < self.kill_every {
+            return usage(format!("--slice {:?} must be at least --kill-every", self.slice));
+        }
+        Ok(())
+    }
+
+    fn rate(&self) -> Rate {
+        self.rate.unwrap_or(if self.rolling { Rate::Limited(ROLLING_RATE) } else { Rate::Unlimited })
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    args.check()?;
+    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
+    let stage = Stage::new(args.logs.as_deref())?;
+    let performed = tokio::select! {
+        performed = perform(&args, seed, &stage) => performed,
+        interrupted = signals::interrupted() => Err(interrupted),
+    };
+    let outcome = performed.map_err(|failure| failure.at(format!("bench soak with --seed {seed}")))?;
+    let mut out = say::output();
+    if args.json {
+        writeln!(out, "{}", outcome.to_json(&args))?;
+    } else {
+        outcome.print(&args, &mut out)?;
+    }
+    if outcome.is_clean() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
+    ))
+}
+
+async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
+    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
+    let ready = bootstrap.ready().await?;
+    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
+        return Err(bootstrap.failure("gave no ticket"));
+    };
+    let work = async {
+        if args.rolling {
+            let relays = rolling::start(stage, ticket, args.relays).await?;
+            let load = Load::start(args, seed, ticket).await?;
+            rolling::run(stage, ticket, relays, load, seed).await
+        } else {
+            let relays = Relays::start(stage, ticket, args.relays).await?;
+            let load = Load::start(args, seed, ticket).await?;
+            Soak { args, relays, load, kills: 0, spared: 0 }.run(seed).await
+        }
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        failure = bootstrap.death() => Err(failure),
+    }
+}
+
+/// A flow under load, and what its events tell of its chain.
+struct Load {
+    origin: Endpoint,
+    target: Endpoint,
+    events: Receiver<FlowEvent>,
+    chain: Chain,
+    rebuilds: u32,
+    forward: Arc<Stream>,
+    backward: Arc<Stream>,
+    ends: [AbortOnDropHandle<std::io::Result<Digests>>; 2],
+    stop: CancellationToken,
+}
+
+impl Load {
+    async fn start(args: &Args, seed: u64, ticket: &str) -> Result<Self, Failure> {
+        let ticket: Ticket =
+            ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
+        let options =
+            |name: &str| Options { name: Some(name.to_owned()), hops: args.hops, ..Options::default() };
+        let target = Endpoint::join(ticket.clone(), options("target")).await?;
+        let mut listener = target.listen(TARGET).await?;
+        let origin = Endpoint::join(ticket, options("origin")).await?;
+        let events = origin.events();
+        let flow = origin.open(TARGET).await?;
+        let forward = Arc::new(Stream::new("forward", seed, args.rate()));
+        let backward = Arc::new(Stream::new("backward", !seed, Rate::Limited(BACKWARD_RATE)));
+        let stop = CancellationToken::new();
+        let carry = |flow, sends: &Arc<Stream>, takes: &Arc<Stream>| {
+            AbortOnDropHandle::new(tokio::spawn(end(flow, sends.clone(), takes.clone(), stop.clone())))
+        };
+        let at_origin = carry(flow, &forward, &backward);
+        let at_target = carry(arrived(&mut listener).await?, &backward, &forward);
+        let ends = [at_origin, at_target];
+        let (chain, rebuilds) = Default::default();
+        Ok(Self { origin, target, events, chain, rebuilds, forward, backward, ends, stop })
+    }
+
+    /// Minds the flow's events until then.
+    async fn run_until(&mut self, then: Instant) -> Result<(), Failure> {
+        while self.event(then).await? {}
+        Ok(())
+    }
+
+    /// Waits until every hop has a primary and a backup that run.
+    async fn protected(&mut self, runs: impl Fn(&str) -> bool) -> Result<(), Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.chain.hops().is_empty() || self.chain.unprotected(&runs).is_some() {
+            if !self.event(deadline).await? {
+                return Err(lost("a hop has had no backup that runs for too long"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The longest pause since this was asked last, either way.
+    fn longest(&self) -> Duration {
+        self.forward.take_longest().max(self.backward.take_longest())
+    }
+
+    /// Takes in the flow's next event; `false` if none comes until the deadline.
+    async fn event(&mut self, deadline: Instant) -> Result<bool, Failure> {
+        match timeout_at(deadline, self.events.recv()).await {
+            Err(_) => Ok(false),
+            Ok(Ok(FlowEvent::Closed { complete: false, .. })) => Err(lost("the flow broke")),
+            Ok(Ok(event)) => {
+                self.rebuilds += u32::from(matches!(event, FlowEvent::Rebuilt { .. }));
+                self.chain.apply(&event);
+                Ok(true)
+            }
+            Ok(Err(RecvError::Lagged(missed))) => Err(lost(&format!("{missed} events were missed"))),
+            Ok(Err(RecvError::Closed)) => Err(lost("the origin's node ended")),
+        }
+    }
+
+    /// Ends the flow: what was wrong with what arrived, and whether both ends hashed the same.
+    async fn finish(&mut self) -> Result<(Faults, bool), Failure> {
+        self.stop.cancel();
+        let [at_origin, at_target] = &mut self.ends;
+        let ended = timeout(PATIENCE, async { tokio::join!(at_origin, at_target) }).await;
+        let (at_origin, at_target) = ended.map_err(|_| lost("the flow did not end"))?;
+        let joined = |end: Result<_, tokio::task::JoinError>| end.map_err(std::io::Error::other);
+        let (at_origin, at_target) = (joined(at_origin)??, joined(at_target)??);
+        let equal = at_origin.sent == at_target.took && at_target.sent == at_origin.took;
+        tokio::join!(self.origin.shutdown(), self.target.shutdown());
+        Ok((at_origin.faults + at_target.faults, equal))
+    }
+}
+
+/// A flow reaches its target with the first byte.
+async fn arrived(listener: &mut Listener) -> Result<Flow, Failure> {
+    match timeout(PATIENCE, listener.next()).await {
+        Ok(Some(Incoming::Flow(flow))) => Ok(flow),
+        _ => Err(lost("the flow was opened, and did not come to its target")),
+    }
+}
+
+/// One end of the flow: sends one stream, and takes the other.
+async fn end(
+    flow: Flow,
+    sends: Arc<Stream>,
+    takes: Arc<Stream>,
+    stop: CancellationToken,
+) -> std::io::Result<Digests> {
+    let (mut reader, mut writer) = tokio::io::split(flow);
+    let (sent, (faults, took)) =
+        tokio::try_join!(sends.send(&mut writer, &stop), takes.receive(&mut reader))?;
+    reader.unsplit(writer).finished().await?;
+    Ok(Digests { sent, took, faults })
+}
+
+struct Soak<'a> {
+    args: &'a Args,
+    relays: Relays<'a>,
+    load: Load,
+    kills: u32,
+    /// Kills that were due while no relay of the chain was known to live.
+    spared: u32,
+}
+
+impl Soak<'_> {
+    async fn run(mut self, seed: u64) -> Result<Outcome, Failure> {
+        let (mut calm, mut killing) = (Side::new()?, Side::new()?);
+        let slices = f64::from(self.args.seconds) / self.args.slice.as_secs_f64();
+        let turns = self.args.slice.as_secs_f64() / self.args.kill_every.as_secs_f64();
+        for number in 1..=whole(slices) {
+            self.load.protected(|relay| self.relays.runs(relay)).await?;
+            self.slice(whole(turns), false, &mut calm).await?;
+            self.slice(whole(turns), true, &mut killing).await?;
+            tracing::info!(number, of = whole(slices), kills = self.kills, "slice");
+        }
+        let failovers = self.load.chain.failovers();
+        let (faults, equal) = self.load.finish().await?;
+        self.relays.check().await?;
+        Ok(Outcome {
+            seed,
+            calm,
+            faulty: killing,
+            kills: self.kills,
+            spared: self.spared,
+            failovers,
+            rebuilds: self.load.rebuilds,
+            restarts: Vec::new(),
+            bytes: self.load.forward.received() + self.load.backward.received(),
+            faults,
+            equal,
+        })
+    }
+
+    /// So many times the time between two kills, with or without them.
+    async fn slice(&mut self, turns: u32, kill: bool, side: &mut Side) -> Result<(), Failure> {
+        let (start, before) = (Instant::now(), self.load.forward.received());
+        self.load.longest();
+        for turn in 1..=turns {
+            if kill {
+                self.kill().await?;
+            }
+            self.load.run_until(start + self.args.kill_every * turn).await?;
+            side.paused(self.load.longest());
+        }
+        side.carried(self.load.forward.received() - before, start.elapsed());
+        Ok(())
+    }
+
+    /// Kills a relay of the chain, the hops in turn, and starts another.
+    async fn kill(&mut self) -> Result<(), Failure> {
+        let hops = u32::try_from(self.load.chain.hops().len()).unwrap_or(1).max(1);
+        for turn in 0..hops {
+            let hop = u8::try_from((self.kills + turn) % hops + 1).unwrap_or(1);
+            let relay = self.load.chain.primary(hop).unwrap_or_default().to_owned();
+            if self.relays.kill(&relay)? {
+                tracing::debug!(relay, hop, "kill");
+                self.kills += 1;
+                self.relays.add().await?;
+                return Ok(());
+            }
+        }
+        self.spared += 1;
+        Ok(())
+    }
+}
+
+/// At least one.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+fn whole(number: f64) -> u32 {
+    number.round().max(1.0) as u32
+}
+
+fn lost(what: &str) -> Failure {
+    Failure::new(
+        Exit::FlowLost,
+        format!("{what}; this is a bug: run it again with --logs DIR, and report it"),
+    )
+}

@@ -1,0 +1,12 @@
+//! What shows and measures Hopline: the demo and the benchmarks, over real processes, with checked traffic, on networks that can be
+//! broken at will.
+
+pub mod bench;
+mod chain;
+pub mod demo;
+pub mod pattern;
+mod plot;
+mod splice;
+pub mod stage;
+#[cfg(target_os = "linux")]
+pub mod testbed;

@@ -1,0 +1,53 @@
+//! How a node watches its neighbours: a preset, and a heartbeat of one's own.
+
+use hopline_proto::detector::{Config, Liveness, MAX_INTERVAL, MIN_INTERVAL};
+use std::time::Duration;
+
+/// What fits which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Preset {
+    /// As the measured round trips suggest
+    Auto,
+    /// Machines in one room
+    Lan,
+    /// The Internet
+    Wan,
+    /// Geostationary satellites
+    Satellite,
+    /// Only the transport tells that a neighbour is gone
+    Off,
+}
+
+/// How to watch.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LivenessArgs {
+    /// How neighbours are watched: what network lies between
+    #[arg(long, env = "HOPLINE_LIVENESS", value_enum, default_value = "auto", value_name = "PRESET")]
+    liveness: Preset,
+    /// How often neighbours that carry flows are to be heard, instead: 10ms to 1min, or 0 for never
+    #[arg(long, env = "HOPLINE_HEARTBEAT", value_name = "DURATION", value_parser = interval)]
+    heartbeat: Option<Duration>,
+}
+
+impl LivenessArgs {
+    /// What these options say.
+    pub fn config(&self) -> Config {
+        let preset = match self.liveness {
+            Preset::Auto => Liveness::Auto,
+            Preset::Lan => Liveness::Lan,
+            Preset::Wan => Liveness::Wan,
+            Preset::Satellite => Liveness::Satellite,
+            Preset::Off => Liveness::Off,
+        };
+        let preset = preset.config();
+        self.heartbeat.and_then(|heartbeat| preset.with_heartbeat(heartbeat)).unwrap_or(preset)
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = if text == "0" { Duration::ZERO } else { crate::duration::parse(text)? };
+    match Config::default().with_heartbeat(interval) {
+        Some(_) => Ok(interval),
+        None => Err(format!("not between {MIN_INTERVAL:?} and {MAX_INTERVAL:?}; 0 is never")),
+    }
+}

@@ -1,0 +1,330 @@
+//! Drives the bootstrap's machine: gives it the time and questions, passes on what it tells, and wakes when something is due.
+//!
+//! It also keeps the store in step with the machine: what is put there or removed is so while the machine is held, so that the
+//! two agree on the order.
+
+use super::news::{Bulletin, News};
+use crate::net::clock::Clock;
+use crate::net::entropy;
+use crate::store::{self, Kind, NotStored, Record, Store};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, try_join_all};
+use hopline_proto::bootstrap::{Bootstrap, Config, Registration};
+use hopline_proto::crypto::Key;
+use hopline_proto::pool::PoolEvent;
+use hopline_proto::rpc::{Offer, Refusal, Request, Response, Status};
+use hopline_proto::{NodeId, Time};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{sleep_until, timeout};
+
+/// When to come again while the store is being read after a fault.
+const RESTORING: Duration = Duration::from_millis(200);
+/// How long that may take.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The machine and its driver. See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    /// Held for the length of one question, never while anything waits.
+    machine: Mutex<Bootstrap>,
+    config: Config,
+    network_secret: Key,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    rearm: Notify,
+    bulletin: Bulletin,
+    started_at: Time,
+    /// Whether the machine was made anew and knows nobody yet: until the store is read, everybody is told to come later.
+    is_new: AtomicBool,
+}
+
+/// Ends when a registration, or that there is none any more, is durable, or can't be for now.
+type Saving = BoxFuture<'static, Result<(), NotStored>>;
+
+impl Keeper {
+    /// A machine that knows nobody yet but those that were removed from the network.
+    pub(super) fn new(config: Config, network_secret: Key, store: Arc<dyn Store>) -> Self {
+        let clock = Clock::start();
+        let started_at = clock.now();
+        let machine = Mutex::new(new_machine(config, &network_secret, store.as_ref(), started_at));
+        let (rearm, bulletin) = (Notify::new(), Bulletin::default());
+        let is_new = AtomicBool::new(false);
+        Self { machine, config, network_secret, store, clock, rearm, bulletin, started_at, is_new }
+    }
+
+    /// Gives everybody in the store their places back. Those for whom there is none are taken out of it.
+    pub(super) fn restore(&self, records: Vec<Record>) {
+        self.with(|machine, now| {
+            for Record { registration, .. } in records {
+                let key = store::Key::of(&registration);
+                if !self.store.is_denied(&key.node) {
+                    machine.restore(registration, now);
+                }
+                if !holds(machine, key) {
+                    drop(self.store.remove(key));
+                }
+            }
+        });
+    }
+
+    /// Answers a question of the member `node`. If it registered, or deregistered, the answer is to wait until that is
+    /// durable.
+    pub(super) fn answer(&self, node: NodeId, request: Request) -> (Response, Option<Saving>) {
+        let leaves = matches!(request, Request::Deregister { .. });
+        let registering = if let Request::Register { name, offer, .. } = &request {
+            Some((name.clone(), offer.clone()))
+        } else {
+            None
+        };
+        self.with(|machine, now| {
+            if self.is_new.load(Ordering::Relaxed) {
+                // Nobody shall take another's place, or register for nothing.
+                return (Response::Refused(Refusal::Throttled { retry_after: RESTORING }), None);
+            }
+            let response = machine.answer(node, request, now);
+            let taken = registering.filter(|_| matches!(response, Response::Lease(_)));
+            let saving = taken.map(|(name, offer)| {
+                let registered_at = registered_at(machine, &node, &offer, now);
+                self.store.put(Registration { node, name, offer, registered_at })
+            });
+            (response, saving.or_else(|| leaves.then(|| self.forget(node))))
+        })
+    }
+
+    /// Nothing that this node registered is to be there any more.
+    fn forget(&self, node: NodeId) -> Saving {
+        let removed = [Kind::Relay, Kind::Target].map(|kind| self.store.remove(store::Key { node, kind }));
+        async { try_join_all(removed).await.map(drop) }.boxed()
+    }
+
+    pub(super) const fn started_at(&self) -> Time {
+        self.started_at
+    }
+
+    /// Where what happens to the pool is told.
+    pub(super) const fn bulletin(&self) -> &Bulletin {
+        &self.bulletin
+    }
+
+    /// Lets `f` use the machine at the present time.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Bootstrap, Time) -> T) -> T {
+        let mut machine = self.machine();
+        let (due, now) = (machine.poll_timeout(), self.clock.now());
+        machine.set_clock(Clock::wall(), now);
+        let result = f(&mut machine, now);
+        let events = machine.take_events();
+        events
+            .iter()
+            .filter_map(lost_place)
+            .filter(|key| !holds(&machine, *key))
+            .for_each(|key| drop(self.store.remove(key)));
+        let news: Vec<News> = events.into_iter().map(|event| News::new(event, &machine, now)).collect();
+        // Still under the lock, so that everybody hears of things in the order in which they happened.
+        news.iter().for_each(|news| self.bulletin.publish(news));
+        let due_changed = machine.poll_timeout() != due;
+        drop(machine);
+        news.iter().for_each(log);
+        if due_changed {
+            self.rearm.notify_one();
+        }
+        result
+    }
+
+    /// Has the machine do what is due, and look for it at least once each [`Config::sweep`]. Never ends.
+    pub(super) async fn keep_time(&self) {
+        let mut swept = self.clock.now();
+        loop {
+            if self.is_new.load(Ordering::Relaxed) {
+                match timeout(READ_PATIENCE, self.store.registrations()).await {
+                    Ok(Ok(records)) => self.restore(records),
+                    Ok(Err(_)) | Err(_) => {
+                        tracing::warn!("the store can't be read; nodes have to register again")
+                    }
+                }
+                self.is_new.store(false, Ordering::Relaxed);
+            }
+            let due = self.machine().poll_timeout().unwrap_or(Time::MAX).min(swept + self.config.sweep);
+            tokio::select! {
+                () = sleep_until(self.clock.instant(due)) => self.with(|machine, now| {
+                    // The clock is finer than tokio's timers, and a far deadline is slept for in parts.
+                    if due <= now {
+                        machine.handle_timeout(now);
+                        swept = now;
+                    }
+                }),
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+
+    /// The machine; a new one if a fault of ours left it in the middle of something. It knows nobody until the store is read.
+    fn machine(&self) -> MutexGuard<'_, Bootstrap> {
+        self.machine.lock().unwrap_or_else(|poisoned| {
+            tracing::error!("the bootstrap failed over a question and starts afresh; please report this");
+            let mut machine = poisoned.into_inner();
+            *machine = new_machine(self.config, &self.network_secret, self.store.as_ref(), self.clock.now());
+            self.machine.clear_poison();
+            self.is_new.store(true, Ordering::Relaxed);
+            self.rearm.notify_one();
+            machine
+        })
+    }
+}
+
+fn new_machine(config: Config, network_secret: &Key, store: &dyn Store, now: Time) -> Bootstrap {
+    let mut machine = Bootstrap::new(config, network_secret.clone(), entropy::seeded_rng(), now);
+    store.denied().into_iter().for_each(|node| machine.revoke(node, now));
+    machine
+}
+
+/// Whether the machine has a place for this registration.
+fn holds(machine: &Bootstrap, key: store::Key) -> bool {
+    match key.kind {
+        Kind::Relay => machine.pool().get(&key.node).is_some_and(|relay| relay.status != Status::Left),
+        Kind::Target => machine.targets().get(&key.node).is_some(),
+    }
+}
+
+/// Whose place may be gone after an event.
+const fn lost_place(event: &PoolEvent) -> Option<store::Key> {
+    match event {
+        PoolEvent::Left(node) | PoolEvent::Forgotten(node) => {
+            Some(store::Key { node: *node, kind: Kind::Relay })
+        }
+        PoolEvent::TargetLeft(node) => Some(store::Key { node: *node, kind: Kind::Target }),
+        PoolEvent::Joined(_)
+        | PoolEvent::Online(_)
+        | PoolEvent::Suspect(_)
+        | PoolEvent::Draining(_)
+        | PoolEvent::Offline(_)
+        | PoolEvent::Back(_)
+        | PoolEvent::TargetJoined(_)
+        | PoolEvent::Unreached(_)
+        | PoolEvent::Distrusted(_)
+        | PoolEvent::Preserving { .. }
+        | PoolEvent::Resumed
+        | PoolEvent::Ignored(_) => None,
+    }
+}
+
+/// Since when a node that has just registered has its place.
+fn registered_at(machine: &Bootstrap, node: &NodeId, offer: &Offer, now: Time) -> Time {
+    match offer {
+        Offer::Relay { .. } => machine.pool().get(node).map_or(now, |relay| relay.registered_at),
+        Offer::Target { .. } => now,
+    }
+}
+
+fn log(news: &News) {
+    let what = match &news.event {
+        PoolEvent::Joined(_) => "relay registered",
+        PoolEvent::Online(_) => "relay online",
+        PoolEvent::Suspect(_) => "relay suspect: reported down, or late with its heartbeats",
+        PoolEvent::Draining(_) => "relay draining",
+        PoolEvent::Offline(_) => "relay offline",
+        PoolEvent::Back(_) => "relay back",
+        PoolEvent::Left(_) => "relay left",
+        PoolEvent::Forgotten(_) => "relay forgotten",
+        PoolEvent::TargetJoined(_) => "target announced",
+        PoolEvent::TargetLeft(_) => "target left",
+        PoolEvent::Unreached(_) => {
+            "others can't reach this relay at the address that it offers; new flows go elsewhere for a while: see to its --advertise, \
+             firewall or NAT"
+        }
+        PoolEvent::Distrusted(_) => {
+            "this node reported relays down that live, again and again; its reports count no more for a while"
+        }
+        PoolEvent::Ignored(what) => return tracing::debug!(?what, "not taken at its word"),
+        PoolEvent::Resumed => "the relays are heard again; leases end as usual",
+        PoolEvent::Preserving { overdue } => {
+            tracing::warn!(
+                overdue,
+                "so many relays fell silent at once that this bootstrap doubts its own network; no leases end until \
+                 they are heard again"
+            );
+            return;
+        }
+    };
+    match news.node() {
+        Some(node) => tracing::info!(node = %node.short(), name = news.name, "{what}"),
+        None => tracing::info!("{what}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hopline_proto::BootId;
+
+    const NODE: NodeId = NodeId::from_bytes([1; 32]);
+    const BOOT: BootId = BootId::from_bytes([1; 16]);
+
+    fn keeper() -> Arc<Keeper> {
+        let mut config = Config::default();
+        config.pool.lease = Duration::from_millis(100);
+        let store = store::redb::Redb::open(None).unwrap().store;
+        Arc::new(Keeper::new(config, Key::from_bytes([1; 32]), store))
+    }
+
+    fn register(keeper: &Keeper, node: NodeId) -> Response {
+        let address = "127.0.0.1:1".parse().unwrap();
+        let offer = Offer::relay(address, "", 1);
+        let request = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
+        keeper.with(|machine, now| machine.answer(node, request, now))
+    }
+
+    fn status(keeper: &Keeper) -> Option<Status> {
+        keeper.with(|machine, _| machine.pool().get(&NODE).map(|relay| relay.status))
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_done_in_time() {
+        let keeper = keeper();
+        let timekeeper = tokio::spawn({
+            let keeper = Arc::clone(&keeper);
+            async move { keeper.keep_time().await }
+        });
+        tokio::task::yield_now().await; // the timekeeper is asleep before there is anything to wait for
+        assert!(matches!(register(&keeper, NODE), Response::Lease(_)));
+        assert_eq!(status(&keeper), Some(Status::Registered));
+        let ended = async {
+            while status(&keeper) != Some(Status::Offline) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), ended).await.unwrap();
+        timekeeper.abort();
+    }
+
+    #[tokio::test]
+    async fn after_a_fault_it_starts_afresh_and_reads_the_store() {
+        let keeper = keeper();
+        let offer = Offer::relay("127.0.0.1:1".parse().unwrap(), "", 1);
+        let register = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
+        let (response, saving) = keeper.answer(NODE, register);
+        assert!(matches!(response, Response::Lease(_)));
+        saving.expect("it is to be kept").await.unwrap();
+        let fault =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.with(|_, _| panic!("fault"))));
+        fault.unwrap_err();
+        assert_eq!(status(&keeper), None);
+        let timekeeper = tokio::spawn({
+            let keeper = Arc::clone(&keeper);
+            async move { keeper.keep_time().await }
+        });
+        let restored = async {
+            while status(&keeper).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), restored).await.unwrap();
+        let (response, saving) = keeper.answer(NODE, Request::Deregister { boot: BOOT });
+        assert_eq!(response, Response::Done);
+        saving.expect("nor is it to come back").await.unwrap();
+        assert_eq!(keeper.store.registrations().await, Ok(Vec::new()));
+        timekeeper.abort();
+    }
+}

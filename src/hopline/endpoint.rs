@@ -1,0 +1,320 @@
+//! The client's side of Hopline: join a network, open flows to names, serve names, send and receive messages.
+//!
+//! ```no_run
+//! use hopline::endpoint::{Endpoint, Incoming, Options};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let endpoint = Endpoint::join(std::env::var("HOPLINE_TICKET")?.parse()?, Options::default()).await?;
+//! let mut flow = endpoint.open("printer").await?;
+//! flow.write_all(b"hello").await?;
+//! flow.shutdown().await?;
+//! let mut answer = Vec::new();
+//! flow.read_to_end(&mut answer).await?;
+//! flow.finished().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A flow survives whatever happens to the relays of its chain, and the bootstrap; it does not survive its endpoints. An
+//! [`Endpoint`] runs on a thread of its own, whatever runtime its user has; dropping the last handle ends it, and with
+//! it every flow.
+
+mod driver;
+mod events;
+mod flow;
+mod listener;
+mod messages;
+mod route_file;
+
+pub use events::{FlowEvent, Hop, Watched};
+pub use flow::{Aborter, Flow, FlowError};
+pub use listener::{Incoming, Listener, Message};
+pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};
+
+use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::datadir::DataDirError;
+use crate::net::enrolment::Feed;
+use crate::net::reach::Reach;
+use crate::net::tally::{Neighbours, Tally};
+use crate::net::ticket::Ticket;
+use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
+use driver::Command;
+use hopline_proto::detector::Config as DetectorConfig;
+use hopline_proto::endpoint::Destination;
+use hopline_proto::enrolment::{self, Change};
+use hopline_proto::epoch::MAX_HOPS;
+use hopline_proto::id::NodeId;
+use hopline_proto::machine::OpenFailure;
+use hopline_proto::rpc::{Listing, Refusal, Response};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+/// How long an endpoint that shuts down waits until the receipts of messages that it took have arrived, and for receipts.
+const RECEIPTS_PATIENCE: Duration = Duration::from_secs(2);
+const SENDERS_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How an endpoint joins and runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to keep the node's key and certificate, for this process alone while the endpoint lives; `None` for a new identity
+    /// that is forgotten with the process.
+    pub data: Option<PathBuf>,
+    /// What listings call the node; by default the beginning of its id.
+    pub name: Option<String>,
+    /// The local UDP address. Nothing ever connects to an endpoint, so any free port will do.
+    pub bind: SocketAddr,
+    /// Relays on the chains of the flows that it opens, 1 to 8.
+    pub hops: u8,
+    /// How neighbours are watched; [`Liveness`](hopline_proto::detector::Liveness) has presets.
+    pub liveness: DetectorConfig,
+    /// How patient it is with bootstraps, if it serves names.
+    pub enrolment: enrolment::Config,
+    /// The QUIC transport.
+    pub transport: TransportSettings,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            data: None,
+            name: None,
+            bind: EVERY_ADDRESS,
+            hops: 3,
+            liveness: DetectorConfig::default(),
+            enrolment: enrolment::Config::default(),
+            transport: TransportSettings::default(),
+        }
+    }
+}
+
+/// Why an endpoint could not join.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Its data directory is another's.
+    #[error(transparent)]
+    Data(#[from] DataDirError),
+    /// No bootstrap let it in.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The node's socket, key or thread could not be had.
+    #[error("cannot start the node: {0}")]
+    Node(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a flow could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The number of hops is not between 1 and [`MAX_HOPS`].
+    #[error("a chain has 1 to {MAX_HOPS} hops, not {hops}")]
+    Hops {
+        /// What was asked for.
+        hops: u8,
+    },
+    /// There is no way to that name now.
+    #[error(transparent)]
+    Route(#[from] OpenFailure),
+    /// The target could not be reached, or is not who it should be.
+    #[error("no connection to the target: {0}")]
+    Flow(#[from] FlowError),
+    /// No bootstrap answered, and the routes from before lead nowhere.
+    #[error(
+        "no bootstrap answers, and the routes kept from before lead nowhere any more ({0}): the target has restarted, or its \
+         relays are gone"
+    )]
+    Outdated(#[source] FlowError),
+    /// The endpoint has been shut down.
+    #[error("the endpoint has been shut down")]
+    Closed,
+}
+
+/// Why a name could not be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// This endpoint serves it already.
+    #[error("this endpoint serves \"{name}\" already")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// The bootstrap refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The endpoint has been shut down.
+    #[error("the endpoint has been shut down")]
+    Closed,
+}
+
+/// Why a relay was not told to drain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// The bootstrap knows no such relay.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No bootstrap answered, or this node's ticket gives no right to it.
+    #[error("{0}")]
+    Bootstrap(Arc<JoinError>),
+}
+
+impl From<Arc<JoinError>> for DrainError {
+    fn from(error: Arc<JoinError>) -> Self {
+        Self::Bootstrap(error)
+    }
+}
+
+/// A member of a network that opens flows and serves names. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Endpoint(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    commands: mpsc::Sender<Command>,
+    coordinator: Coordinator,
+    tally: Arc<Tally>,
+    enrolment: Arc<Feed>,
+    hops: u8,
+    events: broadcast::Sender<FlowEvent>,
+    senders: messages::Senders,
+    names: Arc<listener::Names>,
+}
+
+impl Endpoint {
+    /// Joins the network that `ticket` invites to.
+    ///
+    /// # Errors
+    /// [`StartError`] if no bootstrap lets it in, or the node can't be started.
+    pub async fn join(ticket: Ticket, options: Options) -> Result<Self, StartError> {
+        let hops = options.hops;
+        let node = driver::start(ticket, options).await?;
+        Ok(Self(Arc::new(Inner {
+            commands: node.commands,
+            coordinator: node.coordinator,
+            tally: node.tally,
+            enrolment: node.enrolment,
+            hops,
+            events: node.events,
+            senders: messages::Senders::default(),
+            names: Arc::default(),
+        })))
+    }
+
+    /// Who this endpoint is.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.0.coordinator.node_id()
+    }
+
+    /// What this endpoint thought of its neighbours so far.
+    #[must_use]
+    pub fn neighbours(&self) -> Neighbours {
+        self.0.tally.read()
+    }
+
+    /// Which relays it could reach.
+    pub fn reach(&self) -> &Reach {
+        self.0.tally.reach()
+    }
+
+    /// What becomes of its lease from now on, if it serves names. A receiver that lags by more than 64 changes misses the
+    /// oldest.
+    #[must_use]
+    pub fn enrolment(&self) -> broadcast::Receiver<Change> {
+        self.0.enrolment.subscribe()
+    }
+
+    /// How often what has happened to its lease, up to the last change.
+    #[must_use]
+    pub fn enrolment_counters(&self) -> enrolment::Counters {
+        self.0.enrolment.counters()
+    }
+
+    /// Opens a flow to whoever serves `name`, over as many hops as [`Options::hops`] says.
+    ///
+    /// # Errors
+    /// [`OpenError`] if there is no such name, no route, or nobody answers there.
+    pub async fn open(&self, name: &str) -> Result<Flow, OpenError> {
+        self.open_over(name, self.0.hops).await
+    }
+
+    /// Opens a flow over `hops` relays.
+    ///
+    /// # Errors
+    /// As [`Endpoint::open`].
+    pub async fn open_over(&self, name: &str, hops: u8) -> Result<Flow, OpenError> {
+        flow::open(self, name, hops, flow::Kind::Stream).await
+    }
+
+    /// Sends one message to whoever serves `name`. Messages to one name arrive in the order of these calls; each
+    /// [`Receipt`] resolves when the target's application took its message.
+    ///
+    /// # Errors
+    /// [`SendError`] if the message is too long or there is no way to the name.
+    pub async fn send(&self, name: &str, message: impl Into<bytes::Bytes>) -> Result<Receipt, SendError> {
+        messages::send(self, name, message.into()).await
+    }
+
+    /// Serves `name`: flows and messages to it come out of the [`Listener`].
+    ///
+    /// # Errors
+    /// [`ListenError`] if the name is taken.
+    pub async fn listen(&self, name: &str) -> Result<Listener, ListenError> {
+        listener::listen(self, name).await
+    }
+
+    /// What happens to this endpoint's flows from now on. A receiver that lags by more than 4096 events misses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<FlowEvent> {
+        self.0.events.subscribe()
+    }
+
+    /// The relays and targets of the network, as the bootstrap sees them.
+    ///
+    /// # Errors
+    /// [`hopline_proto::machine::AskFailure`] if no bootstrap answers.
+    pub async fn list(&self) -> Result<Listing, hopline_proto::machine::AskFailure> {
+        driver::list(&self.0.coordinator).await
+    }
+
+    /// Has the relay of this name or id move its flows to others and end. The bootstrap tells it at once, or with its next
+    /// heartbeat if the two are out of touch.
+    ///
+    /// # Errors
+    /// [`DrainError`] if the bootstrap can't be asked, or refuses.
+    pub async fn drain(&self, relay: &str) -> Result<(), DrainError> {
+        let response = self.0.coordinator.drain(relay).await?;
+        if let Response::Refused(refusal) = response { Err(refusal.into()) } else { Ok(()) }
+    }
+
+    /// Gives up the names and every flow that is still open, and says goodbye to the relays and the bootstrap. Waits until they
+    /// have heard it, and until receipts of messages that were taken have arrived, but not for long.
+    pub async fn shutdown(&self) {
+        self.shutdown_because("its process was done with it").await;
+    }
+
+    /// The same, where the other ends of flows that are still open are told why.
+    pub async fn shutdown_because(&self, cause: impl Into<String>) {
+        let cause: Arc<str> = Arc::from(cause.into());
+        tokio::join!(self.0.names.close(&cause, RECEIPTS_PATIENCE), self.0.senders.close(SENDERS_PATIENCE));
+        let (done, finished) = oneshot::channel();
+        if self.0.commands.send(Command::Shutdown { cause, done }).await.is_ok() {
+            let _ = finished.await;
+        }
+        self.0.coordinator.close().await;
+    }
+
+    /// Hands a command to the node's thread.
+    async fn command(&self, command: Command) -> Result<(), OpenError> {
+        self.0.commands.send(command).await.map_err(|_| OpenError::Closed)
+    }
+
+    fn destination(name: &str, hops: u8) -> Destination {
+        Destination { name: name.to_owned(), hops }
+    }
+}

@@ -1,0 +1,461 @@
+//! The thread on which an endpoint's node runs, and what passes between it and the handles.
+
+use super::events::FlowEvent;
+use super::flow::{DROPPED, Ending, Reached, ToNode, Word};
+use super::route_file::RouteFile;
+use super::{Options, StartError};
+use crate::net::coordinator::Coordinator;
+use crate::net::datadir::{DataDir, Role};
+use crate::net::enrolment::Feed;
+use crate::net::identity::Membership;
+use crate::net::memory::default_replay_bytes;
+use crate::net::node::{self, Node, Parts};
+use crate::net::tally::Tally;
+use crate::net::ticket::Ticket;
+use crate::net::{clock::Clock, entropy};
+use bytes::Bytes;
+use hopline_proto::clerk::ClerkConfig;
+use hopline_proto::endpoint::{Destination, Endpoint as Machine};
+use hopline_proto::enrolment::{Change, Trouble};
+use hopline_proto::flows::{FlowKey, Flows, FlowsConfig};
+use hopline_proto::id::{BootId, FlowId, NodeId};
+use hopline_proto::machine::{AskFailure, Machine as _, Notice, OpenFailure};
+use hopline_proto::rpc::{Listing, Refusal, Request, Response};
+use hopline_proto::splice::Splice;
+use rand::Rng;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::task::spawn_local;
+
+/// Handovers that may wait between a flow's application and its node, each way: each wakes the other's thread, so what
+/// there is goes in one, at most what the node gives at once one way and what TLS buffers (64 KiB) the other.
+const QUEUED_HANDOVERS: usize = 4;
+/// How often every task of the node has its turn before an endpoint leaves.
+const TURNS_TO_HEED: usize = 4;
+/// What an application may say of a flow: a key, that it took everything, and that it gives it up, each once.
+const QUEUED_WORDS: usize = 8;
+/// Commands that may wait for the node.
+const QUEUED_COMMANDS: usize = 64;
+/// Events that a slow subscriber may lag behind.
+const QUEUED_EVENTS: usize = 4096;
+/// The pause between two times that routes are stored.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often an endpoint looks which IP families it can dial.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long an endpoint that shuts down waits at most until flows that are about to end have ended, and until its last words
+/// have arrived.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long its neighbours may take to acknowledge why it gives flows up; it waits no longer than they do.
+const PARTING: Duration = Duration::from_secs(2);
+/// Why the flows of an endpoint end whose last handle was dropped.
+const GONE: &str = "its process was done with it";
+
+/// What a handle asks of the node.
+#[derive(Debug)]
+pub(super) enum Command {
+    Open { flow: FlowId, to: Destination, reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>> },
+    Serve { names: Vec<String>, reply: oneshot::Sender<Result<(), Refusal>> },
+    Incoming { flows: mpsc::Sender<Raw> },
+    Shutdown { cause: Arc<str>, done: oneshot::Sender<()> },
+}
+
+/// A flow's bytes and its end, before TLS.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) flow: FlowKey,
+    pub(super) incoming: mpsc::Receiver<Vec<Bytes>>,
+    pub(super) outgoing: mpsc::Sender<ToNode>,
+    pub(super) ending: watch::Receiver<Option<Ending>>,
+    pub(super) words: mpsc::Sender<Word>,
+    pub(super) reached: watch::Receiver<Reached>,
+    /// Whether an origin opened it over a route from before.
+    pub(super) kept: bool,
+}
+
+/// A node that runs.
+pub(super) struct Started {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) coordinator: Coordinator,
+    pub(super) tally: Arc<Tally>,
+    pub(super) enrolment: Arc<Feed>,
+    pub(super) events: broadcast::Sender<FlowEvent>,
+}
+
+/// Joins and starts the node's thread.
+pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, StartError> {
+    let data = DataDir::take(options.data.as_deref(), Role::Endpoint).await?;
+    let coordinator = Coordinator::join(ticket, data).await?;
+    let membership = coordinator.membership();
+    let (routes, kept) = RouteFile::open(options.data.as_deref(), &membership).await;
+    let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
+    let (events, _) = broadcast::channel(QUEUED_EVENTS);
+    let enrolment = Arc::<Feed>::default();
+    let (keeper, subscribers) = (coordinator.clone(), (events.clone(), enrolment.clone()));
+    let build = move || {
+        let desk = Rc::new(Desk::new(subscribers, routes));
+        let mut parts = parts(&options, keeper, &membership, desk.clone())?;
+        parts.machine.remember(kept, parts.clock.now());
+        let tally = parts.tally.clone();
+        Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox).await))
+    };
+    let tally = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
+    Ok(Started { commands, coordinator, tally, enrolment, events })
+}
+
+fn parts(
+    options: &Options,
+    coordinator: Coordinator,
+    membership: &Membership,
+    desk: Rc<Desk>,
+) -> Result<Parts<Machine>, node::StartFailure> {
+    let me = membership.node_id();
+    let mut rng = entropy::seeded_rng();
+    let socket = node::open_socket(membership, options.bind, &options.transport)?;
+    let name = options.name.clone().unwrap_or_else(|| me.short());
+    let bootstraps = coordinator.bootstraps();
+    let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
+    let clock = Clock::start();
+    let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
+    flows.links.detector = options.liveness;
+    let mut machine = Machine::new(me, flows, clerk);
+    machine.set_dials(socket.local.dials(coordinator.bootstrap()));
+    Ok(Parts {
+        machine,
+        boot: BootId::random(&mut rng),
+        clock,
+        socket,
+        coordinator,
+        tally: Tally::new(clock),
+        listener: Box::new(move |node, notice| desk.hear(node, notice)),
+    })
+}
+
+/// What there is, as the bootstrap sees it.
+pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailure> {
+    let answer = coordinator.ask(Request::List, Duration::from_secs(5)).await?;
+    if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
+}
+
+/// Looks which IP families the machine has: interfaces come and go. Never ends.
+async fn keep_dials(node: Driven) {
+    let mut known = None;
+    loop {
+        let dials = node.dials();
+        if known.replace(dials) != Some(dials) {
+            node.with(|machine, _, _| machine.set_dials(dials));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Stores the routes that an origin keeps whenever they have changed. Never ends.
+async fn keep_stored(routes: Rc<RouteFile>, node: Driven) {
+    loop {
+        routes.changed.notified().await;
+        store(&routes, &node).await;
+        tokio::time::sleep(STORE_PAUSE).await;
+    }
+}
+
+/// Stores them if they have changed.
+async fn store(routes: &RouteFile, node: &Driven) {
+    let _turn = routes.turn.lock().await;
+    if let Some(kept) = node.with(|machine, now, _| machine.take_routes(now)) {
+        routes.store(&kept).await;
+    }
+}
+
+/// The node's side of the handles: who waits for what.
+struct Desk {
+    events: broadcast::Sender<FlowEvent>,
+    enrolment: Arc<Feed>,
+    opening: RefCell<HashMap<FlowId, Opening>>,
+    /// Where the flows lead that are being opened.
+    names: RefCell<HashMap<FlowId, String>>,
+    endings: RefCell<HashMap<FlowKey, watch::Sender<Option<Ending>>>>,
+    /// Notified when a flow or the lease is over.
+    ending: Notify,
+    registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
+    incoming: RefCell<Option<mpsc::Sender<Raw>>>,
+    routes: Option<Rc<RouteFile>>,
+}
+
+type Opening = oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>;
+type Driven = Rc<Node<Machine>>;
+
+impl Desk {
+    fn new(
+        (events, enrolment): (broadcast::Sender<FlowEvent>, Arc<Feed>),
+        routes: Option<RouteFile>,
+    ) -> Self {
+        Self {
+            events,
+            enrolment,
+            routes: routes.map(Rc::new),
+            opening: RefCell::default(),
+            names: RefCell::default(),
+            endings: RefCell::default(),
+            ending: Notify::new(),
+            registering: RefCell::default(),
+            incoming: RefCell::default(),
+        }
+    }
+
+    /// Does what the handles ask until one asks for the end, or the last is gone.
+    async fn serve(self: &Rc<Self>, node: &Driven, mut inbox: mpsc::Receiver<Command>) {
+        let mut last = None;
+        let mut why = Arc::from(GONE);
+        if let Some(routes) = self.routes.clone() {
+            spawn_local(keep_stored(routes, node.clone()));
+        }
+        spawn_local(keep_dials(node.clone()));
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Open { flow, to, reply } => {
+                    self.opening.borrow_mut().insert(flow, reply);
+                    self.names.borrow_mut().insert(flow, to.name.clone());
+                    node.with(|machine, now, actions| machine.open(flow, to, now, actions));
+                }
+                Command::Serve { names, reply } => {
+                    self.registering.borrow_mut().push(reply);
+                    node.with(|machine, now, actions| machine.serve(names, now, actions));
+                }
+                Command::Incoming { flows } => *self.incoming.borrow_mut() = Some(flows),
+                Command::Shutdown { cause, done } => {
+                    (last, why) = (Some(done), cause);
+                    break;
+                }
+            }
+        }
+        self.leave(node, &why).await;
+        if let Some(done) = last {
+            let _ = done.send(());
+        }
+    }
+
+    /// Tells everybody concerned that this endpoint leaves, and why.
+    async fn leave(&self, node: &Driven, cause: &str) {
+        // What applications have said of their flows goes first: their keys, and causes of their own.
+        for _ in 0..TURNS_TO_HEED {
+            tokio::task::yield_now().await;
+        }
+        node.with(|machine, now, actions| machine.leave(cause, now, actions));
+        let store = async {
+            if let Some(routes) = &self.routes {
+                store(routes, node).await;
+            }
+        };
+        let has_left = async {
+            while !node.with(|machine, _, _| machine.has_left()) {
+                self.ending.notified().await;
+            }
+        };
+        let (_, ()) = tokio::join!(tokio::time::timeout(LAST_WORDS, has_left), store);
+        node.with(|machine, now, actions| machine.flows().abort_all(cause, true, now, actions));
+        let _ = tokio::time::timeout(PARTING, node.part()).await;
+    }
+
+    fn hear(self: &Rc<Self>, node: &Driven, notice: Notice) {
+        let name = |flow| self.names.borrow_mut().remove(&flow).unwrap_or_default();
+        if let Some(event) = FlowEvent::of(&notice, name) {
+            let _ = self.events.send(event);
+        }
+        match notice {
+            Notice::Opened { flow, target, unprotected, kept } => {
+                if kept {
+                    tracing::warn!("no bootstrap answers: taking a route that was kept from before");
+                }
+                if !unprotected.is_empty() {
+                    tracing::info!(hops = ?unprotected, "the pool has no backup for these hops");
+                }
+                let raw = Raw { kept, ..self.pump(node, flow) };
+                match self.opening.borrow_mut().remove(&flow.flow) {
+                    Some(reply) => drop(reply.send(Ok((raw, target)))),
+                    None => drop(raw),
+                }
+            }
+            Notice::OpenFailed { flow, cause } => {
+                self.names.borrow_mut().remove(&flow);
+                if let Some(reply) = self.opening.borrow_mut().remove(&flow) {
+                    let _ = reply.send(Err(cause));
+                }
+            }
+            Notice::Accepted { flow } => {
+                let raw = self.pump(node, flow);
+                let taken = self.incoming.borrow().as_ref().is_some_and(|flows| flows.try_send(raw).is_ok());
+                if !taken {
+                    tracing::warn!(flow = %flow.flow, "refused a flow: too many are waiting");
+                }
+            }
+            Notice::Ended { flow, code, cause } => {
+                self.ended(flow, Ending::of(code, cause).explained(node.doubt()));
+                self.ending.notify_one();
+            }
+            Notice::Enrolment { change, counters } => {
+                self.hear_of_lease(&change);
+                self.ending.notify_one();
+                self.enrolment.tell(change, counters);
+            }
+            Notice::Violation { link, peer, what } => {
+                tracing::warn!(link = link.0, ?peer, %what, "a peer broke the protocol")
+            }
+            Notice::Neighbour { node, change, silence } => {
+                tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
+            }
+            Notice::Attachments { relays } => tracing::debug!(?relays, "attached"),
+            Notice::Unattached { refusal } => {
+                tracing::warn!(%refusal, "can attach to no relay");
+                self.registered(&Err(refusal));
+            }
+            Notice::RoutesChanged => {
+                if let Some(routes) = &self.routes {
+                    routes.changed.notify_one();
+                }
+            }
+            Notice::Chain { .. } | Notice::Rerouted { .. } | Notice::Draining | Notice::Drained => {}
+        }
+    }
+
+    fn hear_of_lease(&self, change: &Change) {
+        match change {
+            Change::Registered => self.registered(&Ok(())),
+            Change::Trouble(Trouble::Rejected { reason }) => self.registered(&Err(reason.clone())),
+            Change::Trouble(_) | Change::Renewed | Change::Left => {}
+        }
+    }
+
+    fn registered(&self, result: &Result<(), Refusal>) {
+        for reply in self.registering.borrow_mut().drain(..) {
+            let _ = reply.send(result.clone());
+        }
+    }
+
+    /// A flow is over, the first of these reasons being why.
+    fn ended(&self, flow: FlowKey, why: Ending) {
+        if let Some(ending) = self.endings.borrow_mut().remove(&flow) {
+            let _ = ending.send(Some(why));
+        }
+    }
+
+    /// Starts to move a flow's bytes between its lanes and its application.
+    fn pump(self: &Rc<Self>, node: &Driven, flow: FlowKey) -> Raw {
+        let (to_app, incoming) = mpsc::channel(QUEUED_HANDOVERS);
+        let (outgoing, from_app) = mpsc::channel(QUEUED_HANDOVERS);
+        let (words, said) = mpsc::channel(QUEUED_WORDS);
+        let (ended, ending) = watch::channel(None);
+        let (told, reached) = watch::channel(Reached::Nothing);
+        self.endings.borrow_mut().insert(flow, ended);
+        spawn_local(give(node.clone(), flow, to_app));
+        spawn_local(take(node.clone(), flow, from_app, told));
+        spawn_local(self.clone().heed(node.clone(), flow, said, ending.clone()));
+        Raw { flow, incoming, outgoing, ending, words, reached, kept: false }
+    }
+
+    /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.
+    async fn heed(
+        self: Rc<Self>,
+        node: Driven,
+        flow: FlowKey,
+        mut said: mpsc::Receiver<Word>,
+        mut ending: watch::Receiver<Option<Ending>>,
+    ) {
+        let mut is_taken = false;
+        loop {
+            let word = tokio::select! {
+                biased;
+                word = said.recv() => word,
+                _ = ending.wait_for(Option::is_some) => return,
+            };
+            match word {
+                Some(Word::Key(key)) => {
+                    node.with(|machine, now, actions| machine.flows().share_key(flow, &key, now, actions));
+                }
+                Some(Word::Taken) => {
+                    is_taken = true;
+                    node.with(|machine, now, actions| machine.flows().taken(flow, now, actions));
+                }
+                Some(Word::Abort(cause)) => self.abort(&node, flow, cause),
+                None if is_taken => return,
+                None => return self.abort(&node, flow, DROPPED.into()),
+            }
+        }
+    }
+
+    fn abort(&self, node: &Driven, flow: FlowKey, cause: Arc<str>) {
+        if node.flows(|flows| flows.splice(&flow).is_some_and(|splice| !splice.is_complete())) {
+            self.ended(flow, Ending::Here(cause.clone()));
+        }
+        node.with(|machine, now, actions| machine.flows().abort(flow, &cause, now, actions));
+    }
+}
+
+/// Gives the application what arrives; no chunks are the end.
+async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
+    let signal = node.signal(flow);
+    loop {
+        let Some((direction, chunks, ended)) = node.flows(|flows| flows.to_take(&flow)) else { return };
+        let taken: usize = chunks.iter().map(Bytes::len).sum();
+        if taken == 0 && !ended {
+            signal.data(direction).notified().await;
+            continue;
+        }
+        // Whoever drops a flow says what that means.
+        if to_app.send(chunks).await.is_err() {
+            return;
+        }
+        node.with(|machine, now, actions| machine.flows().took(flow, taken, now, actions));
+        signal.room(direction).notify_waiters();
+        if taken == 0 {
+            return;
+        }
+    }
+}
+
+/// Takes what the application sends, up to its end, and tells how far that has got then.
+async fn take(
+    node: Driven,
+    flow: FlowKey,
+    mut from_app: mpsc::Receiver<ToNode>,
+    told: watch::Sender<Reached>,
+) {
+    let signal = node.signal(flow);
+    while let Some(message) = from_app.recv().await {
+        let ToNode::Data(bytes) = message else {
+            node.with(|machine, now, actions| machine.flows().finish(flow, now, actions));
+            return follow(&node, flow, &told).await;
+        };
+        while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
+            signal.room(direction).notified().await;
+        }
+        let sent = node.with(|machine, now, actions| machine.flows().send(flow, bytes, now, actions));
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells how far all that the application sent has got, until it was taken.
+async fn follow(node: &Driven, flow: FlowKey, told: &watch::Sender<Reached>) {
+    let signal = node.signal(flow);
+    let look = |flows: &mut Flows| flows.splice(&flow).map(|splice| (splice.source(), reached(splice)));
+    while let Some((direction, reached)) = node.flows(look) {
+        told.send_replace(reached);
+        if reached == Reached::Taken {
+            return;
+        }
+        signal.room(direction).notified().await;
+    }
+}
+
+fn reached(splice: &Splice) -> Reached {
+    let lane = splice.lane(splice.source());
+    match lane.fin() {
+        Some(end) if lane.acked() > end => Reached::Taken,
+        Some(end) if lane.acked() == end => Reached::Arrived,
+        Some(_) | None => Reached::Nothing,
+    }
+}

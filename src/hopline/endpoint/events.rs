@@ -1,0 +1,232 @@
+//! What happens to an origin's flows, for whoever wants to know.
+
+use hopline_proto::frame::{Cause, CloseCode, Reroute, Watch};
+use hopline_proto::id::FlowId;
+use hopline_proto::machine::{ChainChange, Notice};
+use hopline_proto::record::Candidate;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// A hop of a chain: who serves it and who stands by, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// The relay that serves the hop.
+    pub primary: String,
+    /// The relay that takes over if it dies; `None` if the pool had none.
+    pub backup: Option<String>,
+}
+
+/// Something happened to a flow that this endpoint opened. Serialises to the JSON that `--events` prints.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FlowEvent {
+    /// The flow was opened over this chain.
+    Chain {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// The name that it was opened to.
+        name: String,
+        /// Its hops, the nearest first.
+        hops: Vec<Hop>,
+    },
+    /// A hop's relay failed and another took over.
+    Rerouted {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Which hop, the nearest being 1.
+        hop: u8,
+        /// Who failed; `?` if this endpoint does not know it.
+        from: String,
+        /// Who took over.
+        to: String,
+        /// What showed the failure.
+        cause: &'static str,
+        /// From the last sign of life over the old leg to the answer over the new one, in milliseconds.
+        gap_ms: f64,
+        /// Who noticed: the relay of the hop before, or `origin`; `?` if this endpoint does not know it.
+        by: String,
+        /// By what: see [`Evidence`](hopline_proto::frame::Evidence).
+        evidence: &'static str,
+        /// What of the gap it took to notice, in milliseconds.
+        detected_ms: f64,
+        /// Bytes that went over the hop before and were sent once more, both ways.
+        replayed_bytes: u64,
+        /// What the detector of who noticed went by, if it was that which judged.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        watch: Option<Watched>,
+    },
+    /// As the flow was opened, the relay that should stand by at a hop could be had sooner than the one that was planned, and
+    /// serves it. Nothing failed.
+    Chosen {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Which hop, the nearest being 1.
+        hop: u8,
+        /// Who was planned, and stands by; `?` if this endpoint does not know it.
+        from: String,
+        /// Who serves the hop.
+        to: String,
+    },
+    /// A hop's relay drained, and another took over first.
+    Drained {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Which hop, the nearest being 1.
+        hop: u8,
+        /// Who leaves; `?` if this endpoint does not know it.
+        from: String,
+        /// Who took over.
+        to: String,
+        /// What the change kept bytes from flowing for at most, in milliseconds.
+        gap_ms: f64,
+        /// Bytes that went over the hop before and were sent once more, both ways.
+        replayed_bytes: u64,
+    },
+    /// A hop has another backup.
+    BackupReplaced {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Which hop.
+        hop: u8,
+        /// All hops, as they are now.
+        hops: Vec<Hop>,
+    },
+    /// The flow goes over another chain.
+    Rebuilt {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Its hops now.
+        hops: Vec<Hop>,
+        /// What was wrong with the chain before, where known.
+        cause: Option<&'static str>,
+    },
+    /// The flow is over.
+    Closed {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// Whether everything arrived, both ways.
+        complete: bool,
+    },
+}
+
+/// What a detector knew when it found a relay suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Watched {
+    /// How long ago the relay was last heard.
+    pub silence_ms: f64,
+    /// How much silence is suspicious without other evidence.
+    pub deadline_ms: f64,
+    /// At which interval the relay was to be heard.
+    pub interval_ms: f64,
+    /// The smoothed round trip.
+    pub rtt_ms: f64,
+    /// How much the node doubted its own punctuality: its deadline was multiplied by one more than this.
+    pub doubt: u8,
+}
+
+impl From<Watch> for Watched {
+    fn from(watch: Watch) -> Self {
+        Self {
+            silence_ms: ms(watch.silence_us),
+            deadline_ms: ms(watch.deadline_us),
+            interval_ms: ms(watch.interval_us),
+            rtt_ms: ms(watch.rtt_us),
+            doubt: watch.doubt,
+        }
+    }
+}
+
+fn ms(us: u32) -> f64 {
+    f64::from(us) / 1000.0
+}
+
+fn as_text<S: Serializer>(flow: &FlowId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(flow)
+}
+
+impl FlowEvent {
+    /// The flow that it is about.
+    #[must_use]
+    pub const fn flow(&self) -> FlowId {
+        match self {
+            Self::Chain { flow, .. }
+            | Self::Rerouted { flow, .. }
+            | Self::Chosen { flow, .. }
+            | Self::Drained { flow, .. }
+            | Self::BackupReplaced { flow, .. }
+            | Self::Rebuilt { flow, .. }
+            | Self::Closed { flow, .. } => *flow,
+        }
+    }
+
+    /// The event in what an origin's machine says, if there is one. `opened_to` knows the names of flows that are being opened.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "few notices are about an origin's flow")]
+    pub(super) fn of(notice: &Notice, opened_to: impl FnOnce(FlowId) -> String) -> Option<Self> {
+        let event = match notice {
+            Notice::Chain { flow, hops, change } => {
+                let hops = hops.iter().map(|candidates| Hop::of(candidates)).collect();
+                match change {
+                    ChainChange::Opened => Self::Chain { flow: flow.flow, name: opened_to(flow.flow), hops },
+                    ChainChange::BackupReplaced { hop } => {
+                        Self::BackupReplaced { flow: flow.flow, hop: *hop, hops }
+                    }
+                    ChainChange::Rebuilt { cause } => {
+                        Self::Rebuilt { flow: flow.flow, hops, cause: cause.map(Cause::as_str) }
+                    }
+                }
+            }
+            Notice::Rerouted { flow, reroute, by, from, to } => {
+                Self::rerouted(flow.flow, reroute, by.as_deref(), [name(from.as_ref()), name(to.as_ref())])
+            }
+            Notice::Ended { flow, code, .. } if flow.hop == 0 => {
+                Self::Closed { flow: flow.flow, complete: *code == CloseCode::Done }
+            }
+            _ => return None,
+        };
+        Some(event)
+    }
+
+    fn rerouted(flow: FlowId, reroute: &Reroute, by: Option<&Candidate>, [from, to]: [String; 2]) -> Self {
+        let Reroute { hop, cause, replayed: replayed_bytes, .. } = *reroute;
+        let gap_ms = ms(reroute.gap_us);
+        if cause == Cause::Drain {
+            return Self::Drained { flow, hop, from, to, gap_ms, replayed_bytes };
+        }
+        if cause == Cause::Chosen {
+            return Self::Chosen { flow, hop, from, to };
+        }
+        Self::Rerouted {
+            flow,
+            hop,
+            from,
+            to,
+            cause: cause.as_str(),
+            gap_ms,
+            by: if hop == 1 { "origin".to_owned() } else { name(by) },
+            evidence: reroute.reason.evidence.as_str(),
+            detected_ms: ms(reroute.detected_us),
+            replayed_bytes,
+            watch: reroute.reason.watch.map(Watched::from),
+        }
+    }
+}
+
+impl Hop {
+    fn of(candidates: &[Candidate]) -> Self {
+        Self {
+            primary: name(candidates.first()),
+            backup: candidates.get(1).map(|backup| backup.name.clone()),
+        }
+    }
+}
+
+fn name(candidate: Option<&Candidate>) -> String {
+    candidate.map_or_else(|| "?".to_owned(), |candidate| candidate.name.clone())
+}

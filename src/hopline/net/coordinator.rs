@@ -1,0 +1,352 @@
+//! A node's side of its talk with the network's bootstraps: joining, staying a member, and asking.
+//!
+//! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps, made when it is needed and made again when
+//! it broke. Whoever asks while it is being made waits for the same one, and if that fails has one dial of its own. A
+//! question that met a connection of which it only then showed that it was dead (a bootstrap restarted) is asked once more
+//! over a new one; all other failures are the asker's to judge, who in a node is its enrolment machine. Where there are several
+//! bootstraps, one that the network says is not there fails at once.
+//!
+//! Everything is bounded in time: dials one by one, questions by what the asker says. Everything may be dropped at any
+//! point: a dial goes on for whoever asks next, a question is cancelled at the bootstrap. The tasks run on the tokio
+//! runtime on which the node joined, whichever kind that is; handles may be used from any other.
+//!
+//! What the answers mean is not known here.
+
+mod calls;
+mod dial;
+mod entrance;
+mod error;
+mod line;
+mod lookout;
+mod names;
+mod network_clock;
+mod order;
+mod refusals;
+mod renewal;
+
+pub use error::{Attempt, Cause, JoinError};
+
+use super::address::canonical;
+use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
+use super::datadir::DataDir;
+use super::farewell::Word;
+use super::identity::{Identity, Membership};
+use super::local::Local;
+pub use super::local::Obstacle;
+use super::ticket::Ticket;
+use super::transport::{self, BindError, EVERY_ADDRESS, TransportSettings};
+use dial::Dialer;
+use entrance::Entrance;
+use hopline_proto::machine::AskFailure;
+use hopline_proto::rpc::{Request, Response};
+use hopline_proto::{NodeId, Time};
+use line::Shared;
+use names::Names;
+use network_clock::NetworkClock;
+use quinn::ConnectionError::LocallyClosed;
+use refusals::Refusals;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long [`Coordinator::close`] waits for its goodbye to leave, and how often it looks.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+const GOODBYE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the last handle's goodbye may take to leave.
+const LAST_WORD: Duration = Duration::from_millis(30);
+
+/// How often at once, over one connection, a bootstrap may look whether this node lives, or call it.
+const PROBES: u32 = 16;
+
+/// How a node joins.
+#[derive(Clone, Debug)]
+pub struct JoinOptions {
+    /// Where to keep the node's key and certificate; `None` for a new identity that is forgotten with the process. Nobody else
+    /// has it until the last handle is dropped.
+    pub data: Option<Arc<DataDir>>,
+    /// How long each dial may take, and each look-up of a name.
+    pub connect_timeout: Duration,
+    /// How long a bootstrap may take to decide on a newcomer, or to renew a certificate.
+    pub answer_timeout: Duration,
+    /// How connections to bootstraps behave.
+    pub transport: TransportSettings,
+}
+
+impl Default for JoinOptions {
+    fn default() -> Self {
+        let buffers = 0; // one question at a time needs none of its own
+        Self {
+            data: None,
+            connect_timeout: Duration::from_secs(3),
+            answer_timeout: Duration::from_secs(10),
+            transport: TransportSettings {
+                socket_buffer_bytes: buffers,
+                control_streams: PROBES,
+                ..TransportSettings::control()
+            },
+        }
+    }
+}
+
+/// A member's line to its network's bootstraps. Clones share it; the last one dropped gives it up.
+#[derive(Clone)]
+pub struct Coordinator {
+    shared: Arc<Shared>,
+    /// Ends with the last handle.
+    _life: Arc<Life>,
+}
+
+/// What goes on as long as there is a handle; then the bootstrap is told that there is none any more.
+struct Life {
+    endpoint: quinn::Endpoint,
+    runtime: Handle,
+    word: Option<Word>,
+    _tasks: [AbortOnDropHandle<()>; 3],
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        say_goodbye(&self.endpoint);
+        let (endpoint, word) = (self.endpoint.clone(), self.word.take());
+        // Not on a runtime that has ended: then nothing more can be said.
+        self.runtime.spawn(async move {
+            let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
+            drop(word);
+        });
+    }
+}
+
+fn say_goodbye(endpoint: &quinn::Endpoint) {
+    endpoint.close(BootstrapClose::Done.number().into(), BootstrapClose::Done.as_str().as_bytes());
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("node", &self.shared.entrance.identity.node_id())
+            .field("bootstrap", &self.bootstrap())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Coordinator {
+    /// Makes the node a member of the network that `ticket` invites to, or finds that it is one: its key and certificate
+    /// are kept in `data`, if that is given.
+    ///
+    /// A member needs no bootstrap to begin with: with a stored certificate this succeeds also while none answers, as
+    /// long as one's name can be resolved.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join(ticket: Ticket, data: Option<Arc<DataDir>>) -> Result<Self, JoinError> {
+        Self::join_with(ticket, JoinOptions { data, ..JoinOptions::default() }).await
+    }
+
+    /// As [`Coordinator::join`], with other limits.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join_with(ticket: Ticket, options: JoinOptions) -> Result<Self, JoinError> {
+        let (identity, stored) = match options.data.clone() {
+            None => (Arc::new(Identity::generate()), None),
+            Some(data) => {
+                let ticket = ticket.clone();
+                spawn_blocking(move || entrance::load(data.path(), &ticket))
+                    .await
+                    .map_err(|_| JoinError::Ended)??
+            }
+        };
+        let (endpoint, socket) =
+            transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
+        let local = Local::of(&*socket).map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
+        let dialer = Dialer {
+            names: Names::default(),
+            bootstraps: AtomicUsize::new(ticket.bootstraps().len()),
+            endpoint,
+            local,
+            found: Mutex::default(),
+            refusals: ticket.may_name_several().then(|| Refusals::of(socket)),
+            transport: transport::transport(&options.transport),
+            connect_timeout: options.connect_timeout,
+        };
+        let answer_timeout = options.answer_timeout;
+        let clock = NetworkClock::default();
+        let entrance = Entrance { ticket, identity, data: options.data, dialer, answer_timeout, clock };
+        let (membership, (place, address)) = match stored {
+            Some(membership) => {
+                let place = entrance.look_up().await?;
+                (membership, place)
+            }
+            None => {
+                let (membership, (place, connection)) = entrance.join(0).await?;
+                (membership, (place, connection.remote_address()))
+            }
+        };
+        Ok(Self::start(entrance, membership, place, address))
+    }
+
+    fn start(entrance: Entrance, membership: Membership, place: usize, address: SocketAddr) -> Self {
+        let shared = Shared::new(entrance, membership, place, address);
+        let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
+        let lookout = tokio::spawn(lookout::keep_watch(Arc::clone(&shared)));
+        let calls = tokio::spawn(calls::pass_on(Arc::clone(&shared)));
+        let endpoint = shared.entrance.dialer.endpoint.clone();
+        let (runtime, word) = (Handle::current(), Some(Word::new()));
+        let life =
+            Life { endpoint, runtime, word, _tasks: [renewal, lookout, calls].map(AbortOnDropHandle::new) };
+        Self { shared, _life: Arc::new(life) }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.shared.entrance.identity.node_id()
+    }
+
+    /// The node's present membership.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        self.shared.membership.borrow().clone()
+    }
+
+    /// The node's membership and every later one: after each renewal its TLS configurations have to be made anew.
+    #[must_use]
+    pub fn memberships(&self) -> watch::Receiver<Membership> {
+        self.shared.membership.subscribe()
+    }
+
+    /// The network's time, as bootstraps tell it; this machine's if none has yet.
+    #[must_use]
+    pub fn network_time(&self) -> Time {
+        self.shared.entrance.clock.now()
+    }
+
+    /// The address of the bootstrap that answered last, or else of the first whose name could be resolved.
+    #[must_use]
+    pub fn bootstrap(&self) -> SocketAddr {
+        canonical(self.shared.state().address)
+    }
+
+    /// That, and what else is known of where bootstraps are: the other addresses of its name, and those in the ticket.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let Entrance { dialer, ticket, .. } = &self.shared.entrance;
+        let found = dialer.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let named = ticket.bootstraps().iter().filter_map(|named| named.parse().ok());
+        [self.bootstrap()].into_iter().chain(found).chain(named).collect()
+    }
+
+    /// How many bootstraps there are to choose from.
+    #[must_use]
+    pub fn bootstraps(&self) -> usize {
+        self.shared.entrance.dialer.bootstraps.load(Ordering::Relaxed)
+    }
+
+    /// Asks a bootstrap, and waits for its answer for at most `limit`.
+    ///
+    /// # Errors
+    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    pub async fn ask(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
+        self.question(request, limit, false).await
+    }
+
+    /// As [`Coordinator::ask`], over a new connection to the next bootstrap in the ticket, whose name is resolved anew.
+    ///
+    /// # Errors
+    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    pub async fn ask_fresh(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
+        self.question(request, limit, true).await
+    }
+
+    /// Changes whenever a bootstrap can be reached after it could not for a while, or calls this node. For nodes that have a lease; whoever has
+    /// none finds out when it asks.
+    #[must_use]
+    pub fn reached(&self) -> watch::Receiver<u64> {
+        self.shared.reached.subscribe()
+    }
+
+    /// Why a question failed last, for people; `None` as long as all went well.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<JoinError>> {
+        self.shared.state().failure.clone()
+    }
+
+    /// Asks for the next certificate now, rather than when two thirds of this one's time are over.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn renew(&self) -> Result<Membership, Arc<JoinError>> {
+        renewal::renew(&self.shared).await
+    }
+
+    /// Has the relay of this name or id drain, with the ticket as proof of the right to it.
+    ///
+    /// # Errors
+    /// [`JoinError::Refused`] if the ticket gives no such right; else whatever kept the bootstrap from answering.
+    pub async fn drain(&self, relay: &str) -> Result<Response, Arc<JoinError>> {
+        order::drain(&self.shared, relay.to_owned()).await
+    }
+
+    /// Says goodbye to the bootstrap. Questions that are still under way fail, and later ones find no way out.
+    pub async fn close(&self) {
+        let kept = self.shared.kept();
+        let sent = || kept.as_ref().map(|connection| connection.stats().udp_tx.datagrams);
+        let before = sent();
+        let endpoint = &self.shared.entrance.dialer.endpoint;
+        say_goodbye(endpoint);
+        // What QUIC waits for after the goodbye has left (RFC 9000, section 10.2) is of use to nobody here.
+        let said = async {
+            while sent() == before && kept.as_ref().is_some_and(|c| c.close_reason() == Some(LocallyClosed)) {
+                sleep(GOODBYE_PAUSE).await;
+            }
+        };
+        let _ = timeout(LAST_WORDS, said).await;
+    }
+
+    /// Takes note of what answers tell beside what was asked.
+    fn hear(&self, response: &Response) {
+        let clock = &self.shared.entrance.clock;
+        match response {
+            Response::Lease(lease) => {
+                clock.hear(lease.now);
+                self.shared.watched.send_replace(Some(lookout::interval(lease)));
+            }
+            Response::Planned(planned) => clock.hear(planned.now),
+            Response::Listing(listing) => clock.hear(listing.now),
+            Response::Done
+            | Response::Relays(_)
+            | Response::Replaced(_)
+            | Response::Refused(_)
+            | Response::Renewed(_) => {}
+        }
+    }
+
+    async fn question(&self, request: Request, limit: Duration, fresh: bool) -> Result<Response, AskFailure> {
+        let (mut used, request) = (None, BootstrapRequest::Ask(request));
+        match timeout(limit, self.shared.request(&request, fresh, &mut used)).await {
+            Ok(Ok(BootstrapResponse::Answer(response))) => {
+                self.shared.answered();
+                self.hear(&response);
+                Ok(response)
+            }
+            Ok(Ok(BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_))) => {
+                self.shared.failed(used, Cause::WrongAnswer);
+                Err(AskFailure::Unreachable)
+            }
+            Ok(Err(_)) => Err(AskFailure::Unreachable),
+            Err(_) => {
+                let asked = used.is_some();
+                self.shared.failed(used, Cause::NoAnswer { within: limit });
+                Err(if asked { AskFailure::Timeout } else { AskFailure::Unreachable })
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Two nodes with machines that want nothing of each other.
+
+use super::*;
+use crate::bootstrap::{Options, Server};
+use crate::net::testing::LOOPBACK;
+use hopline_proto::flows::FlowsConfig;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::{Instant, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How many links one after the other: what comes first when both ends are through with one is chance.
+const LINKS: usize = 100;
+
+/// Needs none of its links, if it is not told to keep them, and tells what becomes of them.
+struct Idler {
+    flows: Flows,
+    keeps: bool,
+    links: Sender<bool>,
+}
+
+impl Machine for Idler {
+    fn handle(&mut self, event: Event, _: Time, actions: &mut Vec<Action>) {
+        if let Event::LinkUp { link, .. } = event {
+            let _ = self.links.try_send(true);
+            let idle = Action::Disconnect { link, reason: DisconnectReason::Idle };
+            actions.extend((!self.keeps).then_some(idle));
+        } else if let Event::LinkDown { .. } = event {
+            let _ = self.links.try_send(false);
+        }
+    }
+
+    fn handle_timeout(&mut self, _: Time, _: &mut Vec<Action>) {}
+
+    fn poll_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    fn flows(&mut self) -> &mut Flows {
+        &mut self.flows
+    }
+}
+
+/// A node that dials `peer`, if any, again and again, and runs for as long as the test: who it is, where, and what becomes of its links.
+async fn node(
+    server: &Server,
+    keeps: bool,
+    peer: Option<(NodeId, SocketAddr)>,
+) -> (NodeId, SocketAddr, Receiver<bool>) {
+    let coordinator = Coordinator::join(server.ticket().clone(), None).await.unwrap();
+    let id = coordinator.node_id();
+    let (links, told) = channel(LINKS * 2);
+    let build = move || {
+        let membership = coordinator.membership();
+        let socket = open_socket(&membership, LOOPBACK, &TransportSettings::default())?;
+        let address = socket.endpoint.local_addr()?;
+        let clock = Clock::start();
+        let machine = Idler { flows: Flows::new(id, false, FlowsConfig::default()), keeps, links };
+        let (boot, tally, listener) =
+            (BootId::from_bytes([1; 16]), Tally::new(clock), Box::new(|_: &_, _| {}));
+        let parts = Parts { machine, boot, clock, socket, coordinator, tally, listener };
+        let main = async move |node: Rc<Node<Idler>>| {
+            if let Some((peer, address)) = peer {
+                for _ in 0..LINKS {
+                    node.clone().connect(peer, vec![address]).await;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        Ok((parts, address, main))
+    };
+    let address = start("idler", build).await.unwrap();
+    (id, address, told)
+}
+
+#[tokio::test]
+async fn a_link_that_one_end_or_both_need_no_more_is_gone_at_both() {
+    let options = Options { listen: LOOPBACK, ..Options::default() };
+    let server = Server::start(options).await.unwrap();
+    for keeps in [[true, false], [false, true], [false, false]] {
+        let (id, address, mut accepted) = node(&server, keeps[0], None).await;
+        let (.., mut dialled) = node(&server, keeps[1], Some((id, address))).await;
+        let since = Instant::now();
+        for told in [&mut accepted, &mut dialled] {
+            let mut gone = 0;
+            while gone < LINKS {
+                let is_up =
+                    timeout(PATIENCE, told.recv()).await.unwrap_or_else(|_| panic!("{keeps:?}: {gone} gone"));
+                gone += usize::from(is_up == Some(false));
+            }
+        }
+        assert!(since.elapsed() < PATIENCE, "they are closed, not forgotten after a while");
+    }
+    server.shutdown().await;
+}

@@ -1,0 +1,132 @@
+//! What a node came to think of its neighbours, counted: how good detection is can only be told from how often it was wrong.
+//! And how many bytes it received.
+
+use super::clock::Clock;
+use super::reach::Reach;
+use hopline_proto::machine::NeighbourChange;
+use hopline_proto::time::Time;
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Since the node started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Neighbours {
+    /// Links that are up now.
+    pub links: u32,
+    /// For how long links were up, all of them together.
+    pub link_seconds: f64,
+    /// How often a neighbour was suspected.
+    pub suspected: u64,
+    /// How often a suspect was heard again.
+    pub recovered: u64,
+    /// How often a neighbour was held to be down.
+    pub down: u64,
+}
+
+/// Keeps count.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    clock: Clock,
+    counts: Mutex<Counts>,
+    received: AtomicU64,
+    reach: Reach,
+}
+
+#[derive(Debug)]
+struct Counts {
+    neighbours: Neighbours,
+    /// Up to when the time of links is counted.
+    at: Time,
+}
+
+impl Counts {
+    fn advance(&mut self, now: Time) -> &mut Neighbours {
+        self.neighbours.link_seconds += f64::from(self.neighbours.links) * now.since(self.at).as_secs_f64();
+        self.at = now;
+        &mut self.neighbours
+    }
+}
+
+impl Tally {
+    pub(crate) fn new(clock: Clock) -> Arc<Self> {
+        let counts = Counts { neighbours: Neighbours::default(), at: clock.now() };
+        Arc::new(Self {
+            clock,
+            counts: Mutex::new(counts),
+            received: AtomicU64::new(0),
+            reach: Reach::default(),
+        })
+    }
+
+    pub(crate) fn link_came(&self) {
+        self.change(|neighbours| neighbours.links += 1);
+    }
+
+    pub(crate) fn link_went(&self) {
+        self.change(|neighbours| neighbours.links -= 1);
+    }
+
+    pub(crate) fn judged(&self, change: NeighbourChange) {
+        self.change(|neighbours| match change {
+            NeighbourChange::Suspect => neighbours.suspected += 1,
+            NeighbourChange::Recovered => neighbours.recovered += 1,
+            NeighbourChange::Down => neighbours.down += 1,
+            NeighbourChange::Up => {}
+        });
+    }
+
+    /// So much payload came over a leg.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The payload that came over all legs, in bytes.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Whom it could reach.
+    pub(crate) const fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    pub(crate) fn read(&self) -> Neighbours {
+        self.change(|neighbours| *neighbours)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Neighbours) -> T) -> T {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(counts.advance(self.clock.now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn time_counts_for_each_link_that_is_up() {
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let mut counts = Counts { neighbours: Neighbours::default(), at: at(1) };
+        counts.advance(at(5)).links = 2;
+        counts.advance(at(8)).links = 1;
+        assert!((counts.advance(at(10)).link_seconds - 8.0).abs() < 1e-9, "{counts:?}");
+    }
+
+    #[test]
+    fn judgements_are_told_apart() {
+        let tally = Tally::new(Clock::start());
+        tally.link_came();
+        for change in [NeighbourChange::Up, NeighbourChange::Suspect, NeighbourChange::Suspect] {
+            tally.judged(change);
+        }
+        tally.judged(NeighbourChange::Recovered);
+        tally.judged(NeighbourChange::Down);
+        let Neighbours { links, suspected, recovered, down, .. } = tally.read();
+        assert_eq!((links, suspected, recovered, down), (1, 2, 1, 1));
+        tally.link_went();
+        assert_eq!(tally.read().links, 0);
+    }
+}
