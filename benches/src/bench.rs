@@ -90,7 +90,10 @@ pub async fn run(args: Args) -> Result<(), Failure> {
         What::SpliceSource { next, bytes } => on_one_thread(async move || {
             let report = splice::client(next, bytes, splice::Options::default()).await?;
             let cpu = report.cpu.seconds - report.cpu.setup_seconds;
-            flow::print_line(&format!(r#"done {{"bytes":{},"seconds":{},"cpu_seconds":{cpu}}}"#, report.bytes, report.seconds))?;
+            flow::print_line(&format!(
+                r#"done {{"bytes":{},"seconds":{},"cpu_seconds":{cpu}}}"#,
+                report.bytes, report.seconds
+            ))?;
             Ok(())
         }),
     }

@@ -101,8 +101,8 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::network_view::tests::{network, relay};
     use super::*;
+    use crate::network_view::tests::{network, relay};
 
     fn printed(view: &NetworkView) -> Vec<String> {
         let mut out = Vec::new();

@@ -83,8 +83,8 @@ impl WaitArgs {
 
 #[cfg(test)]
 mod tests {
-    use crate::Exit;
     use super::*;
+    use crate::Exit;
     use hopline_proto::rpc::{DenyReason, Refusal};
 
     fn waiting(wait: Duration) -> WaitArgs {
