@@ -12,10 +12,10 @@ use super::{Exit, Failure};
 use crate::chain::Chain;
 use crate::plot::{self, Chart, Series, Shape};
 use crate::stage::{Process, Relays, Stage};
+use bytesize::ByteSize;
 use hopline::endpoint::{Flow, FlowEvent, Incoming, Options};
 use hopline::net::entropy;
 use hopline_command::duration::parse_positive;
-use hopline_command::size::Size;
 use hopline_command::{say, signals};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -133,8 +133,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
     relays: u32,
     /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
-    #[arg(long, value_name = "SIZE")]
-    rate: Option<Size>,
+    #[arg(long, value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    rate: Option<ByteSize>,
     /// How often each of many flows sends something; by default so that all together send 400 times a second, between
     /// 10ms and 1s. Each also writes at the moment of the fault
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]

@@ -13,10 +13,10 @@ use super::{Exit, Failure};
 use crate::chain::Chain;
 use crate::pattern::Faults;
 use crate::stage::{Relays, Stage};
+use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Listener, Options};
 use hopline::net::entropy;
 use hopline::net::ticket::Ticket;
-use hopline_command::size::Size;
 use hopline_command::{say, signals};
 use rand::Rng;
 use report::{Outcome, Side};
@@ -91,9 +91,9 @@ fn rate(text: &str) -> Result<Rate, String> {
     if text == "unlimited" {
         return Ok(Rate::Unlimited);
     }
-    match text.parse() {
-        Ok(Size(0)) => Err("nothing would flow".to_owned()),
-        Ok(Size(bytes)) => Ok(Rate::Limited(bytes)),
+    match hopline_command::size::parse(text) {
+        Ok(ByteSize(0)) => Err("nothing would flow".to_owned()),
+        Ok(ByteSize(bytes)) => Ok(Rate::Limited(bytes)),
         Err(error) => Err(format!("{error}, or unlimited")),
     }
 }
