@@ -19,6 +19,7 @@ pub mod datadir;
 pub(crate) mod enrolment;
 pub mod entropy;
 pub mod error;
+mod eyeballs;
 pub mod farewell;
 pub mod frames;
 pub(crate) mod gate;

@@ -16,6 +16,7 @@ mod link;
 use crate::net::address::{canonical, is_same};
 use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
+use crate::net::eyeballs::first_of;
 use crate::net::farewell::Word;
 use crate::net::gate::{Gate, Place, Turned};
 use crate::net::identity::Membership;
@@ -25,7 +26,7 @@ use crate::net::tally::Tally;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, TlsError, Untimely};
 use crate::net::transport::{self, TransportSettings};
-use dials::{Dialled, Dials, first_of};
+use dials::Dials;
 use doubt::Doubt;
 use faults::Faults;
 use hopline_proto::admission;
@@ -476,7 +477,9 @@ impl<M: Machine + 'static> Node<M> {
             return Err(DialFailure::NoWay);
         }
         let dialled = async {
-            let connection = first_of(open.iter().map(|address| self.dial(peer, *address))).await?;
+            let mut failure = Turned::from("there is no address to dial");
+            let dials = open.iter().map(|address| self.dial(peer, *address));
+            let connection = first_of(dials, |error| failure = error).await.ok_or(failure)?;
             self.gate.met(connection.remote_address());
             self.establish(connection, Some(peer)).await
         };
@@ -520,7 +523,7 @@ impl<M: Machine + 'static> Node<M> {
         (open, obstacle)
     }
 
-    async fn dial(&self, peer: NodeId, address: SocketAddr) -> Dialled<quinn::Connection> {
+    async fn dial(&self, peer: NodeId, address: SocketAddr) -> Result<quinn::Connection, Turned> {
         let client = self.client.borrow().clone();
         let connecting = self.endpoint.connect_with(client, address, &tls::node_name(peer).to_str())?;
         tokio::select! {

@@ -7,6 +7,7 @@ use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES,
 };
+use crate::net::eyeballs::first_of;
 use crate::net::frames::{self, FrameError, Unfinished};
 use crate::net::local::Local;
 use crate::net::ticket;
@@ -19,14 +20,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::lookup_host;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Of a name with more addresses than this only the first are tried.
 const MAX_ADDRESSES: usize = 4;
-/// By how much the dial to a name's next address trails the one before (RFC 8305, 5): one broken IP family must not cost
-/// a whole time limit.
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// Dials bootstraps.
 #[derive(Debug)]
@@ -67,7 +64,6 @@ impl Dialer {
             }
         };
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&addresses);
-        let mut dials = JoinSet::new();
         let mut open = Vec::new();
         for address in addresses {
             match self.local.obstacle(address) {
@@ -75,25 +71,18 @@ impl Dialer {
                 Some(obstacle) => failed(shown(host, address), Cause::NoWay(obstacle)),
             }
         }
-        for (address, place) in open.into_iter().zip(0u32..) {
+        let dials = open.into_iter().map(|address| {
             let refused = self.refusal(address);
             let dial = dial(self.endpoint.clone(), config.clone(), address, self.connect_timeout);
-            dials.spawn(async move {
-                sleep(STAGGER * place).await;
+            async move {
                 tokio::select! {
                     biased;
-                    outcome = dial => (address, outcome),
-                    () = refused => (address, Err(Cause::Unreachable)),
+                    outcome = dial => outcome.map_err(|cause| (address, cause)),
+                    () = refused => Err((address, Cause::Unreachable)),
                 }
-            });
-        }
-        while let Some(Ok((address, outcome))) = dials.join_next().await {
-            match outcome {
-                Ok(connection) => return Some(connection),
-                Err(cause) => failed(shown(host, address), cause),
             }
-        }
-        None
+        });
+        first_of(dials, |(address, cause)| failed(shown(host, address), cause)).await
     }
 
     /// Ends when the network says from now on that nobody is at `address`, if that is to be taken notice of.
