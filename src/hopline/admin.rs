@@ -16,6 +16,7 @@ mod exposition;
 mod guard;
 mod peers;
 pub mod relay;
+pub mod view;
 pub mod webhook;
 
 pub use guard::Pages;

@@ -18,6 +18,8 @@ mod chains;
 mod departed;
 mod listing;
 
+pub use listing::relay_info;
+
 use super::crypto::Key;
 use super::families::Families;
 use super::id::{BootId, NodeId};
