@@ -1,7 +1,7 @@
 //! `hopline drain`
 
 use hopline::endpoint::Endpoint;
-use hopline_command::join::JoinArgs;
+use hopline_command::join::NetworkArgs;
 use hopline_command::say;
 use hopline_command::{Exit, Failure, duration, signals};
 use hopline_proto::rpc::{RelayInfo, Status};
@@ -35,7 +35,7 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    join: JoinArgs,
+    network: NetworkArgs,
 }
 
 /// What became of the relay.
@@ -88,7 +88,7 @@ impl Outcome {
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let endpoint = args.join.visitor().await?;
+    let endpoint = args.network.visitor().await?;
     let began = Instant::now();
     let drained = tokio::select! {
         drained = drain(&args, &endpoint) => drained,
@@ -111,7 +111,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Outcome, Failure> {
-    let wait = &args.join.wait;
+    let wait = &args.network.wait;
     let before = wait.until(async || find(endpoint, &args.relay).await).await?;
     wait.until(async || Ok(endpoint.drain(&args.relay).await?)).await?;
     // From now on it is that one, whoever else takes its name.

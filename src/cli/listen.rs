@@ -2,7 +2,7 @@
 
 use crate::console::{Console, Manners, QuitArgs};
 use hopline::endpoint::{Endpoint, Flow, FlowError, Incoming, Listener};
-use hopline_command::join::JoinArgs;
+use hopline_command::join::ServeArgs;
 use hopline_command::stdio::Stdin;
 use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
@@ -43,7 +43,7 @@ pub(super) struct Args {
     #[command(flatten)]
     quit: QuitArgs,
     #[command(flatten)]
-    join: JoinArgs,
+    serve: ServeArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -53,11 +53,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.keep || !open.get() { Ok(()) } else { Err(ended.at("not everything arrived")) }
     };
     let work = async |endpoint: &Endpoint| {
-        let listener = args.join.serve(endpoint, &args.name).await?;
+        let listener = args.serve.serve(endpoint, &args.name).await?;
         ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
         if args.echo && args.keep { echo_all(listener).await } else { serve(listener, &args, &open).await }
     };
-    args.join.with_endpoint(1, stop, work).await
+    args.serve.with_endpoint(stop, work).await
 }
 
 /// The next flow.

@@ -2,7 +2,7 @@
 
 use crate::console::{Console, Manners, QuitArgs};
 use hopline::endpoint::Endpoint;
-use hopline_command::join::JoinArgs;
+use hopline_command::join::OpenArgs;
 use hopline_command::journal::Stamped;
 use hopline_command::stdio::Stdin;
 use hopline_command::{Failure, say, signals};
@@ -22,16 +22,13 @@ pub(super) struct Args {
     /// The name to reach
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// Relays on the chain
-    #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
-    hops: u8,
     #[command(flatten)]
     quit: QuitArgs,
     /// Print what happens to the flow's chain on stderr, a JSON object a line
     #[arg(long)]
     events: bool,
     #[command(flatten)]
-    join: JoinArgs,
+    open: OpenArgs,
 }
 
 impl Args {
@@ -54,10 +51,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             print_events(endpoint);
         }
         let mut console = Console::new(Stdin::new(), args.manners())?;
-        let flow = args.join.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
+        let flow = args.open.join.network.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
         Ok(console.join(flow).await?)
     };
-    args.join.with_endpoint(args.hops, stop, work).await
+    args.open.with_endpoint(stop, work).await
 }
 
 /// Prints each event of the endpoint's flows on stderr from now on.

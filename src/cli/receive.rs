@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64;
 use hopline::endpoint::{Endpoint, Incoming, Listener, Message};
-use hopline_command::join::JoinArgs;
+use hopline_command::join::ServeArgs;
 use hopline_command::stdio::Stdout;
 use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
-    join: JoinArgs,
+    serve: ServeArgs,
 }
 
 /// How a message is printed.
@@ -70,7 +70,7 @@ impl Form {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = &args.name;
     let work = async |endpoint: &Endpoint| {
-        let mut listener = args.join.serve(endpoint, name).await?;
+        let mut listener = args.serve.serve(endpoint, name).await?;
         ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}));
         // The message that is being printed is dropped only when all is told: to drop it says less.
         let mut printing = None;
@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         drop(printing);
         result
     };
-    args.join.with_endpoint(1, std::future::pending(), work).await
+    args.serve.with_endpoint(std::future::pending(), work).await
 }
 
 /// Prints messages; the one that it is at stands in `printing`.

@@ -5,7 +5,7 @@ use hopline::admin::{self, Listener};
 use hopline::relay::{Options, Relay};
 use hopline_command::join::{find_ticket, remember};
 use hopline_command::liveness::LivenessArgs;
-use hopline_command::patience::PatienceArgs;
+use hopline_command::retry::RetryArgs;
 use hopline_command::size::Size;
 use hopline_command::{Exit, Failure, ready, say, signals};
 use hopline_proto::dialable::undialable;
@@ -45,7 +45,7 @@ pub(super) struct Args {
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// What listings call this relay
-    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME", value_parser = hopline_command::name::parse)]
+    #[arg(long, alias = "node-name", env = "HOPLINE_NAME", value_name = "NAME", value_parser = hopline_command::name::parse)]
     name: Option<String>,
     /// Its failure domain: a rack, a data centre, a provider
     #[arg(long, env = "HOPLINE_ZONE", default_value = "", value_name = "ZONE", value_parser = hopline_command::name::parse_zone)]
@@ -71,7 +71,7 @@ pub(super) struct Args {
     #[command(flatten)]
     liveness: LivenessArgs,
     #[command(flatten)]
-    patience: PatienceArgs,
+    retry: RetryArgs,
     /// How many bytes of all flows together it keeps for replay: by default a quarter of the machine's memory
     #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE")]
     replay_budget: Option<Size>,
@@ -101,7 +101,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         capabilities: Capabilities { reachable: !args.behind_nat, bridge: args.bridge },
         drain_timeout: args.drain_timeout,
         liveness: args.liveness.config(),
-        enrolment: args.patience.config(),
+        enrolment: args.retry.config(),
         replay_bytes: args.replay_budget.map_or(defaults.replay_bytes, |size| size.0),
         ..defaults
     };

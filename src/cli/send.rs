@@ -4,7 +4,7 @@ use crate::pipe;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hopline::endpoint::{Carrier, Endpoint, MAX_MESSAGE_BYTES, Receipt};
-use hopline_command::join::JoinArgs;
+use hopline_command::join::OpenArgs;
 use hopline_command::stdio::{Stdin, Stdout};
 use hopline_command::wait::WaitArgs;
 use hopline_command::{Exit, Failure, signals};
@@ -43,9 +43,6 @@ pub(super) struct Args {
     /// Send what is in this file as one message, whatever it is; - is stdin. May be given several times
     #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "null"])]
     raw: Vec<PathBuf>,
-    /// Relays on the chain
-    #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
-    hops: u8,
     /// Print an object a receipt
     #[arg(long)]
     json: bool,
@@ -53,7 +50,7 @@ pub(super) struct Args {
     #[arg(long)]
     events: bool,
     #[command(flatten)]
-    join: JoinArgs,
+    open: OpenArgs,
 }
 
 /// Receipts that may be outstanding.
@@ -65,7 +62,7 @@ const PRINTED_AT_ONCE: usize = 64 << 10;
 const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let Args { name, text, null, raw, hops, json, events, join } = args;
+    let Args { name, text, null, raw, json, events, open } = args;
     let work = async |endpoint: &Endpoint| {
         if events {
             pipe::print_events(endpoint);
@@ -73,7 +70,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let (sent, receipts) = mpsc::channel(MAX_OUTSTANDING);
         let tally = Tally::default();
         let mut printed = pin!(print_receipts(receipts, json, &tally));
-        let line = Line { endpoint, name: &name, wait: &join.wait, tally: &tally, carrier: None };
+        let line =
+            Line { endpoint, name: &name, wait: &open.join.network.wait, tally: &tally, carrier: None };
         let messages = Messages::of(text, raw, null);
         let ended = {
             let mut sending = pin!(line.send_all(messages, sent));
@@ -93,7 +91,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let _ = timeout(GRACE, printed).await;
         Err(tally.at_end(&ended))
     };
-    join.with_endpoint(hops, std::future::pending(), work).await
+    open.with_endpoint(std::future::pending(), work).await
 }
 
 /// How far the command is.

@@ -1,6 +1,6 @@
 //! Serving a name, and why that does not come about in time.
 
-use crate::join::JoinArgs;
+use crate::join::ServeArgs;
 use crate::{Exit, Failure};
 use hopline::endpoint::{Endpoint, Listener};
 use hopline_proto::rpc::{Listing, Refusal, Status};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long the bootstrap may take to show that it answers.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-impl JoinArgs {
+impl ServeArgs {
     /// Serves this name once it is registered.
     pub async fn serve(&self, endpoint: &Endpoint, name: &str) -> Result<Listener, Failure> {
         let listening = endpoint.listen(name);
-        match self.wait.within(listening, endpoint.reach().until_in_vain()).await {
+        match self.join.network.wait.within(listening, endpoint.reach().until_in_vain()).await {
             Some(outcome) => Ok(outcome?),
             None => Err(why(endpoint).await),
         }
@@ -24,7 +24,7 @@ impl JoinArgs {
 /// Why a name is not served yet.
 async fn why(endpoint: &Endpoint) -> Failure {
     let unreached = endpoint.reach().in_vain();
-    match timeout(PATIENCE, endpoint.list()).await {
+    match timeout(TIMEOUT, endpoint.list()).await {
         Ok(Ok(listing)) => reason(unreached, &listing),
         Ok(Err(_)) | Err(_) => {
             Failure::new(Exit::NoBootstrap, "no bootstrap answers; see whether it runs, and try again")

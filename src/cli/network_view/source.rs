@@ -4,7 +4,7 @@ use super::NetworkView;
 use super::admin::{Admin, Events};
 use hopline::endpoint::Endpoint;
 use hopline_command::Failure;
-use hopline_command::join::JoinArgs;
+use hopline_command::join::NetworkArgs;
 
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
@@ -13,7 +13,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, env = "HOPLINE_ADMIN", value_name = "ADDR|URL")]
     admin: Option<Admin>,
     #[command(flatten)]
-    join: JoinArgs,
+    network: NetworkArgs,
 }
 
 impl SourceArgs {
@@ -22,8 +22,8 @@ impl SourceArgs {
         if let Some(admin) = &self.admin {
             return Ok(Source::Admin(admin.clone()));
         }
-        let network = self.join.ticket()?.network().to_string();
-        Ok(Source::Member { network, endpoint: self.join.visitor().await? })
+        let network = self.network.ticket()?.network().to_string();
+        Ok(Source::Member { network, endpoint: self.network.visitor().await? })
     }
 }
 
