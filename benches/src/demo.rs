@@ -12,9 +12,9 @@ mod report;
 use crate::pattern::Pattern;
 use crate::stage::{Process, Relays, Stage};
 use aws_lc_rs::digest::Digest;
+use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, Listener, Options};
 use hopline::net::entropy;
-use hopline_command::size::Size;
 use hopline_command::{Exit, Failure, say, signals};
 use killer::{Kill, Killer};
 use load::{Progress, Received};
@@ -55,8 +55,8 @@ pub struct Args {
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
     /// Data to send to the echo and back
-    #[arg(long, default_value = "64MiB", value_name = "SIZE")]
-    size: Size,
+    #[arg(long, default_value = "64MiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    size: ByteSize,
     /// Relays to kill, each while it carries the flow; the hops in turn
     #[arg(long, default_value_t = 6, value_name = "N")]
     kills: u32,
@@ -82,7 +82,7 @@ impl Args {
                 u32::from(self.hops) + 1
             ));
         }
-        let least = Size(MIN_BYTES_PER_KILL * (u64::from(self.kills) + 1));
+        let least = ByteSize(MIN_BYTES_PER_KILL * (u64::from(self.kills) + 1));
         if self.size < least {
             return usage(format!(
                 "--size {} is too little to last for --kills {}: at least {least}",

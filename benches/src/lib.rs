@@ -10,3 +10,4 @@ mod splice;
 pub mod stage;
 #[cfg(target_os = "linux")]
 pub mod testbed;
+pub mod traffic;

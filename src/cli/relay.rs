@@ -1,12 +1,12 @@
 //! `hopline relay`
 
 use crate::admin::{Place, tell};
+use bytesize::ByteSize;
 use hopline::admin::{self, Listener};
 use hopline::relay::{Options, Relay};
 use hopline_command::join::{find_ticket, remember};
 use hopline_command::liveness::LivenessArgs;
 use hopline_command::retry::RetryArgs;
-use hopline_command::size::Size;
 use hopline_command::{Exit, Failure, ready, say, signals};
 use hopline_proto::dialable::undialable;
 use hopline_proto::record::MAX_ADDRESSES;
@@ -73,8 +73,8 @@ pub(super) struct Args {
     #[command(flatten)]
     retry: RetryArgs,
     /// How many bytes of all flows together it keeps for replay: by default a quarter of the machine's memory
-    #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE")]
-    replay_budget: Option<Size>,
+    #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    replay_budget: Option<ByteSize>,
 }
 
 /// An address for others to dial.

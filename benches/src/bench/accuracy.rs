@@ -11,11 +11,11 @@ use super::ends::{Number, Pair};
 use super::load::{self, Direction, Kind, Shared};
 use super::{Exit, Failure};
 use crate::stage::{Process, Stage};
+use bytesize::ByteSize;
 use futures_util::future::{select_all, try_join_all};
 use hopline::endpoint::FlowEvent;
 use hopline::net::entropy;
 use hopline::net::tally::Neighbours;
-use hopline_command::size::Size;
 use hopline_command::{ready, say, signals};
 use rand::Rng;
 use report::{Node, Outcome, Repairs};
@@ -54,8 +54,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     flows: u32,
     /// What a flow sends a second, each way
-    #[arg(long, default_value = "4KiB", value_name = "SIZE")]
-    rate: Size,
+    #[arg(long, default_value = "4KiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    rate: ByteSize,
     /// Relays in the pool; at least one more than hops
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100))]
     relays: u32,

@@ -12,11 +12,11 @@ mod watch;
 
 use super::{ends, histogram, load};
 use crate::stage::Stage;
+use bytesize::ByteSize;
 use ends::{Messages, Number, Pair};
 use futures_util::future::try_join_all;
 use hopline::net::entropy;
 use hopline_churn::{Arrivals, Churn, Config, Crowd, Sessions, Spec, ZoneFailures};
-use hopline_command::size::Size;
 use hopline_command::{Exit, Failure, duration, say, signals};
 use load::{Direction, Kind, Shared};
 use pool::Pool;
@@ -84,8 +84,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     flows: u32,
     /// What a steady flow sends a second, each way
-    #[arg(long, default_value = "256KiB", value_name = "SIZE")]
-    rate: Size,
+    #[arg(long, default_value = "256KiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    rate: ByteSize,
     /// Flows that send as much as they can, forward and backward in turn
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     bulk: u32,

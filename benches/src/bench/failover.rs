@@ -6,16 +6,16 @@
 
 mod crowd;
 mod report;
-mod stream;
 
 use super::{Exit, Failure};
 use crate::chain::Chain;
 use crate::plot::{self, Chart, Series, Shape};
 use crate::stage::{Process, Relays, Stage};
+use crate::traffic::{Pace, Stream, carry};
+use bytesize::ByteSize;
 use hopline::endpoint::{Flow, FlowEvent, Incoming, Options};
 use hopline::net::entropy;
 use hopline_command::duration::parse_positive;
-use hopline_command::size::Size;
 use hopline_command::{say, signals};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -25,7 +25,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Pace, Stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -133,8 +132,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
     relays: u32,
     /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
-    #[arg(long, value_name = "SIZE")]
-    rate: Option<Size>,
+    #[arg(long, value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    rate: Option<ByteSize>,
     /// How often each of many flows sends something; by default so that all together send 400 times a second, between
     /// 10ms and 1s. Each also writes at the moment of the fault
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
@@ -279,6 +278,7 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     let origin = stage.join(ORIGIN, ours, options).await?;
     let events = origin.events();
     let flow = origin.open(TARGET).await?;
+    let pace = Pace { rate: Some(args.rate()), tick: TICK, block: BLOCK_BYTES };
     let bench = Bench {
         args,
         stage,
@@ -286,8 +286,8 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
         relays,
         events,
         chain: Chain::default(),
-        forward: Arc::new(Stream::new("forward", seed)),
-        backward: Arc::new(Stream::new("backward", !seed)),
+        forward: Arc::new(Stream::new("forward", seed, pace)),
+        backward: Arc::new(Stream::new("backward", !seed, pace)),
     };
     let outcome = tokio::select! {
         outcome = bench.run(seed, flow, &mut listener) => outcome,
@@ -321,14 +321,12 @@ impl Bench<'_> {
     ) -> Result<Outcome, Failure> {
         let stop = CancellationToken::new();
         let (forward, backward) = (self.forward.clone(), self.backward.clone());
-        let pace = Pace { rate: self.args.rate(), tick: TICK, block: BLOCK_BYTES };
-        let at_origin = end(flow, forward.clone(), backward.clone(), pace, stop.clone());
-        let at_origin = tokio::spawn(at_origin);
+        let at_origin = tokio::spawn(carry(flow, forward.clone(), backward.clone(), stop.clone()));
         // A flow reaches its target with the first byte.
         let Some(Incoming::Flow(flow)) = timeout(PATIENCE, listener.next()).await.ok().flatten() else {
             return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
         };
-        let at_target = tokio::spawn(end(flow, backward, forward, pace, stop.clone()));
+        let at_target = tokio::spawn(carry(flow, backward, forward, stop.clone()));
         let mut runs = Vec::new();
         for number in 1..=self.args.runs {
             let run = self.one().await?;
@@ -339,7 +337,7 @@ impl Bench<'_> {
         let mut faults = crate::pattern::Faults::default();
         for end in [at_origin, at_target] {
             let ended = timeout(PATIENCE, end).await.map_err(|_| lost("the flow did not end"))?;
-            faults = faults + ended.map_err(std::io::Error::other)??;
+            faults = faults + ended.map_err(std::io::Error::other)??.faults;
         }
         let bytes = self.forward.sent() + self.backward.sent();
         Ok(Outcome { seed, runs, faults, bytes })
@@ -489,20 +487,4 @@ fn lost(what: &str) -> Failure {
         Exit::FlowLost,
         format!("{what}; this is a bug: run it again with --logs DIR, and report it"),
     )
-}
-
-/// One end of the flow: sends one stream, and takes the other.
-async fn end(
-    flow: Flow,
-    sends: Arc<Stream>,
-    takes: Arc<Stream>,
-    pace: Pace,
-    stop: CancellationToken,
-) -> std::io::Result<crate::pattern::Faults> {
-    let (mut reader, mut writer) = tokio::io::split(flow);
-    let (_, faults) =
-        tokio::try_join!(sends.send(&mut writer, pace, &stop), takes.receive(&mut reader, pace))?;
-    tracing::debug!(took = takes.name, "all of it");
-    reader.unsplit(writer).finished().await?;
-    Ok(faults)
 }

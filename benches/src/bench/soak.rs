@@ -7,16 +7,16 @@
 
 mod report;
 mod rolling;
-mod stream;
 
 use super::{Exit, Failure};
 use crate::chain::Chain;
 use crate::pattern::Faults;
 use crate::stage::{Relays, Stage};
+use crate::traffic::{Carried, Pace, Stream, carry};
+use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Listener, Options};
 use hopline::net::entropy;
 use hopline::net::ticket::Ticket;
-use hopline_command::size::Size;
 use hopline_command::{say, signals};
 use rand::Rng;
 use report::{Outcome, Side};
@@ -24,7 +24,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Digests, Stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +32,10 @@ use tokio_util::task::AbortOnDropHandle;
 const TARGET: &str = "sink";
 /// How long new backups, or the flow's last words, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often something is sent where the rate is limited,
+const TICK: Duration = Duration::from_millis(1);
+/// and the most that is written or read at once.
+const BLOCK_BYTES: usize = 64 << 10;
 /// What goes back from the target a second, so that its pauses can be seen too.
 const BACKWARD_RATE: u64 = 256 << 10;
 /// What a rolling restart carries if nothing else is said: below what any machine can, so that a pause is a relay's fault.
@@ -87,13 +90,22 @@ enum Rate {
     Limited(u64),
 }
 
+impl Rate {
+    const fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Limited(bytes) => Some(bytes),
+        }
+    }
+}
+
 fn rate(text: &str) -> Result<Rate, String> {
     if text == "unlimited" {
         return Ok(Rate::Unlimited);
     }
-    match text.parse() {
-        Ok(Size(0)) => Err("nothing would flow".to_owned()),
-        Ok(Size(bytes)) => Ok(Rate::Limited(bytes)),
+    match hopline_command::size::parse(text) {
+        Ok(ByteSize(0)) => Err("nothing would flow".to_owned()),
+        Ok(ByteSize(bytes)) => Ok(Rate::Limited(bytes)),
         Err(error) => Err(format!("{error}, or unlimited")),
     }
 }
@@ -175,7 +187,7 @@ struct Load {
     rebuilds: u32,
     forward: Arc<Stream>,
     backward: Arc<Stream>,
-    ends: [AbortOnDropHandle<std::io::Result<Digests>>; 2],
+    ends: [AbortOnDropHandle<std::io::Result<Carried>>; 2],
     stop: CancellationToken,
 }
 
@@ -190,14 +202,15 @@ impl Load {
         let origin = Endpoint::join(ticket, options("origin")).await?;
         let events = origin.events();
         let flow = origin.open(TARGET).await?;
-        let forward = Arc::new(Stream::new("forward", seed, args.rate()));
-        let backward = Arc::new(Stream::new("backward", !seed, Rate::Limited(BACKWARD_RATE)));
+        let pace = |rate| Pace { rate, tick: TICK, block: BLOCK_BYTES };
+        let forward = Arc::new(Stream::new("forward", seed, pace(args.rate().bytes())));
+        let backward = Arc::new(Stream::new("backward", !seed, pace(Some(BACKWARD_RATE))));
         let stop = CancellationToken::new();
-        let carry = |flow, sends: &Arc<Stream>, takes: &Arc<Stream>| {
-            AbortOnDropHandle::new(tokio::spawn(end(flow, sends.clone(), takes.clone(), stop.clone())))
+        let end = |flow, sends: &Arc<Stream>, takes: &Arc<Stream>| {
+            AbortOnDropHandle::new(tokio::spawn(carry(flow, sends.clone(), takes.clone(), stop.clone())))
         };
-        let at_origin = carry(flow, &forward, &backward);
-        let at_target = carry(arrived(&mut listener).await?, &backward, &forward);
+        let at_origin = end(flow, &forward, &backward);
+        let at_target = end(arrived(&mut listener).await?, &backward, &forward);
         let ends = [at_origin, at_target];
         let (chain, rebuilds) = Default::default();
         Ok(Self { origin, target, events, chain, rebuilds, forward, backward, ends, stop })
@@ -248,7 +261,7 @@ impl Load {
         let (at_origin, at_target) = ended.map_err(|_| lost("the flow did not end"))?;
         let joined = |end: Result<_, tokio::task::JoinError>| end.map_err(std::io::Error::other);
         let (at_origin, at_target) = (joined(at_origin)??, joined(at_target)??);
-        let equal = at_origin.sent == at_target.took && at_target.sent == at_origin.took;
+        let equal = at_origin.is_whole_at(&at_target) && at_target.is_whole_at(&at_origin);
         tokio::join!(self.origin.shutdown(), self.target.shutdown());
         Ok((at_origin.faults + at_target.faults, equal))
     }
@@ -260,20 +273,6 @@ async fn arrived(listener: &mut Listener) -> Result<Flow, Failure> {
         Ok(Some(Incoming::Flow(flow))) => Ok(flow),
         _ => Err(lost("the flow was opened, and did not come to its target")),
     }
-}
-
-/// One end of the flow: sends one stream, and takes the other.
-async fn end(
-    flow: Flow,
-    sends: Arc<Stream>,
-    takes: Arc<Stream>,
-    stop: CancellationToken,
-) -> std::io::Result<Digests> {
-    let (mut reader, mut writer) = tokio::io::split(flow);
-    let (sent, (faults, took)) =
-        tokio::try_join!(sends.send(&mut writer, &stop), takes.receive(&mut reader))?;
-    reader.unsplit(writer).finished().await?;
-    Ok(Digests { sent, took, faults })
 }
 
 struct Soak<'a> {

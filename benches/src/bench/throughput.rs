@@ -3,7 +3,7 @@
 //! same MTU setting and with the same end-to-end TLS.
 
 use crate::stage::{Process, Stage};
-use hopline_command::size::Size;
+use bytesize::ByteSize;
 use hopline_command::{Exit, Failure, say};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -17,8 +17,8 @@ use tokio::io::AsyncWriteExt;
   hopline bench throughput --size 256MiB --pairs 3 --json")]
 pub(super) struct Args {
     /// How much each transfer carries
-    #[arg(long, default_value = "1GiB", value_name = "SIZE")]
-    size: Size,
+    #[arg(long, default_value = "1GiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    size: ByteSize,
     /// How often each pair is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pairs: u32,

@@ -4,9 +4,9 @@ use super::killer::{Kill, Repair};
 use super::load::Progress;
 use crate::chain::Chain;
 use crate::pattern::Faults;
+use bytesize::ByteSize;
 use hdrhistogram::Histogram;
 use hopline_command::say;
-use hopline_command::size::Size;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
@@ -21,7 +21,7 @@ const FRAME: Duration = Duration::from_millis(100);
 pub(super) struct Screen(Option<ProgressBar>);
 
 impl Screen {
-    pub(super) fn new(size: Size) -> Self {
+    pub(super) fn new(size: ByteSize) -> Self {
         let style =
             ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} echoed, {bytes_per_sec}, {elapsed}");
         let bar =
@@ -149,8 +149,8 @@ impl Outcome {
         let hops: Vec<String> = self.hops_hit().iter().map(u8::to_string).collect();
         let row = |out: &mut dyn Write, name: &str, value: String| writeln!(out, "{name:<34} {value}");
         writeln!(out)?;
-        row(out, "data sent", Size(self.bytes_sent).to_string())?;
-        row(out, "data echoed", Size(self.bytes_received).to_string())?;
+        row(out, "data sent", ByteSize(self.bytes_sent).to_string())?;
+        row(out, "data echoed", ByteSize(self.bytes_received).to_string())?;
         row(out, "SHA-256 of both", format!("{same}, {}", self.sha256_received))?;
         row(out, "messages delivered, both ways", format!("{messages_delivered} of {messages_sent}"))?;
         row(

@@ -2,8 +2,8 @@
 
 use super::{Args, Rate};
 use crate::pattern::Faults;
+use bytesize::ByteSize;
 use hdrhistogram::Histogram;
-use hopline_command::size::Size;
 use hopline_command::{Exit, Failure};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -100,7 +100,7 @@ impl Outcome {
     pub(super) fn print(&self, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
         let rate = match args.rate() {
             Rate::Unlimited => "as much as there is room for".to_owned(),
-            Rate::Limited(rate) => format!("{} a second", Size(rate)),
+            Rate::Limited(rate) => format!("{} a second", ByteSize(rate)),
         };
         let what = if args.rolling {
             format!("each of {} relays restarted once", self.restarts.len())
