@@ -68,6 +68,12 @@ pub struct Stdin {
     at: usize,
 }
 
+impl Default for Stdin {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Stdin {
     /// Reads nothing before it is asked to.
     pub const fn new() -> Self {
