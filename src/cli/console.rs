@@ -41,7 +41,7 @@ pub(super) struct Manners {
 /// When to stop waiting.
 #[derive(Debug, clap::Args)]
 pub(super) struct QuitArgs {
-    /// Once one direction has ended, end the flow when nothing has come in the other for so long, as `nc -q`
+    /// Once one direction has ended, end the flow after this time without bytes in the other, as `nc -q`
     #[arg(short, long, value_name = "SECONDS|TIME", value_parser = duration::parse_seconds)]
     pub(super) quit_after: Option<Duration>,
 }

@@ -8,23 +8,23 @@ use hopline_command::stdio::Stdin;
 use hopline_command::{Failure, say, signals};
 use tokio::sync::broadcast;
 
-/// Open a flow to a name: stdin goes there, what comes back goes to stdout.
+/// Open a flow to a name: stdin is sent, received bytes go to stdout.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline pipe printer < file
   tar c dir | hopline pipe backup --hops 2
-  echo status | hopline pipe x -q 2          leave when nothing has come for 2 s, though x keeps the flow open
-  printf hello | hopline pipe x --events     also tell on stderr what happens to the chain, in JSON
+  echo status | hopline pipe x -q 2          leave when nothing has come for 2 s
+  printf hello | hopline pipe x --events     also print the chain's events on stderr, as JSON
 
-The end of stdin ends this direction, as with `nc -N`. The command ends once the other direction has ended too, and
-everything was taken at both ends.")]
+The end of stdin ends this direction, as with `nc -N`. The command ends when the other direction has ended too and
+both ends have taken everything.")]
 pub(super) struct Args {
     /// The name to reach
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
     #[command(flatten)]
     quit: QuitArgs,
-    /// Print what happens to the flow's chain on stderr, a JSON object a line
+    /// Print the events of the flow's chain on stderr, one JSON object a line
     #[arg(long)]
     events: bool,
     #[command(flatten)]

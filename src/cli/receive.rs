@@ -7,12 +7,12 @@ use hopline_command::stdio::Stdout;
 use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
 
-/// Serve a name and print each message, a line each. A message counts as taken once it is printed.
+/// Serve a name and print each message on a line. A message counts as taken once it is printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline receive printer
   hopline receive printer --count 1
-  hopline receive printer --json | jq -r .text       whatever is in them, one message is one line
+  hopline receive printer --json | jq -r .text       one line a message, whatever it contains
   hopline receive photos --raw --count 1 | tail -n +2 > photo.jpg
 
 The first line is the ready line.")]
@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// The name to serve
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// End after so many messages
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
@@ -33,13 +33,13 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct Form {
-    /// End each message with a NUL in place of a newline, for those that have several lines
+    /// End each message with a NUL instead of a newline, for messages with several lines
     #[arg(short = '0', long)]
     null: bool,
     /// Print the messages' bytes and nothing between them
     #[arg(long)]
     raw: bool,
-    /// Print an object a message: {"message": its number, "from": who sent it, "text": if it is UTF-8, "base64": its bytes}
+    /// Print a JSON object for each message: {"message": its number, "from": the sender, "text": if UTF-8, "base64": its bytes}
     #[arg(long)]
     json: bool,
 }

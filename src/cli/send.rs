@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Send messages to a name: one an argument, or a line of stdin. Prints `delivered <n> <ms>` when the target's
+/// Send messages to a name: each argument, or each line of stdin, is one. Prints `delivered <n> <ms>` when the target's
 /// application has taken message n.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -30,23 +30,23 @@ use tokio::time::timeout;
   find . -print0 | hopline send names --null      messages may have several lines
   hopline send photos --raw a.jpg --raw b.jpg     each file is one message
 
-A message is any bytes, up to 1 MiB; an empty line is an empty one. To move more, use `hopline pipe`.")]
+A message is up to 1 MiB of any bytes; an empty line is an empty message. To send more, use `hopline pipe`.")]
 pub(super) struct Args {
     /// The name to reach
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// The messages; without any, each line of stdin is one
+    /// The messages; without any, each line of stdin is one message
     text: Vec<OsString>,
-    /// Messages on stdin end with a NUL in place of a newline
+    /// Messages on stdin end with a NUL instead of a newline
     #[arg(short = '0', long, conflicts_with = "text")]
     null: bool,
-    /// Send what is in this file as one message, whatever it is; - is stdin. May be given several times
+    /// Send this file as one message; - is stdin. May be given several times
     #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "null"])]
     raw: Vec<PathBuf>,
-    /// Print an object a receipt
+    /// Print a JSON object for each receipt
     #[arg(long)]
     json: bool,
-    /// Print what happens to the flow's chain on stderr, a JSON object a line
+    /// Print the events of the flow's chain on stderr, one JSON object a line
     #[arg(long)]
     events: bool,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use hopline_command::join::NetworkArgs;
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SourceArgs {
-    /// Ask the bootstrap's admin server there, which tells more, instead of joining with a ticket
+    /// Ask the bootstrap's admin server at this address instead of joining with a ticket; it shows more
     #[arg(long, env = "HOPLINE_ADMIN", value_name = "ADDR|URL")]
     admin: Option<Admin>,
     #[command(flatten)]
