@@ -154,7 +154,7 @@ async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Outcome, Failure> {
 /// The relay, as the bootstrap lists it; whoever has left only if nobody else has its name.
 async fn find(endpoint: &Endpoint, name: &str) -> Result<Option<RelayInfo>, Failure> {
     let listing = endpoint.list().await.map_err(|_| {
-        Failure::no_bootstrap("the bootstrap let this node in, but did not answer; try again")
+        Failure::no_bootstrap("the bootstrap admitted this node, but did not answer; try again")
     })?;
     let named =
         listing.relays.into_iter().filter(|relay| relay.name == name || relay.node.to_string() == name);

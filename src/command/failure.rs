@@ -99,7 +99,7 @@ impl From<std::io::Error> for Failure {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<FlowError>()) {
             Some(flow) => flow.clone().into(),
             None if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                Self::new(Exit::Failed, "whoever reads this command's output has closed it")
+                Self::new(Exit::Failed, "the reader of this command's output has closed it")
             }
             None => Self::new(Exit::Failed, error.to_string()),
         }

@@ -35,7 +35,7 @@ async fn why(endpoint: &Endpoint) -> Failure {
 /// The same, of a node whose bootstrap answers.
 fn reason(unreached: usize, listing: &Listing) -> Failure {
     let is_up = |status| matches!(status, Status::Registered | Status::Online | Status::Suspect);
-    let next = "see to their --advertise and firewalls, and to this machine's network";
+    let next = "check their --advertise and firewalls, and this machine's network";
     match unreached {
         0 if listing.relays.iter().any(|relay| is_up(relay.status)) => Failure::new(
             Exit::Failed,

@@ -49,7 +49,7 @@ impl Source {
             Self::Member { network, endpoint } => {
                 let listing = endpoint.list().await.map_err(|_| {
                     Failure::no_bootstrap(
-                        "the bootstrap let this node in, but did not answer; see whether it runs, and try again",
+                        "the bootstrap admitted this node, but did not answer; see whether it runs, and try again",
                     )
                 })?;
                 Ok(NetworkView::from_listing(network.clone(), &listing))

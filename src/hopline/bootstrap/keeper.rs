@@ -231,7 +231,7 @@ fn log(news: &News) {
         PoolEvent::TargetJoined(_) => "target announced",
         PoolEvent::TargetLeft(_) => "target left",
         PoolEvent::Unreached(_) => {
-            "others can't reach this relay at the address that it offers; new flows go elsewhere for a while: see to its --advertise, \
+            "others can't reach this relay at the address that it offers; new flows avoid it for a while: check its --advertise, \
              firewall or NAT"
         }
         PoolEvent::Distrusted(_) => {

@@ -155,7 +155,7 @@ pub(super) async fn keep_certified(
         sleep(left.clamp(SHORTEST_LOOK, LOOK)).await;
         let jump = jumps.look();
         if let Some(jump) = jump {
-            tracing::warn!(%jump, now = %Clock::wall().shown(), "this machine's clock was set, or it slept; made a new certificate");
+            tracing::warn!(%jump, now = %Clock::wall().shown(), "this machine's clock was set, or the machine slept; made a new certificate");
         } else if Clock::wall() < membership.renew {
             continue;
         }

@@ -125,7 +125,7 @@ pub enum DataDirError {
     },
     /// It is that of a node of another kind.
     #[error(
-        "the data directory {} is that of {is}, and this command runs {wanted}; choose another with --data, or unset \
+        "the data directory {} belongs to {is}, but this command runs {wanted}; choose another with --data, or unset \
          HOPLINE_DATA (nothing in it was changed)",
         directory.display()
     )]
@@ -147,7 +147,7 @@ pub enum DataDirError {
     },
     /// What should say whose it is can't.
     #[error(
-        "{} has to be a regular file and is none; remove it, or choose another data directory with --data",
+        "{} is not a regular file; remove it, or choose another data directory with --data",
         path.display()
     )]
     NoFile {
@@ -332,6 +332,6 @@ mod tests {
         let text = fs::read_to_string(home.path().join(FILE)).unwrap();
         assert_eq!(text, format!("role = relay\nprocess = {}\n", std::process::id()));
         let error = open(home.path(), Role::Endpoint).unwrap_err().to_string();
-        assert!(error.contains("is that of a relay, and this command runs an endpoint;"), "{error}");
+        assert!(error.contains("belongs to a relay, but this command runs an endpoint;"), "{error}");
     }
 }

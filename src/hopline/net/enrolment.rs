@@ -44,7 +44,7 @@ impl Feed {
             Change::Trouble(Trouble::Rejected { .. }) | Change::Left => {} // whoever asked is told
             Change::Trouble(cause) => match self.outage.goes_on() {
                 Some(Duration::ZERO) => {
-                    tracing::warn!(%cause, "not registered with the bootstrap; trying on")
+                    tracing::warn!(%cause, "not registered with the bootstrap; still trying")
                 }
                 Some(lasted) => {
                     tracing::warn!(%cause, for_seconds = lasted.as_secs(), "still not registered with the bootstrap");

@@ -49,7 +49,7 @@ pub(crate) struct Place {
 pub(crate) enum Ousted {
     #[error("it took too long")]
     TimedOut,
-    #[error("others waited for its place")]
+    #[error("its place was given to another connection")]
     Displaced,
 }
 
