@@ -11,7 +11,6 @@ mod soak;
 mod throughput;
 
 use crate::splice;
-use hdrhistogram::Histogram;
 use hopline_command::{Exit, Failure};
 use std::net::SocketAddr;
 
@@ -97,15 +96,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             Ok(())
         }),
     }
-}
-
-/// The longest pause or latency that is told apart from longer ones: an hour, in microseconds.
-const LONGEST_US: u64 = 3_600_000_000;
-
-/// A histogram of microseconds.
-fn histogram() -> Result<Histogram<u64>, Failure> {
-    Histogram::new_with_bounds(1, LONGEST_US, 3)
-        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// Loopback, any port.

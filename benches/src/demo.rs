@@ -10,19 +10,16 @@ mod messages;
 mod report;
 
 use crate::pattern::Pattern;
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Relays, Stage};
 use aws_lc_rs::digest::Digest;
 use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, Listener, Options};
-use hopline::net::entropy;
-use hopline_command::{Exit, Failure, say, signals};
+use hopline_command::{Exit, Failure};
 use killer::{Kill, Killer};
 use load::{Progress, Received};
 use messages::Inbox;
-use rand::Rng;
 use report::{Outcome, Screen};
-use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -60,15 +57,8 @@ pub struct Args {
     /// Relays to kill while they carry the flow; the hops take turns
     #[arg(long, default_value_t = 6, value_name = "N")]
     kills: u32,
-    /// Seed of the data and of the times of the kills; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object at the end
-    #[arg(long)]
-    json: bool,
-    /// Keep detailed logs of the processes in this directory
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 impl Args {
@@ -99,28 +89,14 @@ impl Args {
 /// [`Failure`] if it can't be shown here, or a byte was lost.
 pub async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
     let screen = Screen::new(args.size);
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
+    let performed = uninterrupted("demo", seed, perform(&args, seed, &stage, &screen)).await;
     screen.end();
-    let outcome = performed.map_err(|failure| failure.at(format!("demo with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json())?;
-    } else {
-        outcome.print_table(&mut out)?;
-    }
-    if outcome.is_success() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    let outcome = performed?;
+    args.run.print(&outcome, &args)?;
+    verdict(outcome.is_success())
 }
 
 /// The processes that must live to the end.

@@ -6,6 +6,7 @@ mod chain;
 pub mod demo;
 pub mod pattern;
 mod plot;
+mod report;
 mod splice;
 pub mod stage;
 #[cfg(target_os = "linux")]

@@ -10,18 +10,16 @@ mod report;
 use super::ends::{Number, Pair};
 use super::load::{self, Direction, Kind, Shared};
 use super::{Exit, Failure};
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Stage};
 use bytesize::ByteSize;
 use futures_util::future::{select_all, try_join_all};
 use hopline::endpoint::FlowEvent;
-use hopline::net::entropy;
 use hopline::net::tally::Neighbours;
-use hopline_command::{ready, say, signals};
-use rand::Rng;
+use hopline_command::ready;
 use report::{Node, Outcome, Repairs};
 use serde_json::json;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -68,15 +66,8 @@ pub(super) struct Args {
     /// How long to send
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// Seed of the data and the losses; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Keep detailed logs of the processes in this directory
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -93,29 +84,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let what = format!("--relays {} is too few for --hops {}: at least {least}", args.relays, args.hops);
         return Err(Failure::new(Exit::Usage, what));
     }
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let mut stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let mut stage = args.run.stage()?;
     if args.loss > 0.0 {
         stage = stage.on_testbed((args.relays + BOOTSTRAPS + ENDS * args.pairs) as usize, seed)?;
     }
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
-    let outcome = performed.map_err(|failure| failure.at(format!("bench accuracy with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args))?;
-    } else {
-        outcome.print_table(&args, &mut out)?;
-    }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    let outcome = uninterrupted("bench accuracy", seed, perform(&args, seed, &stage)).await?;
+    args.run.print(&outcome, &args)?;
+    verdict(outcome.is_clean())
 }
 
 /// Keeps a core busy until its stdin ends.

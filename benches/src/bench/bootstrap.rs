@@ -11,17 +11,14 @@ mod report;
 pub(super) use pool::{Args as PoolArgs, measure as measure_pool};
 
 use super::{Exit, Failure};
+use crate::report::{RunArgs, uninterrupted};
 use crate::stage::Stage;
-use hopline::net::entropy;
 use hopline_command::duration::parse_positive;
-use hopline_command::{say, signals};
 use hopline_proto::BootId;
 use hopline_proto::rpc::{Capabilities, Load, Offer, Request};
 use indicatif::ProgressBar;
-use rand::Rng;
 use report::Outcome;
 use std::fmt::Display;
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,18 +64,11 @@ pub(super) struct Args {
     /// Run only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     /// Draw plan times and heartbeats a second by size of the pool
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Seed of the in-process part's relays and their order; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Keep detailed logs of the processes in this directory
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -110,26 +100,17 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             "--plot shows the in-process part, which --only quic leaves out",
         ));
     }
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
     let screen = ProgressBar::new_spinner();
     screen.enable_steady_tick(FRAME);
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
+    let performed = uninterrupted("bench bootstrap", seed, perform(&args, seed, &stage, &screen)).await;
     screen.finish_and_clear();
-    let outcome = performed.map_err(|failure| failure.at(format!("bench bootstrap with --seed {seed}")))?;
+    let outcome = performed?;
     if let Some(path) = &args.plot {
         outcome.draw(path)?;
     }
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json())?;
-    } else {
-        outcome.print_table(&mut out)?;
-    }
-    Ok(())
+    args.run.print(&outcome, &args)
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage, screen: &ProgressBar) -> Result<Outcome, Failure> {

@@ -10,21 +10,20 @@ mod report;
 mod screen;
 mod watch;
 
-use super::{ends, histogram, load};
+use super::{ends, load};
+use crate::report::{RunArgs, histogram, uninterrupted, verdict};
 use crate::stage::Stage;
 use bytesize::ByteSize;
 use ends::{Messages, Number, Pair};
 use futures_util::future::try_join_all;
-use hopline::net::entropy;
 use hopline_churn::{Arrivals, Churn, Config, Crowd, Sessions, Spec, ZoneFailures};
-use hopline_command::{Exit, Failure, duration, say, signals};
+use hopline_command::{Exit, Failure, duration};
 use load::{Direction, Kind, Shared};
 use pool::Pool;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use report::{Outcome, Phase};
 use screen::Screen;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -56,7 +55,7 @@ pub(super) struct Args {
     /// By how much the model's time is sped up
     #[arg(long, default_value_t = 20.0, value_name = "FACTOR", value_parser = positive)]
     speedup: f64,
-    /// Relays in the pool; at least one more than hops. A trace has its own number of relays
+    /// Relays in the pool; at least one more than hops. A trace has its own number of relays of relays of relays of relays
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=500))]
     relays: u32,
     /// Relays arrive as a Poisson process, instead of one for each that left
@@ -98,18 +97,11 @@ pub(super) struct Args {
     /// How long to send, first without churn and then with it
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// Seed of the sessions and the data; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     /// Draw goodput and pauses over time
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Keep detailed logs of the processes in this directory
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 impl Args {
@@ -192,31 +184,17 @@ fn share(text: &str) -> Result<f64, String> {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let config = args.config()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
     let screen = Screen::new();
-    let performed = tokio::select! {
-        performed = perform(&args, config, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
+    let performed = uninterrupted("bench churn", seed, perform(&args, config, seed, &stage, &screen)).await;
     screen.end();
-    let outcome = performed.map_err(|failure| failure.at(format!("bench churn with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args)?)?;
-    } else {
-        outcome.print_table(&args, &mut out)?;
-    }
+    let outcome = performed?;
+    args.run.print(&outcome, &args)?;
     if let Some(path) = &args.plot {
         chart::draw(path, &args, &outcome)?;
     }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    verdict(outcome.is_clean())
 }
 
 async fn perform(

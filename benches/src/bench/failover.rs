@@ -10,18 +10,16 @@ mod report;
 use super::{Exit, Failure};
 use crate::chain::Chain;
 use crate::plot::{self, Chart, Series, Shape};
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Relays, Stage};
 use crate::traffic::{Pace, Stream, carry};
 use bytesize::ByteSize;
 use hopline::endpoint::{Flow, FlowEvent, Incoming, Options};
-use hopline::net::entropy;
 use hopline_command::duration::parse_positive;
-use hopline_command::{say, signals};
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
-use report::{Outcome, Repair, Report, Run};
+use rand::{RngExt, SeedableRng};
+use report::{Outcome, Pauses, Repair, Run};
 use rustix::process::Signal;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,18 +136,11 @@ pub(super) struct Args {
     /// sends at the moment of the fault
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
     every: Option<Duration>,
-    /// Seed of the data and of the times of the faults; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     /// Draw the distribution of the pauses
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Keep detailed logs of the processes in this directory
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 fn place(text: &str) -> Result<Where, String> {
@@ -203,44 +194,29 @@ impl Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let mut stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let mut stage = args.run.stage()?;
     if args.cause == Cause::Cut {
         stage = stage.on_testbed(args.relays as usize + NOT_RELAYS, seed)?;
     }
     let perform = async {
-        let one: Box<dyn Report> = if args.is_crowd() {
+        let one: Box<dyn Pauses> = if args.is_crowd() {
             Box::new(crowd::perform(&args, seed, &stage).await?)
         } else {
             Box::new(perform(&args, seed, &stage).await?)
         };
         Ok(one)
     };
-    let performed = tokio::select! {
-        performed = perform => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
-    let outcome = performed.map_err(|failure| failure.at(format!("bench failover with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args)?)?;
-    } else {
-        outcome.print_table(&args, &mut out)?;
-    }
+    let outcome = uninterrupted("bench failover", seed, perform).await?;
+    args.run.print(outcome.as_ref(), &args)?;
     if let Some(path) = &args.plot {
         draw(path, &args, outcome.as_ref())?;
     }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    verdict(outcome.is_clean())
 }
 
 /// The cumulative distribution of pauses, with and without a fault.
-fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Report) -> Result<(), Failure> {
+fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Pauses) -> Result<(), Failure> {
     let curve = |name: &str, colour, mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
         let count = u32::try_from(times.len()).unwrap_or(u32::MAX);

@@ -11,17 +11,13 @@ mod rolling;
 use super::{Exit, Failure};
 use crate::chain::Chain;
 use crate::pattern::Faults;
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Relays, Stage};
 use crate::traffic::{Carried, Pace, Stream, carry};
 use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Listener, Options};
-use hopline::net::entropy;
 use hopline::net::ticket::Ticket;
-use hopline_command::{say, signals};
-use rand::Rng;
 use report::{Outcome, Side};
-use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
@@ -72,15 +68,8 @@ pub(super) struct Args {
     /// Restart every relay of the pool once, in turn, by SIGTERM, instead of kills
     #[arg(long, conflicts_with_all = ["seconds", "kill_every", "slice"])]
     rolling: bool,
-    /// Seed of the data; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Keep detailed logs of the processes in this directory
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Bytes a second.
@@ -133,26 +122,11 @@ impl Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
-    let outcome = performed.map_err(|failure| failure.at(format!("bench soak with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args))?;
-    } else {
-        outcome.print(&args, &mut out)?;
-    }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
+    let outcome = uninterrupted("bench soak", seed, perform(&args, seed, &stage)).await?;
+    args.run.print(&outcome, &args)?;
+    verdict(outcome.is_clean())
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
