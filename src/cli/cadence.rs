@@ -1,4 +1,4 @@
-//! How often a bootstrap hears its nodes: a preset, and figures of one's own.
+//! Heartbeat interval and lease of a bootstrap's nodes: a preset, and exact values.
 
 use hopline_command::duration::parse;
 use hopline_proto::bootstrap::Config;

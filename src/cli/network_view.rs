@@ -1,8 +1,7 @@
-//! A network as its bootstrap sees it, for people and scripts: what `hopline status` prints and `hopline top` draws.
+//! A network as its bootstrap sees it: what `hopline status` prints and `hopline top` draws.
 //!
-//! It comes from either [source](source): the admin server's `/peers`, or a listing over QUIC, which holds fewer relays and
-//! does not tell everything. What a source does not tell is `null`. The names of the fields are part of the contract with
-//! scripts.
+//! It comes from one of two [sources](source): the admin server's `/peers`, or a listing over QUIC, which has fewer relays and fewer
+//! fields. A field that the source does not have is `null`. The fields' names are part of the contract with scripts.
 
 mod admin;
 mod column;

@@ -1,9 +1,9 @@
 //! `hopline top`
 //!
-//! What is shown follows from a [model](model) that knows neither clock, terminal nor network; it is [drawn](draw) after
-//! everything that happens. Here are the terminal, and the tasks that look at the network and read keys.
+//! The screen follows from a [model](model) that knows neither clock, terminal nor network, and is [drawn](draw) after every
+//! event. This file has the terminal and the tasks that ask the network and read keys.
 //!
-//! Invariant: however this ends, the terminal is as it was before.
+//! Invariant: however this ends, the terminal is restored.
 
 mod draw;
 mod model;

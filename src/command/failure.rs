@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well: an exit code, and a line that says cause, where, and what to do next.
+//! How a command fails: an exit code, and a line with the cause, the place, and what to do next.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "what has no exit code of its own has failed")]
 

@@ -1,4 +1,4 @@
-//! How a node watches its neighbours: a preset, and a heartbeat of one's own.
+//! Failure detection of a node: a preset, and a heartbeat interval.
 
 use hopline_proto::detector::{Config, Liveness, MAX_INTERVAL, MIN_INTERVAL};
 use std::time::Duration;

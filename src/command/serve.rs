@@ -1,4 +1,4 @@
-//! Serving a name, and why that does not come about in time.
+//! Serving a name, and why it is not served in time.
 
 use crate::join::ServeArgs;
 use crate::{Exit, Failure};

@@ -1,4 +1,4 @@
-//! How long a command waits for what time can mend: a bootstrap that does not answer yet, a name that nobody serves yet, relays
+//! How long a command waits for problems that may pass: a bootstrap that does not answer yet, a name that is not served yet, relays
 //! that are not back yet.
 
 use crate::say::say;

@@ -1,8 +1,8 @@
-//! A node's data directory: whose it is, and that no two processes use it at a time.
+//! A node's data directory: its role, and the rule that one process uses it at a time.
 //!
-//! The file `lock` in it names the role that the directory is for and the process that uses it. What keeps others out is the
-//! kernel's lock on that file (flock(2)), which ends with the process, however that ends. A directory without the file is
-//! known by what else is in it, as far as that tells. Whoever only looks into one needs none of this.
+//! The file `lock` names the directory's role and the process that uses it. The kernel's lock on that file (flock(2)) keeps other
+//! processes out; it ends with the process, however that ends. The role of a directory without the file follows from its other files, if
+//! possible. Commands that only read a directory need no lock.
 //!
 //! Blocks: for the start of a process.
 

@@ -1,4 +1,4 @@
-//! What becomes of a node's place in the pool, for whoever watches the node: each change, and how often what has happened.
+//! Changes of a node's lease, and counts of them, for its observers.
 
 use super::outage::Outage;
 use hopline_proto::enrolment::{Change, Counters, Trouble};

@@ -1,5 +1,5 @@
-//! Where others dial a relay: what its operator says, or else what leads to its socket. The latter may change while the relay
-//! runs (a lease of DHCP ends, an interface comes or goes); then the new addresses are offered in place of the old ones.
+//! The addresses at which other nodes dial a relay: those that its operator gives, or else those that lead to its socket. The latter may
+//! change while the relay runs (a DHCP lease ends, an interface comes or goes); then the new addresses are offered.
 
 use super::Machine;
 use crate::net::address::canonical;
