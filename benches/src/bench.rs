@@ -1,4 +1,4 @@
-//! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
+//! `hopline bench`: measurements on this machine, with a baseline from the same run.
 
 mod accuracy;
 mod bootstrap;

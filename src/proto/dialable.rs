@@ -1,4 +1,4 @@
-//! Which addresses others may dial at all, wherever they are.
+//! Which addresses other machines can dial at all.
 
 use std::net::{IpAddr, SocketAddr};
 

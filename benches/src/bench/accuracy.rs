@@ -1,9 +1,8 @@
-//! `hopline bench accuracy`: how often a neighbour that lives is held for dead, and what that costs.
+//! `hopline bench accuracy`: how often a live neighbour is declared dead, and what that costs.
 //!
-//! Nobody dies here. Processes that do nothing but spin take the CPU away, or the [testbed](crate::testbed) loses datagrams,
-//! while many flows carry a little checked data both ways. So each suspicion is a false one, and each failover needless. Who
-//! suspected whom is what every node's own [tally](hopline::net::tally) says, relays asked over their stdin, from when all
-//! flows were open to when the senders stopped.
+//! No node dies. Processes that only spin take CPU, or the [testbed](crate::testbed) loses datagrams, while many flows carry a little
+//! checked data both ways. So every suspicion is false, and every failover unnecessary. Suspicions come from every node's own
+//! [tally](hopline::net::tally), which relays tell over their stdin, from when all flows were open until the senders stop.
 
 mod report;
 

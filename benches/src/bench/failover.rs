@@ -1,8 +1,8 @@
-//! `hopline bench failover`: how long data pauses when a relay of its chain fails, leaves or is cut off, on real processes.
+//! `hopline bench failover`: how long data pauses when a relay of its chain fails, drains or is cut off, on real processes.
 //!
-//! One flow carries data at a steady rate, both ways, while one relay after the other meets with the same misfortune. Its
-//! two ends are threads of this process, so that one clock times both. Beside each pause stands the longest one of the
-//! moments before it, when nothing was wrong: on a busy machine that is what pauses are to be compared with.
+//! One flow carries data at a steady rate, both ways, while one relay after the other has the same fault. Its two ends are
+//! threads of this process, so that one clock times both. Each pause is reported with the longest pause of the moments before,
+//! without a fault: on a busy machine, compare pauses with that.
 
 mod crowd;
 mod report;

@@ -1,5 +1,5 @@
 //! `hopline bench throughput`: one flow, bulk one way, over real processes on loopback. Interleaved in the same run goes
-//! the dumb splice (benches/splice.rs): the plainest chain of QUIC relays that could work, which keeps nothing, at the
+//! the dumb splice (benches/src/splice.rs): the simplest chain of QUIC relays that works, which keeps nothing, at the
 //! same MTU setting and with the same end-to-end TLS.
 
 use crate::stage::{Process, Stage};
