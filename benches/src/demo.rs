@@ -35,14 +35,14 @@ const MIN_BYTES_PER_KILL: u64 = 64 << 10;
 /// How long the flow's last words may take.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
-/// See it work: real relays are killed while they carry a flow, and nothing is lost.
+/// See it work: kills real relays while they carry a flow, and checks that nothing is lost.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline demo
   hopline demo --relays 12 --hops 5 --size 1GiB --kills 20
   hopline demo --json | jq .gap_ms
 
-Everything runs on this machine, as processes that are gone afterwards. Exit code 0 only if every byte and every message
+Everything runs on this machine, in processes that end with the demo. The exit code is 0 only if every byte and every message
 arrived exactly once and in order, and every kill was made.")]
 pub struct Args {
     /// Relays to start; at least one more than hops
@@ -51,10 +51,10 @@ pub struct Args {
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// Data to send to the echo and back
+    /// Data to send to an echo and back
     #[arg(long, default_value = "64MiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
     size: ByteSize,
-    /// Relays to kill, each while it carries the flow; the hops in turn
+    /// Relays to kill while they carry the flow; the hops take turns
     #[arg(long, default_value_t = 6, value_name = "N")]
     kills: u32,
     #[command(flatten)]

@@ -14,13 +14,13 @@ use std::time::Duration;
 /// How a run can be repeated, and where it tells what came of it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
-    /// What data and faults follow from; random by default
+    /// Seed of the data and the faults; random by default
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Keep the processes' logs in this directory, with details
+    /// Keep detailed logs of the processes in this directory
     #[arg(long, value_name = "DIR")]
     logs: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
-//! A network as its bootstrap sees it, for people and scripts: what `hopline status` prints and `hopline top` draws.
+//! A network as its bootstrap sees it: what `hopline status` prints and `hopline top` draws.
 //!
-//! It comes from either [source](source): the admin server's `/peers`, or a listing over QUIC, which holds fewer relays and
-//! does not tell everything.
+//! It comes from one of two [sources](source): the admin server's `/peers`, or a listing over QUIC, which has fewer relays and fewer
+//! fields.
 
 mod admin;
 mod column;

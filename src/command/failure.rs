@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well: an exit code, and a line that says cause, where, and what to do next.
+//! How a command fails: an exit code, and a line with the cause, the place, and what to do next.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "what has no exit code of its own has failed")]
 
@@ -99,7 +99,7 @@ impl From<std::io::Error> for Failure {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<FlowError>()) {
             Some(flow) => flow.clone().into(),
             None if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                Self::new(Exit::Failed, "whoever reads this command's output has closed it")
+                Self::new(Exit::Failed, "the reader of this command's output has closed it")
             }
             None => Self::new(Exit::Failed, error.to_string()),
         }

@@ -1,4 +1,4 @@
-//! How long a command waits for what time can mend: a bootstrap that does not answer yet, a name that nobody serves yet, relays
+//! How long a command waits for problems that may pass: a bootstrap that does not answer yet, a name that is not served yet, relays
 //! that are not back yet.
 
 use crate::say::say;
@@ -17,7 +17,7 @@ const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
 /// How patient a command is, in all.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WaitArgs {
-    /// How long to wait for a bootstrap that does not answer yet, a name that nobody serves yet, or more relays
+    /// How long to wait for a bootstrap that does not answer yet, a name that is not served yet, or more relays
     #[arg(long, env = "HOPLINE_WAIT", default_value = "10s", value_name = "TIME", value_parser = duration::parse)]
     wait: Duration,
     #[arg(skip)]

@@ -1,16 +1,15 @@
-//! The bootstrap's machine: it answers members' questions about the pool, and plans chains.
+//! The bootstrap's machine: it answers members' requests about the pool, and plans chains.
 //!
-//! All its state is the pool and the targets, which the nodes themselves restore by registering again; of the chains it
-//! planned it remembers nothing. Whoever wants a hop replaced hands in the records (see [`record`](super::record)), and
-//! any bootstrap that holds the network secret can tell whether they are genuine. So it may be restarted at any time:
-//! flows go on without it, and what its driver stored of each [`Registration`] gives every node its place back, with the
-//! grace of one lease ([`Bootstrap::restore`]).
+//! Its only state is the pool and the targets, and nodes restore both by registering again. It keeps no table of the chains that it
+//! planned. A node that wants a hop replaced sends the records (see [`record`](super::record)), and any bootstrap with the network
+//! secret can check that they are genuine. So it may be restarted at any time: flows go on without it, and the
+//! [`Registration`]s that its driver stored give every node its place back, for one lease ([`Bootstrap::restore`]).
 //!
-//! Invariants: a request is judged by its bounds before anything else; a refused one has changed nothing; only members'
-//! own activity and [`Bootstrap::handle_timeout`] end leases, reading never does. A response tells nobody but the
-//! asker's own neighbours where a relay is: candidates are sealed in the records.
+//! Invariants: a request's bounds are checked before anything else; a refused request changes nothing; only members' own requests and
+//! [`Bootstrap::handle_timeout`] end leases, reading never does. A response tells a relay's address only to its future neighbours:
+//! candidates are sealed in the records.
 //!
-//! It doesn't know how questions arrive, or who may ask at all: the driver has checked the asker's certificate.
+//! It does not know how requests arrive, or who may send them: the driver has checked the sender's certificate.
 
 mod bounds;
 pub mod cadence;

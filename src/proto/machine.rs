@@ -1,8 +1,8 @@
-//! What a node's machine hears and what it commands.
+//! The events and actions of a node's machine.
 //!
-//! An [`Event`] reports a fact, an [`Action`] commands; every action that can fail comes back as an event. Payload never
-//! rides here: whoever drives the machine moves bytes between its streams and the machine's
-//! [`Flows`](super::flows::Flows) directly, and looks at a flow again whenever [`Action::Wake`] names it.
+//! An [`Event`] reports a fact, an [`Action`] commands. Every action that can fail comes back as an event. Payload is not among
+//! them: the driver moves bytes between its streams and the machine's [`Flows`](super::flows::Flows) directly, and looks at a flow
+//! again whenever [`Action::Wake`] names it.
 
 use super::detector::Transfer;
 use super::enrolment::{Change, Counters};

@@ -1,9 +1,8 @@
-//! `hopline bench accuracy`: how often a neighbour that lives is held for dead, and what that costs.
+//! `hopline bench accuracy`: how often a live neighbour is declared dead, and what that costs.
 //!
-//! Nobody dies here. Processes that do nothing but spin take the CPU away, or the [testbed](crate::testbed) loses datagrams,
-//! while many flows carry a little checked data both ways. So each suspicion is a false one, and each failover needless. Who
-//! suspected whom is what every node's own [tally](hopline::net::tally) says, relays asked over their stdin, from when all
-//! flows were open to when the senders stopped.
+//! No node dies. Processes that only spin take CPU, or the [testbed](crate::testbed) loses datagrams, while many flows carry a little
+//! checked data both ways. So every suspicion is false, and every failover unnecessary. Suspicions come from every node's own
+//! [tally](hopline::net::tally), which relays tell over their stdin, from when all flows were open until the senders stop.
 
 mod report;
 
@@ -33,25 +32,25 @@ const LAST_WORDS: Duration = Duration::from_secs(60);
 const BOOTSTRAPS: u32 = 1;
 const ENDS: u32 = 2;
 
-/// How often relays that live are held for dead, on a machine that is too busy or a network that loses.
+/// False alarms: how often live relays are declared dead, on a busy machine or a lossy network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench accuracy --busy 4 --flows 100 --seconds 1800
   sudo hopline bench accuracy --busy 0 --loss 10%          on a network of its own, in network namespaces
   hopline bench accuracy --busy 8 --seconds 60 --json | jq .suspicions
 
-Exit code 0 only if not one byte was lost, duplicated or reordered and every flow ended well.")]
+The exit code is 0 only if no byte was lost, duplicated or reordered and every flow ended well.")]
 pub(super) struct Args {
-    /// Processes that do nothing but keep a core busy
+    /// Processes that only keep a core busy
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     busy: u32,
-    /// The share of the datagrams that is lost, such as 10%; needs root
+    /// Share of lost datagrams, such as 10%; needs root
     #[arg(long, default_value = "0%", value_name = "SHARE", value_parser = share)]
     loss: f64,
     /// Flows that send at a steady rate, both ways
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     flows: u32,
-    /// What a flow sends a second, each way
+    /// Rate of a flow, each way, in bytes a second
     #[arg(long, default_value = "4KiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
     rate: ByteSize,
     /// Relays in the pool; at least one more than hops
@@ -60,7 +59,7 @@ pub(super) struct Args {
     /// Relays on each flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// Origins, each with a target of its own, over which flows are spread
+    /// Origins, each with its own target, that share the flows
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     pairs: u32,
     /// How long to send

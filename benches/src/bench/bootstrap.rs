@@ -40,7 +40,7 @@ const CAPACITY: u32 = 1 << 16;
 /// The process that every relay says it is.
 const BOOT: BootId = BootId::from_bytes([1; 16]);
 
-/// Heartbeats, plans, memory and expiry of one bootstrap: in process by size of the pool, and over QUIC.
+/// Heartbeats, plans, memory and expiry of one bootstrap: in process, by size of the pool, and over QUIC.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench bootstrap                                     a few minutes, 1.5 GB of memory
@@ -48,20 +48,20 @@ const BOOT: BootId = BootId::from_bytes([1; 16]);
   hopline bench bootstrap --only quic --connections 8000 --seconds 60
   hopline bench bootstrap --json | jq '.pool[] | {relays, plan_us}'")]
 pub(super) struct Args {
-    /// Relays in the pools of the part in process
+    /// Pool sizes of the in-process part
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000],
         value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     sizes: Vec<u32>,
-    /// Connections of the part over QUIC; auto for 5000, or as many as fit
+    /// Connections of the QUIC part; auto for 5000, or as many as fit
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = connections)]
     connections: u32,
-    /// How long to count their heartbeats
+    /// How long to count heartbeats over QUIC
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// How often each of them sends one
+    /// Heartbeat interval of each connection
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_positive)]
     heartbeat: Duration,
-    /// Only this part
+    /// Run only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// Draw plan times and heartbeats a second by size of the pool
@@ -97,7 +97,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if args.plot.is_some() && !args.wants(Part::Pool) {
         return Err(Failure::new(
             Exit::Usage,
-            "--plot shows the part in process, which --only quic leaves out",
+            "--plot shows the in-process part, which --only quic leaves out",
         ));
     }
     let seed = args.run.seed();

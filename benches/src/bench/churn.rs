@@ -37,7 +37,7 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 /// More departures a second are no session model but a fork bomb.
 const MAX_DEPARTURES_A_SECOND: f64 = 50.0;
 
-/// Relays come and go under flows and messages; every byte is checked, beside the same load without churn.
+/// Relays come and go under load, compared with the same load without churn. Every byte is checked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench churn                                        median sessions of 84 s, 20 times as fast
@@ -47,33 +47,33 @@ const MAX_DEPARTURES_A_SECOND: f64 = 50.0;
   hopline bench churn --sessions trace:relays.csv --json | jq .churn.pause_ms
 
 Sessions: exp:MEDIAN, weibull:SHAPE:MEDIAN, pareto:SHAPE:MEDIAN, or trace:FILE with a line JOIN,LEAVE in seconds for each
-relay. Exit code 0 only if nothing was lost, duplicated or reordered and every flow ended well.")]
+relay. The exit code is 0 only if nothing was lost, duplicated or reordered and every flow ended well.")]
 pub(super) struct Args {
-    /// How long relays stay
+    /// Model of the relays' session lengths
     #[arg(long, default_value = "exp:84s", value_name = "MODEL")]
     sessions: Spec,
-    /// How many times as fast the model's time runs here
+    /// By how much the model's time is sped up
     #[arg(long, default_value_t = 20.0, value_name = "FACTOR", value_parser = positive)]
     speedup: f64,
-    /// Relays in the pool; at least one more than hops. A trace has its own number
+    /// Relays in the pool; at least one more than hops. A trace has its own number of relays of relays of relays of relays
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=500))]
     relays: u32,
-    /// Relays come as a Poisson process, not one for each that went
+    /// Relays arrive as a Poisson process, instead of one for each that left
     #[arg(long)]
     poisson: bool,
-    /// The share of the departures that are in order (SIGTERM); the others are SIGKILL
+    /// Share of departures by SIGTERM; the others are by SIGKILL
     #[arg(long, default_value_t = 0.2, value_name = "SHARE", value_parser = share)]
     graceful: f64,
-    /// Zones that the relays are in
+    /// Zones of the relays
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     zones: u16,
-    /// The mean time between failures of a whole zone, in the model's time; none without it
+    /// Mean time between failures of a whole zone, in the model's time; without it no zone fails
     #[arg(long, value_name = "DURATION", value_parser = duration::parse_positive)]
     zone_every: Option<Duration>,
     /// How long a zone is down, in the model's time
     #[arg(long, default_value = "1min", value_name = "DURATION", value_parser = duration::parse_positive)]
     zone_outage: Duration,
-    /// So many more relays join within a second at half time
+    /// This many more relays join within a second at half time
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=500))]
     crowd: u32,
     /// Relays on each flow's chain
@@ -82,16 +82,16 @@ pub(super) struct Args {
     /// Flows that send at a steady rate, both ways
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     flows: u32,
-    /// What a steady flow sends a second, each way
+    /// Rate of a steady flow, each way, in bytes a second
     #[arg(long, default_value = "256KiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
     rate: ByteSize,
-    /// Flows that send as much as they can, forward and backward in turn
+    /// Flows that send as fast as possible, forward and backward in turn
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     bulk: u32,
     /// Messages a second, of all origins together
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     messages: u32,
-    /// Origins, each with a target of its own, over which flows and messages are spread
+    /// Origins, each with its own target, that share flows and messages
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     pairs: u32,
     /// How long to send, first without churn and then with it

@@ -1,8 +1,8 @@
-//! `hopline bench failover`: how long data pauses when a relay of its chain fails, leaves or is cut off, on real processes.
+//! `hopline bench failover`: how long data pauses when a relay of its chain fails, drains or is cut off, on real processes.
 //!
-//! One flow carries data at a steady rate, both ways, while one relay after the other meets with the same misfortune. Its
-//! two ends are threads of this process, so that one clock times both. Beside each pause stands the longest one of the
-//! moments before it, when nothing was wrong: on a busy machine that is what pauses are to be compared with.
+//! One flow carries data at a steady rate, both ways, while one relay after the other has the same fault. Its two ends are
+//! threads of this process, so that one clock times both. Each pause is reported with the longest pause of the moments before,
+//! without a fault: on a busy machine, compare pauses with that.
 
 mod crowd;
 mod report;
@@ -97,46 +97,46 @@ enum Way {
   hopline bench failover --cause kill --flows 500 --hops 1 --relays 4 --runs 5
   hopline bench failover --cause kill --relays 50 --at-once 17 --flows 200 --runs 1
 
-With more flows than one, data comes in few portions a second: beside the pauses between them stands how late they are.
+With several flows, data comes in a few portions a second. So the report has the delay of portions beside the pauses.
 
-Exit code 0 only if not one byte was lost, duplicated or reordered.")]
+The exit code is 0 only if no byte was lost, duplicated or reordered.")]
 pub(super) struct Args {
-    /// What happens to a relay
+    /// The fault
     #[arg(long, value_enum, default_value = "kill")]
     cause: Cause,
-    /// How often
+    /// Number of faults
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
-    /// To the relay of which hop: a number, or any for a random one each time
+    /// Hop of the relay: a number, or any for a random one each time
     #[arg(long, default_value = "any", value_name = "HOP", value_parser = place)]
     hop: Where,
-    /// Which way the pauses are looked at; data goes both ways
+    /// Direction in which pauses are measured; data goes both ways
     #[arg(long, value_enum, default_value = "both")]
     direction: Way,
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// Flows; with more than one it happens to the relay that most of them go over
+    /// Flows; with more than one the fault is at the relay that most of them use
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     flows: u32,
-    /// Relays that are killed within 10 ms, any of the pool
+    /// Relays of the pool to kill within 10 ms
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     at_once: u32,
-    /// Origins and targets among which the flows are shared out; by default 1, and 4 with --at-once. A target's flows all
+    /// Pairs of an origin and a target that share the flows; by default 1, and 4 with --at-once. All flows of a target
     /// come over the same relay
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     pairs: Option<u32>,
-    /// Relays in the pool; those that are left after a fault must be one more than hops
+    /// Relays in the pool; after a fault at least one more than hops must be left
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
     relays: u32,
-    /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
+    /// Rate of each flow, each way, in bytes a second; by default 1MiB, and 4KiB with --flows or --at-once
     #[arg(long, value_name = "SIZE", value_parser = hopline_command::size::parse)]
     rate: Option<ByteSize>,
-    /// How often each of many flows sends something; by default so that all together send 400 times a second, between
-    /// 10ms and 1s. Each also writes at the moment of the fault
+    /// Send interval of each of many flows, 10ms to 1s; by default all together send 400 times a second. Each also
+    /// sends at the moment of the fault
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
     every: Option<Duration>,
-    /// Draw which share of the pauses was how long at most
+    /// Draw the distribution of the pauses
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
     #[command(flatten)]

@@ -37,23 +37,23 @@ const BACKWARD_RATE: u64 = 256 << 10;
 /// What a rolling restart carries if nothing else is said: below what any machine can, so that a pause is a relay's fault.
 const ROLLING_RATE: u64 = 1 << 20;
 
-/// What a flow carries while a relay of its chain is killed every second.
+/// Throughput of a flow while a relay of its chain is killed every second.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench soak --seconds 60
   hopline bench soak --rate 20MiB --json | jq .ratio
   hopline bench soak --rolling
 
-Without --rolling it takes twice --seconds: slices without kills lie between those with kills.
-Exit code 0 only if not one byte was lost, duplicated or reordered.")]
+Without --rolling it takes twice --seconds: slices with and without kills alternate.
+The exit code is 0 only if no byte was lost, duplicated or reordered.")]
 pub(super) struct Args {
-    /// How long relays are killed
+    /// How long to kill relays
     #[arg(long, default_value_t = 600, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// How often a relay of the chain is killed, and a new one started in its place
+    /// Interval at which a relay of the chain is killed and replaced
     #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = hopline_command::duration::parse_positive)]
     kill_every: Duration,
-    /// How long kills go on, and pause, by turns
+    /// Length of a slice: kills go on and pause in turns
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = hopline_command::duration::parse_positive)]
     slice: Duration,
     /// Relays in the pool; at least two more than hops
@@ -62,10 +62,10 @@ pub(super) struct Args {
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// What the flow carries a second from origin to target, or unlimited [default: unlimited, with --rolling 1MiB]
+    /// Rate from origin to target in bytes a second, or unlimited [default: unlimited, with --rolling 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<Rate>,
-    /// Restart every relay of the pool once, in turn, by SIGTERM, in place of kills
+    /// Restart every relay of the pool once, in turn, by SIGTERM, instead of kills
     #[arg(long, conflicts_with_all = ["seconds", "kill_every", "slice"])]
     rolling: bool,
     #[command(flatten)]

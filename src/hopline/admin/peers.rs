@@ -1,8 +1,7 @@
-//! The pool in full: every relay and every target, whatever their number.
+//! The whole pool: every relay and every target.
 //!
-//! Who is there is read at once; what each of them is, in batches, between which the bootstrap answers others. So it stays
-//! quick with any number of relays, and the text is never in memory as a whole. A relay that is forgotten meanwhile is
-//! left out.
+//! The ids are read at once. The rest is read in batches, between which the bootstrap answers other requests. So it stays responsive with
+//! any number of relays, and the whole text is never in memory. A relay that is forgotten meanwhile is left out.
 
 use super::Client;
 use super::bootstrap::STATUSES;

@@ -1,7 +1,7 @@
-//! A webhook: tells a URL of one's own when relays go offline and come back, and when the bootstrap doubts its network.
+//! The webhook: tells a URL when relays go offline and come back, and when self-preservation begins and ends.
 //!
-//! One event a request, in order, each tried [`ATTEMPTS`] times. What happens meanwhile waits in a bounded queue; when that is
-//! full the oldest is lost, and counted. Nothing waits for the other side but this.
+//! Each event is one request, in order, tried [`ATTEMPTS`] times. Events wait in a bounded queue; when it is full the oldest is dropped
+//! and counted. Only this task waits for the URL's server.
 
 use crate::bootstrap::{News, Observer};
 use axum::body::Body;

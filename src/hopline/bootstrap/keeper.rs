@@ -1,7 +1,7 @@
-//! Drives the bootstrap's machine: gives it the time and questions, passes on what it tells, and wakes when something is due.
+//! Drives the bootstrap's machine: passes it the time and requests, publishes its events, and wakes when something is due.
 //!
-//! It also keeps the store in step with the machine: what is put there or removed is so while the machine is held, so that the
-//! two agree on the order.
+//! It also keeps the store in step with the machine. Records are put and removed while the machine is locked, so that both agree on
+//! the order.
 
 use super::news::{Bulletin, News};
 use crate::net::clock::Clock;
@@ -231,7 +231,7 @@ fn log(news: &News) {
         PoolEvent::TargetJoined(_) => "target announced",
         PoolEvent::TargetLeft(_) => "target left",
         PoolEvent::Unreached(_) => {
-            "others can't reach this relay at the address that it offers; new flows go elsewhere for a while: see to its --advertise, \
+            "others can't reach this relay at the address that it offers; new flows avoid it for a while: check its --advertise, \
              firewall or NAT"
         }
         PoolEvent::Distrusted(_) => {

@@ -1,6 +1,6 @@
-//! How the bootstrap answers: how often what was asked, how long the answers took, and how often it said no, and why.
+//! How the bootstrap answers: the number of requests of each kind, the time to answer, and the refusals with their reasons.
 //!
-//! Each request is measured from when it has arrived whole until its answer is ready to be written.
+//! A request is measured from its arrival until its answer is ready to be written.
 
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::join;

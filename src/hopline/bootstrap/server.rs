@@ -1,12 +1,11 @@
-//! Connections to a bootstrap: who may come in, what they may ask, and what happens to those who ask badly.
+//! Connections to a bootstrap: which are admitted, what they may ask, and what follows from bad requests.
 //!
-//! A connection without a certificate is a newcomer's: one request, to join. One with a certificate is a member's: any
-//! number of questions, a stream each, until it is too old. Whatever a peer does ends at most its own connection, after a
-//! bounded time, and leaves a line in the log and a number in the [`Counters`](super::Counters).
+//! A connection without a certificate is a new node's: it has one request, to join. A connection with one is a member's: it has any
+//! number of requests, a stream each, until it is too old. A misbehaving peer loses only its own connection, after a
+//! bounded time, and leaves a line in the log and a count in the [`Counters`](super::Counters).
 //!
-//! The accept loop waits for nothing but the next attempt. Handshakes, newcomers and members each have their task. How many
-//! handshakes and newcomers there are is the [gate](crate::net::gate)'s business; members have seats of their own, which
-//! strangers can't take.
+//! The accept loop waits only for the next attempt. Each handshake and each connection has a task. The [gate](crate::net::gate) limits
+//! handshakes and new nodes; members have separate places, which strangers cannot take.
 
 use super::counters::{Counters, Tally};
 use super::keeper::Keeper;
@@ -155,7 +154,7 @@ pub(super) async fn keep_certified(
         sleep(left.clamp(SHORTEST_LOOK, LOOK)).await;
         let jump = jumps.look();
         if let Some(jump) = jump {
-            tracing::warn!(%jump, now = %Clock::wall().shown(), "this machine's clock was set, or it slept; made a new certificate");
+            tracing::warn!(%jump, now = %Clock::wall().shown(), "this machine's clock was set, or the machine slept; made a new certificate");
         } else if Clock::wall() < membership.renew {
             continue;
         }

@@ -377,7 +377,7 @@ impl<M: Machine + 'static> Node<M> {
                 () = self.rearm.notified() => {}
                 slept = timer.sleep(wait) => {
                     if let Err(error) = slept {
-                        tracing::warn!(%error, "a timer failed; the runtime's has to do");
+                        tracing::warn!(%error, "a kernel timer failed; using the runtime's");
                         tokio::time::sleep(wait).await;
                     }
                     self.armed.set(None);
@@ -528,7 +528,7 @@ impl<M: Machine + 'static> Node<M> {
         let connecting = self.endpoint.connect_with(client, address, &tls::node_name(peer).to_str())?;
         tokio::select! {
             connection = connecting => Ok(connection?),
-            () = self.dials.refusal(address) => Err("the network says that nobody is there".into()),
+            () = self.dials.refusal(address) => Err("the network says that it is not there".into()),
         }
     }
 }

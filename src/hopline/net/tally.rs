@@ -1,5 +1,5 @@
-//! What a node came to think of its neighbours, counted: how good detection is can only be told from how often it was wrong.
-//! And how many bytes it received.
+//! Counters of a node: received bytes, and how often it believed a neighbour suspect or down. The quality of detection shows in how
+//! often it was wrong.
 
 use super::clock::Clock;
 use super::reach::Reach;

@@ -34,7 +34,9 @@ pub enum JoinError {
         address: String,
     },
     /// A bootstrap answers, but either its clock or this machine's is wrong.
-    #[error("the bootstrap at {address} can't be trusted at this time: {cause}; set the clock that is wrong")]
+    #[error(
+        "the bootstrap at {address} cannot be trusted because of a wrong clock: {cause}; set the clock that is wrong"
+    )]
     Clock {
         /// Where.
         address: String,
@@ -134,7 +136,7 @@ pub enum Cause {
         within: Duration,
     },
     /// The network says that nobody is there.
-    #[error("nobody is there, says the network")]
+    #[error("the network says that it is not there")]
     Unreachable,
     /// The address can't be dialled at all.
     #[error(transparent)]
@@ -161,7 +163,7 @@ pub enum Cause {
     #[error("bad answer: {0}")]
     Answer(#[source] FrameError),
     /// It answered something else than was asked.
-    #[error("an answer to another question")]
+    #[error("the answer does not fit the request")]
     WrongAnswer,
 }
 

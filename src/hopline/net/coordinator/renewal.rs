@@ -45,7 +45,7 @@ pub(super) async fn keep_renewed(shared: Arc<Shared>) {
     let (clock, mut jumps, mut wish) = (&shared.entrance.clock, Jumps::new(), Wish::default());
     loop {
         if let Some(jump) = jumps.look() {
-            tracing::info!(%jump, "this machine's clock was set, or it slept; asking for a new certificate");
+            tracing::info!(%jump, "this machine's clock was set, or the machine slept; asking for a new certificate");
             wish = Wish { is_urgent: true, failed: None };
         }
         let (membership, now) = (shared.membership.borrow().clone(), clock.now());
