@@ -140,6 +140,8 @@ impl From<Refusal> for Failure {
                 (Exit::Refused, "name it by its id, which `hopline status --json` shows")
             }
             Refusal::Denied { .. } => (Exit::Refused, "ask whoever runs the bootstrap"),
+            Refusal::UnknownRequest => (Exit::Refused, "upgrade the bootstrap"),
+            Refusal::Unknown => (Exit::Refused, "upgrade this node"),
             _ => (Exit::Failed, "try again"),
         };
         let failure = Self::new(exit, format!("{refusal}; {next}"));

@@ -40,7 +40,7 @@ impl Kind {
     pub const fn of(offer: &Offer) -> Self {
         match offer {
             Offer::Relay { .. } => Self::Relay,
-            Offer::Target { .. } => Self::Target,
+            Offer::Target { .. } | Offer::Unknown => Self::Target,
         }
     }
 }

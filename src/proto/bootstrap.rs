@@ -212,7 +212,7 @@ impl Bootstrap {
             Offer::Target { names, attachments } if self.targets.get(&node).is_none() => {
                 let _ = self.targets.register(node, names, attachments, now);
             }
-            Offer::Target { .. } => {}
+            Offer::Target { .. } | Offer::Unknown => {}
         }
     }
 
@@ -285,7 +285,7 @@ impl Bootstrap {
         }
         bounds::check(&request)?;
         match request {
-            Request::Register { name, offer, boot } => {
+            Request::Register { name, boot, offer } => {
                 self.register(from, name, offer, boot, now).map(Response::Lease)
             }
             Request::Heartbeat(heartbeat) => self.heartbeat(from, &heartbeat, now).map(Response::Lease),
@@ -325,6 +325,7 @@ impl Bootstrap {
             }
             Request::Renew { records } => self.renew(from, &records, now).map(Response::Renewed),
             Request::List => Ok(Response::Listing(Box::new(self.listing(now)))),
+            Request::Unknown => Err(Refusal::UnknownRequest),
         }
     }
 
@@ -354,6 +355,7 @@ impl Bootstrap {
                 })?;
                 attached.iter().for_each(|relay| self.pool.reached(relay));
             }
+            Offer::Unknown => return Err(Refusal::UnknownRequest),
         }
         // The first heartbeats of nodes that registered at once (after a restart) come spread out.
         let interval = self.interval();

@@ -374,6 +374,7 @@ impl Flows {
             Control::Orphaned { leg, orphaned } => {
                 self.orphaned(LegId::new(link, leg), orphaned, now, actions);
             }
+            Control::Unknown => {}
         }
     }
 

@@ -216,7 +216,7 @@ impl Pool {
             Some(Status::Suspect | Status::Draining | Status::Offline) => {
                 self.events.push(PoolEvent::Back(node));
             }
-            Some(Status::Registered | Status::Online) => {}
+            Some(Status::Registered | Status::Online | Status::Unknown) => {}
         }
         Ok(())
     }
@@ -273,7 +273,7 @@ impl Pool {
             Status::Registered => self.events.push(PoolEvent::Online(*node)),
             Status::Suspect | Status::Offline if drains => self.events.push(PoolEvent::Draining(*node)),
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
-            Status::Online | Status::Draining | Status::Left => {}
+            Status::Online | Status::Draining | Status::Left | Status::Unknown => {}
         }
         self.disproved(reports, *node, now);
         true
@@ -490,7 +490,7 @@ impl Pool {
         self.update(&node, now, |relay| relay.set_status(status, forget_at));
         self.expired = self.expired.saturating_add(u32::from(status == Status::Offline));
         self.events.push(match status {
-            Status::Registered | Status::Online => PoolEvent::Online(node),
+            Status::Registered | Status::Online | Status::Unknown => PoolEvent::Online(node),
             Status::Suspect => PoolEvent::Suspect(node),
             Status::Draining => PoolEvent::Draining(node),
             Status::Offline => PoolEvent::Offline(node),

@@ -78,7 +78,8 @@ impl Coordinator {
             | Request::Renew { .. }
             | Request::Spare { .. }
             | Request::List
-            | Request::Drain => {}
+            | Request::Drain
+            | Request::Unknown => {}
         }
     }
 }

@@ -214,7 +214,7 @@ const fn lost_place(event: &PoolEvent) -> Option<store::Key> {
 fn registered_at(machine: &Bootstrap, node: &NodeId, offer: &Offer, now: Time) -> Time {
     match offer {
         Offer::Relay { .. } => machine.pool().get(node).map_or(now, |relay| relay.registered_at),
-        Offer::Target { .. } => now,
+        Offer::Target { .. } | Offer::Unknown => now,
     }
 }
 

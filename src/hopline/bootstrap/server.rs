@@ -94,6 +94,11 @@ struct Question {
     _receiver: RecvStream,
 }
 
+/// What a node is told that asks what only newer bootstraps know.
+const fn unknown_request() -> BootstrapResponse {
+    BootstrapResponse::Answer(Response::Refused(rpc::Refusal::UnknownRequest))
+}
+
 fn unfinished(sender: SendStream) -> Unfinished {
     Unfinished::new(sender, BootstrapClose::Internal.number())
 }
@@ -286,7 +291,7 @@ impl Shared {
         sender: Unfinished,
         mut receiver: RecvStream,
     ) -> Option<Question> {
-        let reading = frames::read_frame(&mut receiver, MAX_BOOTSTRAP_REQUEST_BYTES);
+        let reading = frames::read_growing_frame(&mut receiver, MAX_BOOTSTRAP_REQUEST_BYTES);
         match timeout(self.limits.stream_timeout, reading).await {
             Ok(Ok(request)) => return Some(Question { request, sender, _receiver: receiver }),
             Ok(Err(error)) => self.no_request(connection, &error),
@@ -310,7 +315,8 @@ impl Shared {
             BootstrapRequest::Join(_)
             | BootstrapRequest::Renew
             | BootstrapRequest::Ask(_)
-            | BootstrapRequest::Drain { .. } => None,
+            | BootstrapRequest::Drain { .. }
+            | BootstrapRequest::Unknown => None,
         };
         let (kind, answering) = (metrics::kind(&request), self.answer(connection, asker, request));
         let Some(response) = self.metrics.measure(kind, answering).await else { return };
@@ -385,6 +391,7 @@ impl Shared {
             (Asker::Newcomer(binding), BootstrapRequest::Join(request)) => {
                 self.join(connection, &binding, &request).await
             }
+            (Asker::Newcomer(_), BootstrapRequest::Unknown) => Some(unknown_request()),
             (
                 Asker::Newcomer(_),
                 BootstrapRequest::Renew | BootstrapRequest::Ask(_) | BootstrapRequest::Drain { .. },
@@ -417,6 +424,7 @@ impl Shared {
             }
             BootstrapRequest::Ask(request) => Some(BootstrapResponse::Answer(self.ask(node, request).await)),
             BootstrapRequest::Drain { relay, proof } => Some(self.drain(connection, node, &relay, &proof)),
+            BootstrapRequest::Unknown => Some(unknown_request()),
         }
     }
 

@@ -219,6 +219,9 @@ pub(super) enum Kind {
     Stream,
     /// Length-delimited messages one way, receipts the other.
     Messages,
+    /// Something that only newer origins want.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The first thing that an origin says inside the TLS stream.

@@ -1,6 +1,6 @@
 //! Members that don't keep to the truth, and clocks that jump: each gets a clear answer, and nobody else loses anything.
 
-use super::{BOOT, PATIENCE, ask_raw, list, raw, server};
+use super::{BOOT, PATIENCE, ask_raw, list, raw, raw_newcomer, server};
 use crate::bootstrap::Server;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::coordinator::Coordinator;
@@ -91,6 +91,23 @@ fn announce(names: &[&str]) -> Request {
 fn heartbeat(sequence: u64, flows: u32) -> Request {
     let load = Load { flows, ..Load::default() };
     Request::Heartbeat(Heartbeat { sequence, sent_at: Time::ZERO, load, key_epoch: None })
+}
+
+#[tokio::test]
+async fn what_only_newer_nodes_ask_is_refused_and_no_breach() {
+    let server = server().await;
+    let relay = Member::relay(&server, "r1").await;
+    let (newcomer, _endpoint) = raw_newcomer(&server).await;
+    let later = "what a later version says";
+    let unknown = Ok(BootstrapResponse::Answer(Response::Refused(Refusal::UnknownRequest)));
+    // Neither the request is known, nor the question inside, nor what is offered in it.
+    assert_eq!(ask_raw(&relay.connection, &(200u32, later)).await, unknown);
+    assert_eq!(ask_raw(&relay.connection, &(2u32, 200u32, later)).await, unknown);
+    assert_eq!(ask_raw(&relay.connection, &(2u32, 0u32, "r1", BOOT, 200u32, later)).await, unknown);
+    assert_eq!(ask_raw(&newcomer, &(200u32, later)).await, unknown);
+    assert!(relay.listed().await.is_some(), "the connection goes on");
+    assert_eq!(server.counters().violations, 0);
+    server.shutdown().await;
 }
 
 #[tokio::test]

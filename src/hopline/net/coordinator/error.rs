@@ -160,6 +160,9 @@ pub enum Cause {
     /// What it answered is no answer.
     #[error("bad answer: {0}")]
     Answer(#[source] FrameError),
+    /// It answered what this node does not know.
+    #[error("an answer of a kind that this node does not know, as the bootstrap is newer: upgrade this node")]
+    NewerAnswer,
     /// It answered something else than was asked.
     #[error("an answer to another question")]
     WrongAnswer,

@@ -163,11 +163,18 @@ impl<M: Machine + 'static> Node<M> {
 
     async fn read_controls(self: &Rc<Self>, link: LinkId, mut receiver: quinn::RecvStream) -> FrameError {
         loop {
-            match frames::read_frame(&mut receiver, MAX_CONTROL_BYTES).await {
+            match frames::read_growing_frame(&mut receiver, MAX_CONTROL_BYTES).await {
+                Ok(Control::Unknown) => self.unknown(link, "control message"),
                 Ok(control) => self.tell(Event::Control { link, control }),
                 Err(error) => return error,
             }
         }
+    }
+
+    /// A newer peer says what this node does not know: that is no breach, and nothing follows from it.
+    fn unknown(&self, link: LinkId, what: &'static str) {
+        tracing::debug!(link = link.0, what, "skipped what only a newer node knows");
+        self.tally.skipped();
     }
 
     async fn read_heartbeats(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> FrameError {
