@@ -1,12 +1,12 @@
 //! What nodes say to each other over a link: the header of a leg, its answer, control messages, heartbeats.
 //!
 //! A link carries, in each direction, one unidirectional *control stream* (a [`Hello`], then [`Control`] frames),
-//! datagrams (one [`Heartbeat`] each), and any number of bidirectional streams, the legs: an [`Attach`] frame and raw
+//! datagrams (see [`Datagram`]), and any number of bidirectional streams, the legs: an [`Attach`] frame and raw
 //! forward bytes one way, an [`AttachOk`] frame and raw backward bytes the other. In control messages a leg is named by
 //! the number that its [`Attach`] gives it.
 
 use super::cause::SEALED_CAUSE_BYTES;
-use super::codec::{Growing, MAX_FRAME_BYTES};
+use super::codec::{self, CodecError, Growing, MAX_FRAME_BYTES};
 use super::crypto::Sealed;
 use super::epoch::{Epoch, MAX_HOPS};
 use super::id::{BootId, FlowId};
@@ -19,8 +19,6 @@ mod reroute;
 
 pub use reroute::{Cause, Evidence, Reason, Reroute, Watch};
 
-/// The version of the data plane that this code speaks. A link's ALPN says it too.
-pub const VERSION: u8 = 1;
 /// Largest [`Attach`] or [`AttachOk`], in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Largest [`Control`] frame, in bytes.
@@ -31,8 +29,6 @@ pub const MAX_ACKS: usize = 1024;
 /// The first frame of a control stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`VERSION`].
-    pub version: u8,
     /// The life of the process at this end.
     pub boot: BootId,
 }
@@ -40,8 +36,6 @@ pub struct Hello {
 /// Opens, resumes or rebuilds a leg (Law 3). Raw forward bytes from `forward_start` follow at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
-    /// [`VERSION`].
-    pub version: u8,
     /// What both ends call the leg: unique on the link, even if whoever dialled the link opens it, else odd.
     pub leg: u32,
     /// The flow.
@@ -377,7 +371,38 @@ impl Growing for Control {
     }
 }
 
-/// One datagram. Sent both ways at each end's own pace; each carries the echo of the last.
+/// One datagram: its kind in the first byte, then what that kind says. Append-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datagram {
+    /// Kind 0.
+    Heartbeat(Heartbeat),
+    /// A kind that only newer nodes know: nothing follows from it.
+    Unknown,
+}
+
+impl Datagram {
+    const HEARTBEAT: u8 = 0;
+
+    /// The bytes of a heartbeat.
+    #[must_use]
+    pub fn of_heartbeat(heartbeat: &Heartbeat) -> Vec<u8> {
+        codec::to_bytes(&(Self::HEARTBEAT, heartbeat))
+    }
+
+    /// The datagram that these bytes are.
+    ///
+    /// # Errors
+    /// [`CodecError`] if there is no kind, or what follows is not what a known kind says.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        match bytes.split_first() {
+            Some((&Self::HEARTBEAT, heartbeat)) => codec::from_bytes(heartbeat).map(Self::Heartbeat),
+            Some(_) => Ok(Self::Unknown),
+            None => Err(CodecError::Malformed),
+        }
+    }
+}
+
+/// Sent both ways at each end's own pace; each carries the echo of the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Counts the sender's heartbeats on this link.

@@ -26,6 +26,7 @@ use crate::net::identity::{Identity, Membership};
 use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
+use crate::net::version;
 use crate::store::{Holder, NotStored, Store};
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
@@ -34,6 +35,7 @@ use futures_util::stream::FuturesUnordered;
 use hopline_proto::NodeId;
 use hopline_proto::bootstrap::Bootstrap;
 use hopline_proto::rpc::{self, MAX_NAMES, Offer, Request, Response};
+use hopline_proto::version::{Mismatch, Versions};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::fmt;
 use std::net::SocketAddr;
@@ -182,6 +184,11 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, mut place: Place) {
         Ok(connection) => connection,
         Err(cause) => return shared.turned_away(from, &tls::explain(cause.as_ref())),
     };
+    if !version::is_common(&connection) {
+        let agreed = place.hold(version::agree(&connection, Versions::OURS, false)).await;
+        let told = |mismatch: Mismatch| shared.turned_away(from, &mismatch.told("the node that asks"));
+        return agreed.ok().and_then(Result::err).map_or((), told);
+    }
     shared.tally.connections.count();
     let certificates = tls::peer_certificates(&connection);
     let Some(certificate) = certificates.first() else {

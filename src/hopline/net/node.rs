@@ -37,6 +37,7 @@ use hopline_proto::machine::{Action, AskId, DialFailure, DisconnectReason, Event
 use hopline_proto::rpc::Request;
 use hopline_proto::splice::LegId;
 use hopline_proto::time::Time;
+use hopline_proto::version::Mismatch;
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
 use quinn::Incoming;
@@ -488,6 +489,12 @@ impl<M: Machine + 'static> Node<M> {
             }
             Err(error) => error,
         };
+        if let Some(mismatch) = error.downcast_ref::<Mismatch>() {
+            if self.dials.is_barred_anew(peer) {
+                tracing::warn!(relay = %peer.short(), ?addresses, "no link to a relay: {}", mismatch.told("the relay"));
+            }
+            return Err(DialFailure::NoWay);
+        }
         let untimely = Untimely::of(error.as_ref());
         if let Some(untimely) = untimely {
             self.doubt.note(peer, untimely, &self.coordinator);

@@ -11,7 +11,9 @@ use crate::net::frames::{self, FrameError, Unfinished};
 use crate::net::local::Local;
 use crate::net::ticket;
 use crate::net::tls::{self, BOOTSTRAP_NAME, OutOfTime};
+use crate::net::version;
 use hopline_proto::rpc::Response;
+use hopline_proto::version::Versions;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
 use rustls::AlertDescription;
 use std::io;
@@ -142,7 +144,9 @@ async fn dial(
     limit: Duration,
 ) -> Result<Connection, Cause> {
     let connecting = endpoint.connect_with(config, address, BOOTSTRAP_NAME).map_err(Cause::Dial)?;
-    Ok(timeout(limit, connecting).await.map_err(|_| Cause::NoAnswer { within: limit })??)
+    let connection = timeout(limit, connecting).await.map_err(|_| Cause::NoAnswer { within: limit })??;
+    version::agree(&connection, Versions::OURS, true).await.map_err(Cause::Version)?;
+    Ok(connection)
 }
 
 /// An address as its ticket names it, and what became of it where that is not the same.
