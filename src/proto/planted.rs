@@ -67,6 +67,8 @@ pub enum Law {
     RenewedLease,
     /// A reader that is slow is not a relay that swallows.
     ReaderHeeded,
+    /// What arises from payload is acted on at once.
+    PayloadHeeded,
 }
 
 impl Law {
@@ -81,7 +83,7 @@ impl Law {
     ];
 
     /// All of them: the simulator's swarm catches each.
-    pub const PLANTED: [Self; 31] = [
+    pub const PLANTED: [Self; 32] = [
         Self::TrimAfterWrite,
         Self::ExplicitFin,
         Self::AckAfterAttachOk,
@@ -113,6 +115,7 @@ impl Law {
         Self::ExcludeHeeded,
         Self::RenewedLease,
         Self::ReaderHeeded,
+        Self::PayloadHeeded,
     ];
 }
 

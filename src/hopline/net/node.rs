@@ -245,7 +245,17 @@ impl<M: Machine + 'static> Node<M> {
         result
     }
 
-    /// Looks at the machine's flows: for whatever needs no action.
+    /// Lets `f` do with the machine's flows what an application wants, and does what follows from it.
+    pub(crate) fn with_flows<T>(
+        self: &Rc<Self>,
+        f: impl FnOnce(&mut Flows, Time, &mut Vec<Action>) -> T,
+    ) -> T {
+        self.with(|machine, now, actions| {
+            machine.with_flows(now, actions, |flows, actions| f(flows, now, actions))
+        })
+    }
+
+    /// Looks at the machine's flows: for whatever nothing follows from.
     pub(crate) fn flows<T>(&self, f: impl FnOnce(&mut Flows) -> T) -> T {
         let mut machine = self.machine.borrow_mut();
         let flows = machine.flows();

@@ -43,6 +43,8 @@ impl Machine for Idler {
     fn flows(&mut self) -> &mut Flows {
         &mut self.flows
     }
+
+    fn act_on_flows(&mut self, _: Time, _: &mut Vec<Action>) {}
 }
 
 /// A node that dials `peer`, if any, again and again, and runs for as long as the test: who it is, where, and what becomes of its links.
