@@ -69,6 +69,8 @@ pub enum Law {
     ReaderHeeded,
     /// What arises from payload is acted on at once.
     PayloadHeeded,
+    /// Who is restored has the grace of a lease.
+    RestoredGrace,
 }
 
 impl Law {
@@ -83,7 +85,7 @@ impl Law {
     ];
 
     /// All of them: the simulator's swarm catches each.
-    pub const PLANTED: [Self; 32] = [
+    pub const PLANTED: [Self; 33] = [
         Self::TrimAfterWrite,
         Self::ExplicitFin,
         Self::AckAfterAttachOk,
@@ -116,6 +118,7 @@ impl Law {
         Self::RenewedLease,
         Self::ReaderHeeded,
         Self::PayloadHeeded,
+        Self::RestoredGrace,
     ];
 }
 
