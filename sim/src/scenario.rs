@@ -1,6 +1,6 @@
 //! A few scripted runs that people ask for by name. Each is a [`Plan`], so all checks of the swarm are on.
 
-use crate::fault::{Aim, Fault, Ordeal};
+use crate::fault::{Aim, Fault, Found, Ordeal};
 use crate::network::Weather;
 use crate::node::{Gray, Lie, Skew};
 use crate::swarm::Plan;
@@ -118,11 +118,8 @@ fn kills(seed: u64) -> Plan {
 }
 
 fn kills_without_bootstrap(seed: u64) -> Plan {
-    let down = Ordeal {
-        at: BEGINS - MS * 300,
-        lasts: Duration::from_secs(8),
-        fault: Fault::Bootstrap { with_store: true },
-    };
+    let down =
+        Ordeal { at: BEGINS - MS * 300, lasts: Duration::from_secs(8), fault: Fault::Bootstrap(Found::All) };
     let hops = [1, 2, 3].into_iter().zip(0..);
     let kills = hops.map(|(n, turn)| at(turn, CALM, Fault::Crash(hop(n))));
     Plan { ordeals: [down].into_iter().chain(kills).collect(), ..quiet(seed, 12, 1) }

@@ -112,6 +112,7 @@ impl Trace {
             Request::Deregister { .. } => "deregister".to_owned(),
             Request::Drain => "drain".to_owned(),
             Request::List => "list".to_owned(),
+            Request::Unknown => "unknown".to_owned(),
             Request::ReportDown { node } => format!("report {} down", self.called(*node)),
             Request::ReportUp { node } => format!("report {} up", self.called(*node)),
             Request::ReportUnreached { node } => format!("report {} unreached", self.called(*node)),

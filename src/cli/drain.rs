@@ -80,9 +80,10 @@ impl Outcome {
                      whether its process runs"
                 ),
             )),
-            (Status::Registered | Status::Online | Status::Suspect | Status::Draining, _) => {
-                Ok(format!("{relay} is draining, with {flows}"))
-            }
+            (
+                Status::Registered | Status::Online | Status::Suspect | Status::Draining | Status::Unknown,
+                _,
+            ) => Ok(format!("{relay} is draining, with {flows}")),
         }
     }
 }

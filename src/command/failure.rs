@@ -109,6 +109,7 @@ impl From<std::io::Error> for Failure {
 impl From<FlowError> for Failure {
     fn from(error: FlowError) -> Self {
         let next = match error {
+            FlowError::Version(_) => return Self::new(Exit::Refused, error.to_string()),
             FlowError::Aborted { .. } => "see there what it needs, and try again",
             FlowError::OutOfTime { .. } => "set the clock that is wrong, and try again",
             FlowError::Untrusted { .. } => "see there whether its clock is right, and try again",
@@ -140,6 +141,8 @@ impl From<Refusal> for Failure {
                 (Exit::Refused, "name it by its id, which `hopline status --json` shows")
             }
             Refusal::Denied { .. } => (Exit::Refused, "ask whoever runs the bootstrap"),
+            Refusal::UnknownRequest => (Exit::Refused, "upgrade the bootstrap"),
+            Refusal::Unknown => (Exit::Refused, "upgrade this node"),
             _ => (Exit::Failed, "try again"),
         };
         let failure = Self::new(exit, format!("{refusal}; {next}"));

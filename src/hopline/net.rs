@@ -40,3 +40,4 @@ pub mod ticket;
 pub mod timer;
 pub mod tls;
 pub mod transport;
+pub(crate) mod version;

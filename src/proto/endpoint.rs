@@ -585,6 +585,13 @@ impl Machine for Endpoint {
     fn flows(&mut self) -> &mut Flows {
         &mut self.flows
     }
+
+    fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.flows.has_news() {
+            self.catch_up(now, actions);
+            self.tell_routes(actions);
+        }
+    }
 }
 
 #[cfg(test)]

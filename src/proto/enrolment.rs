@@ -410,7 +410,8 @@ impl Enrolment {
                 | Response::Planned(_)
                 | Response::Replaced(_)
                 | Response::Listing(_)
-                | Response::Renewed(_),
+                | Response::Renewed(_)
+                | Response::Unknown,
             ) => self.on_setback(question, Setback::Internal, now, actions),
         }
     }

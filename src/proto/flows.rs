@@ -283,6 +283,12 @@ impl Flows {
         self.flows.is_empty()
     }
 
+    /// Whether something happened that the owner has to act on.
+    #[must_use]
+    pub const fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     /// What happened that the owner has to act on; to be asked until there is nothing.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
@@ -374,6 +380,7 @@ impl Flows {
             Control::Orphaned { leg, orphaned } => {
                 self.orphaned(LegId::new(link, leg), orphaned, now, actions);
             }
+            Control::Unknown => {}
         }
     }
 

@@ -45,6 +45,7 @@ pub mod rpc;
 pub mod splice;
 pub mod time;
 pub mod timers;
+pub mod version;
 
 pub use epoch::Epoch;
 pub use id::{BootId, ChainId, FlowId, NodeId, Pseudonym};

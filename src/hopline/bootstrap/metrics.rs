@@ -63,6 +63,9 @@ impl Metrics {
     }
 }
 
+/// What only newer nodes know.
+const UNKNOWN: &str = "unknown";
+
 /// What was asked, in a word.
 pub(super) const fn kind(request: &BootstrapRequest) -> &'static str {
     match request {
@@ -84,7 +87,9 @@ pub(super) const fn kind(request: &BootstrapRequest) -> &'static str {
             Request::Renew { .. } => "renew_records",
             Request::List => "list",
             Request::Drain => "drain",
+            Request::Unknown => UNKNOWN,
         },
+        BootstrapRequest::Unknown => UNKNOWN,
     }
 }
 
@@ -104,6 +109,8 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
             Refusal::UnknownRelay { .. } => "unknown_relay",
             Refusal::AmbiguousRelay { .. } => "ambiguous_relay",
             Refusal::OutOfReach { .. } => "out_of_reach",
+            Refusal::UnknownRequest => "unknown_request",
+            Refusal::Unknown => UNKNOWN,
         }),
         BootstrapResponse::JoinRefused(refusal) => Some(match refusal {
             join::Refusal::WrongSecret => "wrong_secret",
@@ -113,8 +120,10 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
             join::Refusal::Revoked => "revoked",
             join::Refusal::Removed => "removed",
             join::Refusal::SingleUse => "single_use",
+            join::Refusal::Unknown => UNKNOWN,
         }),
         BootstrapResponse::Issued(_)
+        | BootstrapResponse::Unknown
         | BootstrapResponse::Answer(
             Response::Lease(_)
             | Response::Done
@@ -122,7 +131,8 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
             | Response::Planned(_)
             | Response::Replaced(_)
             | Response::Listing(_)
-            | Response::Renewed(_),
+            | Response::Renewed(_)
+            | Response::Unknown,
         ) => None,
     }
 }

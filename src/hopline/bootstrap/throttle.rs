@@ -57,7 +57,7 @@ impl Class {
             | Request::Replace { .. }
             | Request::Renew { .. }
             | Request::Attachments { .. } => Self::Plan,
-            Request::List => Self::Listing,
+            Request::List | Request::Unknown => Self::Listing,
         }
     }
 

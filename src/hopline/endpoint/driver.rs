@@ -19,7 +19,7 @@ use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::flows::{FlowKey, Flows, FlowsConfig};
 use hopline_proto::id::{BootId, FlowId, NodeId};
-use hopline_proto::machine::{AskFailure, Machine as _, Notice, OpenFailure};
+use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
 use hopline_proto::splice::Splice;
 use rand::Rng;
@@ -255,7 +255,7 @@ impl Desk {
             }
         };
         let (_, ()) = tokio::join!(tokio::time::timeout(LAST_WORDS, has_left), store);
-        node.with(|machine, now, actions| machine.flows().abort_all(cause, true, now, actions));
+        node.with_flows(|flows, now, actions| flows.abort_all(cause, true, now, actions));
         let _ = tokio::time::timeout(PARTING, node.part()).await;
     }
 
@@ -372,11 +372,11 @@ impl Desk {
             };
             match word {
                 Some(Word::Key(key)) => {
-                    node.with(|machine, now, actions| machine.flows().share_key(flow, &key, now, actions));
+                    node.with_flows(|flows, now, actions| flows.share_key(flow, &key, now, actions));
                 }
                 Some(Word::Taken) => {
                     is_taken = true;
-                    node.with(|machine, now, actions| machine.flows().taken(flow, now, actions));
+                    node.with_flows(|flows, now, actions| flows.taken(flow, now, actions));
                 }
                 Some(Word::Abort(cause)) => self.abort(&node, flow, cause),
                 None if is_taken => return,
@@ -389,7 +389,7 @@ impl Desk {
         if node.flows(|flows| flows.splice(&flow).is_some_and(|splice| !splice.is_complete())) {
             self.ended(flow, Ending::Here(cause.clone()));
         }
-        node.with(|machine, now, actions| machine.flows().abort(flow, &cause, now, actions));
+        node.with_flows(|flows, now, actions| flows.abort(flow, &cause, now, actions));
     }
 }
 
@@ -407,7 +407,7 @@ async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
         if to_app.send(chunks).await.is_err() {
             return;
         }
-        node.with(|machine, now, actions| machine.flows().took(flow, taken, now, actions));
+        node.with_flows(|flows, now, actions| flows.took(flow, taken, now, actions));
         signal.room(direction).notify_waiters();
         if taken == 0 {
             return;
@@ -425,13 +425,13 @@ async fn take(
     let signal = node.signal(flow);
     while let Some(message) = from_app.recv().await {
         let ToNode::Data(bytes) = message else {
-            node.with(|machine, now, actions| machine.flows().finish(flow, now, actions));
+            node.with_flows(|flows, now, actions| flows.finish(flow, now, actions));
             return follow(&node, flow, &told).await;
         };
         while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
             signal.room(direction).notified().await;
         }
-        let sent = node.with(|machine, now, actions| machine.flows().send(flow, bytes, now, actions));
+        let sent = node.with_flows(|flows, now, actions| flows.send(flow, bytes, now, actions));
         if sent.is_err() {
             return;
         }

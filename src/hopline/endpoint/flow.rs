@@ -4,6 +4,7 @@ use super::driver::{Command, Raw};
 use super::{Endpoint, OpenError};
 use crate::net::clock::Clock;
 use crate::net::tls::{self, OutOfTime};
+use crate::net::version;
 use bytes::Bytes;
 use hopline_proto::cause;
 use hopline_proto::codec;
@@ -11,6 +12,7 @@ use hopline_proto::crypto::Key;
 use hopline_proto::epoch::MAX_HOPS;
 use hopline_proto::frame::CloseCode;
 use hopline_proto::id::{FlowId, NodeId};
+use hopline_proto::version::{Mismatch, Versions};
 use rustls::AlertDescription;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -86,6 +88,9 @@ pub enum FlowError {
     /// The two ends did not agree on TLS.
     #[error("no secure channel with the other end")]
     Handshake,
+    /// The two ends speak no version of the protocol in common.
+    #[error("{}", .0.told("the other end"))]
+    Version(Mismatch),
     /// This endpoint was shut down.
     #[error("this endpoint was shut down")]
     Closed,
@@ -198,9 +203,10 @@ async fn over(mut endings: Endings) -> Result<(), FlowError> {
 impl From<FlowError> for io::Error {
     fn from(error: FlowError) -> Self {
         let kind = match error {
-            FlowError::NoPath | FlowError::OutOfTime { .. } | FlowError::Handshake => {
-                io::ErrorKind::HostUnreachable
-            }
+            FlowError::NoPath
+            | FlowError::OutOfTime { .. }
+            | FlowError::Handshake
+            | FlowError::Version(_) => io::ErrorKind::HostUnreachable,
             FlowError::Untrusted { .. } => io::ErrorKind::PermissionDenied,
             FlowError::Aborted { .. } | FlowError::Unknown | FlowError::Lost => {
                 io::ErrorKind::ConnectionReset
@@ -219,6 +225,9 @@ pub(super) enum Kind {
     Stream,
     /// Length-delimited messages one way, receipts the other.
     Messages,
+    /// Something that only newer origins want.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The first thing that an origin says inside the TLS stream.
@@ -382,6 +391,19 @@ impl AsyncWrite for Flow {
     }
 }
 
+impl Flow {
+    /// The flow, if its ends have a version in common. Otherwise it is given up, and each end knows what the other speaks.
+    async fn agree(mut self) -> io::Result<Self> {
+        if self.stream.get_ref().1.alpn_protocol().is_some_and(Versions::is_version) {
+            return Ok(self);
+        }
+        let mismatch = version::exchange(&mut self, Versions::OURS).await?;
+        // The other end reads it as its own.
+        self.abort(mismatch.reversed().told("the other end"));
+        Err(io::Error::other(mismatch))
+    }
+}
+
 /// Opens a flow of a kind: route, attach, TLS with the very node that the route names, preface.
 pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) -> Result<Flow, OpenError> {
     if !(1..=MAX_HOPS).contains(&usize::from(hops)) {
@@ -398,6 +420,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
         let stream = TlsConnector::from(config).connect(server, FlowIo::new(raw)).await?;
         let mut flow = Flow { stream: TlsStream::Client(stream), id: flow, peer: target };
         flow.share_key()?;
+        flow = flow.agree().await?;
         let mut preface = Vec::new();
         codec::write_frame(&Preface { name: name.to_owned(), kind }, &mut preface);
         flow.write_all(&preface).await?;
@@ -428,6 +451,7 @@ pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Pre
         let peer = tls::peer_node_id(certificates).ok_or(io::ErrorKind::InvalidData)?;
         let mut flow = Flow { stream: TlsStream::Server(stream), id, peer };
         flow.share_key()?;
+        flow = flow.agree().await?;
         let mut prefix = [0; codec::PREFIX_BYTES];
         flow.read_exact(&mut prefix).await?;
         let length = codec::frame_length(prefix, MAX_PREFACE_BYTES).map_err(io::Error::other)?;
@@ -447,6 +471,12 @@ async fn secured<T>(
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
+            let mismatch = error.get_ref().and_then(|error| error.downcast_ref());
+            if let Some(mismatch) = mismatch.copied() {
+                let error = FlowError::Version(mismatch);
+                tracing::warn!("no secure channel to the other end: {error}");
+                return Err(error);
+            }
             let tls = error.get_ref().and_then(|error| error.downcast_ref());
             match tls.and_then(OutOfTime::of_tls) {
                 Some(out) => {

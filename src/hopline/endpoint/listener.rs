@@ -270,6 +270,12 @@ async fn deliver(flow: Flow, preface: Preface, names: &Names) {
             }
         }
         (Kind::Stream, None) => turn_away(flow, &name),
+        (Kind::Unknown, _) => {
+            tracing::info!(name, "a flow of a kind that only newer nodes know");
+            flow.abort(format!(
+                "\"{name}\" is served by an older node, which does not know this kind of flow: upgrade it"
+            ));
+        }
     }
 }
 

@@ -325,7 +325,8 @@ impl Coordinator {
             | Response::Relays(_)
             | Response::Replaced(_)
             | Response::Refused(_)
-            | Response::Renewed(_) => {}
+            | Response::Renewed(_)
+            | Response::Unknown => {}
         }
     }
 
@@ -337,7 +338,9 @@ impl Coordinator {
                 self.hear(&response);
                 Ok(response)
             }
-            Ok(Ok(BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_))) => {
+            Ok(Ok(
+                BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_) | BootstrapResponse::Unknown,
+            )) => {
                 self.shared.failed(used, Cause::WrongAnswer);
                 Err(AskFailure::Unreachable)
             }

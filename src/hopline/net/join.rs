@@ -84,6 +84,12 @@ pub enum Refusal {
     /// A single-use ticket gives no right to manage the network.
     #[error("a single-use ticket does not allow this; use the one that `hopline bootstrap` printed")]
     SingleUse,
+    /// For a reason that only a newer bootstrap knows.
+    #[error(
+        "the bootstrap refuses for a reason that this node does not know, as it is newer; upgrade this node"
+    )]
+    #[serde(other)]
+    Unknown,
 }
 
 impl JoinRequest {

@@ -38,6 +38,7 @@ use hopline_proto::machine::{Action, AskId, DialFailure, DisconnectReason, Event
 use hopline_proto::rpc::Request;
 use hopline_proto::splice::LegId;
 use hopline_proto::time::Time;
+use hopline_proto::version::Mismatch;
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
 use quinn::Incoming;
@@ -245,7 +246,17 @@ impl<M: Machine + 'static> Node<M> {
         result
     }
 
-    /// Looks at the machine's flows: for whatever needs no action.
+    /// Lets `f` do with the machine's flows what an application wants, and does what follows from it.
+    pub(crate) fn with_flows<T>(
+        self: &Rc<Self>,
+        f: impl FnOnce(&mut Flows, Time, &mut Vec<Action>) -> T,
+    ) -> T {
+        self.with(|machine, now, actions| {
+            machine.with_flows(now, actions, |flows, actions| f(flows, now, actions))
+        })
+    }
+
+    /// Looks at the machine's flows: for whatever nothing follows from.
     pub(crate) fn flows<T>(&self, f: impl FnOnce(&mut Flows) -> T) -> T {
         let mut machine = self.machine.borrow_mut();
         let flows = machine.flows();
@@ -491,6 +502,12 @@ impl<M: Machine + 'static> Node<M> {
             }
             Err(error) => error,
         };
+        if let Some(mismatch) = error.downcast_ref::<Mismatch>() {
+            if self.dials.is_barred_anew(peer) {
+                tracing::warn!(relay = %peer.short(), ?addresses, "no link to a relay: {}", mismatch.told("the relay"));
+            }
+            return Err(DialFailure::NoWay);
+        }
         let untimely = Untimely::of(error.as_ref());
         if let Some(untimely) = untimely {
             self.doubt.note(peer, untimely, &self.coordinator);

@@ -112,6 +112,12 @@ impl machine::Machine for Liar {
     fn flows(&mut self) -> &mut Flows {
         self.honest.flows()
     }
+
+    fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let from = actions.len();
+        self.honest.act_on_flows(now, actions);
+        self.twist(actions, from);
+    }
 }
 
 /// Of what relays accused whom.

@@ -6,6 +6,9 @@ use crate::frame::{AttachOk, Control, Progress, Waypoint};
 use crate::id::BootId;
 use crate::links::Arrival;
 use crate::machine::{AskId, ChainChange, DialFailure, LinkId};
+use crate::planted::{self, Law};
+use crate::splice::Splice;
+use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeSet, VecDeque};
@@ -453,4 +456,30 @@ fn a_target_waits_for_a_busy_bootstrap() {
     world.answer();
     let offered = |(_, request): &(AskId, Request)| matches!(request, Request::Register { .. });
     assert!(world.asked.iter().any(offered), "{:?}", world.asked);
+}
+
+#[test]
+fn what_arises_from_payload_is_acted_on_at_once() {
+    for broken in [None, Some(Law::PayloadHeeded)] {
+        let mut world = World::new(bootstrap::Config::default());
+        world.open(1);
+        world.answer();
+        let opened = |action: &Action| match action {
+            Action::Notify(Notice::Opened { flow, .. }) => Some(*flow),
+            _ => None,
+        };
+        let flow = world.said.iter().find_map(opened).expect("the flow is open");
+        let leg = world.origin.flows.splice(&flow).and_then(Splice::next).expect("it has a leg");
+        let end = Control::Fin { leg: leg.number(), offset: 1 };
+        world.tell(Event::Control { link: leg.link(), control: end });
+        planted::break_law(broken);
+        let mut actions = Vec::new();
+        let past_the_end = Bytes::from_static(b"more than there is");
+        world.origin.receive(leg, [past_the_end], world.now, &mut actions);
+        planted::break_law(None);
+        let closed =
+            |action: &Action| matches!(action, Action::CloseLeg { leg: closed, .. } if *closed == leg);
+        assert!(actions.iter().any(closed), "{actions:?}");
+        assert_eq!(world.origin.flows.has_news(), broken.is_some());
+    }
 }

@@ -372,7 +372,8 @@ impl Flows {
             | Cause::Drain
             | Cause::Followed
             | Cause::Gray
-            | Cause::Chosen => judged.and_then(|link| self.links.last_heard(link)),
+            | Cause::Chosen
+            | Cause::Unknown(_) => judged.and_then(|link| self.links.last_heard(link)),
         };
         let reason = judged.and_then(|link| self.links.reason(link));
         flow.repair = Some(Repair {

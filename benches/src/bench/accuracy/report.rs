@@ -27,6 +27,7 @@ impl Node {
             suspected: now.suspected - then.suspected,
             recovered: now.recovered - then.recovered,
             down: now.down - then.down,
+            skipped: now.skipped - then.skipped,
         };
         Self { neighbours, ..self }
     }

@@ -12,6 +12,9 @@ use crate::net::frames::{self, FrameError, Unfinished};
 use crate::net::local::Local;
 use crate::net::ticket;
 use crate::net::tls::{self, BOOTSTRAP_NAME, OutOfTime};
+use crate::net::version;
+use hopline_proto::rpc::Response;
+use hopline_proto::version::Versions;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
 use rustls::AlertDescription;
 use std::io;
@@ -130,7 +133,9 @@ async fn dial(
     limit: Duration,
 ) -> Result<Connection, Cause> {
     let connecting = endpoint.connect_with(config, address, BOOTSTRAP_NAME).map_err(Cause::Dial)?;
-    Ok(timeout(limit, connecting).await.map_err(|_| Cause::NoAnswer { within: limit })??)
+    let connection = timeout(limit, connecting).await.map_err(|_| Cause::NoAnswer { within: limit })??;
+    version::agree(&connection, Versions::OURS, true).await.map_err(Cause::Version)?;
+    Ok(connection)
 }
 
 /// An address as its ticket names it, and what became of it where that is not the same.
@@ -184,5 +189,42 @@ pub(super) async fn exchange(
     let mut sender = Unfinished::new(sender, BootstrapClose::Cancelled.number());
     frames::write_frame(&mut sender, request).await?;
     sender.finish();
-    Ok(frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES).await?)
+    let answer = frames::read_growing_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES).await?;
+    let is_known =
+        !matches!(answer, BootstrapResponse::Unknown | BootstrapResponse::Answer(Response::Unknown));
+    if is_known { Ok(answer) } else { Err(Cause::NewerAnswer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::pair;
+    use crate::net::transport::TransportSettings;
+    use hopline_proto::rpc::Refusal;
+    use serde::Serialize;
+
+    /// What becomes of a question that is answered so.
+    async fn answered(answer: impl Serialize) -> Result<BootstrapResponse, Cause> {
+        let ([near, far], _endpoints) = pair(&TransportSettings::default()).await;
+        let bootstrap = async {
+            let (mut sender, _receiver) = far.accept_bi().await.unwrap();
+            frames::write_frame(&mut sender, &answer).await.unwrap();
+            sender.finish().unwrap();
+        };
+        tokio::join!(exchange(&near, &BootstrapRequest::Renew), bootstrap).0
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_an_unknown_kind_says_that_the_bootstrap_is_newer() {
+        let later = "what a later version says";
+        assert!(matches!(answered((200u32, later)).await, Err(Cause::NewerAnswer)));
+        assert!(matches!(answered((2u32, 200u32, later)).await, Err(Cause::NewerAnswer)));
+        let refused = answered((2u32, 6u32, 200u32, later)).await;
+        let Ok(BootstrapResponse::Answer(Response::Refused(refusal))) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(refusal, Refusal::Unknown);
+        let garbage = answered((2u32, 1u32, later)).await;
+        assert!(matches!(garbage, Err(Cause::Answer(FrameError::Codec(_)))), "{garbage:?}");
+    }
 }

@@ -8,6 +8,7 @@ use crate::net::keyfile::KeyFileError;
 use crate::net::local::Obstacle;
 use crate::net::tls::{OutOfTime, TlsError};
 use crate::net::transport::BindError;
+use hopline_proto::version::Mismatch;
 use std::fmt;
 use std::time::Duration;
 
@@ -32,6 +33,14 @@ pub enum JoinError {
     OtherNetwork {
         /// Where.
         address: String,
+    },
+    /// All bootstraps that answer speak other versions of the protocol than this node.
+    #[error("the bootstrap at {address} can't be asked: {}", mismatch.told("the bootstrap"))]
+    Version {
+        /// Where the first of them is.
+        address: String,
+        /// What it speaks, and what this node does.
+        mismatch: Mismatch,
     },
     /// A bootstrap answers, but either its clock or this machine's is wrong.
     #[error(
@@ -69,7 +78,7 @@ impl JoinError {
                 ErrorKind::Overloaded
             }
             Self::NoBootstrap { .. } => ErrorKind::Unreachable,
-            Self::OtherNetwork { .. } | Self::Refused(_) => ErrorKind::Refused,
+            Self::OtherNetwork { .. } | Self::Version { .. } | Self::Refused(_) => ErrorKind::Refused,
             Self::Clock { .. } | Self::KeyFile(_) | Self::Tls(_) | Self::Bind(_) => ErrorKind::Local,
             Self::Ended => ErrorKind::Closed,
         }
@@ -93,10 +102,17 @@ impl JoinError {
         if let Some(error) = attempts.iter().find_map(out_of_time) {
             return error;
         }
-        match attempts.iter().find(|attempt| matches!(attempt.cause, Cause::OtherNetwork)) {
-            Some(attempt) => Self::OtherNetwork { address: attempt.address.clone() },
-            None => Self::NoBootstrap { attempts },
+        if let Some(attempt) = attempts.iter().find(|attempt| matches!(attempt.cause, Cause::OtherNetwork)) {
+            return Self::OtherNetwork { address: attempt.address.clone() };
         }
+        // While bootstraps are upgraded one by one, one that is down may be of this node's version.
+        let is_version = |attempt: &Attempt| matches!(attempt.cause, Cause::Version(_));
+        if let Some(Attempt { address, cause: Cause::Version(mismatch) }) = attempts.first()
+            && attempts.iter().all(is_version)
+        {
+            return Self::Version { address: address.clone(), mismatch: *mismatch };
+        }
+        Self::NoBootstrap { attempts }
     }
 }
 
@@ -150,6 +166,9 @@ pub enum Cause {
     /// It has another network's key.
     #[error("it belongs to another network")]
     OtherNetwork,
+    /// It speaks no version of the protocol that this node does.
+    #[error("{}", .0.told("it"))]
+    Version(Mismatch),
     /// Its certificate is not good at this time.
     #[error("{0}")]
     OutOfTime(OutOfTime),
@@ -162,6 +181,9 @@ pub enum Cause {
     /// What it answered is no answer.
     #[error("bad answer: {0}")]
     Answer(#[source] FrameError),
+    /// It answered what this node does not know.
+    #[error("an answer of a kind that this node does not know, as the bootstrap is newer: upgrade this node")]
+    NewerAnswer,
     /// It answered something else than was asked.
     #[error("the answer does not fit the request")]
     WrongAnswer,

@@ -83,7 +83,9 @@ pub(super) async fn renew(shared: &Arc<Shared>) -> Result<Membership, Arc<JoinEr
     let answer = timeout(limit, shared.request(&BootstrapRequest::Renew, false, &mut used)).await;
     let issued = match answer {
         Ok(Ok(BootstrapResponse::Issued(issued))) => Ok(issued),
-        Ok(Ok(BootstrapResponse::JoinRefused(_) | BootstrapResponse::Answer(_))) => Err(Cause::WrongAnswer),
+        Ok(Ok(
+            BootstrapResponse::JoinRefused(_) | BootstrapResponse::Answer(_) | BootstrapResponse::Unknown,
+        )) => Err(Cause::WrongAnswer),
         Ok(Err(failure)) => return Err(failure),
         Err(_) => Err(Cause::NoAnswer { within: limit }),
     };
