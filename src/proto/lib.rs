@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod allowance;
+pub mod backoff;
 pub mod bootstrap;
 pub mod cause;
 pub mod clerk;
