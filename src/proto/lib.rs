@@ -17,6 +17,7 @@ pub mod dialable;
 pub mod endpoint;
 pub mod enrolment;
 pub mod epoch;
+pub mod failure_memory;
 pub mod families;
 pub mod flows;
 pub mod frame;

@@ -454,3 +454,31 @@ fn a_target_waits_for_a_busy_bootstrap() {
     let offered = |(_, request): &(AskId, Request)| matches!(request, Request::Register { .. });
     assert!(world.asked.iter().any(offered), "{:?}", world.asked);
 }
+
+#[test]
+fn it_tells_which_relays_it_avoids_by_which_evidence_and_until_when() {
+    let mut world = World::new(bootstrap::Config::default());
+    world.open(1);
+    world.answer();
+    assert_eq!(world.origin.avoided(world.now), []);
+    let mut lost = world.chain().1.first().cloned().unwrap_or_default();
+    let opened = world.now;
+    world.lose_first_hop();
+    world.pass(MS);
+    let kept = |avoided: Vec<Avoided>| {
+        let kept = avoided.into_iter().filter(|avoided| avoided.by == Avoider::KeptRoutes);
+        kept.map(|avoided| avoided.failure).collect::<Vec<_>>()
+    };
+    let avoided = kept(world.origin.avoided(world.now));
+    let mut nodes: Vec<NodeId> = avoided.iter().map(|failure| failure.node).collect();
+    nodes.sort_unstable();
+    lost.sort_unstable();
+    assert_eq!(nodes, lost);
+    let minute = Duration::from_secs(60);
+    for failure in avoided {
+        assert_eq!(failure.until, failure.since + minute);
+        assert!(failure.since >= opened && failure.since <= world.now);
+        assert_eq!(failure.ground, Ground::Seen(Evidence::NoAnswer), "they could not be dialled again");
+    }
+    assert_eq!(kept(world.origin.avoided(world.now + minute)), []);
+}
