@@ -214,7 +214,7 @@ impl Endpoint {
         let memory = if self.backups.is_short(flow, hop) { SHORT_MEMORY } else { FAILED_LIFETIME };
         let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
         let records = records.to_vec();
-        self.note_failed(&exclude, now);
+        self.note_failed(flow, &exclude, now);
         tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
         let Some(chain) = records.first().map(|record| record.scope.chain) else { return };
         let request = Request::Replace { hop, records, active, exclude, dials: self.dials };

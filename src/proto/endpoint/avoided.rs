@@ -2,14 +2,17 @@
 
 use super::Endpoint;
 use crate::failure_memory::{Failure, Ground};
+use crate::flows::FlowKey;
 use crate::frame::Evidence;
-use crate::id::NodeId;
+use crate::id::{FlowId, NodeId};
 use crate::links::Standing;
 use crate::time::Time;
 
 /// What avoids a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Avoider {
+    /// The plans for a flow of this origin.
+    Flow(FlowId),
     /// This origin, when it chooses among the routes that it keeps.
     KeptRoutes,
     /// This target, when it looks for attachment relays.
@@ -26,20 +29,23 @@ pub struct Avoided {
 }
 
 impl Endpoint {
-    /// The relays that this endpoint avoids now.
+    /// The relays that this endpoint avoids now, flow by flow and then for all.
     #[must_use]
     pub fn avoided(&self, now: Time) -> Vec<Avoided> {
+        let flows = self.flows.avoided(now).map(|(flow, failure)| (Avoider::Flow(flow.flow), failure));
         let kept = self.routes.failed(now).map(|failure| (Avoider::KeptRoutes, *failure));
         let lost = self.target.iter().flat_map(|target| target.lost.iter(now));
         let lost = lost.map(|failure| (Avoider::Attachments, *failure));
-        kept.chain(lost).map(|(by, failure)| Avoided { by, failure }).collect()
+        flows.chain(kept).chain(lost).map(|(by, failure)| Avoided { by, failure }).collect()
     }
 
     /// These relays failed a flow: routes that lead over them are doubtful.
-    pub(super) fn note_failed(&mut self, nodes: &[NodeId], now: Time) {
+    pub(super) fn note_failed(&mut self, flow: FlowKey, nodes: &[NodeId], now: Time) {
         for node in nodes {
-            let ground = self.evidence(*node).map_or(Ground::Hearsay, Ground::Seen);
-            self.routes.note_failed(*node, ground, now);
+            let remembered = self.flows.avoided_by(flow, now).find(|failure| failure.node == *node);
+            let seen = || self.evidence(*node).map(Ground::Seen);
+            let ground = remembered.map(|failure| failure.ground).or_else(seen);
+            self.routes.note_failed(*node, ground.unwrap_or(Ground::Hearsay), now);
         }
     }
 
