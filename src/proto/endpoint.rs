@@ -23,6 +23,7 @@ use super::record::{Candidate, Route};
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
 use super::timers::Timers;
+use avoided::Told;
 pub use avoided::{Avoided, Avoider};
 use backups::Backups;
 use rebuild::{HOP_PATIENCE, Waiting, Without};
@@ -95,6 +96,7 @@ pub struct Endpoint {
     routes: Routes,
     /// Whether the shell was told that it may store other routes.
     routes_told: bool,
+    told: Told,
     /// Until when whoever waits for a route waits for a bootstrap.
     patience: Timers<Waiting>,
     target: Option<Target>,
@@ -133,6 +135,7 @@ impl Endpoint {
             renewals: Renewals::default(),
             routes: Routes::default(),
             routes_told: false,
+            told: Told::default(),
             patience: Timers::default(),
             target: None,
             dials: Families::BOTH,
@@ -372,7 +375,9 @@ impl Endpoint {
         if self.clerk.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }
-        for news in self.flows.take_news() {
+        let news = self.flows.take_news();
+        self.tell_avoided(&news, now, actions);
+        for news in news {
             match news {
                 News::WantsRoute(flow) => self.rebuild(flow, now, actions),
                 News::WantsBackup { flow, hop, active } => {
@@ -419,6 +424,7 @@ impl Endpoint {
                     self.open.remove(&flow);
                     self.backups.forget(flow);
                     self.renewals.forget(flow);
+                    self.told.forget(flow);
                     self.patience.set(Waiting::Rebuild(flow), None);
                 }
             }
