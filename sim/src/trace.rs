@@ -153,6 +153,9 @@ impl Trace {
                 f64::from(reroute.gap_us) / 1e3,
                 reroute.replayed
             ),
+            Notice::Avoided { flow, failure, .. } => {
+                format!("at hop {}: avoids {} ({})", flow.hop, self.called(failure.node), failure.ground)
+            }
             Notice::Chain { hops, change, .. } => {
                 let hop = |hop: &Vec<Candidate>| self.list(hop.iter().map(|candidate| candidate.node));
                 format!("CHAIN {change:?}: {}", hops.iter().map(hop).collect::<Vec<_>>().join(" | "))

@@ -111,6 +111,7 @@ impl Apps {
             | Notice::Drained
             | Notice::Chain { .. }
             | Notice::Rerouted { .. }
+            | Notice::Avoided { .. }
             | Notice::Attachments { .. }
             | Notice::Unattached { .. }
             | Notice::Neighbour { .. }

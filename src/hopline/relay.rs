@@ -358,6 +358,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
         | Notice::Accepted { .. }
         | Notice::Chain { .. }
         | Notice::Attachments { .. }
+        | Notice::Avoided { .. }
         | Notice::Unattached { .. }
         | Notice::RoutesChanged => {}
     }

@@ -32,6 +32,7 @@
 mod config;
 mod message;
 
+use super::backoff::{Backoff, jittered};
 use super::id::BootId;
 use super::rpc::{Heartbeat, Lease, Load, Offer, Refusal, Request, Response};
 use super::time::Time;
@@ -79,7 +80,7 @@ pub struct Enrolment {
     /// When the last registration failed, if that was for want of a connection or an answer.
     unreached: Option<Time>,
     /// How soon after that another may follow because a bootstrap was reached.
-    reach_wait: Duration,
+    reached_again: Backoff,
     phase: Phase,
     asking: Option<(Attempt, Question)>,
     next: Option<(Time, Question)>,
@@ -144,7 +145,7 @@ impl Enrolment {
     #[must_use]
     pub fn new(config: Config, name: String, offer: Offer, bootstraps: usize, mut rng: StdRng) -> Self {
         Self {
-            reach_wait: config.first_retry,
+            reached_again: Backoff::new(config.first_pauses()),
             config,
             boot: BootId::random(&mut rng),
             rng,
@@ -300,8 +301,7 @@ impl Enrolment {
             }
             (Phase::Unregistered, Some((at, Question::Register)), Some(failed_at)) => {
                 self.use_connection();
-                let soon = at.min(failed_at + self.reach_wait);
-                self.reach_wait = (self.reach_wait * 2).min(self.config.backoff_max);
+                let soon = at.min(self.reached_again.next(failed_at));
                 self.next = Some((soon, Question::Register));
                 self.handle_timeout(now, actions);
             }
@@ -421,7 +421,7 @@ impl Enrolment {
         self.failures = 0;
         self.failed_registrations = 0;
         self.unreached = None;
-        self.reach_wait = self.config.first_retry;
+        self.reached_again = Backoff::new(self.config.first_pauses());
         self.drained = false;
         self.peers = self.peers.max(lease.counts.online);
         self.counters.registered += 1;
@@ -533,8 +533,8 @@ impl Enrolment {
         self.phase = Phase::Unregistered;
         self.failed_registrations = self.failed_registrations.saturating_add(1);
         self.unreached = matches!(setback, Setback::Timeout | Setback::Network).then_some(now);
-        if setback == Setback::Timeout {
-            self.reach_wait = self.reach_wait.max(self.config.backoff);
+        if setback == Setback::Timeout && self.reached_again.pause() < self.config.backoff {
+            self.reached_again = Backoff::new(self.config.pauses());
         }
         let retry_after = self.backoff();
         self.next = Some((now + retry_after, Question::Register));
@@ -657,18 +657,13 @@ impl Enrolment {
         let bootstraps = u32::try_from(self.bootstraps).unwrap_or(u32::MAX);
         let wait = match self.failed_registrations.checked_sub(bootstraps.max(1) + 1) {
             None => self.config.first_retry,
-            Some(doublings) => {
-                let factor = 2u32.saturating_pow(doublings);
-                self.config.backoff.saturating_mul(factor).min(self.config.backoff_max)
-            }
+            Some(others) => self.config.pauses().after(others),
         };
         self.jittered(wait)
     }
 
     fn jittered(&mut self, wait: Duration) -> Duration {
-        let spread = self.config.jitter_percent.min(100);
-        let percent = self.rng.random_range(100 - spread..=100 + spread);
-        wait * percent / 100
+        jittered(wait, self.config.jitter_percent, &mut self.rng)
     }
 
     /// Never earlier than told.

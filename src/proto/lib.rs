@@ -19,6 +19,7 @@
 
 pub mod admission;
 pub mod allowance;
+pub mod backoff;
 pub mod bootstrap;
 pub mod cause;
 pub mod clerk;
@@ -29,6 +30,7 @@ pub mod dialable;
 pub mod endpoint;
 pub mod enrolment;
 pub mod epoch;
+pub mod failure_memory;
 pub mod families;
 pub mod flows;
 pub mod frame;

@@ -14,6 +14,7 @@ mod moves;
 mod wishes;
 
 use super::allowance::{Allowance, Spent};
+use super::backoff::Pauses;
 use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
 use super::frame::{Heartbeat, Reason};
 use super::id::{BootId, NodeId};
@@ -38,8 +39,8 @@ pub struct LinksConfig {
     pub detector: DetectorConfig,
     /// Most neighbours that may be wanted, and most links; beyond, wishes are ignored and peers turned away.
     pub max_links: usize,
-    /// The first and the longest pause between attempts to dial a neighbour.
-    pub redial: (Duration, Duration),
+    /// The pauses between attempts to dial a neighbour.
+    pub redial: Pauses,
 }
 
 impl Default for LinksConfig {
@@ -47,7 +48,7 @@ impl Default for LinksConfig {
         Self {
             detector: DetectorConfig::default(),
             max_links: 4096,
-            redial: (Duration::from_millis(100), Duration::from_secs(1)),
+            redial: Pauses::doubling(Duration::from_millis(100), Duration::from_secs(1)),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use super::detector::Transfer;
 use super::enrolment::{Change, Counters};
+use super::failure_memory::Failure;
 use super::flows::{FlowKey, Flows};
 use super::frame::{Attach, AttachOk, Cause, CloseCode, Control, Heartbeat, Reroute};
 use super::id::{BootId, FlowId, NodeId};
@@ -298,6 +299,15 @@ pub enum Notice {
         from: Option<Candidate>,
         /// Who took over, where known.
         to: Option<Candidate>,
+    },
+    /// A relay failed an origin's flow, which avoids it for a while.
+    Avoided {
+        /// Which flow.
+        flow: FlowKey,
+        /// Which relay, where known.
+        relay: Option<Candidate>,
+        /// Since when, until when, and on which ground.
+        failure: Failure,
     },
     /// A target can attach to nobody, as all relays have addresses that it can't dial.
     Unattached {

@@ -316,7 +316,11 @@ impl Desk {
                     routes.changed.notify_one();
                 }
             }
-            Notice::Chain { .. } | Notice::Rerouted { .. } | Notice::Draining | Notice::Drained => {}
+            Notice::Chain { .. }
+            | Notice::Rerouted { .. }
+            | Notice::Avoided { .. }
+            | Notice::Draining
+            | Notice::Drained => {}
         }
     }
 

@@ -1,5 +1,6 @@
 //! What happens to an origin's flows, for whoever wants to know.
 
+use hopline_proto::Time;
 use hopline_proto::frame::{Cause, CloseCode, Reroute, Watch};
 use hopline_proto::id::FlowId;
 use hopline_proto::machine::{ChainChange, Notice};
@@ -106,6 +107,20 @@ pub enum FlowEvent {
         /// What was wrong with the chain before, where known.
         cause: Option<&'static str>,
     },
+    /// A relay failed the flow, and no plan for it names that relay for a while. Failing again meanwhile prolongs it.
+    Avoided {
+        /// The flow.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// The relay; `?` if this endpoint does not know it.
+        relay: String,
+        /// What speaks against it: see [`Ground`](hopline_proto::failure_memory::Ground).
+        evidence: String,
+        /// When it failed, in milliseconds since the Unix epoch.
+        since_ms: f64,
+        /// Until when it is avoided.
+        until_ms: f64,
+    },
     /// The flow is over.
     Closed {
         /// The flow.
@@ -147,6 +162,10 @@ fn ms(us: u32) -> f64 {
     f64::from(us) / 1000.0
 }
 
+fn since_epoch_ms(time: Time) -> f64 {
+    time.since(Time::ZERO).as_secs_f64() * 1000.0
+}
+
 fn as_text<S: Serializer>(flow: &FlowId, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(flow)
 }
@@ -162,6 +181,7 @@ impl FlowEvent {
             | Self::Drained { flow, .. }
             | Self::BackupReplaced { flow, .. }
             | Self::Rebuilt { flow, .. }
+            | Self::Avoided { flow, .. }
             | Self::Closed { flow, .. } => *flow,
         }
     }
@@ -185,6 +205,13 @@ impl FlowEvent {
             Notice::Rerouted { flow, reroute, by, from, to } => {
                 Self::rerouted(flow.flow, reroute, by.as_deref(), [name(from.as_ref()), name(to.as_ref())])
             }
+            Notice::Avoided { flow, relay, failure } => Self::Avoided {
+                flow: flow.flow,
+                relay: name(relay.as_ref()),
+                evidence: failure.ground.to_string(),
+                since_ms: since_epoch_ms(failure.since),
+                until_ms: since_epoch_ms(failure.until),
+            },
             Notice::Ended { flow, code, .. } if flow.hop == 0 => {
                 Self::Closed { flow: flow.flow, complete: *code == CloseCode::Done }
             }

@@ -270,6 +270,7 @@ impl Stage {
             FlowEvent::Chain { .. }
             | FlowEvent::Drained { .. }
             | FlowEvent::BackupReplaced { .. }
+            | FlowEvent::Avoided { .. }
             | FlowEvent::Closed { .. } => false,
         };
         let left = async { while !is_left(&events.recv().await.unwrap()) {} };
