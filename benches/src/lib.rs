@@ -2,7 +2,6 @@
 //! broken at will.
 
 pub mod bench;
-mod chain;
 pub mod demo;
 pub mod pattern;
 mod plot;
@@ -10,3 +9,4 @@ mod splice;
 pub mod stage;
 #[cfg(target_os = "linux")]
 pub mod testbed;
+mod watched;

@@ -356,6 +356,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
         | Notice::Chain { .. }
         | Notice::Attachments { .. }
         | Notice::Unattached { .. }
+        | Notice::CandidateWanted { .. }
         | Notice::RoutesChanged => {}
     }
 }

@@ -14,6 +14,7 @@ use super::lane::MAX_OFFSET;
 use super::record::{MAX_CANDIDATES, MAX_RECORDS, Record, Tag};
 use super::splice::Opening;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The version of the data plane that this code speaks. A link's ALPN says it too.
 pub const VERSION: u8 = 1;
@@ -277,6 +278,12 @@ impl Evidence {
     }
 }
 
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// What a detector knew when it found a neighbour suspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Watch {
@@ -421,6 +428,12 @@ impl Cause {
             Self::Gray => "gray",
             Self::Chosen => "chosen",
         }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

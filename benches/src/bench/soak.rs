@@ -10,10 +10,10 @@ mod rolling;
 mod stream;
 
 use super::{Exit, Failure};
-use crate::chain::Chain;
 use crate::pattern::Faults;
 use crate::stage::{Relays, Stage};
-use hopline::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Listener, Options};
+use crate::watched::{Watched, is_protected};
+use hopline::endpoint::{Chain, Endpoint, Flow, Incoming, Listener, Options};
 use hopline::net::entropy;
 use hopline::net::ticket::Ticket;
 use hopline_command::size::Size;
@@ -25,8 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::{Digests, Stream};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -166,13 +165,11 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     }
 }
 
-/// A flow under load, and what its events tell of its chain.
+/// A flow under load.
 struct Load {
     origin: Endpoint,
     target: Endpoint,
-    events: Receiver<FlowEvent>,
-    chain: Chain,
-    rebuilds: u32,
+    watched: Watched,
     forward: Arc<Stream>,
     backward: Arc<Stream>,
     ends: [AbortOnDropHandle<std::io::Result<Digests>>; 2],
@@ -190,6 +187,7 @@ impl Load {
         let origin = Endpoint::join(ticket, options("origin")).await?;
         let events = origin.events();
         let flow = origin.open(TARGET).await?;
+        let watched = Watched::new(&flow, events);
         let forward = Arc::new(Stream::new("forward", seed, args.rate()));
         let backward = Arc::new(Stream::new("backward", !seed, Rate::Limited(BACKWARD_RATE)));
         let stop = CancellationToken::new();
@@ -199,45 +197,27 @@ impl Load {
         let at_origin = carry(flow, &forward, &backward);
         let at_target = carry(arrived(&mut listener).await?, &backward, &forward);
         let ends = [at_origin, at_target];
-        let (chain, rebuilds) = Default::default();
-        Ok(Self { origin, target, events, chain, rebuilds, forward, backward, ends, stop })
+        Ok(Self { origin, target, watched, forward, backward, ends, stop })
     }
 
     /// Minds the flow's events until then.
     async fn run_until(&mut self, then: Instant) -> Result<(), Failure> {
-        while self.event(then).await? {}
+        while self.watched.event(then).await?.is_some() {}
         Ok(())
     }
 
     /// Waits until every hop has a primary and a backup that run.
     async fn protected(&mut self, runs: impl Fn(&str) -> bool) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.chain.hops().is_empty() || self.chain.unprotected(&runs).is_some() {
-            if !self.event(deadline).await? {
-                return Err(lost("a hop has had no backup that runs for too long"));
-            }
+        let so = |chain: &Chain| is_protected(chain, &runs);
+        match self.watched.until(Instant::now() + PATIENCE, so, |_| ()).await? {
+            true => Ok(()),
+            false => Err(lost("a hop has had no backup that runs for too long")),
         }
-        Ok(())
     }
 
     /// The longest pause since this was asked last, either way.
     fn longest(&self) -> Duration {
         self.forward.take_longest().max(self.backward.take_longest())
-    }
-
-    /// Takes in the flow's next event; `false` if none comes until the deadline.
-    async fn event(&mut self, deadline: Instant) -> Result<bool, Failure> {
-        match timeout_at(deadline, self.events.recv()).await {
-            Err(_) => Ok(false),
-            Ok(Ok(FlowEvent::Closed { complete: false, .. })) => Err(lost("the flow broke")),
-            Ok(Ok(event)) => {
-                self.rebuilds += u32::from(matches!(event, FlowEvent::Rebuilt { .. }));
-                self.chain.apply(&event);
-                Ok(true)
-            }
-            Ok(Err(RecvError::Lagged(missed))) => Err(lost(&format!("{missed} events were missed"))),
-            Ok(Err(RecvError::Closed)) => Err(lost("the origin's node ended")),
-        }
     }
 
     /// Ends the flow: what was wrong with what arrived, and whether both ends hashed the same.
@@ -296,7 +276,7 @@ impl Soak<'_> {
             self.slice(whole(turns), true, &mut killing).await?;
             tracing::info!(number, of = whole(slices), kills = self.kills, "slice");
         }
-        let failovers = self.load.chain.failovers();
+        let chain = self.load.watched.chain();
         let (faults, equal) = self.load.finish().await?;
         self.relays.check().await?;
         Ok(Outcome {
@@ -305,8 +285,8 @@ impl Soak<'_> {
             faulty: killing,
             kills: self.kills,
             spared: self.spared,
-            failovers,
-            rebuilds: self.load.rebuilds,
+            failovers: chain.failovers(),
+            rebuilds: chain.rebuilds(),
             restarts: Vec::new(),
             bytes: self.load.forward.received() + self.load.backward.received(),
             faults,
@@ -331,10 +311,11 @@ impl Soak<'_> {
 
     /// Kills a relay of the chain, the hops in turn, and starts another.
     async fn kill(&mut self) -> Result<(), Failure> {
-        let hops = u32::try_from(self.load.chain.hops().len()).unwrap_or(1).max(1);
+        let chain = self.load.watched.chain();
+        let hops = u32::try_from(chain.hops().len()).unwrap_or(1).max(1);
         for turn in 0..hops {
             let hop = u8::try_from((self.kills + turn) % hops + 1).unwrap_or(1);
-            let relay = self.load.chain.primary(hop).unwrap_or_default().to_owned();
+            let relay = chain.primary(hop).unwrap_or_default().to_owned();
             if self.relays.kill(&relay)? {
                 tracing::debug!(relay, hop, "kill");
                 self.kills += 1;
