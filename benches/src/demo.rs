@@ -12,6 +12,7 @@ mod report;
 use crate::pattern::Pattern;
 use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Relays, Stage};
+use crate::watched::Watched;
 use aws_lc_rs::digest::Digest;
 use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, Listener, Options};
@@ -158,8 +159,9 @@ impl Play<'_> {
     async fn run(&self, relays: Relays<'_>, mut cast: Cast, listener: Listener) -> Result<Outcome, Failure> {
         let events = self.endpoint.events();
         let flow = self.endpoint.open(ECHO).await?;
-        let mut killer = Killer::new(flow.id(), events, relays, &self.progress, self.screen, self.seed);
-        let chain = self.screen.chain(killer.chain().await?);
+        let watched = Watched::new(&flow, events);
+        let chain = self.screen.chain(&watched.chain());
+        let mut killer = Killer::new(watched, relays, &self.progress, self.screen, self.seed);
         self.screen.say(&format!("the flow's chain, backups in parentheses: {chain}"));
 
         let (home, away, stop) = (Inbox::default(), Inbox::default(), CancellationToken::new());

@@ -2,7 +2,6 @@
 //! broken at will.
 
 pub mod bench;
-mod chain;
 pub mod demo;
 pub mod pattern;
 mod plot;
@@ -12,3 +11,4 @@ pub mod stage;
 #[cfg(target_os = "linux")]
 pub mod testbed;
 pub mod traffic;
+mod watched;

@@ -167,6 +167,7 @@ impl Trace {
             Notice::Draining
             | Notice::Drained
             | Notice::OpenFailed { .. }
+            | Notice::CandidateWanted { .. }
             | Notice::RoutesChanged
             | Notice::Violation { .. } => format!("{notice:?}"),
         }

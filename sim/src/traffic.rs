@@ -110,6 +110,7 @@ impl Apps {
             | Notice::Draining
             | Notice::Drained
             | Notice::Chain { .. }
+            | Notice::CandidateWanted { .. }
             | Notice::Rerouted { .. }
             | Notice::Avoided { .. }
             | Notice::Attachments { .. }

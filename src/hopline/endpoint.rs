@@ -20,6 +20,7 @@
 //! [`Endpoint`] runs on a thread of its own, whatever runtime its user has; dropping the last handle ends it, and with
 //! it every flow.
 
+mod chain;
 mod driver;
 mod events;
 mod flow;
@@ -27,8 +28,10 @@ mod listener;
 mod messages;
 mod route_file;
 
+pub use chain::{Chain, ChainHop, HopState};
 pub use events::{FlowEvent, Hop, Watched};
 pub use flow::{Aborter, Flow, FlowError};
+pub use hopline_proto::frame::{Cause, Evidence};
 pub use listener::{Incoming, Listener, Message};
 pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};
 

@@ -360,6 +360,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
         | Notice::Attachments { .. }
         | Notice::Avoided { .. }
         | Notice::Unattached { .. }
+        | Notice::CandidateWanted { .. }
         | Notice::RoutesChanged => {}
     }
 }

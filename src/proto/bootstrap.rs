@@ -18,8 +18,8 @@ mod departed;
 pub mod kept;
 mod listing;
 
-pub use listing::relay_info;
 pub use kept::Registration;
+pub use listing::relay_info;
 
 use super::crypto::Key;
 use super::families::Families;

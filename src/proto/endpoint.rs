@@ -381,6 +381,8 @@ impl Endpoint {
             match news {
                 News::WantsRoute(flow) => self.rebuild(flow, now, actions),
                 News::WantsBackup { flow, hop, active } => {
+                    let is_served = active.is_some();
+                    actions.push(Action::Notify(Notice::CandidateWanted { flow, hop, is_served }));
                     if active.is_none() && !self.backups.is_unserved(flow, hop) {
                         self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
                     }

@@ -287,6 +287,15 @@ pub enum Notice {
         /// What changed.
         change: ChainChange,
     },
+    /// A hop of an origin's flow needs another candidate.
+    CandidateWanted {
+        /// Which flow.
+        flow: FlowKey,
+        /// Which hop, the nearest being 1.
+        hop: u8,
+        /// Whether a relay serves the hop meanwhile.
+        is_served: bool,
+    },
     /// A relay repaired the hop after it (at a relay: this one).
     Rerouted {
         /// Which flow.

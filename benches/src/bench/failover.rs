@@ -8,13 +8,13 @@ mod crowd;
 mod report;
 
 use super::{Exit, Failure};
-use crate::chain::Chain;
 use crate::plot::{self, Chart, Series, Shape};
 use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Relays, Stage};
 use crate::traffic::{Pace, Stream, carry};
+use crate::watched::{Watched, is_protected};
 use bytesize::ByteSize;
-use hopline::endpoint::{Flow, FlowEvent, Incoming, Options};
+use hopline::endpoint::{Cause as Shown, Chain, Flow, FlowEvent, Incoming, Options};
 use hopline_command::duration::parse_positive;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -23,8 +23,7 @@ use rustix::process::Signal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 const TARGET: &str = "sink";
@@ -67,6 +66,18 @@ impl Cause {
             Self::Drain => relay.terminate(),
             Self::Cut => Ok(()),
             Self::Gray => relay.signal(Signal::USR1),
+        }
+    }
+
+    /// Whether the flow still goes over `relay` where that matters: one whose link to the hop before is cut is of use to
+    /// whoever else serves that hop, and at another.
+    fn hits(self, chain: &Chain, prev: &str, relay: &str, at: u8) -> bool {
+        match self {
+            Self::Cut => {
+                let before = chain.primary(at - 1).unwrap_or(ORIGIN);
+                chain.primary(at) == Some(relay) && before == prev
+            }
+            Self::Kill | Self::Freeze | Self::Drain | Self::Gray => chain.carries(relay),
         }
     }
 }
@@ -260,8 +271,7 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
         stage,
         rng: StdRng::seed_from_u64(seed),
         relays,
-        events,
-        chain: Chain::default(),
+        watched: Watched::new(&flow, events),
         forward: Arc::new(Stream::new("forward", seed, pace)),
         backward: Arc::new(Stream::new("backward", !seed, pace)),
     };
@@ -275,15 +285,14 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
 }
 
 /// What prev did about a failure, or why the origin left the chain.
-type Repaired = (Option<Repair>, Option<&'static str>);
+type Repaired = (Option<Repair>, Option<Shown>);
 
 struct Bench<'a> {
     args: &'a Args,
     stage: &'a Stage,
     rng: StdRng,
     relays: Relays<'a>,
-    events: Receiver<FlowEvent>,
-    chain: Chain,
+    watched: Watched,
     forward: Arc<Stream>,
     backward: Arc<Stream>,
 }
@@ -325,8 +334,8 @@ impl Bench<'_> {
             self.protected().await?;
             self.longest();
             let calm = Instant::now() + Duration::from_millis(self.rng.random_range(CALM_MS));
-            while self.event(calm).await?.is_some() {}
-            if self.unprotected().is_none() {
+            while self.watched.event(calm).await?.is_some() {}
+            if is_protected(&self.watched.chain(), |relay| self.relays.runs(relay)) {
                 break;
             }
         }
@@ -334,8 +343,9 @@ impl Bench<'_> {
             Where::Hop(hop) => hop,
             Where::Any => self.rng.random_range(1..=self.args.hops),
         };
-        let name = self.chain.primary(hop).unwrap_or_default().to_owned();
-        let prev = self.chain.primary(hop - 1).unwrap_or(ORIGIN).to_owned();
+        let chain = self.watched.chain();
+        let name = chain.primary(hop).unwrap_or_default().to_owned();
+        let prev = chain.primary(hop - 1).unwrap_or(ORIGIN).to_owned();
         let mut relay = self.relays.take(&name).ok_or_else(|| lost("no relay runs where one should"))?;
         let calm = self.longest();
         if self.args.cause == Cause::Cut {
@@ -383,73 +393,37 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Whether the flow still goes over `relay` where that matters: one whose link to the hop before is cut is of use to
-    /// whoever else serves that hop, and at another.
-    fn is_hit(&self, prev: &str, relay: &str, at: u8) -> bool {
-        match self.args.cause {
-            Cause::Cut => {
-                let before = self.chain.primary(at - 1).unwrap_or(ORIGIN);
-                self.chain.primary(at) == Some(relay) && before == prev
-            }
-            Cause::Kill | Cause::Freeze | Cause::Drain | Cause::Gray => self.chain.carries(relay),
-        }
-    }
-
     /// Waits until the flow no longer goes over `relay`; what its prev said of that.
     async fn repaired(&mut self, prev: &str, relay: &str, at: u8) -> Result<Repaired, Failure> {
-        let deadline = Instant::now() + PATIENCE;
         let (mut repair, mut rebuilt_for) = (None, None);
-        while self.is_hit(prev, relay, at) {
-            match self.event(deadline).await? {
-                Some(FlowEvent::Rerouted { hop, evidence, gap_ms, detected_ms, replayed_bytes, .. })
-                    if hop == at =>
-                {
-                    let (gap, detected) = (span(gap_ms), span(detected_ms));
-                    repair = Some(Repair { evidence, gap, detected, replayed_bytes });
-                }
-                Some(FlowEvent::Drained { hop, gap_ms, replayed_bytes, .. }) if hop == at => {
-                    let (evidence, gap, detected) = ("drain", span(gap_ms), Duration::ZERO);
-                    repair = Some(Repair { evidence, gap, detected, replayed_bytes });
-                }
-                Some(FlowEvent::Rebuilt { cause, .. }) => rebuilt_for = cause,
-                Some(_) => {}
-                None => return Err(lost("nobody took over")),
+        let heard = |event: &FlowEvent| match *event {
+            FlowEvent::Rerouted { hop, evidence, gap_ms, detected_ms, replayed_bytes, .. } if hop == at => {
+                let (gap, detected) = (span(gap_ms), span(detected_ms));
+                repair = Some(Repair { evidence: evidence.as_str(), gap, detected, replayed_bytes });
             }
+            FlowEvent::Drained { hop, gap_ms, replayed_bytes, .. } if hop == at => {
+                let (evidence, gap, detected) = ("drain", span(gap_ms), Duration::ZERO);
+                repair = Some(Repair { evidence, gap, detected, replayed_bytes });
+            }
+            FlowEvent::Rebuilt { cause, .. } => rebuilt_for = cause,
+            _ => {}
+        };
+        let cause = self.args.cause;
+        let is_left = |chain: &Chain| !cause.hits(chain, prev, relay, at);
+        if self.watched.until(Instant::now() + PATIENCE, is_left, heard).await? {
+            Ok((repair, rebuilt_for))
+        } else {
+            Err(lost("nobody took over"))
         }
-        Ok((repair, rebuilt_for))
     }
 
     /// Waits until every hop has a primary and a backup that run.
     async fn protected(&mut self) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let hop = self.unprotected();
-            if hop.is_none() && !self.chain.hops().is_empty() {
-                return Ok(());
-            }
-            tracing::debug!(?hop, hops = ?self.chain.hops(), "waits for protection");
-            if self.event(deadline).await?.is_none() {
-                return Err(lost("a hop has had no backup that runs for too long"));
-            }
-        }
-    }
-
-    fn unprotected(&self) -> Option<u8> {
-        self.chain.unprotected(|relay| self.relays.runs(relay))
-    }
-
-    /// The next event; `None` if none comes until the deadline.
-    async fn event(&mut self, deadline: Instant) -> Result<Option<FlowEvent>, Failure> {
-        match timeout_at(deadline, self.events.recv()).await {
-            Err(_) => Ok(None),
-            Ok(Ok(FlowEvent::Closed { complete: false, .. })) => Err(lost("the flow broke")),
-            Ok(Ok(event)) => {
-                tracing::debug!(?event, "told");
-                self.chain.apply(&event);
-                Ok(Some(event))
-            }
-            Ok(Err(RecvError::Lagged(missed))) => Err(lost(&format!("{missed} events were missed"))),
-            Ok(Err(RecvError::Closed)) => Err(lost("the origin's node ended")),
+        let Self { watched, relays, .. } = self;
+        let so = |chain: &Chain| is_protected(chain, |relay| relays.runs(relay));
+        match watched.until(Instant::now() + PATIENCE, so, |_| ()).await? {
+            true => Ok(()),
+            false => Err(lost("a hop has had no backup that runs for too long")),
         }
     }
 }

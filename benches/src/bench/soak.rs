@@ -9,19 +9,18 @@ mod report;
 mod rolling;
 
 use super::{Exit, Failure};
-use crate::chain::Chain;
 use crate::pattern::Faults;
 use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Relays, Stage};
 use crate::traffic::{Carried, Pace, Stream, carry};
+use crate::watched::{Watched, is_protected};
 use bytesize::ByteSize;
-use hopline::endpoint::{Endpoint, Flow, FlowEvent, Incoming, Listener, Options};
+use hopline::endpoint::{Chain, Endpoint, Flow, Incoming, Listener, Options};
 use hopline::net::ticket::Ticket;
 use report::{Outcome, Side};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -152,13 +151,11 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     }
 }
 
-/// A flow under load, and what its events tell of its chain.
+/// A flow under load.
 struct Load {
     origin: Endpoint,
     target: Endpoint,
-    events: Receiver<FlowEvent>,
-    chain: Chain,
-    rebuilds: u32,
+    watched: Watched,
     forward: Arc<Stream>,
     backward: Arc<Stream>,
     ends: [AbortOnDropHandle<std::io::Result<Carried>>; 2],
@@ -176,6 +173,7 @@ impl Load {
         let origin = Endpoint::join(ticket, options("origin")).await?;
         let events = origin.events();
         let flow = origin.open(TARGET).await?;
+        let watched = Watched::new(&flow, events);
         let pace = |rate| Pace { rate, tick: TICK, block: BLOCK_BYTES };
         let forward = Arc::new(Stream::new("forward", seed, pace(args.rate().bytes())));
         let backward = Arc::new(Stream::new("backward", !seed, pace(Some(BACKWARD_RATE))));
@@ -186,45 +184,27 @@ impl Load {
         let at_origin = end(flow, &forward, &backward);
         let at_target = end(arrived(&mut listener).await?, &backward, &forward);
         let ends = [at_origin, at_target];
-        let (chain, rebuilds) = Default::default();
-        Ok(Self { origin, target, events, chain, rebuilds, forward, backward, ends, stop })
+        Ok(Self { origin, target, watched, forward, backward, ends, stop })
     }
 
     /// Minds the flow's events until then.
     async fn run_until(&mut self, then: Instant) -> Result<(), Failure> {
-        while self.event(then).await? {}
+        while self.watched.event(then).await?.is_some() {}
         Ok(())
     }
 
     /// Waits until every hop has a primary and a backup that run.
     async fn protected(&mut self, runs: impl Fn(&str) -> bool) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.chain.hops().is_empty() || self.chain.unprotected(&runs).is_some() {
-            if !self.event(deadline).await? {
-                return Err(lost("a hop has had no backup that runs for too long"));
-            }
+        let so = |chain: &Chain| is_protected(chain, &runs);
+        match self.watched.until(Instant::now() + PATIENCE, so, |_| ()).await? {
+            true => Ok(()),
+            false => Err(lost("a hop has had no backup that runs for too long")),
         }
-        Ok(())
     }
 
     /// The longest pause since this was asked last, either way.
     fn longest(&self) -> Duration {
         self.forward.take_longest().max(self.backward.take_longest())
-    }
-
-    /// Takes in the flow's next event; `false` if none comes until the deadline.
-    async fn event(&mut self, deadline: Instant) -> Result<bool, Failure> {
-        match timeout_at(deadline, self.events.recv()).await {
-            Err(_) => Ok(false),
-            Ok(Ok(FlowEvent::Closed { complete: false, .. })) => Err(lost("the flow broke")),
-            Ok(Ok(event)) => {
-                self.rebuilds += u32::from(matches!(event, FlowEvent::Rebuilt { .. }));
-                self.chain.apply(&event);
-                Ok(true)
-            }
-            Ok(Err(RecvError::Lagged(missed))) => Err(lost(&format!("{missed} events were missed"))),
-            Ok(Err(RecvError::Closed)) => Err(lost("the origin's node ended")),
-        }
     }
 
     /// Ends the flow: what was wrong with what arrived, and whether both ends hashed the same.
@@ -269,7 +249,7 @@ impl Soak<'_> {
             self.slice(whole(turns), true, &mut killing).await?;
             tracing::info!(number, of = whole(slices), kills = self.kills, "slice");
         }
-        let failovers = self.load.chain.failovers();
+        let chain = self.load.watched.chain();
         let (faults, equal) = self.load.finish().await?;
         self.relays.check().await?;
         Ok(Outcome {
@@ -278,8 +258,8 @@ impl Soak<'_> {
             faulty: killing,
             kills: self.kills,
             spared: self.spared,
-            failovers,
-            rebuilds: self.load.rebuilds,
+            failovers: chain.failovers(),
+            rebuilds: chain.rebuilds(),
             restarts: Vec::new(),
             bytes: self.load.forward.received() + self.load.backward.received(),
             faults,
@@ -304,10 +284,11 @@ impl Soak<'_> {
 
     /// Kills a relay of the chain, the hops in turn, and starts another.
     async fn kill(&mut self) -> Result<(), Failure> {
-        let hops = u32::try_from(self.load.chain.hops().len()).unwrap_or(1).max(1);
+        let chain = self.load.watched.chain();
+        let hops = u32::try_from(chain.hops().len()).unwrap_or(1).max(1);
         for turn in 0..hops {
             let hop = u8::try_from((self.kills + turn) % hops + 1).unwrap_or(1);
-            let relay = self.load.chain.primary(hop).unwrap_or_default().to_owned();
+            let relay = chain.primary(hop).unwrap_or_default().to_owned();
             if self.relays.kill(&relay)? {
                 tracing::debug!(relay, hop, "kill");
                 self.kills += 1;

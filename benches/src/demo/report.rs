@@ -3,10 +3,10 @@
 use super::Args;
 use super::killer::{Kill, Repair};
 use super::load::Progress;
-use crate::chain::Chain;
 use crate::pattern::Faults;
 use crate::report::{Report, Times, ms};
 use bytesize::ByteSize;
+use hopline::endpoint::Chain;
 use hopline_command::Failure;
 use hopline_command::say;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -190,7 +190,7 @@ fn faults_json(faults: Faults) -> Value {
 
 fn kill_json(kill: &Kill) -> Value {
     let (to, cause, event_gap_ms) = match &kill.repair {
-        Repair::Rerouted { to, cause, gap_ms } => (Some(to), *cause, Some(gap_ms)),
+        Repair::Rerouted { to, cause, gap_ms } => (Some(to), cause.as_str(), Some(gap_ms)),
         Repair::Rebuilt => (None, "rebuilt", None),
     };
     json!({

@@ -223,7 +223,7 @@ fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hopline::endpoint::FlowEvent;
+    use hopline::endpoint::{Cause, Evidence, FlowEvent};
     use hopline_proto::id::FlowId;
 
     const LINES: &str = r#"{"event":"chain","flow":"aa","name":"x","hops":[{"primary":"r1","backup":"r2"}],"at_ms":1000.0}
@@ -273,10 +273,10 @@ mod tests {
                 hop: 1,
                 from: "r1".to_owned(),
                 to: "r2".to_owned(),
-                cause: "silence",
+                cause: Cause::Silence,
                 gap_ms: 4.0,
                 by: "origin".to_owned(),
-                evidence: "icmp refusal",
+                evidence: Evidence::Refusal,
                 detected_ms: 2.0,
                 replayed_bytes: 77,
                 watch: Some(watch),

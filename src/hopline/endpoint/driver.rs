@@ -1,5 +1,6 @@
 //! The thread on which an endpoint's node runs, and what passes between it and the handles.
 
+use super::chain::Chain;
 use super::events::FlowEvent;
 use super::flow::{DROPPED, Ending, Reached, ToNode, Word};
 use super::route_file::RouteFile;
@@ -72,6 +73,8 @@ pub(super) struct Raw {
     pub(super) ending: watch::Receiver<Option<Ending>>,
     pub(super) words: mpsc::Sender<Word>,
     pub(super) reached: watch::Receiver<Reached>,
+    /// At a target it stays empty.
+    pub(super) chain: watch::Receiver<Chain>,
     /// Whether an origin opened it over a route from before.
     pub(super) kept: bool,
 }
@@ -177,6 +180,8 @@ struct Desk {
     /// Where the flows lead that are being opened.
     names: RefCell<HashMap<FlowId, String>>,
     endings: RefCell<HashMap<FlowKey, watch::Sender<Option<Ending>>>>,
+    /// The chains of this origin's flows.
+    chains: RefCell<HashMap<FlowId, watch::Sender<Chain>>>,
     /// Notified when a flow or the lease is over.
     ending: Notify,
     registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
@@ -199,6 +204,7 @@ impl Desk {
             opening: RefCell::default(),
             names: RefCell::default(),
             endings: RefCell::default(),
+            chains: RefCell::default(),
             ending: Notify::new(),
             registering: RefCell::default(),
             incoming: RefCell::default(),
@@ -218,6 +224,7 @@ impl Desk {
                 Command::Open { flow, to, reply } => {
                     self.opening.borrow_mut().insert(flow, reply);
                     self.names.borrow_mut().insert(flow, to.name.clone());
+                    self.chains.borrow_mut().insert(flow, watch::Sender::default());
                     node.with(|machine, now, actions| machine.open(flow, to, now, actions));
                 }
                 Command::Serve { names, reply } => {
@@ -262,7 +269,7 @@ impl Desk {
     fn hear(self: &Rc<Self>, node: &Driven, notice: Notice) {
         let name = |flow| self.names.borrow_mut().remove(&flow).unwrap_or_default();
         if let Some(event) = FlowEvent::of(&notice, name) {
-            let _ = self.events.send(event);
+            self.tell(event);
         }
         match notice {
             Notice::Opened { flow, target, unprotected, kept } => {
@@ -280,8 +287,14 @@ impl Desk {
             }
             Notice::OpenFailed { flow, cause } => {
                 self.names.borrow_mut().remove(&flow);
+                self.chains.borrow_mut().remove(&flow);
                 if let Some(reply) = self.opening.borrow_mut().remove(&flow) {
                     let _ = reply.send(Err(cause));
+                }
+            }
+            Notice::CandidateWanted { flow, hop, is_served } => {
+                if let Some(chain) = self.chains.borrow().get(&flow.flow) {
+                    chain.send_if_modified(|chain| chain.lacks_candidate(hop, is_served));
                 }
             }
             Notice::Accepted { flow } => {
@@ -324,6 +337,17 @@ impl Desk {
         }
     }
 
+    /// Tells an event, and shows then what it did to the chain: whoever sees that finds the event.
+    fn tell(&self, event: FlowEvent) {
+        let _ = self.events.send(event.clone());
+        let mut chains = self.chains.borrow_mut();
+        if let FlowEvent::Closed { flow, .. } = event {
+            chains.remove(&flow);
+        } else if let Some(chain) = chains.get(&event.flow()) {
+            chain.send_modify(|chain| chain.apply(&event));
+        }
+    }
+
     fn hear_of_lease(&self, change: &Change) {
         match change {
             Change::Registered => self.registered(&Ok(())),
@@ -353,10 +377,13 @@ impl Desk {
         let (ended, ending) = watch::channel(None);
         let (told, reached) = watch::channel(Reached::Nothing);
         self.endings.borrow_mut().insert(flow, ended);
+        let chain =
+            self.chains.borrow().get(&flow.flow).filter(|_| flow.hop == 0).map(watch::Sender::subscribe);
+        let chain = chain.unwrap_or_else(|| watch::channel(Chain::default()).1);
         spawn_local(give(node.clone(), flow, to_app));
         spawn_local(take(node.clone(), flow, from_app, told));
         spawn_local(self.clone().heed(node.clone(), flow, said, ending.clone()));
-        Raw { flow, incoming, outgoing, ending, words, reached, kept: false }
+        Raw { flow, incoming, outgoing, ending, words, reached, chain, kept: false }
     }
 
     /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.

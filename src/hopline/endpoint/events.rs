@@ -1,11 +1,12 @@
 //! What happens to an origin's flows, for whoever wants to know.
 
 use hopline_proto::Time;
-use hopline_proto::frame::{Cause, CloseCode, Reroute, Watch};
+use hopline_proto::frame::{Cause, CloseCode, Evidence, Reroute, Watch};
 use hopline_proto::id::FlowId;
 use hopline_proto::machine::{ChainChange, Notice};
 use hopline_proto::record::Candidate;
 use serde::{Deserialize, Serialize, Serializer};
+use std::fmt::Display;
 
 /// A hop of a chain: who serves it and who stands by, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,13 +44,15 @@ pub enum FlowEvent {
         /// Who took over.
         to: String,
         /// What showed the failure.
-        cause: &'static str,
+        #[serde(serialize_with = "as_text")]
+        cause: Cause,
         /// From the last sign of life over the old leg to the answer over the new one, in milliseconds.
         gap_ms: f64,
         /// Who noticed: the relay of the hop before, or `origin`; `?` if this endpoint does not know it.
         by: String,
-        /// By what: see [`Evidence`](hopline_proto::frame::Evidence).
-        evidence: &'static str,
+        /// What spoke against the relay that failed.
+        #[serde(serialize_with = "as_text")]
+        evidence: Evidence,
         /// What of the gap it took to notice, in milliseconds.
         detected_ms: f64,
         /// Bytes that went over the hop before and were sent once more, both ways.
@@ -105,7 +108,8 @@ pub enum FlowEvent {
         /// Its hops now.
         hops: Vec<Hop>,
         /// What was wrong with the chain before, where known.
-        cause: Option<&'static str>,
+        #[serde(serialize_with = "as_text_if_any")]
+        cause: Option<Cause>,
     },
     /// A relay failed the flow, and no plan for it names that relay for a while. Failing again meanwhile prolongs it.
     Avoided {
@@ -166,8 +170,16 @@ fn since_epoch_ms(time: Time) -> f64 {
     time.since(Time::ZERO).as_secs_f64() * 1000.0
 }
 
-fn as_text<S: Serializer>(flow: &FlowId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(flow)
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[expect(clippy::ref_option, reason = "serde hands it over so")]
+fn as_text_if_any<S: Serializer>(value: &Option<impl Display>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
 }
 
 impl FlowEvent {
@@ -197,9 +209,7 @@ impl FlowEvent {
                     ChainChange::BackupReplaced { hop } => {
                         Self::BackupReplaced { flow: flow.flow, hop: *hop, hops }
                     }
-                    ChainChange::Rebuilt { cause } => {
-                        Self::Rebuilt { flow: flow.flow, hops, cause: cause.map(Cause::as_str) }
-                    }
+                    ChainChange::Rebuilt { cause } => Self::Rebuilt { flow: flow.flow, hops, cause: *cause },
                 }
             }
             Notice::Rerouted { flow, reroute, by, from, to } => {
@@ -234,10 +244,10 @@ impl FlowEvent {
             hop,
             from,
             to,
-            cause: cause.as_str(),
+            cause,
             gap_ms,
             by: if hop == 1 { "origin".to_owned() } else { name(by) },
-            evidence: reroute.reason.evidence.as_str(),
+            evidence: reroute.reason.evidence,
             detected_ms: ms(reroute.detected_us),
             replayed_bytes,
             watch: reroute.reason.watch.map(Watched::from),

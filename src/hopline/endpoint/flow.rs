@@ -1,7 +1,7 @@
 //! A flow, as an application sees it: TLS from end to end over the bytes that the node carries.
 
 use super::driver::{Command, Raw};
-use super::{Endpoint, OpenError};
+use super::{Chain, Endpoint, OpenError};
 use crate::net::clock::Clock;
 use crate::net::tls::{self, OutOfTime};
 use crate::net::version;
@@ -251,6 +251,7 @@ pub struct Flow {
     stream: TlsStream<FlowIo>,
     id: FlowId,
     peer: NodeId,
+    chain: watch::Receiver<Chain>,
 }
 
 /// Gives a flow up, and tells how far it is, while others read and write it.
@@ -304,6 +305,15 @@ impl Flow {
     #[must_use]
     pub const fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// The relays that carry the flow at present, and how safe each hop is.
+    ///
+    /// `borrow()` is the present chain; `changed().await` resolves with the next change, and fails once the flow is over.
+    /// The receiver may outlive the flow. At a target the chain is empty and never changes: only the origin knows it.
+    #[must_use]
+    pub fn watch_chain(&self) -> watch::Receiver<Chain> {
+        self.chain.clone()
     }
 
     /// Says that this end has nothing more to send, and took everything that came; resolves once the other end has said so,
@@ -416,9 +426,10 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     let (raw, target) = opened.await.map_err(|_| OpenError::Closed)??;
     let config = tls::flow_client(&endpoint.0.coordinator.membership()).map_err(|_| FlowError::Handshake)?;
     let (ending, server, kept) = (raw.ending.clone(), tls::node_name(target), raw.kept);
+    let chain = raw.chain.clone();
     let handshake = async {
         let stream = TlsConnector::from(config).connect(server, FlowIo::new(raw)).await?;
-        let mut flow = Flow { stream: TlsStream::Client(stream), id: flow, peer: target };
+        let mut flow = Flow { stream: TlsStream::Client(stream), id: flow, peer: target, chain };
         flow.share_key()?;
         flow = flow.agree().await?;
         let mut preface = Vec::new();
@@ -438,7 +449,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
 
 /// The target's side of [`open`].
 pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Preface), FlowError> {
-    let (id, ending) = (raw.flow.flow, raw.ending.clone());
+    let (id, ending, chain) = (raw.flow.flow, raw.ending.clone(), raw.chain.clone());
     let handshake = async {
         let stream = match acceptor.accept(FlowIo::new(raw)).into_fallible().await {
             Ok(stream) => stream,
@@ -449,7 +460,7 @@ pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Pre
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = tls::peer_node_id(certificates).ok_or(io::ErrorKind::InvalidData)?;
-        let mut flow = Flow { stream: TlsStream::Server(stream), id, peer };
+        let mut flow = Flow { stream: TlsStream::Server(stream), id, peer, chain };
         flow.share_key()?;
         flow = flow.agree().await?;
         let mut prefix = [0; codec::PREFIX_BYTES];

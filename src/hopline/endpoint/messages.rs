@@ -5,7 +5,7 @@
 
 use super::flow::{self, Aborter, Flow, FlowError, Kind};
 use super::listener::{Incoming, Message, Served};
-use super::{Endpoint, OpenError};
+use super::{Chain, Endpoint, OpenError};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use hopline_proto::cause;
@@ -68,30 +68,40 @@ pub enum SendError {
 pub struct Receipt {
     verdict: oneshot::Receiver<Verdict>,
     end: End,
+    chain: watch::Receiver<Chain>,
 }
 
 impl Receipt {
     /// The flow that carries the message.
     #[must_use]
     pub fn carrier(&self) -> Carrier {
-        Carrier(self.end.subscribe())
+        Carrier { verdict: self.end.subscribe(), chain: self.chain.clone() }
     }
 }
 
 /// A flow of messages. As long as this lives, the flow stays open for the next message, however late that comes.
 #[derive(Debug)]
-pub struct Carrier(watch::Receiver<Option<Verdict>>);
+pub struct Carrier {
+    verdict: watch::Receiver<Option<Verdict>>,
+    chain: watch::Receiver<Chain>,
+}
 
 impl Carrier {
     /// Resolves once the flow takes no more messages, with why, be any under way or not. By then each receipt of a message that
     /// it carried has resolved.
     pub async fn ended(&mut self) -> SendError {
-        let verdict = self.0.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+        let verdict = self.verdict.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
         match verdict {
             Some(Verdict::Refused(cause)) => SendError::Refused { cause },
             Some(Verdict::Broken(error)) => SendError::Lost(error),
             Some(Verdict::Taken) | None => SendError::Lost(FlowError::Closed),
         }
+    }
+
+    /// The relays that carry the messages at present, as [`Flow::watch_chain`] tells it.
+    #[must_use]
+    pub fn watch_chain(&self) -> watch::Receiver<Chain> {
+        self.chain.clone()
     }
 }
 
@@ -132,6 +142,7 @@ type End = Arc<watch::Sender<Option<Verdict>>>;
 struct Line {
     sender: mpsc::Sender<Outgoing>,
     end: End,
+    chain: watch::Receiver<Chain>,
 }
 
 type ByName = HashMap<String, Line>;
@@ -176,7 +187,7 @@ impl Senders {
     /// Starts to send over a flow.
     fn start(&self, name: &str, flow: Flow) -> Result<Line, OpenError> {
         let (sender, outgoing) = mpsc::channel(MAX_UNTAKEN);
-        let line = Line { sender, end: Arc::new(watch::Sender::new(None)) };
+        let line = Line { sender, end: Arc::new(watch::Sender::new(None)), chain: flow.watch_chain() };
         let mut flows = self.lock();
         flows.as_mut().ok_or(OpenError::Closed)?.insert(name.to_owned(), line.clone());
         self.tasks.spawn(run(flow, outgoing, line.end.clone()));
@@ -191,9 +202,9 @@ pub(super) async fn send(endpoint: &Endpoint, name: &str, payload: Bytes) -> Res
     let (receipt, verdict) = oneshot::channel();
     let mut message = Outgoing { payload, receipt };
     loop {
-        let Line { sender, end } = line(endpoint, name).await?;
+        let Line { sender, end, chain } = line(endpoint, name).await?;
         match sender.send(message).await {
-            Ok(()) => return Ok(Receipt { verdict, end }),
+            Ok(()) => return Ok(Receipt { verdict, end, chain }),
             // That flow ended in the meantime: the message has not left.
             Err(mpsc::error::SendError(unsent)) => message = unsent,
         }

@@ -2,6 +2,7 @@
 
 use crate::codec;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What a relay tells the origin about a repair. Candidates are named by their place in the hop's record, so that the
 /// relays between learn nothing.
@@ -117,6 +118,12 @@ impl Evidence {
     }
 }
 
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// What a detector knew when it found a neighbour suspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Watch {
@@ -216,5 +223,11 @@ impl Cause {
             Self::Chosen => "chosen",
             Self::Unknown(_) => "unknown",
         }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }

@@ -51,7 +51,7 @@ impl Repairs {
         match event {
             FlowEvent::Rerouted { cause, .. } => {
                 self.failovers += 1;
-                *self.causes.entry(cause).or_default() += 1;
+                *self.causes.entry(cause.as_str()).or_default() += 1;
             }
             FlowEvent::Rebuilt { .. } => self.rebuilds += 1,
             FlowEvent::Closed { complete: false, .. } => self.closed += 1,

@@ -76,7 +76,8 @@ impl Counts {
         }
         match event {
             FlowEvent::Rerouted { gap_ms, .. } | FlowEvent::Drained { gap_ms, .. } => {
-                let cause = if let FlowEvent::Rerouted { cause, .. } = event { cause } else { "drain" };
+                let cause =
+                    if let FlowEvent::Rerouted { cause, .. } = event { cause.as_str() } else { "drain" };
                 self.rerouted += 1;
                 *self.causes.entry(cause).or_default() += 1;
                 #[expect(

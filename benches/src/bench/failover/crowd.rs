@@ -214,6 +214,7 @@ impl Crowd<'_> {
                 forward: Arc::new(Stream::new("forward", seed, self.pace)),
                 backward: Arc::new(Stream::new("backward", seed ^ 1, self.pace)),
             };
+            self.book.follow(&flow);
             self.feed(flow, &measured.forward, &measured.backward);
             opened.insert(measured.id, measured.clone());
             self.flows.push(measured);

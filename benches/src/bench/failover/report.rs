@@ -4,6 +4,7 @@ use super::{Args, Cause};
 use crate::pattern::Faults;
 use crate::report::{QUANTILES, Report, Times, ms};
 use hdrhistogram::Histogram;
+use hopline::endpoint::Cause as Shown;
 use hopline_command::Failure;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ pub(super) struct Run {
     /// What its prev did about it; `None` if the origin went on over another chain.
     pub(super) repair: Option<Repair>,
     /// Why the origin did, where it knew.
-    pub(super) rebuilt_for: Option<&'static str>,
+    pub(super) rebuilt_for: Option<Shown>,
     /// The longest pause just before, when nothing was wrong.
     pub(super) calm: Duration,
 }
@@ -70,7 +71,8 @@ impl Outcome {
     fn noticed_by(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for run in &self.runs {
-            let rebuilt = run.rebuilt_for.filter(|cause| *cause == "gray").unwrap_or("rebuilt by the origin");
+            let rebuilt = run.rebuilt_for.filter(|cause| *cause == Shown::Gray);
+            let rebuilt = rebuilt.map_or("rebuilt by the origin", Shown::as_str);
             *counts.entry(run.repair.map_or(rebuilt, |repair| repair.evidence)).or_default() += 1;
         }
         counts

@@ -43,7 +43,7 @@ pub(super) async fn run(
         watch(&mut load, CALM, &mut calm).await?;
         let (start, before) = (Instant::now(), load.forward.received());
         load.run_until(Instant::now()).await?;
-        let on_chain = load.chain.carries(old.name());
+        let on_chain = load.watched.chain().carries(old.name());
         old.terminate()?;
         old.success(PATIENCE).await?;
         let left = start.elapsed();
@@ -56,7 +56,7 @@ pub(super) async fn run(
         restarts.push(Restart { relay: new.name().to_owned(), on_chain, left, pause });
         running.push(new);
     }
-    let failovers = load.chain.failovers();
+    let chain = load.watched.chain();
     let (faults, equal) = load.finish().await?;
     Ok(Outcome {
         seed,
@@ -64,8 +64,8 @@ pub(super) async fn run(
         faulty,
         kills: 0,
         spared: 0,
-        failovers,
-        rebuilds: load.rebuilds,
+        failovers: chain.failovers(),
+        rebuilds: chain.rebuilds(),
         restarts,
         bytes: load.forward.received() + load.backward.received(),
         faults,

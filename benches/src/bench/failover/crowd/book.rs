@@ -1,15 +1,15 @@
 //! What all flows' events tell of their chains.
 
 use super::super::{Where, lost};
-use crate::chain::Chain;
-use hopline::endpoint::{FlowEvent, Hop};
+use crate::watched::unprotected;
+use hopline::endpoint::{Chain, ChainHop, Flow, FlowEvent};
 use hopline_command::Failure;
 use hopline_proto::id::FlowId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 /// Kept by a task for each origin, read by the benchmark.
@@ -58,6 +58,25 @@ impl Book {
         }
     }
 
+    /// Writes down the chain of a flow, as long as it is open.
+    pub(super) fn follow(self: &Arc<Self>, flow: &Flow) {
+        let (book, id, chain) = (self.clone(), flow.id(), flow.watch_chain());
+        tokio::spawn(book.keep_chain(id, chain));
+    }
+
+    async fn keep_chain(self: Arc<Self>, flow: FlowId, mut chain: watch::Receiver<Chain>) {
+        loop {
+            let now = chain.borrow_and_update().clone();
+            self.lock().goes_over(flow, Some(now));
+            self.news.notify_waiters();
+            if chain.changed().await.is_err() {
+                break;
+            }
+        }
+        self.lock().goes_over(flow, None);
+        self.news.notify_waiters();
+    }
+
     pub(super) fn look<T>(&self, at: impl FnOnce(&mut Known) -> T) -> T {
         at(&mut self.lock())
     }
@@ -89,30 +108,30 @@ impl Book {
 
 impl Known {
     fn apply(&mut self, event: &FlowEvent) {
-        let flow = event.flow();
-        match event {
-            FlowEvent::Closed { complete, .. } => {
-                self.chains.remove(&flow);
-                self.unprotected.remove(&flow);
-                self.note_protection();
-                if !complete {
-                    self.broken.insert(flow);
-                }
+        let gap = |ms: f64| Some(Duration::from_secs_f64(ms.max(0.0) / 1000.0));
+        self.repairs.push(match event {
+            FlowEvent::Rerouted { cause, gap_ms, .. } => {
+                Repair { noticed_by: Some(cause.as_str()), gap: gap(*gap_ms) }
+            }
+            FlowEvent::Drained { gap_ms, .. } => Repair { noticed_by: Some("drain"), gap: gap(*gap_ms) },
+            FlowEvent::Rebuilt { .. } => Repair { noticed_by: None, gap: None },
+            FlowEvent::Closed { flow, complete: false } => {
+                self.broken.insert(*flow);
                 return;
             }
-            FlowEvent::Rerouted { cause, gap_ms, .. } => {
-                let gap = Some(Duration::from_secs_f64(gap_ms.max(0.0) / 1000.0));
-                self.repairs.push(Repair { noticed_by: Some(cause), gap });
-            }
-            FlowEvent::Drained { gap_ms, .. } => {
-                let gap = Some(Duration::from_secs_f64(gap_ms.max(0.0) / 1000.0));
-                self.repairs.push(Repair { noticed_by: Some("drain"), gap });
-            }
-            FlowEvent::Rebuilt { .. } => self.repairs.push(Repair { noticed_by: None, gap: None }),
-            _ => {}
+            _ => return,
+        });
+    }
+
+    /// A flow goes over this chain now, or is over.
+    fn goes_over(&mut self, flow: FlowId, chain: Option<Chain>) {
+        if let Some(chain) = chain {
+            self.chains.insert(flow, chain);
+            self.judge(flow);
+        } else {
+            self.chains.remove(&flow);
+            self.unprotected.remove(&flow);
         }
-        self.chains.entry(flow).or_default().apply(event);
-        self.judge(flow);
         self.note_protection();
     }
 
@@ -123,7 +142,7 @@ impl Known {
 
     fn judge(&mut self, flow: FlowId) {
         let Some(chain) = self.chains.get(&flow) else { return };
-        if chain.unprotected(|relay| !self.dead.contains(relay)).is_some() {
+        if unprotected(chain, |relay| !self.dead.contains(relay)).is_some() {
             self.unprotected.insert(flow);
         } else {
             self.unprotected.remove(&flow);
@@ -158,7 +177,7 @@ impl Known {
         let Some(flow) = self.unprotected.iter().min() else { return "every hop has a backup".to_owned() };
         let count = self.unprotected.len();
         let chain = self.chains.get(flow).map(Chain::hops).unwrap_or_default();
-        let hop = |hop: &Hop| format!("{}/{}", hop.primary, hop.backup.as_deref().unwrap_or("none"));
+        let hop = |hop: &ChainHop| format!("{}/{}", hop.primary, hop.backup.as_deref().unwrap_or("none"));
         let hops: Vec<String> = chain.iter().map(hop).collect();
         format!(
             "{count} flows have had a hop without a backup for too long; flow {flow} has {} (primary/backup)",
