@@ -6,6 +6,7 @@ use crate::net::frames;
 use crate::net::testing::{self, LOOPBACK};
 use hopline_proto::flows::FlowsConfig;
 use hopline_proto::frame::{Control, Datagram, Heartbeat, Hello};
+use hopline_proto::id::NodeId;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout};
 
