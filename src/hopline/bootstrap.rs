@@ -15,6 +15,7 @@
 //! | `version` | the format of the directory |
 //! | `ticket` | the default ticket, for people to pass on |
 
+mod answers;
 mod counters;
 mod keeper;
 mod metrics;
