@@ -10,21 +10,23 @@
 
 mod bans;
 mod floor;
+mod liveness;
 mod moves;
 mod wishes;
 
 use super::allowance::{Allowance, Spent};
 use super::backoff::Pauses;
-use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
-use super::frame::{Heartbeat, Reason};
+use super::detector::{Config as DetectorConfig, Detector};
+use super::frame::Reason;
 use super::id::{BootId, NodeId};
-use super::machine::{Action, DisconnectReason, LinkId, NeighbourChange, Notice};
+use super::machine::{Action, DisconnectReason, LinkId, NeighbourChange};
 use super::splice::LegId;
 use super::time::Time;
 use super::timers::Timers;
 use bans::Bans;
 use floor::Floor;
 use foldhash::{HashMap, HashMapExt};
+use liveness::neighbour;
 use moves::Moves;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -427,40 +429,7 @@ impl Links {
         self.wishes.failed(peer, now)
     }
 
-    // ---- liveness ----
-
-    /// Some packet came over `link`.
-    pub fn heard(&mut self, id: LinkId, now: Time) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.detector.on_traffic(now);
-            if link.suspect {
-                self.judged.set(id, Some(now));
-            }
-        }
-    }
-
-    /// Something else than a heartbeat is sent over `link`.
-    pub fn spoke(&mut self, id: LinkId, now: Time) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.detector.on_sent(now);
-        }
-    }
-
-    /// Somebody found the peer at the end of `link` wanting: it is probed at once.
-    pub fn doubt(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.detector.on_hint(now);
-            self.judge(id, now, actions);
-        }
-    }
-
-    /// The network says that the peer at the end of `link` can't be reached.
-    pub fn refused(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.detector.on_refusal(now);
-            self.judge(id, now, actions);
-        }
-    }
+    // ---- what is due, and what follows ----
 
     /// The peer at the end of `link` says that it will leave.
     pub fn draining(&mut self, id: LinkId) {
@@ -477,38 +446,12 @@ impl Links {
         ids
     }
 
-    /// Packets of `link` were lost.
-    pub fn lossy(&mut self, id: LinkId, counted: Transfer, now: Time, actions: &mut Vec<Action>) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.detector.on_losses(counted, now);
-            self.judge(id, now, actions);
-        }
-    }
-
-    /// A heartbeat came over `link`.
-    pub fn heartbeat(&mut self, id: LinkId, heartbeat: &Heartbeat, now: Time, actions: &mut Vec<Action>) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.detector.on_heartbeat(heartbeat, now);
-            self.judge(id, now, actions);
-        }
-    }
-
     /// What the owner has to act on; to be asked after every input until there is nothing.
     pub fn take_news(&mut self, now: Time, actions: &mut Vec<Action>) -> Vec<LinkNews> {
         if std::mem::take(&mut self.ask_others) {
             self.ask_all(now, actions);
         }
         std::mem::take(&mut self.news)
-    }
-
-    /// Who dies seldom dies alone (a host, a rack, a zone): the peers of all links are asked whether they live.
-    fn ask_all(&mut self, now: Time, actions: &mut Vec<Action>) {
-        for id in self.ids() {
-            let turn = id.0.to_le_bytes()[0];
-            if self.links.get_mut(&id).is_some_and(|link| link.detector.ask(turn, now)) {
-                self.judge(id, now, actions);
-            }
-        }
     }
 
     /// Does what is due.
@@ -526,57 +469,9 @@ impl Links {
         }
     }
 
-    /// Judges the links that are due, and those that are about due: then this node wakes once for many.
-    fn judge_due(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let soon = now + self.floor.slack(self.busy);
-        let due: Vec<LinkId> = std::iter::from_fn(|| self.judged.pop_due(soon)).collect();
-        for id in due {
-            if let Some(link) = self.links.get_mut(&id) {
-                link.detector.go_along(now);
-            }
-            self.judge(id, now, actions);
-        }
-    }
-
     /// When something will be due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         [self.judged.next(), self.wishes.next_due()].into_iter().flatten().min()
     }
-
-    fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
-        let floor = self.floor.interval(self.busy);
-        let Some(link) = self.links.get_mut(&id) else { return };
-        link.detector.set_floor(floor, now);
-        while let Some(outcome) = link.detector.poll(now) {
-            let silence = now.since(link.detector.last_heard());
-            let change = match outcome {
-                Outcome::SendHeartbeat(heartbeat) => {
-                    actions.push(Action::Heartbeat { link: id, heartbeat });
-                    continue;
-                }
-                Outcome::Suspect => {
-                    link.suspect = true;
-                    self.ask_others = true;
-                    self.news.push(LinkNews::Suspect(id));
-                    NeighbourChange::Suspect
-                }
-                Outcome::Recovered => {
-                    link.suspect = false;
-                    self.news.push(LinkNews::Recovered(id));
-                    NeighbourChange::Recovered
-                }
-                Outcome::Down => {
-                    actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Down });
-                    NeighbourChange::Down
-                }
-            };
-            actions.push(Action::Notify(neighbour(link.peer, change, silence)));
-        }
-        self.judged.set(id, link.detector.poll_timeout());
-    }
-}
-
-fn neighbour(node: NodeId, change: NeighbourChange, silence: Duration) -> Notice {
-    Notice::Neighbour { node, change, silence }
 }

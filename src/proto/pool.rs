@@ -42,7 +42,6 @@ use indices::Kind;
 use leases::Leases;
 use preservation::Preservation;
 use rand::RngExt;
-use relay::Report;
 pub use relay::{Relay, RelayOffer};
 use reports::Reporters;
 use std::collections::{BTreeMap, BTreeSet};
@@ -291,42 +290,6 @@ impl Pool {
         self.depart(node, Status::Left, now)
     }
 
-    /// Takes note that `reporter` found `node` dead. Reports on nodes that are gone or unknown change nothing. Returns whether
-    /// it is believed.
-    pub fn report_down(&mut self, node: &NodeId, reporter: NodeId, now: Time) -> bool {
-        if reporter == *node || self.get(node).is_none_or(Relay::is_gone) {
-            return false;
-        }
-        if !self.reporters.may_report(reporter, *node, self.population(), now) {
-            self.events.push(PoolEvent::Ignored(Ignored::Report));
-            return false;
-        }
-        let Some(relay) = self.get(node) else { return false };
-        let (assignable, window) = (relay.is_assignable(), self.config.report_window);
-        if relay.is_confirmed_by(reporter, now, window) {
-            self.reporters.settled(reporter, node);
-            self.update(node, now, |relay| relay.confirm(Report { reporter, at: now }));
-            self.set_status(node, Status::Offline, now);
-            return true;
-        }
-        self.update(node, now, |relay| relay.set_report(Some(Report { reporter, at: now })));
-        if assignable {
-            self.set_status(node, Status::Suspect, now);
-        }
-        true
-    }
-
-    /// Takes note that `reporter` hears `node` again: if nobody else reported it, it is as good as before.
-    pub fn report_up(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
-        let was_wrong = |relay: &&Relay| relay.report().is_some_and(|report| report.reporter == reporter);
-        let Some(status) = self.get(node).filter(was_wrong).map(|relay| relay.status) else { return };
-        self.reporters.settled(reporter, node);
-        self.update(node, now, |relay| relay.set_report(None));
-        if status == Status::Suspect {
-            self.set_status(node, Status::Online, now);
-        }
-    }
-
     /// Takes note that a relay's connection to the bootstrap broke: if a neighbour reported it down lately, it is.
     pub fn cut_off(&mut self, node: &NodeId, now: Time) {
         let window = self.config.report_window;
@@ -335,13 +298,6 @@ impl Pool {
             return self.set_status(node, Status::Offline, now);
         }
         self.update(node, now, |relay| relay.cut_off = true);
-    }
-
-    /// Whether somebody who is believed reported this relay down lately, and when its lease ends then.
-    #[must_use]
-    pub fn reported(&self, node: &NodeId, now: Time) -> Option<Time> {
-        let relay = self.get(node).filter(|relay| !relay.is_gone())?;
-        relay.is_reported(now, self.config.report_window).then_some(relay.lease_ends)
     }
 
     /// Takes note that a relay is connected to the bootstrap again.
@@ -445,15 +401,6 @@ impl Pool {
         let is_good = |node: &NodeId| self.get(node).is_some_and(&good);
         let drawn = self.domains.draw(apart, count, rng, is_good);
         drawn.iter().filter_map(|node| self.get(node)).collect()
-    }
-
-    /// A relay that was reported down by these says something.
-    fn disproved(&mut self, reports: [Option<Report>; 2], node: NodeId, now: Time) {
-        for report in reports.into_iter().flatten() {
-            if self.reporters.refuted(report.reporter, node, now) {
-                self.events.push(PoolEvent::Distrusted(report.reporter));
-            }
-        }
     }
 
     /// Relays that are not gone.

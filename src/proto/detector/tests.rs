@@ -1,6 +1,7 @@
 //! Two detectors at the ends of a link that can lose, delay and cut, and whose processes can stall.
 
 use super::*;
+use crate::frame::{Evidence, Watch};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};

@@ -7,8 +7,10 @@
 //!
 //! Bounds: [`MAX_REPORTERS`] are remembered; a further one takes the place of the one whose last report is the oldest.
 
-use super::Config;
+use super::relay::{Relay, Report};
+use super::{Config, Ignored, Pool, PoolEvent};
 use crate::id::NodeId;
+use crate::rpc::Status;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -41,6 +43,60 @@ struct Reporter {
     wrong_at: Time,
     /// When it reported last.
     reported_at: Time,
+}
+
+impl Pool {
+    /// Takes note that `reporter` found `node` dead. Reports on nodes that are gone or unknown change nothing. Returns whether
+    /// it is believed.
+    pub fn report_down(&mut self, node: &NodeId, reporter: NodeId, now: Time) -> bool {
+        if reporter == *node || self.get(node).is_none_or(Relay::is_gone) {
+            return false;
+        }
+        if !self.reporters.may_report(reporter, *node, self.population(), now) {
+            self.events.push(PoolEvent::Ignored(Ignored::Report));
+            return false;
+        }
+        let Some(relay) = self.get(node) else { return false };
+        let (assignable, window) = (relay.is_assignable(), self.config.report_window);
+        if relay.is_confirmed_by(reporter, now, window) {
+            self.reporters.settled(reporter, node);
+            self.update(node, now, |relay| relay.confirm(Report { reporter, at: now }));
+            self.set_status(node, Status::Offline, now);
+            return true;
+        }
+        self.update(node, now, |relay| relay.set_report(Some(Report { reporter, at: now })));
+        if assignable {
+            self.set_status(node, Status::Suspect, now);
+        }
+        true
+    }
+
+    /// Takes note that `reporter` hears `node` again: if nobody else reported it, it is as good as before.
+    pub fn report_up(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
+        let was_wrong = |relay: &&Relay| relay.report().is_some_and(|report| report.reporter == reporter);
+        let Some(status) = self.get(node).filter(was_wrong).map(|relay| relay.status) else { return };
+        self.reporters.settled(reporter, node);
+        self.update(node, now, |relay| relay.set_report(None));
+        if status == Status::Suspect {
+            self.set_status(node, Status::Online, now);
+        }
+    }
+
+    /// Whether somebody who is believed reported this relay down lately, and when its lease ends then.
+    #[must_use]
+    pub fn reported(&self, node: &NodeId, now: Time) -> Option<Time> {
+        let relay = self.get(node).filter(|relay| !relay.is_gone())?;
+        relay.is_reported(now, self.config.report_window).then_some(relay.lease_ends)
+    }
+
+    /// A relay that was reported down by these says something.
+    pub(super) fn disproved(&mut self, reports: [Option<Report>; 2], node: NodeId, now: Time) {
+        for report in reports.into_iter().flatten() {
+            if self.reporters.refuted(report.reporter, node, now) {
+                self.events.push(PoolEvent::Distrusted(report.reporter));
+            }
+        }
+    }
 }
 
 impl Reporters {
