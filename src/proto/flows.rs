@@ -13,40 +13,37 @@ mod budget;
 mod config;
 mod dial;
 mod drain;
+mod flow;
 mod front;
 mod gray;
-mod next_hop;
 mod pace;
 mod probe;
 mod reach;
 mod records;
+mod repair;
 mod rights;
 mod routes;
 mod settle;
 mod traffic;
 
-use super::allowance::{Allowance, Spent};
-use super::cause::CauseKey;
 use super::crypto::Sealed;
-use super::epoch::MAX_HOPS;
-use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute, Why};
+use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Why};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::links::{Arrival, LinkNews, Links};
 use super::machine::{Action, DialFailure, DisconnectReason, Event, LinkId, Misdeed, Notice};
 use super::record::{Candidate, Scope};
-use super::splice::{Direction, LegId, Position, Splice};
+use super::splice::{LegId, Splice};
 use super::time::{NetworkTime, Time};
 use super::timers::Timers;
 use budget::Budget;
+use flow::Flow;
 use foldhash::{HashMap, HashMapExt};
-use next_hop::NextHop;
 use pace::Paces;
-use probe::Vigil;
-use rights::Rights;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use budget::RESERVE_BYTES;
 pub use config::FlowsConfig;
+pub use flow::timer::Timer;
 pub use records::FAILED_LIFETIME;
 pub use rights::KeyRing;
 
@@ -63,19 +60,6 @@ pub struct FlowKey {
     /// 0 at the origin, then counted up to the target.
     pub hop: u8,
 }
-
-/// How often one neighbour may ask for something that costs work (records, repairs, probes) on behalf of one flow: far more
-/// than anybody does whose relays all fail.
-const QUESTIONS: Allowance = Allowance { burst: 8192, per_second: 512 };
-/// How often a node dials one flow's next hop, whatever its links look like,
-const DIALS: Allowance = Allowance { burst: 32, per_second: 4 };
-/// and how often one flow may be attached anew at one node: as often as everybody before it may dial, for whoever is dialled
-/// anew dials anew.
-const ATTACHES: Allowance =
-    Allowance { burst: DIALS.burst * DIALERS, per_second: DIALS.per_second * DIALERS };
-/// Nodes before the last of the longest chain.
-const DIALERS: u32 = 9;
-const _: () = assert!(DIALERS as usize == MAX_HOPS + 1, "the origin and the relays");
 
 /// What the owner of [`Flows`] has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,80 +99,6 @@ pub enum News {
     },
     /// An origin reaches nobody on its flow's chain.
     WantsRoute(FlowKey),
-}
-
-#[derive(Debug)]
-struct Flow {
-    splice: Splice,
-    /// What of its lanes counts against the node's budget.
-    charged: u64,
-    rights: Rights,
-    next_hop: NextHop,
-    /// A repair under way: reported once the new leg is answered.
-    repair: Option<dial::Repair>,
-    /// When the next hop was dialled last: nothing of the flow waited for it before.
-    dialled_at: Time,
-    /// How often it was dialled over former chains.
-    former_dials: u32,
-    /// Whether a link to any candidate is awaited.
-    waits: bool,
-    /// When next has to have answered, a link be up, or a candidate be dialled again.
-    dial_due: Option<Time>,
-    /// Since when no candidate could be had.
-    stuck_since: Option<Time>,
-    /// Since when next is not reached.
-    unserved_since: Option<Time>,
-    /// When a suspect next is left although there is nobody better.
-    doubt_due: Option<Time>,
-    /// Hops whose new records next is told once it has answered.
-    late_update: BTreeSet<u8>,
-    /// Since when the way to the origin is lost, or an origin does not know whether it reaches its target.
-    alone_since: Option<Time>,
-    /// Whether next knows that the way to the origin is lost.
-    orphan_told: bool,
-    /// When a sink's ack is due.
-    ack_due: Option<Time>,
-    /// When links to the next hop's candidates are wished for again.
-    upkeep_due: Option<Time>,
-    /// When another candidate may be asked for again, and after how many attempts.
-    backup_due: Time,
-    backup_attempts: u32,
-    /// Whether the candidate that stood by has taken over, or failed, and the origin knows of no other yet. One that
-    /// recovers meanwhile stands by again, but only a new record tells the origin so.
-    unprotected: bool,
-    /// Whether other candidates were asked for because these are of no use.
-    is_stuck: bool,
-    /// When an origin that has everything leaves.
-    leave_due: Option<Time>,
-    /// Terminal codes that an origin was told and has not believed yet.
-    doubted: u32,
-    /// How this end tells the other why it gives the flow up; `None` at relays, and until both have agreed on TLS.
-    cause_key: Option<CauseKey>,
-    /// Why the target may have given the flow up, which came before the key.
-    early_cause: Option<Sealed>,
-    /// Whether the origin's owner knows that it reaches nobody.
-    route_wanted: bool,
-    /// When another route may be asked for again, and after how many attempts.
-    route_due: Option<Time>,
-    route_attempts: u32,
-    /// Routes that have led an origin nowhere lately.
-    fruitless: Option<dial::Fruitless>,
-    /// Who was last said to serve each hop of this origin's flow.
-    serving: BTreeMap<u8, NodeId>,
-    /// What was last said of each hop's repair, until a newer record shows that the origin knows: told again to a new prev, as
-    /// the one before may have died with it.
-    reroutes: BTreeMap<u8, Reroute>,
-    /// Relays that failed this origin's flow, and when, the latest last: no plan shall name them again soon.
-    failed: VecDeque<(Time, NodeId)>,
-    /// At an end of the flow: whether its bytes arrive.
-    vigil: Option<Vigil>,
-    /// Relays that an origin avoids, as their chains swallowed bytes.
-    distrust: gray::Distrust,
-    /// What neighbours may yet ask for, and how often attach.
-    questions: Spent,
-    attaches: Spent,
-    /// How often this node may yet dial.
-    dials: Spent,
 }
 
 /// See the module's documentation.
@@ -434,7 +344,7 @@ impl Flows {
     /// Whether whoever is behind `leg` may ask for something more for its flow. If not, the leg is lost.
     fn may_ask(&mut self, leg: LegId, now: Time, actions: &mut Vec<Action>) -> bool {
         let Some((_, flow)) = self.by_leg(leg) else { return false };
-        let may = flow.questions.spend(QUESTIONS, now);
+        let may = flow.allowances.ask(now);
         if !may {
             self.misbehaved(leg, Misdeed::TooManyQuestions, now, actions);
         }
@@ -505,7 +415,7 @@ impl Flows {
     /// A flow's next hop may be served by these from now on; returns who could before.
     fn set_candidates(&mut self, key: FlowKey, candidates: Vec<Candidate>) -> Vec<NodeId> {
         let Some(flow) = self.flows.get_mut(&key) else { return Vec::new() };
-        let before: Vec<NodeId> = flow.next_hop.candidates().map(|candidate| candidate.node).collect();
+        let before: Vec<NodeId> = flow.candidates.iter().map(|candidate| candidate.node).collect();
         for node in &before {
             if let Some(keys) = self.served_by.get_mut(node) {
                 keys.remove(&key);
@@ -514,7 +424,7 @@ impl Flows {
         for candidate in &candidates {
             self.served_by.entry(candidate.node).or_default().insert(key);
         }
-        flow.next_hop.replace(candidates);
+        flow.candidates.replace(candidates);
         for node in &before {
             if self.served_by.get(node).is_some_and(BTreeSet::is_empty) {
                 self.served_by.remove(node);
@@ -548,6 +458,7 @@ impl Flows {
         if cfg!(debug_assertions) && self.flows.len() <= MAX_AUDITED {
             let sum: u64 = self.flows.values().map(Flow::charge).sum();
             assert_eq!(self.budget.used(), sum, "the replay budget's account is wrong");
+            assert!(self.flows.values().all(Flow::is_sound), "a next hop's books are wrong");
         }
     }
 
@@ -556,76 +467,6 @@ impl Flows {
         for key in self.flows_with(peer) {
             self.want_backup(key, now, actions);
         }
-    }
-}
-
-impl Flow {
-    fn new(splice: Splice, rights: Rights, now: Time) -> Self {
-        let is_end = splice.position() != Position::Relay;
-        let decides = splice.position() == Position::Origin;
-        Self {
-            vigil: is_end.then(|| Vigil::new(decides)),
-            distrust: gray::Distrust::default(),
-            questions: Spent::default(),
-            attaches: Spent::default(),
-            dials: Spent::default(),
-            splice,
-            charged: 0,
-            rights,
-            next_hop: NextHop::default(),
-            repair: None,
-            dialled_at: now,
-            former_dials: 0,
-            waits: false,
-            dial_due: None,
-            stuck_since: None,
-            unserved_since: None,
-            doubt_due: None,
-            late_update: BTreeSet::new(),
-            alone_since: None,
-            orphan_told: false,
-            ack_due: None,
-            upkeep_due: None,
-            backup_due: now,
-            backup_attempts: 0,
-            unprotected: false,
-            is_stuck: false,
-            leave_due: None,
-            doubted: 0,
-            cause_key: None,
-            early_cause: None,
-            route_wanted: false,
-            route_due: None,
-            route_attempts: 0,
-            fruitless: None,
-            serving: BTreeMap::new(),
-            reroutes: BTreeMap::new(),
-            failed: VecDeque::new(),
-        }
-    }
-
-    /// Whether nobody has carried the flow beyond this node yet, and nothing was ever repaired before it.
-    fn is_opening(&self) -> bool {
-        self.splice.dials() == 0 && self.is_first_path()
-    }
-
-    /// Whether nothing was ever repaired before this node.
-    fn is_first_path(&self) -> bool {
-        self.splice.epoch().counters().iter().all(|counter| *counter == 1)
-    }
-
-    /// What of its lanes counts against the node's budget.
-    fn charge(&self) -> u64 {
-        Direction::BOTH.iter().map(|direction| Budget::share(self.splice.lane(*direction).held())).sum()
-    }
-
-    /// Whether much would have to be sent again.
-    fn is_bulky(&self) -> bool {
-        Direction::BOTH.iter().any(|direction| self.splice.lane(*direction).held() > RESERVE_BYTES)
-    }
-
-    fn is_origin(&self) -> bool {
-        self.splice.position() == Position::Origin
     }
 }
 

@@ -1,7 +1,9 @@
 //! How legs begin and end at a node.
 
+use super::flow::Flow;
+use super::flow::next::Event;
 use super::rights::{self, Rights};
-use super::{ATTACHES, Flow, FlowKey, Flows, News};
+use super::{FlowKey, Flows, News};
 use crate::crypto::Sealed;
 use crate::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
 use crate::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
@@ -79,7 +81,7 @@ impl Flows {
             return Err(code);
         }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
-        if opening.epoch > *flow.splice.epoch() && !flow.attaches.spend(ATTACHES, now) {
+        if opening.epoch > *flow.splice.epoch() && !flow.allowances.attach(now) {
             self.violation(leg.link(), Misdeed::TooManyAttaches, actions);
             return Err(CloseCode::Malformed);
         }
@@ -94,10 +96,11 @@ impl Flows {
             }
             Attached::Accepted { answer, replaced, forgotten } => {
                 // A repair further down than where the origin was lost changes nothing of that.
-                flow.alone_since = attach.orphaned.then(|| flow.alone_since.unwrap_or(now));
+                flow.alone.as_prev(attach.orphaned, now);
+                flow.note_lost_leg();
                 let over_another = flow.rights.leads_elsewhere(&rights);
                 flow.rights = rights;
-                self.new_candidates(key, candidates, now);
+                self.new_candidates(key, candidates);
                 self.legs.insert(leg, key);
                 self.links.leg_added(leg.link(), now);
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
@@ -117,7 +120,7 @@ impl Flows {
                     self.follow_chain(key, now, actions);
                 }
                 self.reconsider(key, now, actions);
-                if self.flows.get(&key).is_some_and(|flow| flow.unprotected) {
+                if self.flows.get(&key).is_some_and(|flow| flow.backup.is_unprotected()) {
                     self.want_backup(key, now, actions);
                 }
                 self.settle(key, now, actions);
@@ -129,8 +132,8 @@ impl Flows {
     /// The origin goes over another chain: whoever came next on the last one may be what was wrong with it.
     fn follow_chain(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.splice.next().is_some()) else { return };
-        flow.former_dials = flow.splice.dials();
-        if let Some(leg) = flow.splice.part_from_next() {
+        flow.dials.new_chain(flow.splice.dials());
+        if let Some(leg) = flow.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.dial(key, now, actions);
@@ -171,13 +174,14 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         match flow.splice.answered(leg, answer) {
             Ok(()) => {
-                flow.dial_due = None;
-                (flow.stuck_since, flow.is_stuck, flow.unserved_since) = (None, false, None);
-                (flow.route_due, flow.route_attempts) = (None, 0);
+                flow.on_next(Event::Answered);
+                let repair = flow.outage.end();
+                flow.backup.answered();
+                flow.route.answered();
                 flow.watch_anew(now);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
                 self.send_down(key, &late, actions);
-                self.repaired(key, now, actions);
+                self.repaired(key, repair, now, actions);
                 self.want_backup(key, now, actions);
                 self.reconsider(key, now, actions);
                 self.settle(key, now, actions);
@@ -196,11 +200,11 @@ impl Flows {
         let explained_by = now + self.config.attach_timeout;
         let Some((key, flow)) = self.by_leg(leg) else { return };
         if code.is_explained() && flow.splice.next() == Some(leg) {
-            flow.dial_due = Some(explained_by);
+            flow.on_next(Event::ClosedUnexplained { until: explained_by });
             self.schedule(key);
         } else if code == CloseCode::Aborted && flow.splice.prev() == Some(leg) {
             // Why comes over the control stream, or that link is lost as well.
-            flow.alone_since.get_or_insert(now);
+            flow.alone.lost(now);
             self.schedule(key);
         } else {
             self.leg_over(leg, code, Why::default(), now, actions);
@@ -212,6 +216,7 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         let was_next = flow.splice.next() == Some(leg);
         let ending = flow.splice.stream_ended(leg);
+        flow.note_lost_leg();
         self.drop_leg(leg, CloseCode::Lost, now, actions);
         self.follow(key, ending, (was_next, CloseCode::Lost), None, now, actions);
     }
@@ -228,10 +233,10 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         let was_next = flow.splice.next() == Some(leg);
         // Only the other end can end a flow for this one. What a relay says is a hint, as that the leg is lost.
-        let is_hearsay =
-            code == CloseCode::Aborted && flow.cause_key.is_some() && !flow.is_proven(cause.as_ref());
+        let is_hearsay = code == CloseCode::Aborted && flow.has_key() && !flow.is_proven(cause.as_ref());
         let code = if is_hearsay && !was_next { CloseCode::Lost } else { code };
         let ending = flow.splice.closed(leg, code, winner.as_ref());
+        flow.note_lost_leg();
         self.drop_leg(leg, CloseCode::Lost, now, actions);
         self.follow(key, ending, (was_next, code), cause, now, actions);
     }
@@ -249,7 +254,7 @@ impl Flows {
             Ending::Ignored => {}
             Ending::Orphaned => {
                 if let Some(flow) = self.flows.get_mut(&key) {
-                    flow.alone_since.get_or_insert(now);
+                    flow.alone.lost(now);
                     self.settle(key, now, actions);
                 }
             }
@@ -269,11 +274,7 @@ impl Flows {
         if code == CloseCode::Done && flow.splice.is_complete() || flow.is_proven(cause) {
             return false;
         }
-        if flow.cause_key.is_none() {
-            flow.early_cause = cause.cloned().or(flow.early_cause.take());
-        }
-        flow.doubted += 1;
-        flow.doubted <= 2
+        flow.end.as_mut().is_some_and(|end| end.doubt(cause))
     }
 
     /// Takes a leg out of the books and has its stream closed.
@@ -319,19 +320,17 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         if let Some(flow) = self.flows.get_mut(&key) {
-            let sealed = flow.cause_key.as_ref().map(|key| key.seal(cause));
+            let sealed = flow.end.as_ref().and_then(|end| end.seal(cause));
             let freed = flow.splice.free(code, down);
             self.free(key, freed, sealed, now, actions);
         }
     }
 
-    /// An origin has the key to what it was told before it had one: its target may be gone by now, and say it no more.
-    pub(super) fn open_early_cause(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        let cause = flow.early_cause.take().filter(|cause| flow.is_proven(Some(cause)));
-        if cause.is_some() {
+    /// The other end has given the flow up, as it is proven to have said.
+    pub(super) fn given_up(&mut self, key: FlowKey, cause: Sealed, now: Time, actions: &mut Vec<Action>) {
+        if let Some(flow) = self.flows.get_mut(&key) {
             let freed = flow.splice.free(CloseCode::Aborted, CloseCode::Aborted);
-            self.free(key, freed, cause, now, actions);
+            self.free(key, freed, Some(cause), now, actions);
         }
     }
 
@@ -395,18 +394,6 @@ impl Flows {
         if let Some((_, key)) = self.tombstone_ends.pop_front() {
             self.tombstones.remove(&key);
         }
-    }
-}
-
-impl Flow {
-    /// What the other end said of why it gave the flow up.
-    fn told(&self, cause: Option<&Sealed>) -> Option<String> {
-        self.cause_key.as_ref()?.open(cause?)
-    }
-
-    /// Whether that is the other end's own word.
-    fn is_proven(&self, cause: Option<&Sealed>) -> bool {
-        self.told(cause).is_some()
     }
 }
 

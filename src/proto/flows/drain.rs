@@ -5,7 +5,7 @@
 //! when the new path reaches the node after the one that drains, which then closes its leg as replaced. So neither
 //! direction waits for a round trip.
 
-use super::{Flow, FlowKey, Flows};
+use super::{FlowKey, Flows};
 use crate::frame::{Cause, CloseCode, Control};
 use crate::id::NodeId;
 use crate::links::Standing;
@@ -25,9 +25,9 @@ impl Flows {
     /// is none, asks for some, and stays.
     pub(super) fn move_on(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
-        let chosen = flow.next_hop.choose(|node| self.standing(node));
-        let better = chosen.filter(|place| Some(*place) != flow.next_hop.current_place());
-        let better = better.and_then(|place| flow.next_hop.get(place)).map(|candidate| candidate.node);
+        let chosen = flow.candidates.choose(|node| self.standing(node));
+        let better = chosen.filter(|place| Some(*place) != flow.candidates.current_place());
+        let better = better.and_then(|place| flow.candidates.get(place)).map(|candidate| candidate.node);
         match better.map(|node| self.standing(node)) {
             Some(Standing::Up) => {
                 let cause = if flow.is_next_unnamed() { Cause::Followed } else { Cause::Drain };
@@ -44,7 +44,7 @@ impl Flows {
     fn make_before_break(&mut self, key: FlowKey, cause: Cause, now: Time, actions: &mut Vec<Action>) {
         self.begin_repair(key, cause, None, now);
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        if let Some(leg) = flow.splice.part_from_next() {
+        if let Some(leg) = flow.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.dial(key, now, actions);
@@ -66,13 +66,5 @@ impl Flows {
                 self.move_on(key, now, actions);
             }
         }
-    }
-}
-
-impl Flow {
-    /// Whether whoever serves the next hop is not among its candidates any more. Nobody else would know of it, nor provide for
-    /// its failure.
-    pub(super) fn is_next_unnamed(&self) -> bool {
-        self.splice.is_next_answered() && self.next_hop.current_place().is_none()
     }
 }

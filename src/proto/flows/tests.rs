@@ -346,9 +346,9 @@ fn who_took_over_a_hop_has_not_failed_for_being_no_backup_of_the_next() {
             control: Control::BackupWanted { leg: leg.number(), wish },
         });
         let (_, flow) = origin.flows.by_leg(leg).expect("the flow goes on");
-        assert_eq!(flow.serving.get(&1), Some(&node(BACKUP)));
+        assert_eq!(flow.view.serves(1), Some(node(BACKUP)));
         let named = node(if place == 0 { SECOND } else { BACKUP });
-        assert_eq!(flow.failed.iter().any(|(_, failed)| *failed == named), has_failed);
+        assert_eq!(flow.view.failed_lately(FAILED_LIFETIME, NOW).any(|failed| failed == named), has_failed);
     }
 }
 

@@ -1,7 +1,8 @@
 //! What applications and legs do with a flow: open it, feed it, drain it, end it.
 
+use super::flow::Flow;
 use super::rights::Rights;
-use super::{Flow, FlowKey, Flows};
+use super::{FlowKey, Flows};
 use crate::cause::CauseKey;
 use crate::crypto::Key;
 use crate::frame::CloseCode;
@@ -71,8 +72,11 @@ impl Flows {
     /// and believe nobody else that they did.
     pub fn share_key(&mut self, key: FlowKey, shared: &Key, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.cause_key = Some(CauseKey::new(shared, key.flow, flow.splice.position()));
-        self.open_early_cause(key, now, actions);
+        let shared = CauseKey::new(shared, key.flow, flow.splice.position());
+        // Whoever gave the flow up before may be gone by now, and say it no more.
+        if let Some(cause) = flow.end.as_mut().and_then(|end| end.share(shared)) {
+            self.given_up(key, cause, now, actions);
+        }
     }
 
     /// Ends every flow at this node, for its shutdown: prevs go on over their other candidates.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cause::CauseKey;
 use crate::frame::{Progress, Waypoint, Why};
-use crate::splice::Direction;
+use crate::splice::{Direction, Position};
 
 const SECOND_LONG: Duration = Duration::from_secs(1);
 const SHARED: Key = Key::from_bytes([5; 32]);
