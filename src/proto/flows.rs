@@ -24,6 +24,7 @@ mod repair;
 mod rights;
 mod routes;
 mod settle;
+mod tasks;
 mod traffic;
 
 use super::crypto::Sealed;
@@ -40,6 +41,7 @@ use flow::Flow;
 use foldhash::{HashMap, HashMapExt};
 use pace::Paces;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use tasks::{Task, Tasks};
 
 pub use budget::RESERVE_BYTES;
 pub use config::FlowsConfig;
@@ -121,6 +123,7 @@ pub struct Flows {
     budget: Budget,
     paces: Paces,
     timers: Timers<FlowKey>,
+    tasks: Tasks,
     tombstones: HashMap<FlowKey, (CloseCode, Option<Sealed>)>,
     tombstone_ends: VecDeque<(Time, FlowKey)>,
     /// When which backup was told of which records.
@@ -147,6 +150,7 @@ impl Flows {
             waiting: HashMap::new(),
             served_by: HashMap::new(),
             timers: Timers::default(),
+            tasks: Tasks::default(),
             tombstones: HashMap::new(),
             tombstone_ends: VecDeque::new(),
             prepared: HashMap::new(),
@@ -221,7 +225,7 @@ impl Flows {
                 if self.draining {
                     actions.push(Action::Control { link, control: Control::Draining });
                 }
-                self.dial_waiting(peer, now, actions);
+                self.dial_waiting(peer, now);
                 self.prepare_peer(peer, now, actions);
                 self.move_to(peer, now, actions);
             }
@@ -232,7 +236,7 @@ impl Flows {
             Event::ConnectFailed { peer, failure } => {
                 let is_news = self.links.connect_failed(peer, now) && failure != DialFailure::NoWay;
                 self.news.push(News::PeerUnreachable { node: peer, is_news });
-                self.waiting_failed(peer, now, actions);
+                self.waiting_failed(peer);
                 self.want_backups(peer, now, actions);
             }
             Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
@@ -253,7 +257,7 @@ impl Flows {
             Event::Asked { .. } | Event::BootstrapReached => {}
         }
         self.act_on_links(now, actions);
-        self.dial_paced(now, actions);
+        self.run_tasks(now, actions);
         self.audit();
     }
 
@@ -297,7 +301,7 @@ impl Flows {
             self.leg_over(leg, CloseCode::Lost, Why::default(), now, actions);
         }
         for key in self.paces.remove(link) {
-            self.dial(key, now, actions);
+            self.tasks.push(key, Task::Dial);
         }
         self.news.extend(peer.filter(|peer| self.links.active(*peer).is_none()).map(News::PeerGone));
     }
@@ -306,22 +310,20 @@ impl Flows {
         if acks.len() > MAX_ACKS {
             return self.disconnect(link, Misdeed::OutOfBounds, now, actions);
         }
-        let mut touched = Vec::with_capacity(acks.len());
         for (number, offset) in acks {
             let leg = LegId::new(link, *number);
             let Some((key, flow)) = self.by_leg(leg) else { continue };
             match flow.splice.ack(leg, *offset) {
-                Ok(()) => touched.push(key),
+                Ok(()) => self.tasks.push(key, Task::Settle),
                 Err(violation) => self.misbehaved(leg, violation, now, actions),
             }
         }
-        self.settle_all(&touched, now, actions);
     }
 
     fn fin(&mut self, leg: LegId, offset: u64, now: Time, actions: &mut Vec<Action>) {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         match flow.splice.fin(leg, offset) {
-            Ok(()) => self.settle(key, now, actions),
+            Ok(()) => self.tasks.push(key, Task::Settle),
             Err(violation) => self.misbehaved(leg, violation, now, actions),
         }
     }
@@ -367,10 +369,11 @@ impl Flows {
     pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.links.handle_timeout(now, actions);
         self.act_on_links(now, actions);
+        self.run_tasks(now, actions);
         while let Some(key) = self.timers.pop_due(now) {
             self.flow_due(key, now, actions);
+            self.run_tasks(now, actions);
         }
-        self.dial_paced(now, actions);
         self.bury(now);
         self.audit();
     }
@@ -388,7 +391,7 @@ impl Flows {
                 LinkNews::Draining(_) => News::PeerDraining(peer),
             };
             if news == News::PeerRecovered(peer) {
-                self.dial_recovered(peer, now, actions);
+                self.dial_recovered(peer);
                 self.move_to(peer, now, actions);
             } else {
                 self.leave_link(link, now, actions);
@@ -458,6 +461,7 @@ impl Flows {
         if cfg!(debug_assertions) && self.flows.len() <= MAX_AUDITED {
             let sum: u64 = self.flows.values().map(Flow::charge).sum();
             assert_eq!(self.budget.used(), sum, "the replay budget's account is wrong");
+            assert!(self.tasks.is_empty(), "something was left undone");
             assert!(self.flows.values().all(Flow::is_sound), "a next hop's books are wrong");
         }
     }

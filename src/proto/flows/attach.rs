@@ -3,6 +3,7 @@
 use super::flow::Flow;
 use super::flow::next::Event;
 use super::rights::{self, Rights};
+use super::tasks::Task;
 use super::{FlowKey, Flows, News};
 use crate::crypto::Sealed;
 use crate::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
@@ -123,7 +124,7 @@ impl Flows {
                 if self.flows.get(&key).is_some_and(|flow| flow.backup.is_unprotected()) {
                     self.want_backup(key, now, actions);
                 }
-                self.settle(key, now, actions);
+                self.tasks.push(key, Task::Settle);
                 Ok(())
             }
         }
@@ -136,7 +137,7 @@ impl Flows {
         if let Some(leg) = flow.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
-        self.dial(key, now, actions);
+        self.tasks.push(key, Task::Dial);
     }
 
     /// Makes room for a flow that this node does not hold yet.
@@ -184,7 +185,7 @@ impl Flows {
                 self.repaired(key, repair, now, actions);
                 self.want_backup(key, now, actions);
                 self.reconsider(key, now, actions);
-                self.settle(key, now, actions);
+                self.tasks.push(key, Task::Settle);
             }
             Err(violation) if flow.is_origin() => self.misbehaved(leg, violation, now, actions),
             // Law 5: what next says does not fit what this relay holds, so the relay forgets.
@@ -255,7 +256,7 @@ impl Flows {
             Ending::Orphaned => {
                 if let Some(flow) = self.flows.get_mut(&key) {
                     flow.alone.lost(now);
-                    self.settle(key, now, actions);
+                    self.tasks.push(key, Task::Settle);
                 }
             }
             Ending::Dial if planted::broken(Law::Redial) => {}

@@ -2,8 +2,9 @@
 
 use super::flow::Flow;
 use super::flow::next::Event;
+use super::tasks::Task;
 use super::{FlowKey, Flows, FlowsConfig};
-use crate::frame::{CloseCode, Why};
+use crate::frame::CloseCode;
 use crate::id::NodeId;
 use crate::links::Standing;
 use crate::machine::{Action, LinkId};
@@ -63,14 +64,6 @@ impl Flows {
         }
     }
 
-    /// Those whose turn it is attach.
-    pub(super) fn dial_paced(&mut self, now: Time, actions: &mut Vec<Action>) {
-        while let Some(key) = self.paces.next(now) {
-            self.dial(key, now, actions);
-            self.settle(key, now, actions);
-        }
-    }
-
     /// Of flows that have to go elsewhere together, those first that have little to send again.
     pub(super) fn small_first(&self, legs: &mut [(LegId, FlowKey)]) {
         legs.sort_by_key(|(_, key)| self.flows.get(key).is_some_and(Flow::is_bulky));
@@ -111,7 +104,7 @@ impl Flows {
     }
 
     fn open_leg(&mut self, key: FlowKey, link: LinkId, place: usize, now: Time, actions: &mut Vec<Action>) {
-        let Some(leg) = self.links.open_leg(link, now) else { return };
+        let Some(leg) = self.links.open_leg(link, now) else { return self.try_later(key, now) };
         let FlowsConfig { attach_timeout, stuck_timeout, .. } = self.config;
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let opening = flow.splice.dial(leg);
@@ -126,7 +119,7 @@ impl Flows {
         flow.alone.take_news();
         match flow.rights.attach(leg.number(), key.flow, opening, place, is_orphan) {
             Some(attach) => actions.push(Action::OpenLeg { leg, flow: key, attach: Box::new(attach) }),
-            None => self.leg_over(leg, CloseCode::Forbidden, Why::default(), now, actions),
+            None => self.tasks.push(key, Task::LegFailed(leg)),
         }
         if doubtful {
             self.cry(key, now, actions);
@@ -202,7 +195,7 @@ impl Flows {
 
     /// A link that flows wait for is up. A flow that is only being opened gives the candidate that was planned for it a
     /// head start (as in RFC 8305); in a repair the first that can be had is taken.
-    pub(super) fn dial_waiting(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn dial_waiting(&mut self, peer: NodeId, now: Time) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
             let Some(flow) = self.flows.get_mut(&key) else { continue };
             let is_planned = flow.candidates.place(peer) == Some(0);
@@ -211,28 +204,25 @@ impl Flows {
                 self.schedule(key);
                 continue;
             }
-            self.dial(key, now, actions);
-            self.settle(key, now, actions);
+            self.dial_and_settle(key);
         }
     }
 
     /// A candidate that was silent is heard again: flows that have nobody go on over it at once.
-    pub(super) fn dial_recovered(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn dial_recovered(&mut self, peer: NodeId) {
         for key in self.flows_with(peer) {
             let Some(flow) = self.flows.get_mut(&key) else { continue };
             flow.candidates.forgive(peer);
             if flow.splice.wants_dial() && (flow.splice.dials() > 0 || flow.next.waits_for_link()) {
-                self.dial(key, now, actions);
-                self.settle(key, now, actions);
+                self.dial_and_settle(key);
             }
         }
     }
 
     /// A link that flows wait for could not be had: they take another, if there is one.
-    pub(super) fn waiting_failed(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn waiting_failed(&mut self, peer: NodeId) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
-            self.dial(key, now, actions);
-            self.settle(key, now, actions);
+            self.dial_and_settle(key);
         }
     }
 

@@ -5,6 +5,7 @@
 //! when the new path reaches the node after the one that drains, which then closes its leg as replaced. So neither
 //! direction waits for a round trip.
 
+use super::tasks::Task;
 use super::{FlowKey, Flows};
 use crate::frame::{Cause, CloseCode, Control};
 use crate::id::NodeId;
@@ -47,8 +48,7 @@ impl Flows {
         if let Some(leg) = flow.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
-        self.dial(key, now, actions);
-        self.settle(key, now, actions);
+        self.dial_and_settle(key);
     }
 
     /// A link to `peer` is up: flows whose next is not to stay, or is silent over another link, may go on over it.
@@ -63,7 +63,7 @@ impl Flows {
             let next = over.and_then(|link| self.links.peer(link));
             let will_leave = next.is_some_and(|node| self.standing(node) == Standing::Draining);
             if will_leave || flow.is_next_unnamed() {
-                self.move_on(key, now, actions);
+                self.tasks.push(key, Task::MoveOn);
             }
         }
     }

@@ -6,6 +6,7 @@
 //! another attaches that is no orphan itself, so that all wait from the same moment on.
 
 use super::flow::Flow;
+use super::tasks::Task;
 use super::{FlowKey, Flows};
 use crate::frame::{CloseCode, Control};
 use crate::machine::Action;
@@ -58,7 +59,7 @@ impl Flows {
             return;
         };
         flow.alone.as_prev(orphaned, now);
-        self.settle(key, now, actions);
+        self.tasks.push(key, Task::Settle);
     }
 
     /// Tells next whether this relay is an orphan, if it does not know.

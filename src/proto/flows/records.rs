@@ -7,6 +7,7 @@
 
 use super::flow::Flow;
 use super::flow::timer::Timer;
+use super::tasks::Task;
 use super::{FlowKey, Flows, News};
 use crate::frame::{BackupWish, Cause, Control, Reroute, tags_fit};
 use crate::id::NodeId;
@@ -98,7 +99,7 @@ impl Flows {
     pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup.may_ask(now)) else { return };
         if flow.is_next_unnamed() {
-            return self.move_on(key, now, actions);
+            return self.tasks.push(key, Task::MoveOn);
         }
         let current = flow.candidates.current().filter(|_| flow.splice.is_next_answered());
         let Some(active) = current.map(|candidate| candidate.node) else { return };
@@ -278,6 +279,7 @@ impl Flows {
             self.send_down(key, &[hop], actions);
             self.keep_warm(key, now, actions);
         }
+        self.run_tasks(now, actions);
     }
 
     /// When the first record of an origin's flow expires.
@@ -295,6 +297,7 @@ impl Flows {
         self.candidates_changed(key, now, actions);
         self.send_down(key, &hops, actions);
         self.keep_warm(key, now, actions);
+        self.run_tasks(now, actions);
     }
 
     // ---- records on their way ----
@@ -338,7 +341,7 @@ impl Flows {
         self.keep_warm(key, now, actions);
         self.reconsider(key, now, actions);
         self.want_backup(key, now, actions);
-        self.settle(key, now, actions);
+        self.tasks.push(key, Task::Settle);
     }
 
     /// The next hop may be served by these from now on. Whoever waits for others has to dial again.

@@ -4,6 +4,7 @@ use super::dial::FAILURES_BEFORE_NO_PATH;
 use super::flow::Flow;
 use super::flow::next::{Event, Step};
 use super::flow::outage::Repair;
+use super::tasks::Task;
 use super::{FlowKey, Flows};
 use crate::frame::{Cause, CloseCode, Control, Reason, Reroute};
 use crate::links::Standing;
@@ -17,7 +18,7 @@ impl Flows {
     pub(super) fn next_is_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         match self.flows.get(&key).map(|flow| flow.next.step()) {
             Some(Step::Leave) => self.leave_next(key, Cause::Unreachable, now, actions),
-            Some(Step::Dial) => self.dial(key, now, actions),
+            Some(Step::Dial) => self.tasks.push(key, Task::Dial),
             None => {}
         }
     }
@@ -50,9 +51,9 @@ impl Flows {
         if all_failed && !hopeless {
             self.try_later(key, now);
         } else {
-            self.dial(key, now, actions);
+            self.tasks.push(key, Task::Dial);
         }
-        self.settle(key, now, actions);
+        self.tasks.push(key, Task::Settle);
     }
 
     /// What is known now of why next is given up, for the report once another has answered. Over `leg` it was heard last.
@@ -102,14 +103,15 @@ impl Flows {
     pub(super) fn reconsider(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
         let Some(next) = flow.splice.next() else {
-            return if flow.splice.dials() > 0 || flow.next.waits_for_link() {
-                self.dial(key, now, actions)
-            };
+            if flow.splice.dials() > 0 || flow.next.waits_for_link() {
+                self.tasks.push(key, Task::Dial);
+            }
+            return;
         };
         match self.links.standing_over(next.link()) {
             Standing::Up | Standing::Absent if !flow.is_next_unnamed() => return,
             Standing::Up | Standing::Absent | Standing::Draining => {
-                return self.move_on(key, now, actions);
+                return self.tasks.push(key, Task::MoveOn);
             }
             Standing::Suspect | Standing::Failed => {}
         }

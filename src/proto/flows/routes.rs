@@ -53,8 +53,8 @@ impl Flows {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.keep_warm(key, now, actions);
-        self.dial(key, now, actions);
-        self.settle(key, now, actions);
+        self.dial_and_settle(key);
+        self.run_tasks(now, actions);
     }
 
     /// No other route was to be had: it will be asked for again, if it is still needed then.

@@ -2,6 +2,7 @@
 
 use super::flow::next::Next;
 use super::flow::timer::{Timer, TimerTable};
+use super::tasks::Task;
 use super::{FlowKey, Flows};
 use crate::frame::{CloseCode, Control, MAX_ACKS};
 use crate::machine::{Action, LinkId};
@@ -11,13 +12,9 @@ use crate::time::Time;
 use std::collections::BTreeMap;
 
 impl Flows {
-    /// A flow changed: sends what is to be told, dials if there is no next, ends it if it is complete.
-    pub(super) fn settle(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        self.settle_all(&[key], now, actions);
-    }
-
-    /// The same for several flows; their acks travel together.
-    pub(super) fn settle_all(&mut self, keys: &[FlowKey], now: Time, actions: &mut Vec<Action>) {
+    /// Flows changed: sends what is to be told, their acks together, has those dialled that never were, and ends those that
+    /// are complete.
+    pub(super) fn settle(&mut self, keys: &[FlowKey], now: Time, actions: &mut Vec<Action>) {
         let mut acks: BTreeMap<LinkId, Vec<(u32, u64)>> = BTreeMap::new();
         for key in keys {
             self.recount(*key);
@@ -95,7 +92,7 @@ impl Flows {
         }
         flow.look(now);
         if flow.splice.wants_dial() && flow.splice.dials() == 0 && flow.next == Next::Idle {
-            self.dial(key, now, actions);
+            return self.dial_and_settle(key);
         }
         actions.push(Action::Wake { flow: key });
         self.schedule(key);
@@ -126,7 +123,7 @@ impl Flows {
             }
         }
         self.look_is_due(key, now, actions);
-        self.settle(key, now, actions);
+        self.tasks.push(key, Task::Settle);
     }
 
     fn timer_due(&mut self, key: FlowKey, timer: Timer, now: Time, actions: &mut Vec<Action>) {

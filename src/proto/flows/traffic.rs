@@ -2,6 +2,7 @@
 
 use super::flow::Flow;
 use super::rights::Rights;
+use super::tasks::Task;
 use super::{FlowKey, Flows};
 use crate::cause::CauseKey;
 use crate::crypto::Key;
@@ -41,7 +42,8 @@ impl Flows {
         self.flows.insert(key, opened);
         self.set_candidates(key, candidates);
         self.keep_warm(key, now, actions);
-        self.settle(key, now, actions);
+        self.tasks.push(key, Task::Settle);
+        self.run_tasks(now, actions);
         Some(key)
     }
 
@@ -132,7 +134,8 @@ impl Flows {
     pub fn finish(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.splice.finish();
-            self.settle(key, now, actions);
+            self.tasks.push(key, Task::Settle);
+            self.run_tasks(now, actions);
         }
     }
 
@@ -151,7 +154,8 @@ impl Flows {
         if let Some(flow) = self.flows.get_mut(&key) {
             let sink = flow.splice.sink();
             flow.splice.wrote(sink, count);
-            self.settle(key, now, actions);
+            self.tasks.push(key, Task::Settle);
+            self.run_tasks(now, actions);
         }
     }
 
@@ -160,7 +164,8 @@ impl Flows {
     pub fn taken(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.splice.taken();
-            self.settle(key, now, actions);
+            self.tasks.push(key, Task::Settle);
+            self.run_tasks(now, actions);
         }
     }
 
@@ -182,6 +187,7 @@ impl Flows {
         self.recount(key);
         if let Err(violation) = taken {
             self.misbehaved(leg, violation, now, actions);
+            self.run_tasks(now, actions);
         }
     }
 
