@@ -1,9 +1,11 @@
 //! How a node gets a flow's next hop: whom it dials, and what it waits for if nobody can be dialled.
 
+use super::config::FlowsConfig;
 use super::flow::Flow;
 use super::flow::next::Event;
+use super::key::FlowKey;
+use super::table::Flows;
 use super::tasks::Task;
-use super::{FlowKey, Flows, FlowsConfig};
 use crate::frame::CloseCode;
 use crate::id::NodeId;
 use crate::links::Standing;
@@ -180,17 +182,6 @@ impl Flows {
         } else {
             self.want_candidates(key, now, actions);
         }
-    }
-
-    pub(super) fn stop_waiting(&mut self, key: FlowKey) {
-        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.next.waits_for_link()) else { return };
-        flow.on_next(Event::NewCandidates);
-        for candidate in flow.candidates.iter() {
-            if let Some(keys) = self.waiting.get_mut(&candidate.node) {
-                keys.remove(&key);
-            }
-        }
-        self.waiting.retain(|_, keys| !keys.is_empty());
     }
 
     /// A link that flows wait for is up. A flow that is only being opened gives the candidate that was planned for it a

@@ -5,8 +5,9 @@
 //! when the new path reaches the node after the one that drains, which then closes its leg as replaced. So neither
 //! direction waits for a round trip.
 
+use super::key::FlowKey;
+use super::table::Flows;
 use super::tasks::Task;
-use super::{FlowKey, Flows};
 use crate::frame::{Cause, CloseCode, Control};
 use crate::id::NodeId;
 use crate::links::Standing;

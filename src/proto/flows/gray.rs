@@ -6,8 +6,9 @@
 //! bytes stop.
 
 use super::front::{Front, waypoint};
+use super::key::FlowKey;
 use super::probe::Step;
-use super::{FlowKey, Flows};
+use super::table::Flows;
 use crate::frame::{Cause, Control, Progress};
 use crate::id::NodeId;
 use crate::links::Links;
@@ -99,13 +100,6 @@ impl Flows {
             self.distrust(key, Cause::Gray, suspect, now);
         }
         self.schedule(key);
-    }
-
-    /// The present chain swallows an origin's bytes, or lies: another route is asked for. Until there is one the flow stays.
-    pub(super) fn distrust(&mut self, key: FlowKey, cause: Cause, suspect: Option<NodeId>, now: Time) {
-        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
-        flow.view.distrust.note(cause, suspect, now);
-        self.want_route(key, now);
     }
 
     /// The relays that must have swallowed a flow's bytes.

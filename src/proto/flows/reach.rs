@@ -5,33 +5,15 @@
 //! origin is alone, an *orphan*, from the moment that its prev is lost; it says so down the flow, and takes it back once
 //! another attaches that is no orphan itself, so that all wait from the same moment on.
 
-use super::flow::Flow;
+use super::key::FlowKey;
+use super::table::Flows;
 use super::tasks::Task;
-use super::{FlowKey, Flows};
 use crate::frame::{CloseCode, Control};
 use crate::machine::Action;
-use crate::planted::{self, Law};
 use crate::splice::{LegId, Position};
 use crate::time::Time;
-use std::time::Duration;
 
 impl Flows {
-    /// When a flow's node will have been alone for too long.
-    pub(super) fn alone_until(&self, flow: &Flow) -> Option<Time> {
-        flow.alone.since().map(|since| since + self.patience(flow))
-    }
-
-    /// How long a flow's node stays alone before it ends the flow.
-    fn patience(&self, flow: &Flow) -> Duration {
-        match flow.splice.position() {
-            Position::Relay | Position::Target if planted::broken(Law::OrphanPatience) => {
-                self.config.stuck_timeout
-            }
-            Position::Origin | Position::Target => self.config.give_up,
-            Position::Relay => self.config.orphan_timeout,
-        }
-    }
-
     /// A flow's node was alone for too long. If the other end is there after all, it shall know.
     pub(super) fn end_alone(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };

@@ -1,156 +1,29 @@
-//! How a route stays usable: new records travel along the flow, links to candidates are kept warm, and a backup that was
-//! used up is replaced.
+//! How new records, and what is told of repairs, travel along a flow.
 //!
-//! The node before a hop is the first to know that it needs another candidate; the origin alone knows everybody who is on
-//! the chain already, may ask the bootstrap, and can compute tags. So a wish travels up to the origin, and a new record
-//! comes down with a tag for each of its candidates, folded on its way by every dialer.
+//! Records come down from the origin with a tag for each of their candidates, folded on their way by every dialer. What a
+//! relay did, or needs, travels up.
 
-use super::flow::Flow;
-use super::flow::timer::Timer;
+use super::key::FlowKey;
+use super::news::News;
+use super::table::Flows;
 use super::tasks::Task;
-use super::{FlowKey, Flows, News};
+use super::tell::control;
 use crate::frame::{BackupWish, Cause, Control, Reroute, tags_fit};
 use crate::id::NodeId;
-use crate::links::Standing;
-use crate::machine::{Action, ChainChange, LinkId, Misdeed, Notice};
+use crate::machine::{Action, ChainChange, Misdeed, Notice};
 use crate::record::{Candidate, MAX_RECORDS, Record, Scope, Tag};
 use crate::splice::LegId;
 use crate::time::Time;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Candidates that a hop should have: one that serves and one that stands by.
-const PROTECTED: usize = 2;
 /// How long an origin remembers the relays that failed a flow: by then the bootstrap has heard of it too.
 pub const FAILED_LIFETIME: Duration = Duration::from_secs(5);
-/// Backups that a node remembers having prepared.
-const MAX_PREPARED: usize = 4096;
 
 impl Flows {
     // ---- warm links ----
 
-    /// Wishes for links to the candidates of a flow's next hop, and has the backups do the same for the hop after.
-    pub(super) fn keep_warm(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let upkeep = self.config.upkeep;
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        if flow.candidates.len() == 0 {
-            return;
-        }
-        flow.set_timer(Timer::Upkeep, Some(now + upkeep));
-        if flow.splice.is_next_answered() {
-            flow.candidates.forgive_current();
-        }
-        for candidate in flow.candidates.iter() {
-            if !candidate.is_target() {
-                self.links.want(candidate.node, &candidate.addresses, now + upkeep * 2, now, actions);
-            }
-        }
-        let [own, next, ..] = flow.rights.records() else { return };
-        for backup in flow.candidates.others() {
-            let Some(link) = self.links.active(backup.node) else { continue };
-            let known = (link, own.scope, next.scope.version);
-            if self.prepared.get(&known).is_none_or(|at| now.since(*at) >= upkeep) {
-                self.prepared.insert(known, now);
-                let (own, next) = (Box::new(own.clone()), Box::new(next.clone()));
-                actions.push(Action::Control { link, control: Control::Prepare { own, next } });
-            }
-        }
-        if self.prepared.len() > MAX_PREPARED {
-            self.prepared.retain(|_, at| now.since(*at) < upkeep);
-        }
-    }
-
-    /// A link to `peer` is up: if it stands by for a flow, it is told what it has to know for that.
-    pub(super) fn prepare_peer(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
-        for key in self.flows_with(peer) {
-            self.keep_warm(key, now, actions);
-        }
-    }
-
-    /// This node may be needed as a backup: it wishes for links to the hop after its own.
-    pub(super) fn prepare(
-        &mut self,
-        link: LinkId,
-        own: &Record,
-        next: &Record,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        if !own.is_bounded() || !next.is_bounded() {
-            self.disconnect(link, Misdeed::OutOfBounds, now, actions);
-            return;
-        }
-        if !self.links.may_prepare(link, now) {
-            return self.disconnect(link, Misdeed::TooManyQuestions, now, actions);
-        }
-        let reach = self.ring.entry(own).and_then(|entry| entry.reach_next);
-        let candidates = reach.and_then(|reach| next.candidates(&reach)).unwrap_or_default();
-        for candidate in candidates {
-            if !candidate.is_target() {
-                let until = now + self.config.upkeep * 2;
-                self.links.welcome(candidate.node, &candidate.addresses, until, now, actions);
-            }
-        }
-    }
-
     // ---- another backup ----
-
-    /// Asks for another candidate if one serves the next hop and none stands by.
-    pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup.may_ask(now)) else { return };
-        if flow.is_next_unnamed() {
-            return self.tasks.push(key, Task::MoveOn);
-        }
-        let current = flow.candidates.current().filter(|_| flow.splice.is_next_answered());
-        let Some(active) = current.map(|candidate| candidate.node) else { return };
-        let usable = self.usable(flow);
-        if usable.contains(&active) && (flow.backup.is_unprotected() || usable.len() < PROTECTED) {
-            self.ask_for_candidates(key, Some(active), &usable, now, actions);
-        }
-    }
-
-    /// Asks for other candidates as none of the present ones can be reached. The first time that can't wait.
-    pub(super) fn want_candidates(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.backup.is_stuck_now();
-        let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup.may_ask(now)) else { return };
-        let mut usable = self.usable(flow);
-        usable.retain(|node| self.standing(*node) == Standing::Up);
-        self.ask_for_candidates(key, None, &usable, now, actions);
-    }
-
-    /// The origin asks its owner, a relay the origin.
-    fn ask_for_candidates(
-        &mut self,
-        key: FlowKey,
-        active: Option<NodeId>,
-        usable: &[NodeId],
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        let leads_to_target = flow.candidates.iter().any(Candidate::is_target);
-        let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
-        if leads_to_target {
-            return;
-        }
-        flow.backup.ask(now);
-        if flow.is_origin() {
-            self.news.push(News::WantsBackup { flow: key, hop: scope.hop, active });
-        } else if let Some(prev) = flow.splice.prev() {
-            let unusable = flow.candidates.iter().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
-            let wish = BackupWish {
-                hop: scope.hop,
-                version: scope.version,
-                active: active
-                    .and_then(|node| flow.candidates.place(node))
-                    .and_then(|n| u8::try_from(n).ok()),
-                unusable: unusable.fold(0, |bits, (_, place)| bits | 1 << place),
-            };
-            actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
-        }
-        self.schedule(key);
-    }
 
     /// A relay further down needs another candidate for the hop after it: passes that on to the origin.
     pub(super) fn backup_wanted(
@@ -220,17 +93,6 @@ impl Flows {
             let active = flow.known_to_serve(hop).map(|candidate| candidate.node);
             self.news.push(News::WantsBackup { flow: key, hop, active });
         }
-    }
-
-    /// The candidates of a flow's next hop that look alive and have not failed it, the current one included.
-    fn usable(&self, flow: &Flow) -> Vec<NodeId> {
-        let is_usable = |(place, candidate): &(usize, &Candidate)| {
-            let is_current = flow.candidates.current_place() == Some(*place);
-            let alive = self.links.standing(candidate.node) < Standing::Draining && candidate.node != self.me;
-            alive && (is_current || !flow.candidates.has_failed(*place))
-        };
-        let usable = flow.candidates.iter().enumerate().filter(is_usable);
-        usable.map(|(_, candidate)| candidate.node).collect()
     }
 
     /// The records of an origin's flow, and the relays that no plan for it should name.
@@ -436,9 +298,4 @@ impl Flows {
             actions.push(control(prev, |leg| Control::Rerouted { leg, reroute }));
         }
     }
-}
-
-/// A control message about `leg`, to whoever is at its other end.
-fn control(leg: LegId, message: impl FnOnce(u32) -> Control) -> Action {
-    Action::Control { link: leg.link(), control: message(leg.number()) }
 }

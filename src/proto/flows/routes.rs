@@ -1,9 +1,11 @@
 //! Over which chain an origin's flow goes: when another is needed, how it is taken, and what the application hears of it.
 
 use super::flow::Flow;
+use super::key::FlowKey;
+use super::news::News;
 use super::rights::{Chain, Rights};
-use super::{FlowKey, Flows, News};
-use crate::frame::CloseCode;
+use super::table::Flows;
+use crate::frame::{Cause, CloseCode};
 use crate::id::NodeId;
 use crate::machine::{Action, ChainChange, Notice};
 use crate::record::{Candidate, Route};
@@ -17,6 +19,13 @@ impl Flows {
             self.news.push(News::WantsRoute(key));
         }
         self.schedule(key);
+    }
+
+    /// The present chain swallows an origin's bytes, or lies: another route is asked for. Until there is one the flow stays.
+    pub(super) fn distrust(&mut self, key: FlowKey, cause: Cause, suspect: Option<NodeId>, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
+        flow.view.distrust.note(cause, suspect, now);
+        self.want_route(key, now);
     }
 
     /// There was no other route when it was asked for last, or it led nowhere.

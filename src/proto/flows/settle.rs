@@ -1,9 +1,9 @@
 //! What follows from a change: acks, FINs, completion, and when to look again.
 
 use super::flow::next::Next;
-use super::flow::timer::{Timer, TimerTable};
-use super::tasks::Task;
-use super::{FlowKey, Flows};
+use super::flow::timer::Timer;
+use super::key::FlowKey;
+use super::table::Flows;
 use crate::frame::{CloseCode, Control, MAX_ACKS};
 use crate::machine::{Action, LinkId};
 use crate::planted::{self, Law};
@@ -96,62 +96,5 @@ impl Flows {
         }
         actions.push(Action::Wake { flow: key });
         self.schedule(key);
-    }
-
-    /// When a flow's node will wake for it, and why.
-    pub(super) fn next_timeout(&self, key: &FlowKey) -> Option<(Time, Timer)> {
-        self.timers_of(key)?.next_timeout()
-    }
-
-    fn timers_of(&self, key: &FlowKey) -> Option<TimerTable> {
-        self.flows.get(key).map(|flow| flow.timers(self.alone_until(flow)))
-    }
-
-    /// Has the node wake for a flow when the first of its timers is due.
-    pub(super) fn schedule(&mut self, key: FlowKey) {
-        self.timers.set(key, self.next_timeout(&key).map(|(until, _)| until));
-    }
-
-    /// Something of a flow is due.
-    pub(super) fn flow_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.look(now);
-        }
-        for timer in Timer::ALL {
-            if self.timers_of(&key).is_some_and(|timers| timers.is_due(timer, now)) {
-                self.timer_due(key, timer, now, actions);
-            }
-        }
-        self.look_is_due(key, now, actions);
-        self.tasks.push(key, Task::Settle);
-    }
-
-    fn timer_due(&mut self, key: FlowKey, timer: Timer, now: Time, actions: &mut Vec<Action>) {
-        match timer {
-            Timer::Leave => self.end(key, CloseCode::Done, CloseCode::Done, now, actions),
-            Timer::Alone => self.end_alone(key, now, actions),
-            Timer::Next => self.next_is_due(key, now, actions),
-            Timer::Doubt => self.doubt_is_due(key, now, actions),
-            Timer::Route => self.want_route_again(key, now),
-            Timer::Upkeep => {
-                self.keep_warm(key, now, actions);
-                self.want_backup(key, now, actions);
-            }
-            Timer::Backup => self.want_backup_again(key, now, actions),
-            // Followed by the look and the settling that come after all timers.
-            Timer::Look | Timer::Ack => {}
-        }
-    }
-
-    fn want_backup_again(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get(&key) else { return };
-        if flow.backup.is_stuck() {
-            self.want_candidates(key, now, actions);
-        } else {
-            self.want_backup(key, now, actions);
-        }
-        if let Some(flow) = self.flows.get_mut(&key) {
-            flow.backup.looked(now);
-        }
     }
 }

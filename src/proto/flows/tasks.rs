@@ -1,15 +1,12 @@
 //! What is still to be done for flows, in the order in which it came up.
 //!
 //! Whoever finds that a flow has to be dialled or settled says so, and does not do it: so nothing is done while something
-//! else is half done, and no method is called by what it calls. Every event ends with [`Flows::run_tasks`].
+//! else is half done, and no method is called by what it calls. Every event ends with all tasks done.
 //!
 //! A task is judged when its turn comes: for a flow that is no more, or has what it was for, it does nothing.
 
-use super::{FlowKey, Flows};
-use crate::frame::{CloseCode, Why};
-use crate::machine::Action;
+use super::key::FlowKey;
 use crate::splice::LegId;
-use crate::time::Time;
 use std::collections::VecDeque;
 
 /// What is to be done for a flow.
@@ -36,49 +33,17 @@ impl Tasks {
         self.queue.push_back((key, task));
     }
 
-    fn pop(&mut self) -> Option<(FlowKey, Task)> {
+    pub(super) fn pop(&mut self) -> Option<(FlowKey, Task)> {
         self.queue.pop_front()
     }
 
     /// The flows that are to be settled before anything else is done: their acks travel together.
-    fn pop_settled(&mut self) -> Option<FlowKey> {
+    pub(super) fn pop_settled(&mut self) -> Option<FlowKey> {
         self.queue.pop_front_if(|(_, task)| *task == Task::Settle).map(|(key, _)| key)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
-    }
-}
-
-impl Flows {
-    /// A flow's next hop is to be dialled, and whoever moves its bytes to look again.
-    pub(super) fn dial_and_settle(&mut self, key: FlowKey) {
-        self.tasks.push(key, Task::Dial);
-        self.tasks.push(key, Task::Settle);
-    }
-
-    /// Does everything that has come up, and what comes up by that. Those whose turn it is to attach do so, too.
-    pub(super) fn run_tasks(&mut self, now: Time, actions: &mut Vec<Action>) {
-        loop {
-            while let Some((key, task)) = self.tasks.pop() {
-                self.run_task(key, task, now, actions);
-            }
-            let Some(key) = self.paces.next(now) else { return };
-            self.dial_and_settle(key);
-        }
-    }
-
-    fn run_task(&mut self, key: FlowKey, task: Task, now: Time, actions: &mut Vec<Action>) {
-        match task {
-            Task::Dial => self.dial(key, now, actions),
-            Task::MoveOn => self.move_on(key, now, actions),
-            Task::LegFailed(leg) => self.leg_over(leg, CloseCode::Forbidden, Why::default(), now, actions),
-            Task::Settle => {
-                let mut keys = vec![key];
-                keys.extend(std::iter::from_fn(|| self.tasks.pop_settled()));
-                self.settle(&keys, now, actions);
-            }
-        }
     }
 }
 

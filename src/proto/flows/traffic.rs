@@ -1,9 +1,10 @@
 //! What applications and legs do with a flow: open it, feed it, drain it, end it.
 
 use super::flow::Flow;
+use super::key::FlowKey;
 use super::rights::Rights;
+use super::table::Flows;
 use super::tasks::Task;
-use super::{FlowKey, Flows};
 use crate::cause::CauseKey;
 use crate::crypto::Key;
 use crate::frame::CloseCode;

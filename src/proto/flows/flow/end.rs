@@ -1,9 +1,9 @@
 //! What an end of a flow has that relays have not: it looks whether bytes arrive, and believes only the other end that it
 //! gave the flow up.
 
-use super::super::probe::Vigil;
 use crate::cause::CauseKey;
 use crate::crypto::Sealed;
+use crate::flows::probe::Vigil;
 
 /// Terminal codes from relays that an origin hears before it believes the next one.
 const MAX_DOUBTED: u32 = 2;

@@ -1,7 +1,5 @@
 //! What a node makes of neighbours that lie, repeat themselves for ever, or ask too much, tried on real machines' flows.
 
-use super::super::flow::allowances::ATTACHES;
-use super::super::flow::dials::DIALS;
 use super::*;
 use crate::epoch::MAX_HOPS;
 use crate::frame::{AttachOk, BackupWish, MAX_ACKS, Progress, Waypoint};
