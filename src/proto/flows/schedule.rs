@@ -11,7 +11,8 @@ use std::time::Duration;
 
 impl Flows {
     /// When a flow's node will wake for it, and why.
-    pub(super) fn next_timeout(&self, key: &FlowKey) -> Option<(Time, Timer)> {
+    #[must_use]
+    pub fn next_timeout(&self, key: &FlowKey) -> Option<(Time, Timer)> {
         self.timers_of(key)?.next_timeout()
     }
 

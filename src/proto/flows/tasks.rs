@@ -39,7 +39,9 @@ impl Tasks {
 
     /// The flows that are to be settled before anything else is done: their acks travel together.
     pub(super) fn pop_settled(&mut self) -> Option<FlowKey> {
-        self.queue.pop_front_if(|(_, task)| *task == Task::Settle).map(|(key, _)| key)
+        let (key, _) = *self.queue.front().filter(|(_, task)| *task == Task::Settle)?;
+        self.queue.pop_front();
+        Some(key)
     }
 
     pub(super) fn is_empty(&self) -> bool {

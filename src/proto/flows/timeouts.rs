@@ -45,6 +45,7 @@ impl Flows {
     }
 
     pub(super) fn timer_due(&mut self, key: FlowKey, timer: Timer, now: Time, actions: &mut Vec<Action>) {
+        tracing::trace!(flow = %key.flow, hop = key.hop, ?timer, "due");
         match timer {
             Timer::Leave => self.end(key, CloseCode::Done, CloseCode::Done, now, actions),
             Timer::Alone => self.end_alone(key, now, actions),
