@@ -27,7 +27,7 @@ impl Flows {
                     actions.push(Action::Control { link, control: Control::Draining });
                 }
                 self.dial_waiting(peer, now);
-                self.prepare_peer(peer, now, actions);
+                self.prepare_peer(peer);
                 self.move_to(peer, now, actions);
             }
             Event::LinkDown { link } => self.link_down(link, now, actions),
@@ -176,6 +176,7 @@ impl Flows {
         match task {
             Task::Dial => self.dial(key, now, actions),
             Task::MoveOn => self.move_on(key, now, actions),
+            Task::KeepWarm => self.keep_warm(key, now, actions),
             Task::LegFailed(leg) => self.leg_over(leg, CloseCode::Forbidden, Why::default(), now, actions),
             Task::Settle => {
                 let mut keys = vec![key];

@@ -16,6 +16,8 @@ pub(super) enum Task {
     Dial,
     /// Whoever serves it is to be left in peace, if there is somebody else.
     MoveOn,
+    /// Links to its candidates are to be wished for, and the backups told what they have to know.
+    KeepWarm,
     /// A leg could not be opened.
     LegFailed(LegId),
     /// It changed: neighbours are to be told, and its end may have come.

@@ -3,6 +3,7 @@
 use super::flow::timer::Timer;
 use super::key::FlowKey;
 use super::table::Flows;
+use super::tasks::Task;
 use crate::frame::Control;
 use crate::id::NodeId;
 use crate::machine::{Action, LinkId, Misdeed};
@@ -44,10 +45,11 @@ impl Flows {
         }
     }
 
-    /// A link to `peer` is up: if it stands by for a flow, it is told what it has to know for that.
-    pub(super) fn prepare_peer(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
+    /// A link to `peer` is up: if it stands by for a flow, and is not about to be dialled, it is told what it has to know for
+    /// that.
+    pub(super) fn prepare_peer(&mut self, peer: NodeId) {
         for key in self.flows_with(peer) {
-            self.keep_warm(key, now, actions);
+            self.tasks.push(key, Task::KeepWarm);
         }
     }
 
