@@ -101,10 +101,6 @@ impl Flows {
         flow.candidates.failures(|node| self.standing(node))
     }
 
-    pub(super) fn standing(&self, node: NodeId) -> Standing {
-        if node == self.me { Standing::Failed } else { self.links.standing(node) }
-    }
-
     fn open_leg(&mut self, key: FlowKey, link: LinkId, place: usize, now: Time, actions: &mut Vec<Action>) {
         let Some(leg) = self.links.open_leg(link, now) else { return self.try_later(key, now) };
         let FlowsConfig { attach_timeout, stuck_timeout, .. } = self.config;
@@ -195,7 +191,7 @@ impl Flows {
                 self.schedule(key);
                 continue;
             }
-            self.dial_and_settle(key);
+            self.tasks.dial_and_settle(key);
         }
     }
 
@@ -205,7 +201,7 @@ impl Flows {
             let Some(flow) = self.flows.get_mut(&key) else { continue };
             flow.candidates.forgive(peer);
             if flow.splice.wants_dial() && (flow.splice.dials() > 0 || flow.next.waits_for_link()) {
-                self.dial_and_settle(key);
+                self.tasks.dial_and_settle(key);
             }
         }
     }
@@ -213,7 +209,7 @@ impl Flows {
     /// A link that flows wait for could not be had: they take another, if there is one.
     pub(super) fn waiting_failed(&mut self, peer: NodeId) {
         for key in self.waiting.remove(&peer).unwrap_or_default() {
-            self.dial_and_settle(key);
+            self.tasks.dial_and_settle(key);
         }
     }
 

@@ -49,7 +49,7 @@ impl Flows {
         if let Some(leg) = flow.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
-        self.dial_and_settle(key);
+        self.tasks.dial_and_settle(key);
     }
 
     /// A link to `peer` is up: flows whose next is not to stay, or is silent over another link, may go on over it.

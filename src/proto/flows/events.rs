@@ -155,12 +155,6 @@ impl Flows {
 
     // ---- tasks ----
 
-    /// A flow's next hop is to be dialled, and whoever moves its bytes to look again.
-    pub(super) fn dial_and_settle(&mut self, key: FlowKey) {
-        self.tasks.push(key, Task::Dial);
-        self.tasks.push(key, Task::Settle);
-    }
-
     /// Does everything that has come up, and what comes up by that. Those whose turn it is to attach do so, too.
     pub(super) fn run_tasks(&mut self, now: Time, actions: &mut Vec<Action>) {
         loop {
@@ -168,7 +162,7 @@ impl Flows {
                 self.run_task(key, task, now, actions);
             }
             let Some(key) = self.paces.next(now) else { return };
-            self.dial_and_settle(key);
+            self.tasks.dial_and_settle(key);
         }
     }
 

@@ -62,7 +62,7 @@ impl Flows {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.keep_warm(key, now, actions);
-        self.dial_and_settle(key);
+        self.tasks.dial_and_settle(key);
         self.run_tasks(now, actions);
     }
 

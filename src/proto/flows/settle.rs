@@ -92,7 +92,7 @@ impl Flows {
         }
         flow.look(now);
         if flow.splice.wants_dial() && flow.splice.dials() == 0 && flow.next == Next::Idle {
-            return self.dial_and_settle(key);
+            return self.tasks.dial_and_settle(key);
         }
         actions.push(Action::Wake { flow: key });
         self.schedule(key);

@@ -12,7 +12,7 @@ use super::tasks::Tasks;
 use crate::crypto::Sealed;
 use crate::frame::CloseCode;
 use crate::id::NodeId;
-use crate::links::Links;
+use crate::links::{Links, Standing};
 use crate::machine::LinkId;
 use crate::record::{Candidate, Scope};
 use crate::splice::{LegId, Splice};
@@ -132,6 +132,10 @@ impl Flows {
     pub(super) fn by_leg(&mut self, leg: LegId) -> Option<(FlowKey, &mut Flow)> {
         let key = *self.legs.get(&leg)?;
         self.flows.get_mut(&key).map(|flow| (key, flow))
+    }
+
+    pub(super) fn standing(&self, node: NodeId) -> Standing {
+        if node == self.me { Standing::Failed } else { self.links.standing(node) }
     }
 
     /// The flows whose next hop `peer` may serve, in the order of their keys, so that runs repeat.

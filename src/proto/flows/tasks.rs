@@ -35,6 +35,12 @@ impl Tasks {
         self.queue.push_back((key, task));
     }
 
+    /// A flow's next hop is to be dialled, and whoever moves its bytes to look again.
+    pub(super) fn dial_and_settle(&mut self, key: FlowKey) {
+        self.push(key, Task::Dial);
+        self.push(key, Task::Settle);
+    }
+
     pub(super) fn pop(&mut self) -> Option<(FlowKey, Task)> {
         self.queue.pop_front()
     }
