@@ -6,6 +6,7 @@ use super::flow::next::Event;
 use super::key::FlowKey;
 use super::table::Flows;
 use super::tasks::Task;
+use crate::backoff::Pauses;
 use crate::frame::CloseCode;
 use crate::id::NodeId;
 use crate::links::Standing;
@@ -16,10 +17,8 @@ use crate::splice::LegId;
 use crate::time::Time;
 use std::time::Duration;
 
-/// The first pause before a candidate that failed is dialled again; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// The longest.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Before a candidate that failed is dialled again.
+const PAUSES: Pauses = Pauses::doubling(Duration::from_millis(5), Duration::from_millis(500));
 /// Failures of every candidate after which a relay says `NoPath`.
 pub(super) const FAILURES_BEFORE_NO_PATH: u32 = 2;
 
@@ -216,8 +215,7 @@ impl Flows {
     pub(super) fn try_later(&mut self, key: FlowKey, now: Time) {
         let failures = self.flows.get(&key).map_or(0, |flow| self.failures(flow)).saturating_sub(1);
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
-        flow.on_next(Event::TooSoon { until: now + pause });
+        flow.on_next(Event::TooSoon { until: now + PAUSES.after(failures) });
         self.schedule(key);
     }
 }

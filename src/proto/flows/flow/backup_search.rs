@@ -3,57 +3,54 @@
 //! Invariant: after each question the pause before the next is longer, up to a bound, until the candidates are others or
 //! nobody needs any.
 
+use crate::backoff::{Backoff, Pauses};
 use crate::time::Time;
 use std::time::Duration;
 
-/// The pause after the first question; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The pause doubles so often at most.
-const MAX_DOUBLINGS: u32 = 6;
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    times: u32,
-    again_at: Time,
-}
+/// After each question.
+const PAUSES: Pauses = Pauses::doubling(Duration::from_millis(100), Duration::from_millis(6400));
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::flows) struct BackupSearch {
-    asked: Option<Asked>,
+    asked: Backoff,
     is_unprotected: bool,
     is_stuck: bool,
+}
+
+impl Default for BackupSearch {
+    fn default() -> Self {
+        Self { asked: Backoff::new(PAUSES), is_unprotected: false, is_stuck: false }
+    }
 }
 
 impl BackupSearch {
     /// Whether others may be asked for now.
     pub(in crate::flows) fn may_ask(&self, now: Time) -> bool {
-        self.asked.is_none_or(|asked| asked.again_at <= now)
+        self.asked.is_due(now)
     }
 
     /// Others are asked for.
     pub(in crate::flows) fn ask(&mut self, now: Time) {
-        let before = self.asked.map_or(0, |asked| asked.times);
-        let pause = FIRST_PAUSE * (1 << before.min(MAX_DOUBLINGS));
-        self.asked = Some(Asked { times: before.saturating_add(1), again_at: now + pause });
+        self.asked.next(now);
     }
 
     /// When to look again whether others are needed.
     pub(in crate::flows) fn due(&self) -> Option<Time> {
-        self.asked.map(|asked| asked.again_at)
+        self.asked.due()
     }
 
     /// It was looked again. If nobody was asked, nobody is needed.
     pub(in crate::flows) fn looked(&mut self, now: Time) {
         if self.may_ask(now) {
-            self.asked = None;
+            self.asked.reset();
         }
     }
 
     /// None of the candidates can be reached. The first question of that kind waits for no pause.
     pub(in crate::flows) fn is_stuck_now(&mut self) {
         if !std::mem::replace(&mut self.is_stuck, true) {
-            self.asked = None;
+            self.asked.reset();
         }
     }
 

@@ -3,17 +3,16 @@
 //! Invariant: one question at a time. After a question without a route the pause before the next is longer, up to a bound;
 //! so it is after each route that was taken and led nowhere.
 
+use crate::backoff::Pauses;
 use crate::time::Time;
 use std::time::Duration;
 
-/// The first pause before another route is asked for again; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const MAX_DOUBLINGS: u32 = 6;
+/// Before another route is asked for again.
+const PAUSES: Pauses = Pauses::doubling(Duration::from_millis(25), Duration::from_millis(1600));
 
-/// Routes that may lead an origin's flow nowhere before others are asked for ever more slowly, from the first pause on.
+/// Routes that may lead an origin's flow nowhere before others are asked for ever more slowly.
 const FREE_ROUTES: u32 = 2;
-const FIRST_FRUITLESS_PAUSE: Duration = Duration::from_millis(25);
-const MAX_FRUITLESS_DOUBLINGS: u32 = 5;
+const FRUITLESS_PAUSES: Pauses = Pauses::doubling(Duration::from_millis(25), Duration::from_millis(800));
 /// Routes that were taken further apart than this have nothing to do with each other.
 const FRUITLESS_MEMORY: Duration = Duration::from_secs(5);
 
@@ -54,8 +53,7 @@ impl RouteSearch {
     /// When another may be asked for: the later, the more have led nowhere.
     fn fruitless_until(&self, progress: u64) -> Option<Time> {
         let past = self.fruitless.filter(|past| past.progress == progress)?;
-        let doublings = past.count.checked_sub(FREE_ROUTES + 1)?.min(MAX_FRUITLESS_DOUBLINGS);
-        Some(past.last + FIRST_FRUITLESS_PAUSE * (1 << doublings))
+        Some(past.last + FRUITLESS_PAUSES.after(past.count.checked_sub(FREE_ROUTES + 1)?))
     }
 
     /// When to look again whether another is needed.
@@ -70,8 +68,7 @@ impl RouteSearch {
 
     /// There is no other.
     pub(in crate::flows) fn not_found(&mut self, now: Time) {
-        let pause = FIRST_PAUSE * (1 << self.refusals.min(MAX_DOUBLINGS));
-        (self.is_asked, self.due) = (false, Some(now + pause));
+        (self.is_asked, self.due) = (false, Some(now + PAUSES.after(self.refusals)));
         self.refusals = self.refusals.saturating_add(1);
     }
 
