@@ -1,13 +1,18 @@
 //! How legs begin and end at a node.
 
+use super::flow::Flow;
+use super::flow::next::Event;
+use super::key::FlowKey;
 use super::rights::{self, Rights};
-use super::{ATTACHES, Flow, FlowKey, Flows, News};
+use super::table::Flows;
+use super::tasks::Task;
+use super::tell::explain;
 use crate::crypto::Sealed;
-use crate::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
+use crate::frame::{Attach, AttachOk, CloseCode, Why};
 use crate::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
 use crate::planted::{self, Law};
 use crate::record::Entry;
-use crate::splice::{Attached, Direction, Ending, Freed, LegId, Opening, Splice};
+use crate::splice::{Attached, LegId, Opening, Splice};
 use crate::time::Time;
 
 impl Flows {
@@ -79,7 +84,7 @@ impl Flows {
             return Err(code);
         }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
-        if opening.epoch > *flow.splice.epoch() && !flow.attaches.spend(ATTACHES, now) {
+        if opening.epoch > *flow.splice.epoch() && !flow.allowances.attach(now) {
             self.violation(leg.link(), Misdeed::TooManyAttaches, actions);
             return Err(CloseCode::Malformed);
         }
@@ -94,10 +99,11 @@ impl Flows {
             }
             Attached::Accepted { answer, replaced, forgotten } => {
                 // A repair further down than where the origin was lost changes nothing of that.
-                flow.alone_since = attach.orphaned.then(|| flow.alone_since.unwrap_or(now));
+                flow.alone.as_prev(attach.orphaned, now);
+                flow.note_lost_leg();
                 let over_another = flow.rights.leads_elsewhere(&rights);
                 flow.rights = rights;
-                self.new_candidates(key, candidates, now);
+                self.new_candidates(key, candidates);
                 self.legs.insert(leg, key);
                 self.links.leg_added(leg.link(), now);
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
@@ -117,10 +123,10 @@ impl Flows {
                     self.follow_chain(key, now, actions);
                 }
                 self.reconsider(key, now, actions);
-                if self.flows.get(&key).is_some_and(|flow| flow.unprotected) {
+                if self.flows.get(&key).is_some_and(|flow| flow.backup.is_unprotected()) {
                     self.want_backup(key, now, actions);
                 }
-                self.settle(key, now, actions);
+                self.tasks.push(key, Task::Settle);
                 Ok(())
             }
         }
@@ -129,11 +135,11 @@ impl Flows {
     /// The origin goes over another chain: whoever came next on the last one may be what was wrong with it.
     fn follow_chain(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.splice.next().is_some()) else { return };
-        flow.former_dials = flow.splice.dials();
-        if let Some(leg) = flow.splice.part_from_next() {
+        flow.dials.new_chain(flow.splice.dials());
+        if let Some(leg) = flow.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
-        self.dial(key, now, actions);
+        self.tasks.push(key, Task::Dial);
     }
 
     /// Makes room for a flow that this node does not hold yet.
@@ -171,261 +177,21 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         match flow.splice.answered(leg, answer) {
             Ok(()) => {
-                flow.dial_due = None;
-                (flow.stuck_since, flow.is_stuck, flow.unserved_since) = (None, false, None);
-                (flow.route_due, flow.route_attempts) = (None, 0);
+                flow.on_next(Event::Answered);
+                let repair = flow.outage.end();
+                flow.backup.answered();
+                flow.route.answered();
                 flow.watch_anew(now);
                 let late: Vec<u8> = std::mem::take(&mut flow.late_update).into_iter().collect();
                 self.send_down(key, &late, actions);
-                self.repaired(key, now, actions);
+                self.repaired(key, repair, now, actions);
                 self.want_backup(key, now, actions);
                 self.reconsider(key, now, actions);
-                self.settle(key, now, actions);
+                self.tasks.push(key, Task::Settle);
             }
             Err(violation) if flow.is_origin() => self.misbehaved(leg, violation, now, actions),
             // Law 5: what next says does not fit what this relay holds, so the relay forgets.
             Err(_) => self.end(key, CloseCode::Lost, CloseCode::Lost, now, actions),
         }
-    }
-
-    /// The peer ended a leg with a code. Some codes count only with the control message that goes with them.
-    pub(super) fn leg_closed(&mut self, leg: LegId, code: CloseCode, now: Time, actions: &mut Vec<Action>) {
-        if planted::broken(Law::CloseNoticed) && !self.may_receive(leg) {
-            return;
-        }
-        let explained_by = now + self.config.attach_timeout;
-        let Some((key, flow)) = self.by_leg(leg) else { return };
-        if code.is_explained() && flow.splice.next() == Some(leg) {
-            flow.dial_due = Some(explained_by);
-            self.schedule(key);
-        } else if code == CloseCode::Aborted && flow.splice.prev() == Some(leg) {
-            // Why comes over the control stream, or that link is lost as well.
-            flow.alone_since.get_or_insert(now);
-            self.schedule(key);
-        } else {
-            self.leg_over(leg, code, Why::default(), now, actions);
-        }
-    }
-
-    /// A leg's stream ended without a code.
-    pub(super) fn leg_ended(&mut self, leg: LegId, now: Time, actions: &mut Vec<Action>) {
-        let Some((key, flow)) = self.by_leg(leg) else { return };
-        let was_next = flow.splice.next() == Some(leg);
-        let ending = flow.splice.stream_ended(leg);
-        self.drop_leg(leg, CloseCode::Lost, now, actions);
-        self.follow(key, ending, (was_next, CloseCode::Lost), None, now, actions);
-    }
-
-    /// A leg is no more.
-    pub(super) fn leg_over(
-        &mut self,
-        leg: LegId,
-        code: CloseCode,
-        Why { winner, cause }: Why,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some((key, flow)) = self.by_leg(leg) else { return };
-        let was_next = flow.splice.next() == Some(leg);
-        // Only the other end can end a flow for this one. What a relay says is a hint, as that the leg is lost.
-        let is_hearsay =
-            code == CloseCode::Aborted && flow.cause_key.is_some() && !flow.is_proven(cause.as_ref());
-        let code = if is_hearsay && !was_next { CloseCode::Lost } else { code };
-        let ending = flow.splice.closed(leg, code, winner.as_ref());
-        self.drop_leg(leg, CloseCode::Lost, now, actions);
-        self.follow(key, ending, (was_next, code), cause, now, actions);
-    }
-
-    fn follow(
-        &mut self,
-        key: FlowKey,
-        ending: Ending,
-        (was_next, code): (bool, CloseCode),
-        cause: Option<Sealed>,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        match ending {
-            Ending::Ignored => {}
-            Ending::Orphaned => {
-                if let Some(flow) = self.flows.get_mut(&key) {
-                    flow.alone_since.get_or_insert(now);
-                    self.settle(key, now, actions);
-                }
-            }
-            Ending::Dial if planted::broken(Law::Redial) => {}
-            Ending::Dial => self.next_lost(key, cause_of(code), now, actions),
-            Ending::Free(freed) if was_next && self.is_doubtful(key, freed.code, cause.as_ref()) => {
-                self.next_lost(key, Cause::Closed, now, actions);
-            }
-            Ending::Free(freed) => self.free(key, freed, cause, now, actions),
-        }
-    }
-
-    /// A terminal code from a relay is a hint: an origin hears it twice, the second time over another path where there is
-    /// one, before it believes. The target's own word goes with an abort.
-    fn is_doubtful(&mut self, key: FlowKey, code: CloseCode, cause: Option<&Sealed>) -> bool {
-        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return false };
-        if code == CloseCode::Done && flow.splice.is_complete() || flow.is_proven(cause) {
-            return false;
-        }
-        if flow.cause_key.is_none() {
-            flow.early_cause = cause.cloned().or(flow.early_cause.take());
-        }
-        flow.doubted += 1;
-        flow.doubted <= 2
-    }
-
-    /// Takes a leg out of the books and has its stream closed.
-    pub(super) fn drop_leg(&mut self, leg: LegId, code: CloseCode, now: Time, actions: &mut Vec<Action>) {
-        if let Some(key) = self.legs.remove(&leg) {
-            actions.push(Action::CloseLeg { leg, code });
-            self.links.leg_removed(leg.link(), now, actions);
-            self.recount(key);
-            self.wait_no_more(key);
-            actions.push(Action::Wake { flow: key });
-        }
-    }
-
-    /// Whoever read into a flow's lanes may be gone: who still does looks for room anew.
-    fn wait_no_more(&mut self, key: FlowKey) {
-        for direction in Direction::BOTH {
-            self.budget.forget((key, direction));
-        }
-    }
-
-    /// A flow is over at this node: closes its legs and forgets it.
-    pub(super) fn end(
-        &mut self,
-        key: FlowKey,
-        code: CloseCode,
-        down: CloseCode,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            let freed = flow.splice.free(code, down);
-            self.free(key, freed, None, now, actions);
-        }
-    }
-
-    /// An end gives its flow up, with these codes for prev and next, and tells the other one why.
-    pub(super) fn give_up(
-        &mut self,
-        key: FlowKey,
-        (code, down): (CloseCode, CloseCode),
-        cause: &str,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        if let Some(flow) = self.flows.get_mut(&key) {
-            let sealed = flow.cause_key.as_ref().map(|key| key.seal(cause));
-            let freed = flow.splice.free(code, down);
-            self.free(key, freed, sealed, now, actions);
-        }
-    }
-
-    /// An origin has the key to what it was told before it had one: its target may be gone by now, and say it no more.
-    pub(super) fn open_early_cause(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
-        let Some(flow) = self.flows.get_mut(&key) else { return };
-        let cause = flow.early_cause.take().filter(|cause| flow.is_proven(Some(cause)));
-        if cause.is_some() {
-            let freed = flow.splice.free(CloseCode::Aborted, CloseCode::Aborted);
-            self.free(key, freed, cause, now, actions);
-        }
-    }
-
-    fn free(
-        &mut self,
-        key: FlowKey,
-        freed: Freed,
-        cause: Option<Sealed>,
-        now: Time,
-        actions: &mut Vec<Action>,
-    ) {
-        let Freed { code, winner, prev, next, fading, down } = freed;
-        let told = self.flows.get(&key).and_then(|flow| flow.told(cause.as_ref()));
-        if let Some(leg) = prev {
-            if code.is_explained() {
-                actions.push(explain(leg, code, Why { winner, cause: cause.clone() }));
-            }
-            self.drop_leg(leg, code, now, actions);
-        }
-        if let Some(leg) = next {
-            if down == CloseCode::Aborted {
-                actions.push(explain(leg, down, Why { winner: None, cause: cause.clone() }));
-            }
-            self.drop_leg(leg, down, now, actions);
-        }
-        if let Some(leg) = fading {
-            self.drop_leg(leg, CloseCode::Moved, now, actions);
-        }
-        self.stop_waiting(key);
-        self.set_candidates(key, Vec::new());
-        self.wait_no_more(key);
-        if let Some(flow) = self.flows.remove(&key) {
-            self.budget.moved(flow.charged, 0);
-        }
-        self.timers.set(key, None);
-        if self.is_target && key.hop > 0 {
-            self.entomb(key, code, cause, now);
-        }
-        self.news.push(News::Ended(key));
-        actions.push(Action::Wake { flow: key });
-        actions.push(Action::Notify(Notice::Ended { flow: key, code, cause: told }));
-    }
-
-    pub(super) fn entomb(&mut self, key: FlowKey, code: CloseCode, cause: Option<Sealed>, now: Time) {
-        let answer = if code == CloseCode::Done { CloseCode::Done } else { CloseCode::Aborted };
-        self.tombstones.insert(key, (answer, cause));
-        self.tombstone_ends.push_back((now + self.config.tombstone, key));
-        if self.tombstone_ends.len() > self.config.max_flows {
-            self.bury_first();
-        }
-    }
-
-    /// Forgets the flows that ended long ago.
-    pub(super) fn bury(&mut self, now: Time) {
-        while self.tombstone_ends.front().is_some_and(|(end, _)| *end <= now) {
-            self.bury_first();
-        }
-    }
-
-    fn bury_first(&mut self) {
-        if let Some((_, key)) = self.tombstone_ends.pop_front() {
-            self.tombstones.remove(&key);
-        }
-    }
-}
-
-impl Flow {
-    /// What the other end said of why it gave the flow up.
-    fn told(&self, cause: Option<&Sealed>) -> Option<String> {
-        self.cause_key.as_ref()?.open(cause?)
-    }
-
-    /// Whether that is the other end's own word.
-    fn is_proven(&self, cause: Option<&Sealed>) -> bool {
-        self.told(cause).is_some()
-    }
-}
-
-fn explain(leg: LegId, code: CloseCode, why: Why) -> Action {
-    Action::Control { link: leg.link(), control: Control::Close { leg: leg.number(), code, why } }
-}
-
-const fn cause_of(code: CloseCode) -> Cause {
-    match code {
-        CloseCode::NoPath => Cause::NoPath,
-        CloseCode::Lost => Cause::LinkLost,
-        CloseCode::Moved
-        | CloseCode::Stale
-        | CloseCode::Replaced
-        | CloseCode::Done
-        | CloseCode::Aborted
-        | CloseCode::Unknown
-        | CloseCode::Forbidden
-        | CloseCode::Malformed
-        | CloseCode::Overloaded => Cause::Closed,
     }
 }

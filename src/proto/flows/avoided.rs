@@ -8,7 +8,7 @@ impl Flows {
     /// The relays that no plan for an origin's flow should name, as they failed it; whoever failed last at the end.
     pub fn avoided_by(&self, key: FlowKey, now: Time) -> impl Iterator<Item = Failure> {
         let flow = self.flows.get(&key).into_iter();
-        flow.flat_map(move |flow| flow.failed.iter(now).chain(flow.distrust.suspects.iter(now))).copied()
+        flow.flat_map(move |flow| flow.view.avoided(now))
     }
 
     /// The same of all flows, one flow after the other.

@@ -12,7 +12,7 @@
 //!
 //! Knows no lanes: it is told what each holds.
 
-use super::FlowKey;
+use super::key::FlowKey;
 use crate::splice::Direction;
 use foldhash::{HashMap, HashMapExt};
 use std::collections::BTreeMap;

@@ -5,7 +5,9 @@
 //! when the new path reaches the node after the one that drains, which then closes its leg as replaced. So neither
 //! direction waits for a round trip.
 
-use super::{Flow, FlowKey, Flows};
+use super::key::FlowKey;
+use super::table::Flows;
+use super::tasks::Task;
 use crate::frame::{Cause, CloseCode, Control};
 use crate::id::NodeId;
 use crate::links::Standing;
@@ -25,9 +27,9 @@ impl Flows {
     /// is none, asks for some, and stays.
     pub(super) fn move_on(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
-        let chosen = flow.next_hop.choose(|node| self.standing(node));
-        let better = chosen.filter(|place| Some(*place) != flow.next_hop.current_place());
-        let better = better.and_then(|place| flow.next_hop.get(place)).map(|candidate| candidate.node);
+        let chosen = flow.candidates.choose(|node| self.standing(node));
+        let better = chosen.filter(|place| Some(*place) != flow.candidates.current_place());
+        let better = better.and_then(|place| flow.candidates.get(place)).map(|candidate| candidate.node);
         match better.map(|node| self.standing(node)) {
             Some(Standing::Up) => {
                 let cause = if flow.is_next_unnamed() { Cause::Followed } else { Cause::Drain };
@@ -44,11 +46,10 @@ impl Flows {
     fn make_before_break(&mut self, key: FlowKey, cause: Cause, now: Time, actions: &mut Vec<Action>) {
         self.begin_repair(key, cause, None, now);
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        if let Some(leg) = flow.splice.part_from_next() {
+        if let Some(leg) = flow.part_from_next() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
-        self.dial(key, now, actions);
-        self.settle(key, now, actions);
+        self.tasks.dial_and_settle(key);
     }
 
     /// A link to `peer` is up: flows whose next is not to stay, or is silent over another link, may go on over it.
@@ -63,16 +64,8 @@ impl Flows {
             let next = over.and_then(|link| self.links.peer(link));
             let will_leave = next.is_some_and(|node| self.standing(node) == Standing::Draining);
             if will_leave || flow.is_next_unnamed() {
-                self.move_on(key, now, actions);
+                self.tasks.push(key, Task::MoveOn);
             }
         }
-    }
-}
-
-impl Flow {
-    /// Whether whoever serves the next hop is not among its candidates any more. Nobody else would know of it, nor provide for
-    /// its failure.
-    pub(super) fn is_next_unnamed(&self) -> bool {
-        self.splice.is_next_answered() && self.next_hop.current_place().is_none()
     }
 }

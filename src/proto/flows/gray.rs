@@ -6,43 +6,28 @@
 //! bytes stop.
 
 use super::front::{Front, waypoint};
-use super::probe::{Marks, Step};
-use super::{Flow, FlowKey, Flows};
-use crate::failure_memory::{FailureMemory, Ground};
+use super::key::FlowKey;
+use super::probe::Step;
+use super::table::Flows;
 use crate::frame::{Cause, Control, Progress};
 use crate::id::NodeId;
 use crate::links::Links;
 use crate::machine::{Action, Misdeed};
-use crate::record::Candidate;
 use crate::splice::{Direction, LegId, Position, Splice};
 use crate::time::Time;
-use std::time::Duration;
-
-/// How long a flow avoids the relay where its bytes stopped: nobody else may know of it.
-const SUSPECT_LIFETIME: Duration = Duration::from_secs(30);
-/// Such relays that a flow avoids at most; of more the first are forgotten.
-const MAX_SUSPECTS: usize = 32;
-
-/// What an origin has against its chain, and relays where its bytes stopped.
-#[derive(Clone, Debug)]
-pub(super) struct Distrust {
-    pub(super) suspects: FailureMemory,
-    /// Why the present chain is to be left.
-    pending: Option<Cause>,
-}
 
 impl Flows {
     /// An end of a flow looks whether its bytes arrive.
     pub(super) fn look_is_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.look(now);
-        let (splice, vigil) = (&flow.splice, &mut flow.vigil);
-        let is_whole = if flow.splice.position() == Position::Origin {
+        let splice = &flow.splice;
+        let is_whole = if splice.position() == Position::Origin {
             splice.is_next_answered()
         } else {
             splice.prev().is_some()
         };
-        let Some(vigil) = vigil.as_mut() else { return };
+        let Some(vigil) = flow.end.as_mut().map(|end| &mut end.vigil) else { return };
         if !is_whole {
             // It is being repaired from here already.
             return vigil.restart(now);
@@ -106,7 +91,7 @@ impl Flows {
         }
         flow.look(now);
         let fronts = Front::both(&here, &progress);
-        let convicted = flow.vigil.as_mut().and_then(|vigil| vigil.hear(&progress, fronts, now));
+        let convicted = flow.vigil_mut().and_then(|vigil| vigil.hear(&progress, fronts, now));
         flow.see();
         if let Some(direction) = convicted {
             let relays = flow.carriers(direction, progress.relays.len());
@@ -117,90 +102,10 @@ impl Flows {
         self.schedule(key);
     }
 
-    /// The present chain swallows an origin's bytes, or lies: another route is asked for. Until there is one the flow stays.
-    pub(super) fn distrust(&mut self, key: FlowKey, cause: Cause, suspect: Option<NodeId>, now: Time) {
-        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
-        flow.distrust.note(cause, suspect, now);
-        self.want_route(key, now);
-    }
-
     /// The relays that must have swallowed a flow's bytes.
     #[must_use]
     pub fn suspects(&self, key: &FlowKey, now: Time) -> Vec<NodeId> {
-        self.flows.get(key).map(|flow| flow.distrust.suspects(now).collect()).unwrap_or_default()
-    }
-}
-
-impl Flow {
-    /// Looks how far the flow has come at this end of it. Returns whether there is something to wait for now that there
-    /// was not before.
-    pub(super) fn look(&mut self, now: Time) -> bool {
-        let Some(vigil) = &mut self.vigil else { return false };
-        let (sends, takes) = (self.splice.lane(self.splice.source()), self.splice.lane(self.splice.sink()));
-        let marks = Marks {
-            sent: sends.received(),
-            acked: sends.acked(),
-            received: takes.received(),
-            reader_blocked: takes.acked() < takes.received(),
-        };
-        let before = vigil.due();
-        vigil.note(marks, now);
-        let is_news = vigil.due() != before;
-        self.see();
-        is_news
-    }
-
-    /// The flow goes over other relays.
-    pub(super) fn watch_anew(&mut self, now: Time) {
-        if let Some(vigil) = &mut self.vigil {
-            vigil.restart(now);
-        }
-    }
-
-    /// An origin leaves its chain for another one: why, where known.
-    pub(super) fn rebuilt_for(&mut self, now: Time) -> Option<Cause> {
-        self.watch_anew(now);
-        self.distrust.pending.take().or_else(|| self.repair.as_ref().map(|repair| repair.cause))
-    }
-
-    /// The relays that carry an origin's flow, as far as it knows, from the direction's source on; none if there should be
-    /// another number of them.
-    fn carriers(&self, direction: Direction, number: usize) -> Vec<NodeId> {
-        let Some(chain) = self.rights.chain() else { return Vec::new() };
-        let relays = chain.hops().len().saturating_sub(1);
-        let near = self.next_hop.current().map(|candidate| candidate.node);
-        let carrier = |(hop, candidates): (u8, Vec<Candidate>)| {
-            let first = candidates.into_iter().next().map(|candidate| candidate.node);
-            near.filter(|_| hop == 1).or_else(|| self.serving.get(&hop).copied()).or(first)
-        };
-        let mut nodes: Vec<NodeId> = (1u8..).zip(chain.hops().take(relays)).filter_map(carrier).collect();
-        if direction == Direction::Backward {
-            nodes.reverse();
-        }
-        if nodes.len() == number { nodes } else { Vec::new() }
-    }
-}
-
-impl Default for Distrust {
-    fn default() -> Self {
-        Self { suspects: FailureMemory::new(MAX_SUSPECTS, SUSPECT_LIFETIME), pending: None }
-    }
-}
-
-impl Distrust {
-    fn note(&mut self, cause: Cause, suspect: Option<NodeId>, now: Time) {
-        self.pending = Some(cause);
-        suspect.map(|node| self.suspects.note(node, Ground::Gray, now));
-    }
-
-    /// Whether the present chain is to be left though its next hop answers.
-    pub(super) const fn is_pending(&self) -> bool {
-        self.pending.is_some()
-    }
-
-    /// Who is still to be avoided.
-    pub(super) fn suspects(&self, now: Time) -> impl Iterator<Item = NodeId> {
-        self.suspects.nodes(now)
+        self.flows.get(key).map(|flow| flow.view.distrust.suspects(now).collect()).unwrap_or_default()
     }
 }
 

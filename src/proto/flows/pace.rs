@@ -5,7 +5,7 @@
 //! many again after each [`PERIOD`], so that a long way does not make a failover slow. The others queue: small flows
 //! before bulky ones.
 
-use super::FlowKey;
+use super::key::FlowKey;
 use crate::machine::LinkId;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};

@@ -17,6 +17,7 @@
 //! A vigil knows neither legs nor relays, and not what follows from its verdict.
 
 use super::front::Front;
+use crate::backoff::Pauses;
 use crate::detector::estimate::Smoothed;
 use crate::frame::Progress;
 use crate::planted::{self, Law};
@@ -198,7 +199,7 @@ impl Vigil {
         let usual = self.ack_time.map_or(UNKNOWN, |times| times.bound() * PATIENCE);
         let moved = (self.marks.acked, self.marks.received);
         let verdicts = if self.verdicts > 0 && moved == self.convicted_at { self.verdicts } else { 0 };
-        (usual.clamp(SHORTEST, LONGEST) * (1 << verdicts.min(MAX_DOUBLINGS))).min(LONGEST * 2)
+        doubled(usual.clamp(SHORTEST, LONGEST), LONGEST * 2, verdicts)
     }
 
     /// What is due.
@@ -221,7 +222,7 @@ impl Vigil {
         let pause = if self.decides { self.unanswered } else { self.idle };
         self.unanswered = self.unanswered.saturating_add(1);
         self.idle = self.idle.saturating_add(1);
-        self.due = Some(now + doubled(patience, pause));
+        self.due = Some(now + doubled(patience, LONGEST, pause));
         Step::Speak(self.number)
     }
 
@@ -260,7 +261,7 @@ impl Vigil {
                 convicted = convicted.or(Some(direction));
             }
             // Where others go on, that may end soon.
-            let soon = doubled(patience / 2, self.idle.saturating_sub(1));
+            let soon = doubled(patience / 2, LONGEST, self.idle.saturating_sub(1));
             let next = if bound == LONGEST { now + soon } else { since + bound };
             again = Some(again.map_or(next, |again| again.min(next)).max(now + patience / 2));
         }
@@ -270,7 +271,7 @@ impl Vigil {
             // What looks bad is looked at again soon.
             self.due = Some(self.due.filter(|_| !is_answer).map_or(again, |due| due.min(again)));
         } else if is_answer {
-            self.due = self.waiting_since.map(|_| now + doubled(patience, self.idle));
+            self.due = self.waiting_since.map(|_| now + doubled(patience, LONGEST, self.idle));
         }
         convicted
     }
@@ -294,8 +295,8 @@ impl Vigil {
     }
 }
 
-fn doubled(pause: Duration, times: u32) -> Duration {
-    (pause * (1 << times.min(MAX_DOUBLINGS))).min(LONGEST)
+fn doubled(pause: Duration, longest: Duration, times: u32) -> Duration {
+    Pauses::doubling(pause, longest).after(times.min(MAX_DOUBLINGS))
 }
 
 #[cfg(test)]

@@ -5,53 +5,15 @@
 //! origin is alone, an *orphan*, from the moment that its prev is lost; it says so down the flow, and takes it back once
 //! another attaches that is no orphan itself, so that all wait from the same moment on.
 
-use super::{Flow, FlowKey, Flows};
+use super::key::FlowKey;
+use super::table::Flows;
+use super::tasks::Task;
 use crate::frame::{CloseCode, Control};
 use crate::machine::Action;
-use crate::planted::{self, Law};
 use crate::splice::{LegId, Position};
 use crate::time::Time;
-use std::time::Duration;
-
-impl Flow {
-    /// The target may not be reached any more: an origin asks for it until it answers.
-    pub(super) fn lose_sight(&mut self, now: Time) {
-        if let Some(vigil) = self.vigil.as_mut().filter(|_| self.splice.position() == Position::Origin) {
-            self.alone_since.get_or_insert(now);
-            vigil.seek(now);
-        }
-    }
-
-    /// Whether a node that is not the origin has lost the way to it.
-    pub(super) fn is_orphan(&self) -> bool {
-        !self.is_origin() && self.alone_since.is_some()
-    }
-
-    /// Something may have come that shows that an origin's target is there.
-    pub(super) fn see(&mut self) {
-        if self.is_origin() && self.vigil.as_ref().is_some_and(|vigil| !vigil.is_seeking()) {
-            self.alone_since = None;
-        }
-    }
-}
 
 impl Flows {
-    /// When a flow's node will have been alone for too long.
-    pub(super) fn alone_until(&self, flow: &Flow) -> Option<Time> {
-        flow.alone_since.map(|since| since + self.patience(flow))
-    }
-
-    /// How long a flow's node stays alone before it ends the flow.
-    fn patience(&self, flow: &Flow) -> Duration {
-        match flow.splice.position() {
-            Position::Relay | Position::Target if planted::broken(Law::OrphanPatience) => {
-                self.config.stuck_timeout
-            }
-            Position::Origin | Position::Target => self.config.give_up,
-            Position::Relay => self.config.orphan_timeout,
-        }
-    }
-
     /// A flow's node was alone for too long. If the other end is there after all, it shall know.
     pub(super) fn end_alone(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
@@ -78,16 +40,15 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.prev() == Some(leg)) else {
             return;
         };
-        flow.alone_since = orphaned.then(|| flow.alone_since.unwrap_or(now));
-        self.settle(key, now, actions);
+        flow.alone.as_prev(orphaned, now);
+        self.tasks.push(key, Task::Settle);
     }
 
     /// Tells next whether this relay is an orphan, if it does not know.
     pub(super) fn tell_orphan(&mut self, key: FlowKey, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| !flow.is_origin()) else { return };
-        let orphaned = flow.alone_since.is_some();
         let Some(next) = flow.splice.next().filter(|_| flow.splice.is_next_answered()) else { return };
-        if std::mem::replace(&mut flow.orphan_told, orphaned) != orphaned {
+        if let Some(orphaned) = flow.alone.take_news() {
             let control = Control::Orphaned { leg: next.number(), orphaned };
             actions.push(Action::Control { link: next.link(), control });
         }

@@ -265,3 +265,138 @@ pub(super) fn check(ring: &KeyRing, attach: &Attach) -> Result<Entry, Forbidden>
     let expected = Tag::expected(&entry.key, attach.flow, record.scope.hop, &attach.epoch);
     if expected == Some(attach.tag) { Ok(entry) } else { Err(Forbidden::WrongTag) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epoch::Epoch;
+    use crate::id::{ChainId, NodeId, Pseudonym};
+    use crate::record::{ChainSecret, Scope, relay_key};
+    use crate::time::Time;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    const FLOW: FlowId = FlowId::from_bytes([7; 16]);
+    const CHAIN: ChainId = ChainId::from_bytes([1; 16]);
+    const ORIGIN: Pseudonym = Pseudonym::from_bytes([2; 16]);
+
+    fn network() -> Key {
+        Key::from_bytes([9; 32])
+    }
+
+    fn secret() -> ChainSecret {
+        ChainSecret::derive(&network(), CHAIN, ORIGIN)
+    }
+
+    fn candidate(n: u8) -> Candidate {
+        Candidate { node: NodeId::from_bytes([n; 32]), name: String::new(), addresses: Vec::new() }
+    }
+
+    fn record(hop: u8, version: u32, nodes: &[u8]) -> Record {
+        let scope = Scope { chain: CHAIN, origin: ORIGIN, hop, version, key_epoch: 0, expires: Time::MAX };
+        let keyed = |n: &u8| (candidate(*n), relay_key(&network(), &candidate(*n).node, 0));
+        let keyed: Vec<(Candidate, Key)> = nodes.iter().map(keyed).collect();
+        secret().issue(scope, &keyed, hop == 3, &mut StdRng::seed_from_u64(1))
+    }
+
+    /// Of an origin whose chain is 11 or 12, then 21, then the target 31.
+    fn origin() -> Rights {
+        let records = vec![record(1, 1, &[11, 12]), record(2, 1, &[21]), record(3, 1, &[31])];
+        let route = Route { target: candidate(31).node, records, secret: secret() };
+        Rights::origin(route).expect("a genuine route")
+    }
+
+    fn opening(dial: u32) -> Opening {
+        Opening { epoch: Epoch::ORIGIN.child(dial), forward_start: 0, forward_fin: None, backward_ack: 0 }
+    }
+
+    fn ring(n: u8) -> KeyRing {
+        let mut ring = KeyRing::default();
+        ring.extend([(0, relay_key(&network(), &candidate(n).node, 0))]);
+        ring
+    }
+
+    /// The rights that relay `n` has by an attach.
+    fn accepted(n: u8, attach: &Attach) -> Result<Rights, Forbidden> {
+        let entry = check(&ring(n), attach)?;
+        Ok(Rights::accepted(&entry, attach).expect("it comes with the records"))
+    }
+
+    fn nodes(rights: &Rights) -> Option<Vec<NodeId>> {
+        rights.next_candidates().map(|all| all.into_iter().map(|candidate| candidate.node).collect())
+    }
+
+    #[test]
+    fn each_hop_is_given_what_it_needs_and_no_more() {
+        let attach = origin().attach(0, FLOW, opening(1), 0, false).expect("a candidate");
+        assert_eq!((attach.records.len(), attach.tags.len()), (3, 2));
+        let first = accepted(11, &attach).expect("its right is proven");
+        assert_eq!(nodes(&first), Some(vec![candidate(21).node]));
+        let onward = Opening { epoch: Epoch::ORIGIN.child(1).child(4), ..opening(1) };
+        let attach = first.attach(0, FLOW, onward, 0, false).expect("a candidate");
+        let second = accepted(21, &attach).expect("the folded tag proves the path");
+        assert_eq!(nodes(&second), Some(vec![candidate(31).node]));
+        let last = Opening { epoch: Epoch::ORIGIN.child(1).child(4).child(2), ..opening(1) };
+        let attach = second.attach(0, FLOW, last, 0, false).expect("a candidate");
+        let target = accepted(31, &attach).expect("and once more");
+        assert!(matches!(target, Rights::Target));
+        assert_eq!((nodes(&target), target.records().len()), (None, 0));
+    }
+
+    #[test]
+    fn a_tag_is_for_one_candidate_and_one_path() {
+        let attach = origin().attach(0, FLOW, opening(1), 1, false).expect("a candidate");
+        assert!(accepted(12, &attach).is_ok());
+        assert_eq!(accepted(11, &attach).err(), Some(Forbidden::WrongTag));
+        let other_path = Attach { epoch: Epoch::ORIGIN.child(2), ..attach.clone() };
+        assert_eq!(accepted(12, &other_path).err(), Some(Forbidden::WrongTag));
+        assert_eq!(accepted(21, &attach).err(), Some(Forbidden::NoEntry));
+        assert!(origin().attach(0, FLOW, opening(1), 2, false).is_none(), "there are two");
+    }
+
+    #[test]
+    fn newer_records_replace_older_ones_and_no_others() {
+        let mut rights = origin();
+        assert!(rights.adopt(&[record(1, 2, &[12, 13])], &[]), "the next hop's");
+        assert_eq!(nodes(&rights), Some(vec![candidate(12).node, candidate(13).node]));
+        assert!(!rights.adopt(&[record(1, 1, &[11])], &[]));
+        assert!(!rights.adopt(&[record(2, 2, &[22])], &[]), "adopted, and not the next hop's");
+        assert_eq!(rights.records()[1].scope.version, 2);
+        assert!(!rights.adopt(&[record(9, 2, &[22])], &[]), "there is no such hop");
+        let past = rights.chain().expect("an origin").named(1, 1);
+        assert_eq!(past, [candidate(11), candidate(12)], "relays may yet speak of the old one");
+    }
+
+    #[test]
+    fn a_relay_takes_a_record_only_with_its_tags() {
+        let attach = origin().attach(0, FLOW, opening(1), 0, false).expect("a candidate");
+        let mut relay = accepted(11, &attach).expect("its right is proven");
+        let newer = record(2, 2, &[22, 23]);
+        assert!(!relay.adopt(std::slice::from_ref(&newer), &[]));
+        let start = |n| Tag::start(&secret().candidate_key(2, &candidate(n).node), FLOW, 2, 1);
+        assert!(relay.adopt(&[newer], &[vec![start(22), start(23)]]));
+        let onward = Opening { epoch: Epoch::ORIGIN.child(1).child(1), ..opening(1) };
+        let attach = relay.attach(0, FLOW, onward, 1, false).expect("a candidate");
+        assert!(accepted(23, &attach).is_ok());
+    }
+
+    #[test]
+    fn a_chain_is_told_by_its_name() {
+        let rights = origin();
+        assert!(!rights.leads_elsewhere(&origin()));
+        assert!(!Rights::Target.leads_elsewhere(&rights) && !rights.leads_elsewhere(&Rights::Target));
+    }
+
+    #[test]
+    fn a_ring_holds_the_keys_that_came_last() {
+        let mut ring = KeyRing::default();
+        let key = |epoch: u32| (epoch, Key::from_bytes([u8::try_from(epoch).unwrap(); 32]));
+        let most = u32::try_from(MAX_KEY_EPOCHS).unwrap();
+        ring.extend((1..=most + 1).map(key));
+        let epochs = |ring: &KeyRing| ring.0.iter().map(|(epoch, _)| *epoch).collect::<Vec<_>>();
+        assert_eq!(epochs(&ring), (2..=most + 1).collect::<Vec<_>>());
+        ring.extend([key(2)]);
+        assert_eq!(epochs(&ring).last(), Some(&2), "one that comes again is the latest");
+        assert!(ring.may_lack(most + 2) && !ring.may_lack(2));
+    }
+}

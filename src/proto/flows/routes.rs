@@ -1,37 +1,37 @@
 //! Over which chain an origin's flow goes: when another is needed, how it is taken, and what the application hears of it.
 
-use super::records::MAX_PAUSE_DOUBLINGS;
-use super::rights::Chain;
-use super::{Flow, FlowKey, Flows, News, Rights};
-use crate::frame::CloseCode;
+use super::flow::Flow;
+use super::key::FlowKey;
+use super::news::News;
+use super::rights::{Chain, Rights};
+use super::table::Flows;
+use crate::frame::{Cause, CloseCode};
 use crate::id::NodeId;
 use crate::machine::{Action, ChainChange, Notice};
 use crate::record::{Candidate, Route};
 use crate::time::Time;
-use std::time::Duration;
-
-/// The first pause before another route is asked for again; doubled each time.
-const FIRST_ROUTE_PAUSE: Duration = Duration::from_millis(25);
 
 impl Flows {
     /// An origin reaches nobody on its flow's chain, or somebody there nobody: asks its owner for another one.
     pub fn want_route(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        if let Some(at) = flow.next_route_at().filter(|at| *at > now) {
-            flow.route_due = flow.route_due.max(Some(at));
-            return self.schedule(key);
-        }
-        if !flow.route_wanted && flow.route_due.is_none_or(|due| due <= now) {
-            flow.route_wanted = true;
-            flow.route_due = None;
+        if flow.route.want(flow.progress(), now) {
             self.news.push(News::WantsRoute(key));
         }
+        self.schedule(key);
+    }
+
+    /// The present chain swallows an origin's bytes, or lies: another route is asked for. Until there is one the flow stays.
+    pub(super) fn distrust(&mut self, key: FlowKey, cause: Cause, suspect: Option<NodeId>, now: Time) {
+        let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
+        flow.view.distrust.note(cause, suspect, now);
+        self.want_route(key, now);
     }
 
     /// There was no other route when it was asked for last, or it led nowhere.
     pub(super) fn want_route_again(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.route_due = None;
+        flow.route.look();
         if !flow.splice.is_next_answered() {
             self.want_route(key, now);
         }
@@ -48,32 +48,28 @@ impl Flows {
         self.stop_waiting(key);
         self.set_candidates(key, candidates);
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let cause = flow.rebuilt_for(now);
+        let cause = flow.leave_chain(now);
         flow.rights = rights;
-        (flow.route_wanted, flow.route_attempts, flow.stuck_since) = (false, 0, None);
-        flow.former_dials = flow.splice.dials();
-        flow.note_route(now);
+        flow.outage.unstuck();
+        flow.dials.new_chain(flow.splice.dials());
+        flow.route.taken(flow.progress(), now);
         flow.lose_sight(now);
         flow.late_update.clear();
-        flow.serving.clear();
-        flow.reroutes.clear();
-        let left = [flow.splice.leave_next(), flow.splice.detach_fading()];
+        flow.view.new_chain();
+        let left = [flow.leave_next(), flow.splice.detach_fading()];
         self.tell_chain(key, ChainChange::Rebuilt { cause }, actions);
         for leg in left.into_iter().flatten() {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.keep_warm(key, now, actions);
-        self.dial(key, now, actions);
-        self.settle(key, now, actions);
+        self.tasks.dial_and_settle(key);
+        self.run_tasks(now, actions);
     }
 
     /// No other route was to be had: it will be asked for again, if it is still needed then.
     pub fn route_not_found(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.route_wanted = false;
-        let pause = FIRST_ROUTE_PAUSE.saturating_mul(1 << flow.route_attempts.min(MAX_PAUSE_DOUBLINGS));
-        flow.route_due = Some(now + pause);
-        flow.route_attempts += 1;
+        flow.route.not_found(now);
         self.schedule(key);
     }
 
@@ -85,7 +81,7 @@ impl Flows {
         let relays = chain.hops().len().saturating_sub(1);
         let mut hops: Vec<Vec<Candidate>> = chain.hops().take(relays).collect();
         for (hop, candidates) in (1u8..).zip(&mut hops) {
-            let serves = |candidate: &Candidate| flow.serving.get(&hop) == Some(&candidate.node);
+            let serves = |candidate: &Candidate| flow.view.serves(hop) == Some(candidate.node);
             if let Some(place) = candidates.iter().position(serves) {
                 candidates.get_mut(..=place).into_iter().for_each(|front| front.rotate_right(1));
             }
@@ -113,13 +109,15 @@ impl Flows {
     /// Whether somebody is known to have taken over a hop of an origin's flow since its relay was last found wanting.
     #[must_use]
     pub fn is_served(&self, key: &FlowKey, hop: u8) -> bool {
-        self.flows.get(key).is_some_and(|flow| flow.serving.contains_key(&hop))
+        self.flows.get(key).is_some_and(|flow| flow.view.serves(hop).is_some())
     }
 
     /// Whether the next hop of a flow has answered.
     #[must_use]
     pub fn reaches_next(&self, key: &FlowKey) -> bool {
-        self.flows.get(key).is_some_and(|flow| flow.splice.is_next_answered() && !flow.distrust.is_pending())
+        self.flows
+            .get(key)
+            .is_some_and(|flow| flow.splice.is_next_answered() && !flow.view.distrust.is_pending())
     }
 
     /// Tells the application what the chain of its flow looks like.

@@ -1,16 +1,29 @@
 //! What an attach has to prove, tried on real machines' flows: an origin, two relays that may serve hop 1, one for hop 2.
 
+mod attach;
 mod conduct;
+mod dial;
+mod drain;
 mod ends;
+mod gray;
 mod opening;
+mod records;
+mod repair;
+mod routes;
 
+use super::flow::allowances::ATTACHES;
+use super::flow::dials::DIALS;
+use super::flow::next::Next;
 use super::*;
 use crate::crypto::Key;
 use crate::epoch::Epoch;
-use crate::frame::{Attach, AttachOk, Control};
-use crate::id::{BootId, ChainId};
-use crate::machine::Forbidden;
-use crate::record::{Candidate, ChainSecret, Route, Tag, pseudonym, relay_key};
+use crate::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
+use crate::id::{BootId, ChainId, FlowId, NodeId};
+use crate::links::Standing;
+use crate::machine::{Action, DisconnectReason, Event, Forbidden, LinkId, Misdeed, Notice};
+use crate::record::{Candidate, ChainSecret, Record, Route, Scope, Tag, pseudonym, relay_key};
+use crate::splice::LegId;
+use crate::time::Time;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -26,6 +39,9 @@ const SECOND: u8 = 21;
 const THIRD: u8 = 22;
 const TARGET: u8 = 31;
 
+const MS: Duration = Duration::from_millis(1);
+const OK: AttachOk = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
+
 fn node(n: u8) -> NodeId {
     NodeId::from_bytes([n; 32])
 }
@@ -40,36 +56,63 @@ fn route(origin: u8, expires: Time) -> Route {
 }
 
 fn route_over(hops: [&[u8]; 3], origin: u8, expires: Time) -> Route {
+    let records = (1u8..).zip(hops).map(|(hop, nodes)| issue(origin, (hop, 1), nodes, expires));
+    Route { target: node(TARGET), records: records.collect(), secret: secret(origin) }
+}
+
+fn secret(origin: u8) -> ChainSecret {
     let (chain, origin) = (ChainId::from_bytes([origin; 16]), pseudonym(&network(), &node(origin)));
-    let secret = ChainSecret::derive(&network(), chain, origin);
-    let rng = &mut StdRng::seed_from_u64(1);
-    let records = (1u8..).zip(hops).map(|(hop, nodes)| {
-        let scope = Scope { chain, origin, hop, version: 1, key_epoch: 0, expires };
-        let keyed: Vec<(Candidate, Key)> = nodes
-            .iter()
-            .map(|n| {
-                let address = (*n != TARGET).then(|| ([127, 0, 0, 1], u16::from(*n)).into());
-                let addresses = address.into_iter().collect();
-                let candidate = Candidate { node: node(*n), name: format!("r{n}"), addresses };
-                (candidate, relay_key(&network(), &node(*n), 0))
-            })
-            .collect();
-        secret.issue(scope, &keyed, hop == 3, rng)
-    });
-    Route { target: node(TARGET), records: records.collect(), secret }
+    ChainSecret::derive(&network(), chain, origin)
+}
+
+/// A record of that hop and version that names `nodes`.
+fn issue(origin: u8, (hop, version): (u8, u32), nodes: &[u8], expires: Time) -> Record {
+    let chain = ChainId::from_bytes([origin; 16]);
+    let origin = pseudonym(&network(), &node(origin));
+    sign(Scope { chain, origin, hop, version, key_epoch: 0, expires }, nodes)
+}
+
+fn sign(scope: Scope, nodes: &[u8]) -> Record {
+    let keyed: Vec<(Candidate, Key)> = nodes
+        .iter()
+        .map(|n| {
+            let address = (*n != TARGET).then(|| ([127, 0, 0, 1], u16::from(*n)).into());
+            let addresses = address.into_iter().collect();
+            let candidate = Candidate { node: node(*n), name: format!("r{n}"), addresses };
+            (candidate, relay_key(&network(), &node(*n), 0))
+        })
+        .collect();
+    let secret = ChainSecret::derive(&network(), scope.chain, scope.origin);
+    secret.issue(scope, &keyed, scope.hop == 3, &mut StdRng::seed_from_u64(scope.hop.into()))
+}
+
+/// What the origin sends to the first relay over `leg`: records of that version for hops, with who serves each.
+fn update(leg: LegId, hops: &[(u8, &[u8])], version: u32) -> Control {
+    let tags = |(hop, nodes): &(u8, &[u8])| {
+        let start = |n: &u8| Tag::start(&secret(ORIGIN).candidate_key(*hop, &node(*n)), FLOW, *hop, 1);
+        nodes.iter().map(start).collect()
+    };
+    let record = |(hop, nodes): &(u8, &[u8])| issue(ORIGIN, (*hop, version), nodes, Time::MAX);
+    Control::Update {
+        leg: leg.number(),
+        records: hops.iter().map(record).collect(),
+        tags: hops.iter().map(tags).collect(),
+    }
 }
 
 /// One node's flows, and what they said.
 struct Node {
     flows: Flows,
     said: Vec<Action>,
+    /// Up to when time has passed.
+    now: Time,
 }
 
 impl Node {
     fn new(n: u8) -> Self {
         let mut flows = Flows::new(node(n), n < FIRST || n == TARGET, FlowsConfig::default());
         flows.ring_mut().extend([(0, relay_key(&network(), &node(n), 0))]);
-        Self { flows, said: Vec::new() }
+        Self { flows, said: Vec::new(), now: NOW }
     }
 
     /// An origin with a flow over `route` and a link to each relay of the first hop.
@@ -82,7 +125,91 @@ impl Node {
     }
 
     fn tell(&mut self, event: Event) {
-        self.flows.handle(event, NOW, &mut self.said);
+        self.at(NOW, event);
+    }
+
+    fn at(&mut self, now: Time, event: Event) {
+        self.flows.handle(event, now, &mut self.said);
+    }
+
+    /// What `link`'s peer says.
+    fn control(&mut self, link: u32, control: Control) {
+        self.said.clear();
+        self.tell(Event::Control { link: LinkId(link), control });
+    }
+
+    fn answer(&mut self, leg: LegId) {
+        self.tell(Event::Answered { leg, answer: OK });
+    }
+
+    /// Lets time pass until then, while these links are heard all the time.
+    fn pass(&mut self, until: Time, heard: &[u32]) {
+        while self.now < until {
+            self.now = (self.now + Duration::from_millis(1)).min(until);
+            for link in heard {
+                self.flows.links_mut().heard(LinkId(*link), self.now);
+            }
+            self.flows.handle_timeout(self.now, &mut self.said);
+        }
+    }
+
+    /// Lets time pass until the peer of `link`, of which nothing is heard, is suspect; those of the other links are heard.
+    fn suspects(&mut self, link: u32, heard: &[u32]) {
+        let peer = self.flows.links().peer(LinkId(link)).expect("a link");
+        let now = self.now;
+        self.at(now, Event::LinkRefused { link: LinkId(link) });
+        while self.flows.links().standing(peer) < Standing::Suspect {
+            assert!(self.now < now + Duration::from_secs(1), "it is still trusted");
+            self.pass(self.now + Duration::from_millis(1), heard);
+        }
+    }
+
+    /// The one flow there is.
+    fn key(&self) -> FlowKey {
+        *self.flows.flows.keys().next().expect("a flow")
+    }
+
+    fn next(&self) -> Next {
+        self.flows.flows[&self.key()].next
+    }
+
+    fn controls(&self) -> Vec<Control> {
+        let control = |action: &Action| match action {
+            Action::Control { control, .. } => Some(control.clone()),
+            _ => None,
+        };
+        self.said.iter().filter_map(control).collect()
+    }
+
+    /// With which code it closed `leg`.
+    fn closed(&self, leg: LegId) -> Option<CloseCode> {
+        self.said.iter().find_map(|action| match action {
+            Action::CloseLeg { leg: of, code } if *of == leg => Some(*code),
+            _ => None,
+        })
+    }
+
+    /// What it told of the last repair: of which hop, why, and who is the next now.
+    fn rerouted(&self) -> Option<(u8, Cause, Option<NodeId>)> {
+        self.said.iter().rev().find_map(|action| match action {
+            Action::Notify(Notice::Rerouted { reroute, to, .. }) => {
+                Some((reroute.hop, reroute.cause, to.as_ref().map(|to| to.node)))
+            }
+            _ => None,
+        })
+    }
+
+    fn wants_route(&mut self) -> bool {
+        self.flows.take_news().iter().any(|news| matches!(news, News::WantsRoute(_)))
+    }
+
+    /// The backups that it wants of its owner: for which hop, and who serves it.
+    fn wants_backups(&mut self) -> Vec<(u8, Option<NodeId>)> {
+        let wanted = |news| match news {
+            News::WantsBackup { hop, active, .. } => Some((hop, active)),
+            _ => None,
+        };
+        self.flows.take_news().into_iter().filter_map(wanted).collect()
     }
 
     fn link(&mut self, link: u32, peer: u8, dialed: bool) {
@@ -125,6 +252,22 @@ impl Node {
         assert_eq!((self.closed_with(), self.forbidden()), (Some(CloseCode::Forbidden), Some(lacking)));
         assert!(!self.has_answered() && self.flows.is_empty());
     }
+}
+
+/// An origin with a flow and no links yet.
+fn unlinked() -> Node {
+    let mut origin = Node::new(ORIGIN);
+    let opened = origin.flows.open(FLOW, route(ORIGIN, Time::MAX), NOW, &mut origin.said);
+    opened.expect("a usable route");
+    origin
+}
+
+/// An origin whose flow the first relay carries, with a link to the backup, and the leg.
+fn attached_origin() -> (Node, LegId) {
+    let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
+    let (leg, _) = origin.opened();
+    origin.answer(leg);
+    (origin, leg)
 }
 
 /// A relay that its prev has dialled a link to.
@@ -346,9 +489,9 @@ fn who_took_over_a_hop_has_not_failed_for_being_no_backup_of_the_next() {
             control: Control::BackupWanted { leg: leg.number(), wish },
         });
         let (_, flow) = origin.flows.by_leg(leg).expect("the flow goes on");
-        assert_eq!(flow.serving.get(&1), Some(&node(BACKUP)));
+        assert_eq!(flow.view.serves(1), Some(node(BACKUP)));
         let named = node(if place == 0 { SECOND } else { BACKUP });
-        assert_eq!(flow.failed.get(named, NOW).is_some(), has_failed);
+        assert_eq!(flow.view.failed_lately(FAILED_LIFETIME, NOW).any(|failed| failed == named), has_failed);
     }
 }
 

@@ -1,7 +1,10 @@
 //! What applications and legs do with a flow: open it, feed it, drain it, end it.
 
+use super::flow::Flow;
+use super::key::FlowKey;
 use super::rights::Rights;
-use super::{Flow, FlowKey, Flows};
+use super::table::Flows;
+use super::tasks::Task;
 use crate::cause::CauseKey;
 use crate::crypto::Key;
 use crate::frame::CloseCode;
@@ -40,7 +43,8 @@ impl Flows {
         self.flows.insert(key, opened);
         self.set_candidates(key, candidates);
         self.keep_warm(key, now, actions);
-        self.settle(key, now, actions);
+        self.tasks.push(key, Task::Settle);
+        self.run_tasks(now, actions);
         Some(key)
     }
 
@@ -71,8 +75,11 @@ impl Flows {
     /// and believe nobody else that they did.
     pub fn share_key(&mut self, key: FlowKey, shared: &Key, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        flow.cause_key = Some(CauseKey::new(shared, key.flow, flow.splice.position()));
-        self.open_early_cause(key, now, actions);
+        let shared = CauseKey::new(shared, key.flow, flow.splice.position());
+        // Whoever gave the flow up before may be gone by now, and say it no more.
+        if let Some(cause) = flow.end.as_mut().and_then(|end| end.share(shared)) {
+            self.given_up(key, cause, now, actions);
+        }
     }
 
     /// Ends every flow at this node, for its shutdown: prevs go on over their other candidates.
@@ -128,7 +135,8 @@ impl Flows {
     pub fn finish(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.splice.finish();
-            self.settle(key, now, actions);
+            self.tasks.push(key, Task::Settle);
+            self.run_tasks(now, actions);
         }
     }
 
@@ -147,7 +155,8 @@ impl Flows {
         if let Some(flow) = self.flows.get_mut(&key) {
             let sink = flow.splice.sink();
             flow.splice.wrote(sink, count);
-            self.settle(key, now, actions);
+            self.tasks.push(key, Task::Settle);
+            self.run_tasks(now, actions);
         }
     }
 
@@ -156,7 +165,8 @@ impl Flows {
     pub fn taken(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.splice.taken();
-            self.settle(key, now, actions);
+            self.tasks.push(key, Task::Settle);
+            self.run_tasks(now, actions);
         }
     }
 
@@ -178,6 +188,7 @@ impl Flows {
         self.recount(key);
         if let Err(violation) = taken {
             self.misbehaved(leg, violation, now, actions);
+            self.run_tasks(now, actions);
         }
     }
 

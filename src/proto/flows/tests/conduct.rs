@@ -25,28 +25,10 @@ impl Node {
         self.said.iter().any(cut)
     }
 
-    fn control(&mut self, link: u32, control: Control) {
-        self.said.clear();
-        self.tell(Event::Control { link: LinkId(link), control });
-    }
-
     fn receive(&mut self, leg: LegId, bytes: &[u8]) {
         self.said.clear();
         self.flows.receive(leg, [Bytes::copy_from_slice(bytes)], NOW, &mut self.said);
     }
-
-    fn answer(&mut self, leg: LegId) {
-        let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
-        self.tell(Event::Answered { leg, answer });
-    }
-}
-
-/// An origin whose flow the first relay carries, and the leg to it.
-fn attached_origin() -> (Node, LegId) {
-    let mut origin = Node::origin(ORIGIN, route(ORIGIN, Time::MAX));
-    let (leg, _) = origin.opened();
-    origin.answer(leg);
-    (origin, leg)
 }
 
 /// A first relay that the origin is attached to, and the leg.
@@ -180,7 +162,7 @@ fn a_storm_of_stale_attaches_costs_the_link_and_its_peer_is_turned_away_for_a_wh
 fn whoever_is_refused_for_want_of_keys_or_room_has_done_nothing_wrong() {
     let (_, _, attach) = attached_relay();
     let mut without_keys =
-        Node { flows: Flows::new(node(FIRST), false, FlowsConfig::default()), said: Vec::new() };
+        Node { flows: Flows::new(node(FIRST), false, FlowsConfig::default()), said: Vec::new(), now: NOW };
     without_keys.link(1, ORIGIN, false);
     let mut full = relay(FIRST);
     full.flows.drain(&mut Vec::new());

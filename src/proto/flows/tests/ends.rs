@@ -3,32 +3,15 @@
 use super::*;
 use crate::cause::CauseKey;
 use crate::frame::{Progress, Waypoint, Why};
-use crate::splice::Direction;
+use crate::splice::{Direction, Position};
 
 const SECOND_LONG: Duration = Duration::from_secs(1);
 const SHARED: Key = Key::from_bytes([5; 32]);
-const OK: AttachOk = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
 
 /// Which of the ends has ended its direction: in every state of half-close.
 const HALF_CLOSES: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 impl Node {
-    fn at(&mut self, now: Time, event: Event) {
-        self.flows.handle(event, now, &mut self.said);
-    }
-
-    fn key(&self) -> FlowKey {
-        *self.flows.flows.keys().next().expect("a flow")
-    }
-
-    fn controls(&self) -> Vec<Control> {
-        let control = |action: &Action| match action {
-            Action::Control { control, .. } => Some(control.clone()),
-            _ => None,
-        };
-        self.said.iter().filter_map(control).collect()
-    }
-
     /// The last ack that it told.
     fn acked(&self) -> Option<u64> {
         let acks = |control: Control| if let Control::Acks(acks) = control { acks } else { Vec::new() };

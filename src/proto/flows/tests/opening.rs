@@ -3,29 +3,11 @@
 use super::*;
 use crate::machine::DialFailure;
 
-const MS: Duration = Duration::from_millis(1);
-
-/// An origin with a flow and no links yet.
-fn unlinked() -> Node {
-    let mut origin = Node::new(ORIGIN);
-    let opened = origin.flows.open(FLOW, route(ORIGIN, Time::MAX), NOW, &mut origin.said);
-    opened.expect("a usable route");
-    origin
-}
-
 fn no_answer(from: u8) -> Event {
     Event::ConnectFailed { peer: node(from), failure: DialFailure::NoAnswer }
 }
 
 impl Node {
-    fn pass(&mut self, time: Duration) {
-        self.flows.handle_timeout(NOW + time, &mut self.said);
-    }
-
-    fn wants_route(&mut self) -> bool {
-        self.flows.take_news().iter().any(|news| matches!(news, News::WantsRoute(_)))
-    }
-
     /// Answers the leg that was opened last; why it was not the one that was planned, if it was not.
     fn is_answered(&mut self) -> Option<Cause> {
         let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
@@ -48,14 +30,14 @@ impl Node {
 fn a_handshake_has_its_time_before_another_route_is_asked_for() {
     let mut origin = unlinked();
     for time in [100 * MS, 500 * MS, 999 * MS] {
-        origin.pass(time);
+        origin.pass(NOW + time, &[]);
         assert!(!origin.wants_route(), "after {time:?}");
     }
     origin.link(1, FIRST, true);
     assert_eq!((origin.opened().0.link(), origin.is_answered()), (LinkId(1), None), "as planned");
 
     let mut origin = unlinked();
-    origin.pass(1000 * MS);
+    origin.pass(NOW + 1000 * MS, &[]);
     assert!(origin.wants_route());
     let mut origin = unlinked();
     origin.tell(no_answer(FIRST));
@@ -66,7 +48,7 @@ fn a_handshake_has_its_time_before_another_route_is_asked_for() {
 fn whose_link_is_up_first_is_chosen_and_the_other_has_not_failed() {
     let mut origin = unlinked();
     origin.link(2, BACKUP, true);
-    origin.pass(250 * MS);
+    origin.pass(NOW + 250 * MS, &[]);
     assert_eq!((origin.opened().0.link(), origin.is_answered()), (LinkId(2), Some(Cause::Chosen)));
     assert!(!origin.excludes(FIRST));
     let wants_backup = |news: &News| matches!(news, News::WantsBackup { .. });
@@ -77,7 +59,7 @@ fn whose_link_is_up_first_is_chosen_and_the_other_has_not_failed() {
     let mut origin = unlinked();
     origin.tell(no_answer(FIRST));
     origin.link(2, BACKUP, true);
-    origin.pass(250 * MS);
+    origin.pass(NOW + 250 * MS, &[]);
     assert_eq!(origin.is_answered(), Some(Cause::Unreachable));
     assert!(origin.excludes(FIRST));
 }

@@ -6,8 +6,8 @@ use crate::record::Candidate;
 
 /// The next hop's candidates, in the order of their record, and what this flow has seen of each.
 #[derive(Debug, Default)]
-pub(super) struct NextHop {
-    candidates: Vec<Seen>,
+pub(in crate::flows) struct Candidates {
+    seen: Vec<Seen>,
     current: Option<usize>,
 }
 
@@ -17,96 +17,96 @@ struct Seen {
     failures: u32,
 }
 
-impl NextHop {
-    pub(super) fn new(candidates: Vec<Candidate>) -> Self {
+impl Candidates {
+    pub(in crate::flows) fn new(candidates: Vec<Candidate>) -> Self {
         let seen = |candidate| Seen { candidate, failures: 0 };
-        Self { candidates: candidates.into_iter().map(seen).collect(), current: None }
+        Self { seen: candidates.into_iter().map(seen).collect(), current: None }
     }
 
     /// Another record of the same hop: what was seen of those who are still in it stays.
-    pub(super) fn replace(&mut self, candidates: Vec<Candidate>) {
+    pub(in crate::flows) fn replace(&mut self, candidates: Vec<Candidate>) {
         let current = self.current().map(|candidate| candidate.node);
         let old = std::mem::replace(self, Self::new(candidates));
-        for seen in &mut self.candidates {
-            let before = old.candidates.iter().find(|before| before.candidate.node == seen.candidate.node);
+        for seen in &mut self.seen {
+            let before = old.seen.iter().find(|before| before.candidate.node == seen.candidate.node);
             seen.failures = before.map_or(0, |before| before.failures);
         }
         self.current = current.and_then(|node| self.place(node));
     }
 
-    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
-        self.candidates.iter().map(|seen| &seen.candidate)
+    pub(in crate::flows) fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.seen.iter().map(|seen| &seen.candidate)
     }
 
     /// All but the current one.
-    pub(super) fn others(&self) -> impl Iterator<Item = &Candidate> {
-        let others = self.candidates().enumerate().filter(|(place, _)| Some(*place) != self.current);
+    pub(in crate::flows) fn others(&self) -> impl Iterator<Item = &Candidate> {
+        let others = self.iter().enumerate().filter(|(place, _)| Some(*place) != self.current);
         others.map(|(_, candidate)| candidate)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.candidates.len()
+    pub(in crate::flows) fn len(&self) -> usize {
+        self.seen.len()
     }
 
-    pub(super) fn get(&self, place: usize) -> Option<&Candidate> {
-        self.candidates.get(place).map(|seen| &seen.candidate)
+    pub(in crate::flows) fn get(&self, place: usize) -> Option<&Candidate> {
+        self.seen.get(place).map(|seen| &seen.candidate)
     }
 
-    pub(super) fn place(&self, node: NodeId) -> Option<usize> {
-        self.candidates().position(|candidate| candidate.node == node)
+    pub(in crate::flows) fn place(&self, node: NodeId) -> Option<usize> {
+        self.iter().position(|candidate| candidate.node == node)
     }
 
     /// The candidate that is dialled, attached, or waited for.
-    pub(super) fn current(&self) -> Option<&Candidate> {
+    pub(in crate::flows) fn current(&self) -> Option<&Candidate> {
         self.get(self.current?)
     }
 
-    pub(super) const fn current_place(&self) -> Option<usize> {
+    pub(in crate::flows) const fn current_place(&self) -> Option<usize> {
         self.current
     }
 
-    pub(super) const fn set_current(&mut self, place: usize) {
+    pub(in crate::flows) const fn set_current(&mut self, place: usize) {
         self.current = Some(place);
     }
 
     /// The current candidate failed this flow: the others come first now.
-    pub(super) fn penalise_current(&mut self, failures: u32) {
-        if let Some(seen) = self.current.and_then(|place| self.candidates.get_mut(place)) {
+    pub(in crate::flows) fn penalise_current(&mut self, failures: u32) {
+        if let Some(seen) = self.current.and_then(|place| self.seen.get_mut(place)) {
             seen.failures += failures;
         }
     }
 
     /// The current candidate has served for a while: what it did before is forgiven.
-    pub(super) fn forgive_current(&mut self) {
-        if let Some(seen) = self.current.and_then(|place| self.candidates.get_mut(place)) {
+    pub(in crate::flows) fn forgive_current(&mut self) {
+        if let Some(seen) = self.current.and_then(|place| self.seen.get_mut(place)) {
             seen.failures = 0;
         }
     }
 
     /// What `node` did to this flow while it was stopped or cut off is forgiven.
-    pub(super) fn forgive(&mut self, node: NodeId) {
-        let seen = self.candidates.iter_mut().filter(|seen| seen.candidate.node == node);
+    pub(in crate::flows) fn forgive(&mut self, node: NodeId) {
+        let seen = self.seen.iter_mut().filter(|seen| seen.candidate.node == node);
         seen.for_each(|seen| seen.failures = 0);
     }
 
     /// How often the most promising candidate has failed this flow: whoever failed less looks dead.
-    pub(super) fn failures(&self, standing: impl Fn(NodeId) -> Standing) -> u32 {
-        let chosen = self.choose(standing).and_then(|place| self.candidates.get(place));
+    pub(in crate::flows) fn failures(&self, standing: impl Fn(NodeId) -> Standing) -> u32 {
+        let chosen = self.choose(standing).and_then(|place| self.seen.get(place));
         chosen.map_or(0, |seen| seen.failures)
     }
 
     /// Whether `place` has failed this flow.
-    pub(super) fn has_failed(&self, place: usize) -> bool {
-        self.candidates.get(place).is_some_and(|seen| seen.failures > 0)
+    pub(in crate::flows) fn has_failed(&self, place: usize) -> bool {
+        self.seen.get(place).is_some_and(|seen| seen.failures > 0)
     }
 
     /// The most promising candidate: alive before doubtful, then the one that failed least, then the record's order.
-    pub(super) fn choose(&self, standing: impl Fn(NodeId) -> Standing) -> Option<usize> {
+    pub(in crate::flows) fn choose(&self, standing: impl Fn(NodeId) -> Standing) -> Option<usize> {
         let rank = |(place, seen): (usize, &Seen)| {
             let standing = standing(seen.candidate.node);
             (standing >= Standing::Suspect, seen.failures, standing, place)
         };
-        self.candidates.iter().enumerate().map(rank).min().map(|(.., place)| place)
+        self.seen.iter().enumerate().map(rank).min().map(|(.., place)| place)
     }
 }
 
@@ -118,9 +118,9 @@ mod tests {
         NodeId::from_bytes([n; 32])
     }
 
-    fn hop(nodes: &[u8]) -> NextHop {
+    fn hop(nodes: &[u8]) -> Candidates {
         let candidate = |&n: &u8| Candidate { node: node(n), name: String::new(), addresses: Vec::new() };
-        NextHop::new(nodes.iter().map(candidate).collect())
+        Candidates::new(nodes.iter().map(candidate).collect())
     }
 
     #[test]

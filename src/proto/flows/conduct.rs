@@ -1,0 +1,47 @@
+//! What a node does about peers that lie, or ask too much.
+
+use super::table::Flows;
+use crate::frame::{Cause, CloseCode, Why};
+use crate::machine::{Action, DisconnectReason, LinkId, Misdeed, Notice};
+use crate::splice::LegId;
+use crate::time::Time;
+
+impl Flows {
+    /// What came over a leg can't be true, or is too much: the leg is lost, and whoever is behind it told why. An origin can't
+    /// tell who on its chain lies, and leaves all of it.
+    pub(super) fn misbehaved(
+        &mut self,
+        leg: LegId,
+        what: impl Into<Misdeed>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        self.violation(leg.link(), what.into(), actions);
+        if let Some(key) = self.legs.get(&leg).copied() {
+            self.distrust(key, Cause::Closed, None, now);
+        }
+        actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
+        self.leg_over(leg, CloseCode::Malformed, Why::default(), now, actions);
+    }
+
+    pub(super) fn violation(&self, link: LinkId, what: Misdeed, actions: &mut Vec<Action>) {
+        actions.push(Action::Notify(Notice::Violation { link, peer: self.links.peer(link), what }));
+    }
+
+    /// Whether whoever is behind `leg` may ask for something more for its flow. If not, the leg is lost.
+    pub(super) fn may_ask(&mut self, leg: LegId, now: Time, actions: &mut Vec<Action>) -> bool {
+        let Some((_, flow)) = self.by_leg(leg) else { return false };
+        let may = flow.allowances.ask(now);
+        if !may {
+            self.misbehaved(leg, Misdeed::TooManyQuestions, now, actions);
+        }
+        may
+    }
+
+    /// The whole link is worth nothing: its peer does not speak the protocol, and is turned away for a while.
+    pub(super) fn disconnect(&mut self, link: LinkId, what: Misdeed, now: Time, actions: &mut Vec<Action>) {
+        self.violation(link, what, actions);
+        self.links.ban(link, now);
+        actions.push(Action::Disconnect { link, reason: DisconnectReason::Malformed });
+    }
+}

@@ -1,0 +1,184 @@
+//! Facts come in, and what is due is done.
+
+use super::key::FlowKey;
+use super::news::News;
+use super::table::Flows;
+use super::tasks::Task;
+use crate::frame::{CloseCode, Control, Evidence, MAX_ACKS, Why};
+use crate::links::{Arrival, LinkNews};
+use crate::machine::{Action, DialFailure, Event, LinkId, Misdeed};
+use crate::splice::LegId;
+use crate::time::Time;
+
+impl Flows {
+    /// Takes a fact about links and legs.
+    pub fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        match event {
+            Event::LinkUp { link, peer, boot, dialed, rtt } => {
+                let arrival = Arrival { link, peer, boot, dialed, rtt };
+                if let Some(old) = self.links.up(arrival, now, actions) {
+                    self.link_down(old, now, actions);
+                }
+                if self.links.peer(link).is_none() {
+                    return;
+                }
+                self.news.push(News::PeerUp(peer));
+                if self.draining {
+                    actions.push(Action::Control { link, control: Control::Draining });
+                }
+                self.dial_waiting(peer, now);
+                self.prepare_peer(peer);
+                self.move_to(peer, now, actions);
+            }
+            Event::LinkDown { link } => self.link_down(link, now, actions),
+            Event::LinkRefused { link } => self.links.refused(link, now, actions),
+            Event::LinkLossy { link, counted } => self.links.lossy(link, counted, now, actions),
+            Event::LinkGarbled { link } => self.disconnect(link, Misdeed::Garbled, now, actions),
+            Event::ConnectFailed { peer, failure } => {
+                let is_news = self.links.connect_failed(peer, now) && failure != DialFailure::NoWay;
+                self.news.push(News::PeerUnreachable { node: peer, is_news });
+                self.waiting_failed(peer);
+                self.want_backups(peer, now, actions);
+            }
+            Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
+            Event::Control { link, control } => {
+                self.links.heard(link, now);
+                self.control(link, control, now, actions);
+            }
+            Event::Attach { link, attach } => {
+                self.links.heard(link, now);
+                self.attach(link, &attach, now, actions);
+            }
+            Event::Answered { leg, answer } => {
+                self.links.heard(leg.link(), now);
+                self.answered(leg, &answer, now, actions);
+            }
+            Event::LegClosed { leg, code } => self.leg_closed(leg, code, now, actions),
+            Event::LegEnded { leg } => self.leg_ended(leg, now, actions),
+            Event::Asked { .. } | Event::BootstrapReached => {}
+        }
+        self.act_on_links(now, actions);
+        self.run_tasks(now, actions);
+        self.audit();
+    }
+
+    fn control(&mut self, link: LinkId, control: Control, now: Time, actions: &mut Vec<Action>) {
+        match control {
+            Control::Acks(acks) => self.acks(link, &acks, now, actions),
+            Control::Fin { leg, offset } => self.fin(LegId::new(link, leg), offset, now, actions),
+            Control::Close { why, .. } if !why.is_bounded() => {
+                self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+            }
+            Control::Close { leg, code, why } => {
+                self.leg_over(LegId::new(link, leg), code, why, now, actions);
+            }
+            Control::Update { leg, records, tags } => {
+                self.update(LegId::new(link, leg), &records, &tags, now, actions);
+            }
+            Control::Rerouted { leg, reroute } => self.rerouted(LegId::new(link, leg), reroute, now, actions),
+            Control::BackupWanted { leg, wish } => {
+                self.backup_wanted(LegId::new(link, leg), wish, now, actions)
+            }
+            Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
+            Control::Draining => self.links.draining(link),
+            Control::Reattached { leg } => self.reattached(LegId::new(link, leg), actions),
+            Control::Probe { leg, number } => self.probe(LegId::new(link, leg), number, now, actions),
+            Control::Progress { leg, progress } => {
+                self.progress(LegId::new(link, leg), progress, now, actions);
+            }
+            Control::Orphaned { leg, orphaned } => {
+                self.orphaned(LegId::new(link, leg), orphaned, now, actions);
+            }
+            // What only a newer node says.
+            Control::Unknown => {}
+        }
+    }
+
+    /// Every leg of a link that is no more is lost.
+    fn link_down(&mut self, link: LinkId, now: Time, actions: &mut Vec<Action>) {
+        let peer = self.links.down(link, now);
+        let range = LegId::new(link, 0)..=LegId::new(link, u32::MAX);
+        let mut legs: Vec<(LegId, FlowKey)> = self.legs.range(range).map(|(leg, key)| (*leg, *key)).collect();
+        self.small_first(&mut legs);
+        for (leg, _) in legs {
+            self.leg_over(leg, CloseCode::Lost, Why::default(), now, actions);
+        }
+        for key in self.paces.remove(link) {
+            self.tasks.push(key, Task::Dial);
+        }
+        self.news.extend(peer.filter(|peer| self.links.active(*peer).is_none()).map(News::PeerGone));
+    }
+
+    fn acks(&mut self, link: LinkId, acks: &[(u32, u64)], now: Time, actions: &mut Vec<Action>) {
+        if acks.len() > MAX_ACKS {
+            return self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+        }
+        for (number, offset) in acks {
+            let leg = LegId::new(link, *number);
+            let Some((key, flow)) = self.by_leg(leg) else { continue };
+            match flow.splice.ack(leg, *offset) {
+                Ok(()) => self.tasks.push(key, Task::Settle),
+                Err(violation) => self.misbehaved(leg, violation, now, actions),
+            }
+        }
+    }
+
+    fn fin(&mut self, leg: LegId, offset: u64, now: Time, actions: &mut Vec<Action>) {
+        let Some((key, flow)) = self.by_leg(leg) else { return };
+        match flow.splice.fin(leg, offset) {
+            Ok(()) => self.tasks.push(key, Task::Settle),
+            Err(violation) => self.misbehaved(leg, violation, now, actions),
+        }
+    }
+
+    pub(super) fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for news in self.links.take_news(now, actions) {
+            let (LinkNews::Suspect(link) | LinkNews::Recovered(link) | LinkNews::Draining(link)) = news;
+            let Some(peer) = self.links.peer(link) else { continue };
+            let news = match news {
+                LinkNews::Suspect(link) => {
+                    let evidence = self.links.reason(link).map(|reason| reason.evidence);
+                    News::PeerSuspect { node: peer, refused: evidence == Some(Evidence::Refusal) }
+                }
+                LinkNews::Recovered(_) => News::PeerRecovered(peer),
+                LinkNews::Draining(_) => News::PeerDraining(peer),
+            };
+            if news == News::PeerRecovered(peer) {
+                self.dial_recovered(peer);
+                self.move_to(peer, now, actions);
+            } else {
+                self.leave_link(link, now, actions);
+            }
+            // Also when it is heard again: while nobody good served a hop, no backup was asked for.
+            self.want_backups(peer, now, actions);
+            self.news.push(news);
+        }
+    }
+
+    // ---- tasks ----
+
+    /// Does everything that has come up, and what comes up by that. Those whose turn it is to attach do so, too.
+    pub(super) fn run_tasks(&mut self, now: Time, actions: &mut Vec<Action>) {
+        loop {
+            while let Some((key, task)) = self.tasks.pop() {
+                self.run_task(key, task, now, actions);
+            }
+            let Some(key) = self.paces.next(now) else { return };
+            self.tasks.dial_and_settle(key);
+        }
+    }
+
+    fn run_task(&mut self, key: FlowKey, task: Task, now: Time, actions: &mut Vec<Action>) {
+        match task {
+            Task::Dial => self.dial(key, now, actions),
+            Task::MoveOn => self.move_on(key, now, actions),
+            Task::KeepWarm => self.keep_warm(key, now, actions),
+            Task::LegFailed(leg) => self.leg_over(leg, CloseCode::Forbidden, Why::default(), now, actions),
+            Task::Settle => {
+                let mut keys = vec![key];
+                keys.extend(std::iter::from_fn(|| self.tasks.pop_settled()));
+                self.settle(&keys, now, actions);
+            }
+        }
+    }
+}
