@@ -358,6 +358,7 @@ impl Endpoint {
         self.target = None;
         self.opening.clear();
         self.flows.abort_all(cause, false, now, actions);
+        self.act_on_flows(now, actions);
     }
 
     /// Whether nothing holds an endpoint that leaves any more: neither a flow nor a name.
@@ -370,54 +371,61 @@ impl Endpoint {
         if self.clerk.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }
-        for news in self.flows.take_news() {
-            match news {
-                News::WantsRoute(flow) => self.rebuild(flow, now, actions),
-                News::WantsBackup { flow, hop, active } => {
-                    if active.is_none() && !self.backups.is_unserved(flow, hop) {
-                        self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
-                    }
-                    if self.backups.want(flow, hop, active, now) {
-                        self.ask_backup(flow, hop, active, now, actions);
-                    }
+        // To act on one may bring about others.
+        while self.flows.has_news() {
+            for news in self.flows.take_news() {
+                self.act_on(news, now, actions);
+            }
+        }
+    }
+
+    fn act_on(&mut self, news: News, now: Time, actions: &mut Vec<Action>) {
+        match news {
+            News::WantsRoute(flow) => self.rebuild(flow, now, actions),
+            News::WantsBackup { flow, hop, active } => {
+                if active.is_none() && !self.backups.is_unserved(flow, hop) {
+                    self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
                 }
-                News::PeerSuspect { node, refused } => {
-                    self.routes.note_failed(node, now);
-                    if refused {
-                        self.clerk.report(node, actions);
-                    } else {
-                        self.clerk.doubt(node, now);
-                    }
-                    self.attachment_doubtful(node, now, actions);
+                if self.backups.want(flow, hop, active, now) {
+                    self.ask_backup(flow, hop, active, now, actions);
                 }
-                News::PeerRecovered(node) => {
-                    self.routes.note_alive(node);
-                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
-                    self.attach(now, actions);
+            }
+            News::PeerSuspect { node, refused } => {
+                self.routes.note_failed(node, now);
+                if refused {
+                    self.clerk.report(node, actions);
+                } else {
+                    self.clerk.doubt(node, now);
                 }
-                News::PeerUnreachable { node, is_news } => {
-                    self.routes.note_failed(node, now);
-                    if is_news {
-                        self.clerk.report_unreached(node, actions);
-                    }
-                    self.attachment_lost(node, now, actions);
+                self.attachment_doubtful(node, now, actions);
+            }
+            News::PeerRecovered(node) => {
+                self.routes.note_alive(node);
+                self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
+                self.attach(now, actions);
+            }
+            News::PeerUnreachable { node, is_news } => {
+                self.routes.note_failed(node, now);
+                if is_news {
+                    self.clerk.report_unreached(node, actions);
                 }
-                News::PeerGone(node) => self.attachment_lost(node, now, actions),
-                News::PeerDraining(node) => {
-                    self.routes.note_failed(node, now);
-                    self.attachment_lost(node, now, actions);
-                }
-                News::PeerUp(node) => {
-                    self.routes.note_alive(node);
-                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
-                    self.attach(now, actions);
-                }
-                News::Ended(flow) => {
-                    self.open.remove(&flow);
-                    self.backups.forget(flow);
-                    self.renewals.forget(flow);
-                    self.patience.set(Waiting::Rebuild(flow), None);
-                }
+                self.attachment_lost(node, now, actions);
+            }
+            News::PeerGone(node) => self.attachment_lost(node, now, actions),
+            News::PeerDraining(node) => {
+                self.routes.note_failed(node, now);
+                self.attachment_lost(node, now, actions);
+            }
+            News::PeerUp(node) => {
+                self.routes.note_alive(node);
+                self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
+                self.attach(now, actions);
+            }
+            News::Ended(flow) => {
+                self.open.remove(&flow);
+                self.backups.forget(flow);
+                self.renewals.forget(flow);
+                self.patience.set(Waiting::Rebuild(flow), None);
             }
         }
     }
