@@ -363,6 +363,7 @@ impl Endpoint {
         self.target = None;
         self.opening.clear();
         self.flows.abort_all(cause, false, now, actions);
+        self.act_on_flows(now, actions);
     }
 
     /// Whether nothing holds an endpoint that leaves any more: neither a flow nor a name.
@@ -375,60 +376,62 @@ impl Endpoint {
         if self.clerk.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }
-        let news = self.flows.take_news();
-        self.tell_avoided(&news, now, actions);
-        for news in news {
-            match news {
-                News::WantsRoute(flow) => self.rebuild(flow, now, actions),
-                News::WantsBackup { flow, hop, active } => {
-                    let is_served = active.is_some();
-                    actions.push(Action::Notify(Notice::CandidateWanted { flow, hop, is_served }));
-                    if active.is_none() && !self.backups.is_unserved(flow, hop) {
-                        self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
-                    }
-                    if self.backups.want(flow, hop, active, now) {
-                        self.ask_backup(flow, hop, active, now, actions);
-                    }
+// To act on one may bring about others.
+        while self.flows.has_news() {
+            let news = self.flows.take_news();
+            self.tell_avoided(&news, now, actions);
+            for news in news {
+                self.act_on(news, now, actions);
+            }
+        }
+    }
+
+    fn act_on(&mut self, news: News, now: Time, actions: &mut Vec<Action>) {
+        match news {
+            News::WantsRoute(flow) => self.rebuild(flow, now, actions),
+            News::WantsBackup { flow, hop, active } => {
+                let is_served = active.is_some();
+                actions.push(Action::Notify(Notice::CandidateWanted { flow, hop, is_served }));
+                if active.is_none() && !self.backups.is_unserved(flow, hop) {
+                    self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
                 }
-                News::PeerSuspect { node, refused } => {
-                    let ground = Ground::Seen(self.evidence(node).unwrap_or(Evidence::Silence));
-                    self.routes.note_failed(node, ground, now);
-                    if refused {
-                        self.clerk.report(node, actions);
-                    } else {
-                        self.clerk.doubt(node, now);
-                    }
-                    self.attachment_doubtful(node, now, actions);
+                if self.backups.want(flow, hop, active, now) {
+                    self.ask_backup(flow, hop, active, now, actions);
                 }
-                News::PeerRecovered(node) => {
-                    self.routes.note_alive(node);
-                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
-                    self.attach(now, actions);
+            }
+            News::PeerSuspect { node, refused } => {
+                let ground = Ground::Seen(self.evidence(node).unwrap_or(Evidence::Silence));
+                self.routes.note_failed(node, ground, now);
+                if refused {
+                    self.clerk.report(node, actions);
+                } else {
+                    self.clerk.doubt(node, now);
                 }
-                News::PeerUnreachable { node, is_news } => {
-                    self.routes.note_failed(node, Ground::Seen(Evidence::NoAnswer), now);
-                    if is_news {
-                        self.clerk.report_unreached(node, actions);
-                    }
-                    self.attachment_lost(node, Evidence::NoAnswer, now, actions);
+                self.attachment_doubtful(node, now, actions);
+            }
+            News::PeerRecovered(node) | News::PeerUp(node) => {
+                self.routes.note_alive(node);
+                self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
+                self.attach(now, actions);
+            }
+            News::PeerUnreachable { node, is_news } => {
+                self.routes.note_failed(node, Ground::Seen(Evidence::NoAnswer), now);
+                if is_news {
+                    self.clerk.report_unreached(node, actions);
                 }
-                News::PeerGone(node) => self.attachment_lost(node, Evidence::Transport, now, actions),
-                News::PeerDraining(node) => {
-                    self.routes.note_failed(node, Ground::Seen(Evidence::Word), now);
-                    self.attachment_lost(node, Evidence::Word, now, actions);
-                }
-                News::PeerUp(node) => {
-                    self.routes.note_alive(node);
-                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
-                    self.attach(now, actions);
-                }
-                News::Ended(flow) => {
-                    self.open.remove(&flow);
-                    self.backups.forget(flow);
-                    self.renewals.forget(flow);
-                    self.told.forget(flow);
-                    self.patience.set(Waiting::Rebuild(flow), None);
-                }
+                self.attachment_lost(node, Evidence::NoAnswer, now, actions);
+            }
+            News::PeerGone(node) => self.attachment_lost(node, Evidence::Transport, now, actions),
+            News::PeerDraining(node) => {
+                self.routes.note_failed(node, Ground::Seen(Evidence::Word), now);
+                self.attachment_lost(node, Evidence::Word, now, actions);
+            }
+            News::Ended(flow) => {
+                self.open.remove(&flow);
+                self.backups.forget(flow);
+                self.renewals.forget(flow);
+                self.told.forget(flow);
+                self.patience.set(Waiting::Rebuild(flow), None);
             }
         }
     }

@@ -84,6 +84,7 @@ impl Relay {
     pub fn leave(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.clerk.leave(&mut self.flows, now, actions);
         self.flows.leave_all(now, actions);
+        self.act_on_flows(now, actions);
     }
 
     /// Whether the bootstrap has yet to answer that.

@@ -266,13 +266,14 @@ async fn garbage_ends_its_own_connection_only() {
     let mut rng = crate::net::entropy::seeded_rng();
     let mut random = [0; 100];
     rand::Rng::fill_bytes(&mut rng, &mut random);
-    let framed = [&[0, 0, 0, 96][..], &random[..96]].concat();
+    // A request to join begins so, and is longer.
+    let framed = [&[0, 0, 0, 96, 0][..], &random[..95]].concat();
     let whole = codec::to_bytes(&BootstrapRequest::Renew);
     let trailing = [&[0, 0, 0, 2], &whole[..], &[0]].concat();
     let oversize = [0xff; 4].to_vec();
     let truncated = [&[0, 0, 0, 50][..], &[2; 10]].concat();
-    let unknown = vec![0, 0, 0, 1, 99];
-    let garbage = [framed, trailing, oversize, truncated, unknown, vec![0]];
+    let no_number = vec![0, 0, 0, 1, 255];
+    let garbage = [framed, trailing, oversize, truncated, no_number, vec![0]];
     for bytes in &garbage {
         for (connection, _endpoint) in [raw_member(&server).await, raw_newcomer(&server).await] {
             let (mut sender, _receiver) = connection.open_bi().await.unwrap();

@@ -26,6 +26,8 @@ impl Machine for Idler {
     fn handle(&mut self, event: Event, _: Time, actions: &mut Vec<Action>) {
         if matches!(event, Event::Control { .. } | Event::Heartbeat { .. }) {
             let _ = self.links.try_send(true);
+        } else if let Event::LinkGarbled { link } = event {
+            actions.push(Action::Disconnect { link, reason: DisconnectReason::Malformed });
         } else if let Event::LinkUp { link, .. } = event {
             let _ = self.links.try_send(true);
             let idle = Action::Disconnect { link, reason: DisconnectReason::Idle };
