@@ -30,31 +30,24 @@
 //! each with [`Event::Answered`] or [`Event::Failed`], the latter after a time limit of its own.
 
 mod config;
+mod heartbeats;
+mod leaving;
 mod message;
+mod retries;
+mod search;
 
-use super::backoff::{Backoff, jittered};
+use super::backoff::Backoff;
 use super::id::BootId;
 use super::rpc::{Heartbeat, Lease, Load, Offer, Refusal, Request, Response};
 use super::time::Time;
 pub use config::Config;
 pub use message::{Action, Attempt, Change, Counters, Event, Failure, Notice, Setback, Trouble};
-use rand::RngExt;
 use rand::rngs::StdRng;
+use search::Search;
 use std::time::Duration;
 
-/// Bootstraps that ask for more frequent heartbeats are not obeyed.
-const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 /// Nobody waits for longer than this, whatever a bootstrap says.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
-
-/// How long a change of load waits for others that come with it.
-const NEWS_DELAY: Duration = Duration::from_millis(300);
-/// How long after a heartbeat the next one may be sent for the sake of the load: this at least, and such a part of the time
-/// between heartbeats. What a bootstrap expects of all nodes together is thus exceeded tenfold at most.
-const NEWS_GAP: Duration = Duration::from_secs(1);
-const NEWS_GAP_SHARE: u32 = 10;
-/// A change by less than such a part of the flows is none.
-const NEWS_SHARE: u32 = 16;
 
 /// The machine. See the module's documentation.
 #[derive(Debug)]
@@ -113,13 +106,6 @@ pub struct Enrolment {
     /// Whether this node looks for a bootstrap that knows more peers.
     search: Option<Search>,
     counters: Counters,
-}
-
-/// For a bootstrap that knows more peers than the one where it began, `moves` bootstraps ago.
-#[derive(Clone, Copy, Debug)]
-struct Search {
-    known: u32,
-    moves: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,21 +184,6 @@ impl Enrolment {
         self.load = load;
     }
 
-    /// The same, of a node of which the bootstrap shall hear soon if it has become markedly busier or idler.
-    pub fn tell_load(&mut self, load: Load, now: Time) {
-        self.load = load;
-        let changed = load.flows.abs_diff(self.told_flows);
-        let is_news = changed > self.told_flows / NEWS_SHARE;
-        if is_news == self.news_at.is_some() || !matches!(self.next, Some((_, Question::Heartbeat))) {
-            return;
-        }
-        self.news_at = is_news.then(|| {
-            let gap = NEWS_GAP.max(self.interval / NEWS_GAP_SHARE);
-            (now + self.jittered(NEWS_DELAY)).max(self.asked_at + gap)
-        });
-        self.wait_for_heartbeat();
-    }
-
     /// Changes what is offered, and registers it at once (if it changes often, as often as failed registrations are
     /// first repeated).
     pub fn set_offer(&mut self, offer: Offer, now: Time, actions: &mut Vec<Action>) {
@@ -222,24 +193,6 @@ impl Enrolment {
         self.offer = offer;
         self.outdated = true;
         self.register_soon(now, actions);
-    }
-
-    /// This node may have been reported down though it lives (it was stopped, or cut off): its next heartbeat, which takes
-    /// it back into the pool, doesn't wait. Heartbeats for this reason keep the distance of failed registrations.
-    pub fn revive(&mut self, now: Time) {
-        self.revived = self.phase == Phase::Registered;
-        self.hurry(now);
-    }
-
-    /// Brings the next heartbeat forward if that is called for and none is on its way.
-    fn hurry(&mut self, now: Time) {
-        let registers = matches!(self.next, Some((_, Question::Register)));
-        if self.revived && self.asking.is_none() && !registers {
-            self.revived = false;
-            let soon = now.max(self.asked_at + self.config.first_retry);
-            self.heartbeat_at = self.heartbeat_at.map(|at| at.min(soon));
-            self.wait_for_heartbeat();
-        }
     }
 
     /// Takes a fact.
@@ -287,102 +240,9 @@ impl Enrolment {
         self.ask(Question::Register, now, actions);
     }
 
-    /// What waits for a bootstrap that can be reached waits no longer, and a heartbeat that may be under way to one that is
-    /// gone is sent again.
-    fn on_reached(&mut self, now: Time, actions: &mut Vec<Action>) {
-        match (self.phase, self.next, self.unreached) {
-            (Phase::Registered, ..) => {
-                self.use_connection();
-                if self.is_asking(Question::Heartbeat) && now >= self.asked_at + self.config.first_retry {
-                    self.ask(Question::Heartbeat, now, actions);
-                } else {
-                    self.revive(now);
-                }
-            }
-            (Phase::Unregistered, Some((at, Question::Register)), Some(failed_at)) => {
-                self.use_connection();
-                let soon = at.min(self.reached_again.next(failed_at));
-                self.next = Some((soon, Question::Register));
-                self.handle_timeout(now, actions);
-            }
-            (Phase::Idle | Phase::Unregistered | Phase::Leaving | Phase::Left, ..) => {}
-        }
-    }
-
-    /// The next question goes over the connection that there is.
-    const fn use_connection(&mut self) {
-        self.bootstrap = self.asked;
-        self.reached = true;
-    }
-
-    fn drain(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.draining = true;
-        if self.phase == Phase::Registered && !self.drained && !self.is_asking(Question::Drain) {
-            self.ask(Question::Drain, now, actions);
-        }
-    }
-
-    fn shut_down(&mut self, now: Time, actions: &mut Vec<Action>) {
-        match self.phase {
-            Phase::Idle => {
-                self.phase = Phase::Left;
-                notify(actions, Notice::Left);
-            }
-            // A registration that seems to have failed may yet have been taken.
-            Phase::Unregistered | Phase::Registered => {
-                let has_news = self.phase == Phase::Registered && self.load.flows != self.told_flows;
-                // Whoever had it drain wants to know with how many flows it left.
-                let last = if self.draining && has_news { Question::Heartbeat } else { Question::Deregister };
-                self.phase = Phase::Leaving;
-                self.ask(last, now, actions);
-            }
-            // Who is told twice has no time for the answer to the last heartbeat.
-            Phase::Leaving if self.is_asking(Question::Heartbeat) => {
-                self.ask(Question::Deregister, now, actions)
-            }
-            Phase::Leaving | Phase::Left => {}
-        }
-    }
-
-    /// Whether a lease that tells of so many peers calls for another bootstrap.
-    fn misses_peers(&mut self, peers: u32, now: Time) -> bool {
-        let too_few = peers < self.peers.min(self.config.min_peers);
-        self.peers = self.peers.max(peers);
-        too_few && now >= self.register_not_before + self.config.backoff
-    }
-
-    /// Another bootstrap may know more peers than `known`, this node among them. If none does, it comes back to this one, and
-    /// leaves it at that until there are fewer still.
-    fn look_for_peers(&mut self, known: u32, now: Time, actions: &mut Vec<Action>) {
-        self.peers = 0;
-        self.counters.few_peers += 1;
-        self.search = Some(Search { known, moves: 0 });
-        self.look_on(now, actions);
-    }
-
-    fn look_on(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if let Some(search) = &mut self.search {
-            search.moves += 1;
-            self.move_on();
-            self.register_soon(now, actions);
-        }
-    }
-
-    /// Whether to look further for peers, after a bootstrap that knows so many.
-    fn looks_further(&mut self, peers: u32) -> bool {
-        let further = |search: &Search| peers <= search.known && search.moves < self.bootstraps;
-        self.search = self.search.take_if(|search| further(search));
-        self.search.is_some()
-    }
-
     fn move_on(&mut self) {
         self.bootstrap = (self.bootstrap + 1) % self.bootstraps.max(1);
         self.counters.moved += 1;
-    }
-
-    /// Whether this was the last question before the goodbye, which follows whatever came of it.
-    fn is_last_heartbeat(&self, question: Question) -> bool {
-        self.phase == Phase::Leaving && question == Question::Heartbeat
     }
 
     fn on_response(&mut self, question: Question, response: Response, now: Time, actions: &mut Vec<Action>) {
@@ -529,22 +389,6 @@ impl Enrolment {
         }
     }
 
-    fn retry_registration(&mut self, setback: Setback, now: Time, actions: &mut Vec<Action>) {
-        self.phase = Phase::Unregistered;
-        self.failed_registrations = self.failed_registrations.saturating_add(1);
-        self.unreached = matches!(setback, Setback::Timeout | Setback::Network).then_some(now);
-        if setback == Setback::Timeout && self.reached_again.pause() < self.config.backoff {
-            self.reached_again = Backoff::new(self.config.pauses());
-        }
-        let retry_after = self.backoff();
-        self.next = Some((now + retry_after, Question::Register));
-        notify(actions, Notice::Trouble(Trouble::Failed { setback, retry_after }));
-        if self.failed_registrations == self.config.attempts {
-            let attempts = self.config.attempts;
-            notify(actions, Notice::Trouble(Trouble::Timeout { attempts }));
-        }
-    }
-
     /// Registers as soon as it may be, unless that is under way. Returns whether it will.
     fn register_soon(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
         let may = matches!(self.phase, Phase::Unregistered | Phase::Registered);
@@ -558,20 +402,6 @@ impl Enrolment {
             self.ask(Question::Register, now, actions);
         }
         true
-    }
-
-    fn keep(&mut self, lease: &Lease, now: Time) {
-        let monitored = self.config.monitor && !lease.next_heartbeat.is_zero();
-        let wait = lease.next_heartbeat.clamp(MIN_HEARTBEAT, MAX_WAIT);
-        self.heartbeat_at = monitored.then(|| now + wait);
-        self.interval = wait;
-        self.key_epoch = self.key_epoch.max(lease.keys.iter().map(|(epoch, _)| *epoch).max());
-        self.wait_for_heartbeat();
-    }
-
-    fn wait_for_heartbeat(&mut self) {
-        let at = self.heartbeat_at.map(|at| self.news_at.map_or(at, |news| news.min(at)));
-        self.next = at.map(|at| (at, Question::Heartbeat));
     }
 
     /// Asks the present bootstrap, whatever else was on its way or due.
@@ -615,30 +445,8 @@ impl Enrolment {
         self.asking.take_if(|(asked, _)| *asked == attempt).map(|(_, question)| question)
     }
 
-    /// Whether the bootstrap is being told that the node leaves.
-    #[must_use]
-    pub const fn is_leaving(&self) -> bool {
-        matches!(self.phase, Phase::Leaving)
-    }
-
     fn is_asking(&self, question: Question) -> bool {
         self.asking.is_some_and(|(_, asked)| asked == question)
-    }
-
-    /// As long as nobody has heard it the node may be assigned to chains; but nobody waits for ever.
-    fn say_goodbye_again(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.goodbyes += 1;
-        if self.goodbyes < self.config.attempts {
-            self.next = Some((now + self.jittered(self.config.first_retry), Question::Deregister));
-        } else {
-            self.leave(actions);
-        }
-    }
-
-    fn leave(&mut self, actions: &mut Vec<Action>) {
-        self.phase = Phase::Left;
-        self.next = None;
-        notify(actions, Notice::Left);
     }
 
     const fn count(&mut self, setback: Setback) {
@@ -650,26 +458,6 @@ impl Enrolment {
             Setback::Network => &mut self.counters.network,
         };
         *counter += 1;
-    }
-
-    /// How long to wait after the registrations that have failed so far.
-    fn backoff(&mut self) -> Duration {
-        let bootstraps = u32::try_from(self.bootstraps).unwrap_or(u32::MAX);
-        let wait = match self.failed_registrations.checked_sub(bootstraps.max(1) + 1) {
-            None => self.config.first_retry,
-            Some(others) => self.config.pauses().after(others),
-        };
-        self.jittered(wait)
-    }
-
-    fn jittered(&mut self, wait: Duration) -> Duration {
-        jittered(wait, self.config.jitter_percent, &mut self.rng)
-    }
-
-    /// Never earlier than told.
-    fn jittered_up(&mut self, wait: Duration) -> Duration {
-        let percent = self.rng.random_range(100..=100 + self.config.jitter_percent.min(100));
-        wait * percent / 100
     }
 }
 
