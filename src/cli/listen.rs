@@ -34,7 +34,7 @@ pub(super) struct Args {
     /// Echo received bytes
     #[arg(long)]
     echo: bool,
-    /// Serve on after the first flow
+    /// Keep serving after the first flow
     #[arg(long)]
     keep: bool,
     /// Send nothing back: stdin is not read

@@ -28,7 +28,13 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Byte streams and messages over chains of relays that can die at any moment without a byte lost.
 #[derive(Debug, Parser)]
-#[command(name = "hopline", version, about, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "hopline",
+    version,
+    about = "Byte streams and messages over chains of relays, any of which may die",
+    max_term_width = 100,
+    propagate_version = true
+)]
 #[command(after_help = "Examples:
   hopline demo                              see it work: relays are killed mid-stream, and nothing is lost
   hopline bootstrap --data ./boot           start a network; prints its ticket
