@@ -5,7 +5,7 @@ use crate::fixture::{Chain, Cluster, PATIENCE, Process};
 use crate::network::Network;
 use crate::stream::{RATE, Stream};
 use aws_lc_rs::digest::Digest;
-use hopline::endpoint::{Endpoint, Flow, FlowEvent, Hop, Incoming, Listener};
+use hopline::endpoint::{Endpoint, Flow, FlowEvent, Hop, Listener};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -118,7 +118,7 @@ impl Stage {
         chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
         let origin = end(flow, forward.clone(), backward.clone(), stop.clone());
         // A flow reaches its target with the first byte.
-        let Ok(Some(Incoming::Flow(flow))) = timeout(PATIENCE, self.listener.next()).await else {
+        let Ok(Some(flow)) = timeout(PATIENCE, self.listener.accept()).await else {
             return Err("the flow did not come to its target".to_owned());
         };
         let target = end(flow, backward.clone(), forward.clone(), stop.clone());

@@ -12,7 +12,7 @@ use super::{Exit, Failure};
 use crate::plot::{self, Chart, Series, Shape};
 use crate::stage::{Process, Relays, Stage};
 use crate::watched::{Watched, is_protected};
-use hopline::endpoint::{Cause as Shown, Chain, Flow, FlowEvent, Incoming, Options};
+use hopline::endpoint::{Cause as Shown, Chain, Flow, FlowEvent, Listener, Options};
 use hopline::net::entropy;
 use hopline_command::duration::parse_positive;
 use hopline_command::size::Size;
@@ -322,19 +322,14 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn run(
-        mut self,
-        seed: u64,
-        flow: Flow,
-        listener: &mut hopline::endpoint::Listener,
-    ) -> Result<Outcome, Failure> {
+    async fn run(mut self, seed: u64, flow: Flow, listener: &mut Listener) -> Result<Outcome, Failure> {
         let stop = CancellationToken::new();
         let (forward, backward) = (self.forward.clone(), self.backward.clone());
         let pace = Pace { rate: self.args.rate(), tick: TICK, block: BLOCK_BYTES };
         let at_origin = end(flow, forward.clone(), backward.clone(), pace, stop.clone());
         let at_origin = tokio::spawn(at_origin);
         // A flow reaches its target with the first byte.
-        let Some(Incoming::Flow(flow)) = timeout(PATIENCE, listener.next()).await.ok().flatten() else {
+        let Some(flow) = timeout(PATIENCE, listener.accept()).await.ok().flatten() else {
             return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
         };
         let at_target = tokio::spawn(end(flow, backward, forward, pace, stop.clone()));

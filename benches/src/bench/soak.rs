@@ -13,7 +13,7 @@ use super::{Exit, Failure};
 use crate::pattern::Faults;
 use crate::stage::{Relays, Stage};
 use crate::watched::{Watched, is_protected};
-use hopline::endpoint::{Chain, Endpoint, Flow, Incoming, Listener, Options};
+use hopline::endpoint::{Chain, Endpoint, Flow, Listener, Options};
 use hopline::net::entropy;
 use hopline::net::ticket::Ticket;
 use hopline_command::size::Size;
@@ -236,8 +236,8 @@ impl Load {
 
 /// A flow reaches its target with the first byte.
 async fn arrived(listener: &mut Listener) -> Result<Flow, Failure> {
-    match timeout(PATIENCE, listener.next()).await {
-        Ok(Some(Incoming::Flow(flow))) => Ok(flow),
+    match timeout(PATIENCE, listener.accept()).await {
+        Ok(Some(flow)) => Ok(flow),
         _ => Err(lost("the flow was opened, and did not come to its target")),
     }
 }

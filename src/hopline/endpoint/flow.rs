@@ -74,7 +74,7 @@ pub enum FlowError {
     /// This end gave the flow up.
     #[error("the flow was given up here: {cause}")]
     GivenUp {
-        /// Why.
+        /// Why, as this end said it.
         cause: Arc<str>,
     },
     /// The other end does not know the flow: it restarted.
@@ -213,7 +213,7 @@ impl From<FlowError> for io::Error {
 }
 
 /// What a flow is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) enum Kind {
     /// Bytes for the application.
     Stream,
@@ -229,7 +229,7 @@ pub(super) struct Preface {
     pub(super) kind: Kind,
 }
 
-/// An ordered duplex byte stream to one target, encrypted from end to end.
+/// An ordered duplex byte stream between two endpoints, encrypted from end to end.
 ///
 /// It reads and writes like any stream; [`AsyncWriteExt::shutdown`] ends the direction toward the peer and leaves the
 /// other open.
@@ -276,6 +276,20 @@ impl Aborter {
     /// Resolves once everything that was sent, up to the end, has arrived; or the flow is over.
     pub async fn arrived(&self) {
         let _ = self.reached.clone().wait_for(|reached| *reached != Reached::Nothing).await;
+    }
+
+    /// Resolves once the application at the other end has said that it took everything that was sent, up to the end.
+    pub(super) async fn all_taken(&self) -> Result<(), FlowError> {
+        let is_taken = self.reached.clone().wait_for(|reached| *reached == Reached::Taken).await.is_ok();
+        if is_taken { Ok(()) } else { self.ended().await }
+    }
+
+    /// The flow's error of which this is a consequence.
+    pub(super) async fn explain(&self, error: &io::Error) -> FlowError {
+        match FlowError::of(error) {
+            Some(error) => error,
+            None => self.ended().await.err().unwrap_or(FlowError::Closed),
+        }
     }
 
     /// Whether the application at the other end has said that it took everything that was sent.
