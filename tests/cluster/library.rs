@@ -2,11 +2,32 @@
 
 use crate::fixture::{Cluster, PATIENCE};
 use futures_util::FutureExt;
-use hopline::endpoint::{Chain, FlowError, ListenError, SendError};
+use hopline::{Chain, Endpoint, FlowError, ListenError, SendError, StartError};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime;
 use tokio::time::{interval, timeout};
+
+#[test]
+fn an_endpoint_joins_on_a_runtime_and_is_used_from_any_other() {
+    let cluster = Cluster::start(3);
+    let builder = || Endpoint::builder().ticket(cluster.ticket.parse().unwrap()).hops(1);
+    let joined = builder().join().now_or_never().expect("an answer at once");
+    assert!(matches!(joined, Err(StartError::NoRuntime)), "{joined:?}");
+    let joins_on = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let endpoint = joins_on.block_on(builder().join()).unwrap();
+    // Without timers, and without I/O.
+    let bare = runtime::Builder::new_current_thread().build().unwrap();
+    bare.block_on(async {
+        let mut listener = endpoint.listen("x").await.unwrap();
+        let (mut send, _receive) = endpoint.open("x").await.unwrap().split();
+        send.write_all(b"!").await.unwrap();
+        send.flush().await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().read_u8().await.unwrap(), b'!');
+        endpoint.shutdown().await;
+    });
+}
 
 #[tokio::test]
 async fn a_name_that_is_not_listened_to_any_more_is_free_at_once() {
