@@ -2,7 +2,9 @@
 
 use super::chain::Chain;
 use super::events::FlowEvent;
-use super::flow::{DROPPED, Ending, Reached, ToNode, Word};
+use super::flow_error::{DROPPED, Ending};
+use super::flow_io::{Raw, Reached, Word};
+use super::pump::{give, take};
 use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
@@ -14,15 +16,13 @@ use crate::net::node::{self, Node, Parts};
 use crate::net::tally::Tally;
 use crate::net::ticket::Ticket;
 use crate::net::{clock::Clock, entropy};
-use bytes::Bytes;
 use hopline_proto::clerk::ClerkConfig;
 use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
-use hopline_proto::flows::{FlowKey, Flows, FlowsConfig};
+use hopline_proto::flows::{FlowKey, FlowsConfig};
 use hopline_proto::id::{BootId, FlowId, NodeId};
 use hopline_proto::machine::{AskFailure, Machine as _, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
-use hopline_proto::splice::Splice;
 use rand::Rng;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -62,21 +62,6 @@ pub(super) enum Command {
     Serve { name: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Incoming { flows: mpsc::Sender<Raw> },
     Shutdown { cause: Arc<str>, done: oneshot::Sender<()> },
-}
-
-/// A flow's bytes and its end, before TLS.
-#[derive(Debug)]
-pub(super) struct Raw {
-    pub(super) flow: FlowKey,
-    pub(super) incoming: mpsc::Receiver<Vec<Bytes>>,
-    pub(super) outgoing: mpsc::Sender<ToNode>,
-    pub(super) ending: watch::Receiver<Option<Ending>>,
-    pub(super) words: mpsc::Sender<Word>,
-    pub(super) reached: watch::Receiver<Reached>,
-    /// At a target it stays empty.
-    pub(super) chain: watch::Receiver<Chain>,
-    /// Whether an origin opened it over a route from before.
-    pub(super) kept: bool,
 }
 
 /// A node that runs.
@@ -457,72 +442,5 @@ impl Desk {
             self.ended(flow, Ending::Here(cause.clone()));
         }
         node.with(|machine, now, actions| machine.flows().abort(flow, &cause, now, actions));
-    }
-}
-
-/// Gives the application what arrives; no chunks are the end.
-async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
-    let signal = node.signal(flow);
-    loop {
-        let Some((direction, chunks, ended)) = node.flows(|flows| flows.to_take(&flow)) else { return };
-        let taken: usize = chunks.iter().map(Bytes::len).sum();
-        if taken == 0 && !ended {
-            signal.data(direction).notified().await;
-            continue;
-        }
-        // Whoever drops a flow says what that means.
-        if to_app.send(chunks).await.is_err() {
-            return;
-        }
-        node.with(|machine, now, actions| machine.flows().took(flow, taken, now, actions));
-        signal.room(direction).notify_waiters();
-        if taken == 0 {
-            return;
-        }
-    }
-}
-
-/// Takes what the application sends, up to its end, and tells how far that has got then.
-async fn take(
-    node: Driven,
-    flow: FlowKey,
-    mut from_app: mpsc::Receiver<ToNode>,
-    told: watch::Sender<Reached>,
-) {
-    let signal = node.signal(flow);
-    while let Some(message) = from_app.recv().await {
-        let ToNode::Data(bytes) = message else {
-            node.with(|machine, now, actions| machine.flows().finish(flow, now, actions));
-            return follow(&node, flow, &told).await;
-        };
-        while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
-            signal.room(direction).notified().await;
-        }
-        let sent = node.with(|machine, now, actions| machine.flows().send(flow, bytes, now, actions));
-        if sent.is_err() {
-            return;
-        }
-    }
-}
-
-/// Tells how far all that the application sent has got, until it was taken.
-async fn follow(node: &Driven, flow: FlowKey, told: &watch::Sender<Reached>) {
-    let signal = node.signal(flow);
-    let look = |flows: &mut Flows| flows.splice(&flow).map(|splice| (splice.source(), reached(splice)));
-    while let Some((direction, reached)) = node.flows(look) {
-        told.send_replace(reached);
-        if reached == Reached::Taken {
-            return;
-        }
-        signal.room(direction).notified().await;
-    }
-}
-
-fn reached(splice: &Splice) -> Reached {
-    let lane = splice.lane(splice.source());
-    match lane.fin() {
-        Some(end) if lane.acked() > end => Reached::Taken,
-        Some(end) if lane.acked() == end => Reached::Arrived,
-        Some(_) | None => Reached::Nothing,
     }
 }

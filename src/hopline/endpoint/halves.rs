@@ -1,6 +1,7 @@
 //! The two directions of a flow, each owned by whoever uses it.
 
-use super::flow::{Aborter, DROPPED, Flow, FlowError};
+use super::flow::{Aborter, Flow};
+use super::flow_error::{DROPPED, FlowError};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Names that an endpoint serves: flows come out of a [`Listener`], messages out of an [`Inbox`].
 
-use super::driver::{Command, Raw};
+use super::driver::Command;
 use super::flow::{self, Flow, Kind, Preface};
+use super::flow_io::Raw;
 use super::{Endpoint, ListenError, messages};
 use crate::net::identity::Membership;
 use crate::net::tls;

@@ -3,7 +3,8 @@
 //! One flow carries the messages to one name, in order. A receipt is the number of messages that the target's application
 //! has taken so far (8 bytes, big-endian), so a message needs no identifier of its own.
 
-use super::flow::{self, Flow, FlowError, Kind};
+use super::flow::{self, Flow, Kind};
+use super::flow_error::FlowError;
 use super::listener::{Message, Served};
 use super::{Chain, Endpoint, OpenError};
 use bytes::Bytes;
