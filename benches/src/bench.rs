@@ -1,4 +1,4 @@
-//! `hopline bench`: what it costs, measured on this machine in this run, with a baseline beside it.
+//! `hopline bench`: measurements on this machine, with a baseline from the same run.
 
 mod accuracy;
 mod bootstrap;
@@ -11,7 +11,6 @@ mod soak;
 mod throughput;
 
 use crate::splice;
-use hdrhistogram::Histogram;
 use hopline_command::{Exit, Failure};
 use std::net::SocketAddr;
 
@@ -24,13 +23,13 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Bytes a second and CPU a byte through a chain, beside the plainest chain that could work
+    /// Throughput and CPU cost of a chain, compared with the simplest chain of relays
     Throughput(throughput::Args),
     /// How long data pauses when a relay of the chain is killed, frozen, drained or cut off
     Failover(failover::Args),
     /// Loss, pauses and goodput while relays come and go
     Churn(Box<churn::Args>),
-    /// How often relays that live are held for dead, on a machine that is too busy or a network that loses
+    /// False alarms: how often live relays are declared dead, on a busy machine or a lossy network
     Accuracy(accuracy::Args),
     /// Heartbeats, plans, memory and expiry of one bootstrap: in process by size of the pool, and over QUIC
     Bootstrap(Box<bootstrap::Args>),
@@ -40,7 +39,7 @@ enum What {
     /// A process of the measurement: keeps a core busy
     #[command(hide = true)]
     Spin,
-    /// What a flow carries while a relay of its chain is killed every second, or all are restarted in turn
+    /// Throughput of a flow while a relay of its chain is killed every second, or all are restarted in turn
     Soak(soak::Args),
     /// A process of the measurement: counts what comes
     #[command(hide = true)]
@@ -97,15 +96,6 @@ pub async fn run(args: Args) -> Result<(), Failure> {
             Ok(())
         }),
     }
-}
-
-/// The longest pause or latency that is told apart from longer ones: an hour, in microseconds.
-const LONGEST_US: u64 = 3_600_000_000;
-
-/// A histogram of microseconds.
-fn histogram() -> Result<Histogram<u64>, Failure> {
-    Histogram::new_with_bounds(1, LONGEST_US, 3)
-        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// Loopback, any port.

@@ -10,20 +10,17 @@ mod messages;
 mod report;
 
 use crate::pattern::Pattern;
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Relays, Stage};
 use crate::watched::Watched;
 use aws_lc_rs::digest::Digest;
+use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, Inbox, Options};
-use hopline::net::entropy;
-use hopline_command::size::Size;
-use hopline_command::{Exit, Failure, say, signals};
+use hopline_command::{Exit, Failure};
 use killer::{Kill, Killer};
 use load::{Progress, Received};
 use messages::Arrived;
-use rand::Rng;
 use report::{Outcome, Screen};
-use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -39,14 +36,14 @@ const MIN_BYTES_PER_KILL: u64 = 64 << 10;
 /// How long the flow's last words may take.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
-/// See it work: real relays are killed while they carry a flow, and nothing is lost.
+/// See it work: kills real relays while they carry a flow, and checks that nothing is lost.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline demo
   hopline demo --relays 12 --hops 5 --size 1GiB --kills 20
   hopline demo --json | jq .gap_ms
 
-Everything runs on this machine, as processes that are gone afterwards. Exit code 0 only if every byte and every message
+Everything runs on this machine, in processes that end with the demo. The exit code is 0 only if every byte and every message
 arrived exactly once and in order, and every kill was made.")]
 pub struct Args {
     /// Relays to start; at least one more than hops
@@ -55,21 +52,14 @@ pub struct Args {
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// Data to send to the echo and back
-    #[arg(long, default_value = "64MiB", value_name = "SIZE")]
-    size: Size,
-    /// Relays to kill, each while it carries the flow; the hops in turn
+    /// Data to send to an echo and back
+    #[arg(long, default_value = "64MiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    size: ByteSize,
+    /// Relays to kill while they carry the flow; the hops take turns
     #[arg(long, default_value_t = 6, value_name = "N")]
     kills: u32,
-    /// What data and moments of death follow from; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object at the end
-    #[arg(long)]
-    json: bool,
-    /// Keep the processes' logs in this directory, with details
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 impl Args {
@@ -83,7 +73,7 @@ impl Args {
                 u32::from(self.hops) + 1
             ));
         }
-        let least = Size(MIN_BYTES_PER_KILL * (u64::from(self.kills) + 1));
+        let least = ByteSize(MIN_BYTES_PER_KILL * (u64::from(self.kills) + 1));
         if self.size < least {
             return usage(format!(
                 "--size {} is too little to last for --kills {}: at least {least}",
@@ -100,28 +90,14 @@ impl Args {
 /// [`Failure`] if it can't be shown here, or a byte was lost.
 pub async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
     let screen = Screen::new(args.size);
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
+    let performed = uninterrupted("demo", seed, perform(&args, seed, &stage, &screen)).await;
     screen.end();
-    let outcome = performed.map_err(|failure| failure.at(format!("demo with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json())?;
-    } else {
-        outcome.print_table(&mut out)?;
-    }
-    if outcome.is_success() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    let outcome = performed?;
+    args.run.print(&outcome, &args)?;
+    verdict(outcome.is_success())
 }
 
 /// The processes that must live to the end.

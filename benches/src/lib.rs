@@ -5,8 +5,10 @@ pub mod bench;
 pub mod demo;
 pub mod pattern;
 mod plot;
+mod report;
 mod splice;
 pub mod stage;
 #[cfg(target_os = "linux")]
 pub mod testbed;
+pub mod traffic;
 mod watched;

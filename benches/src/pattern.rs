@@ -13,21 +13,23 @@ const FACTOR_2: u64 = 0x94d0_49bb_1331_11eb;
 const WORD_BYTES: usize = 8;
 
 /// So many bytes always suffice for [`Pattern::locate`].
-pub(super) const LOCATABLE_BYTES: usize = 3 * WORD_BYTES;
+pub const LOCATABLE_BYTES: usize = 3 * WORD_BYTES;
 
 /// The data of one seed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pattern {
+pub struct Pattern {
     seed: u64,
 }
 
 impl Pattern {
-    pub(super) const fn new(seed: u64) -> Self {
+    /// The data of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self { seed }
     }
 
     /// Fills `out` with the data from offset `at` on.
-    pub(super) fn fill(&self, at: u64, out: &mut [u8]) {
+    pub fn fill(&self, at: u64, out: &mut [u8]) {
         let within = usize::try_from(at % WORD_BYTES as u64).unwrap_or(0);
         let mut index = at / WORD_BYTES as u64;
         let (head, rest) = out.split_at_mut(out.len().min((WORD_BYTES - within) % WORD_BYTES));
@@ -43,7 +45,7 @@ impl Pattern {
     }
 
     /// Where in the data, below `end`, these bytes belong; `None` if nowhere, or they are too few to tell.
-    pub(super) fn locate(&self, bytes: &[u8], end: u64) -> Option<u64> {
+    pub fn locate(&self, bytes: &[u8], end: u64) -> Option<u64> {
         (0..WORD_BYTES).find_map(|skipped| {
             let (first, rest) = bytes.get(skipped..)?.split_first_chunk()?;
             let (second, _) = rest.split_first_chunk()?;
@@ -85,13 +87,13 @@ const fn inverse(odd: u64) -> u64 {
 
 /// What did not come once and in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Faults {
+pub struct Faults {
     /// Never came.
-    pub(super) lost: u64,
+    pub lost: u64,
     /// Came again.
-    pub(super) duplicated: u64,
+    pub duplicated: u64,
     /// Came after something that should have come later.
-    pub(super) reordered: u64,
+    pub reordered: u64,
 }
 
 impl std::ops::Add for Faults {
@@ -108,7 +110,7 @@ impl std::ops::Add for Faults {
 
 /// Keeps book of which parts of a sequence came, whatever the order: bytes by offset, or messages by number.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     /// The end of the furthest part that came.
     top: u64,
     /// What below it did not come yet.
@@ -118,7 +120,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// `count` came, of which the first is number `at`.
-    pub(super) fn came(&mut self, at: u64, count: u64) {
+    pub fn came(&mut self, at: u64, count: u64) {
         let end = at + count;
         if count == 0 {
             return;
@@ -134,13 +136,13 @@ impl Tally {
     }
 
     /// What came wrongly so far, and what is lost if `total` was all there is.
-    pub(super) fn faults(&self, total: u64) -> Faults {
+    pub fn faults(&self, total: u64) -> Faults {
         let missing: u64 = self.missing.iter().map(|part| part.end - part.start).sum();
         Faults { lost: missing + total.saturating_sub(self.top), ..self.faults }
     }
 
     /// How much came at least once.
-    pub(super) fn distinct(&self) -> u64 {
+    pub fn distinct(&self) -> u64 {
         self.top - self.missing.iter().map(|part| part.end - part.start).sum::<u64>()
     }
 
@@ -164,7 +166,7 @@ impl Tally {
 
 /// Checks data as it comes, byte by byte.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub struct Verifier {
     pattern: Pattern,
     total: u64,
     next: u64,
@@ -175,7 +177,9 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    pub(super) const fn new(pattern: Pattern, total: u64) -> Self {
+    /// Expects `total` bytes of this data.
+    #[must_use]
+    pub const fn new(pattern: Pattern, total: u64) -> Self {
         Self {
             pattern,
             total,
@@ -187,7 +191,7 @@ impl Verifier {
     }
 
     /// Takes in what came next.
-    pub(super) fn came(&mut self, bytes: &[u8]) {
+    pub fn came(&mut self, bytes: &[u8]) {
         if self.odd.is_empty() {
             return self.check(bytes);
         }
@@ -197,12 +201,12 @@ impl Verifier {
     }
 
     /// What is wrong if nothing more comes.
-    pub(super) fn faults(&self) -> Faults {
+    pub fn faults(&self) -> Faults {
         self.tally.faults(self.total)
     }
 
     /// What is wrong if nothing more comes, and `total` was all there is: for data whose end is not known before.
-    pub(super) fn faults_of(&self, total: u64) -> Faults {
+    pub fn faults_of(&self, total: u64) -> Faults {
         self.tally.faults(total)
     }
 

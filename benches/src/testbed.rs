@@ -10,7 +10,7 @@
 //! or both ([`Testbed::of`]); there is no route to anywhere else.
 //!
 //! ```no_run
-//! use hopline::testbed::{Testbed, Wire};
+//! use hopline_lab::testbed::{Testbed, Wire};
 //! use std::{net::UdpSocket, time::Duration};
 //!
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {

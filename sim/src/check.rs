@@ -114,6 +114,13 @@ impl Checks {
         }
     }
 
+    /// A node's machine has done what it was to do.
+    pub(crate) fn heeded(&mut self, now: Time, node: &mut Node) {
+        if self.on && node.role.as_mut().is_some_and(|role| role.flows().has_news()) {
+            self.fail("news", now, format!("{:?} has not acted on what arose in its flows", node.id));
+        }
+    }
+
     /// A node died.
     pub(crate) fn died(&mut self, index: NodeIndex) {
         self.epochs.forget_node(index);

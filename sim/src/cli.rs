@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Hopline's machines in virtual time.
+/// Runs Hopline's machines in virtual time.
 #[derive(Debug, Parser)]
 #[command(name = "hopline-sim", version)]
 struct Arguments {

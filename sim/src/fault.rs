@@ -48,8 +48,21 @@ pub(crate) enum Fault {
     ZoneOutage(u16),
     /// These relays join at once, and crash.
     FlashCrowd(Vec<NodeIndex>),
-    /// The bootstrap crashes and restarts, with what it stored or without.
-    Bootstrap { with_store: bool },
+    /// The bootstrap crashes and restarts, with what it finds on its disk.
+    Bootstrap(Found),
+}
+
+/// What a bootstrap finds on its disk when it starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Everything that it had stored.
+    All,
+    /// About half of that, drawn with this seed: the disk was full at times.
+    Half(u64),
+    /// What it had stored that long before it crashed: an older copy.
+    Older(Duration),
+    /// Nothing.
+    Nothing,
 }
 
 /// A fault and its time.
@@ -106,7 +119,7 @@ impl World {
                 self.nodes.living_relays().into_iter().filter(in_zone).collect()
             }
             Fault::FlashCrowd(relays) => relays.clone(),
-            Fault::Partition { .. } | Fault::Hold { .. } | Fault::Bootstrap { .. } => Vec::new(),
+            Fault::Partition { .. } | Fault::Hold { .. } | Fault::Bootstrap(_) => Vec::new(),
         };
         match fault {
             Fault::Crash(_) | Fault::ZoneOutage(_) => hit.iter().for_each(|node| self.crash(*node)),
@@ -133,7 +146,7 @@ impl World {
             }
             Fault::Hold { from, to } => self.network.close(number, Way::Held, set(from), set(to)),
             Fault::FlashCrowd(_) => hit.iter().for_each(|node| self.start(*node)),
-            Fault::Bootstrap { .. } => self.crash_bootstrap(),
+            Fault::Bootstrap(_) => self.crash_bootstrap(),
         }
         Hit(hit)
     }
@@ -168,7 +181,7 @@ impl World {
                 self.unstall();
             }
             Fault::FlashCrowd(_) => hit.0.iter().for_each(|node| self.crash(*node)),
-            Fault::Bootstrap { with_store } => self.start_bootstrap(*with_store),
+            Fault::Bootstrap(found) => self.start_bootstrap(*found),
         }
     }
 }

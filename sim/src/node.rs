@@ -50,6 +50,10 @@ impl Machine for Role {
     fn flows(&mut self) -> &mut Flows {
         self.machine_mut().flows()
     }
+
+    fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.machine_mut().act_on_flows(now, actions);
+    }
 }
 
 /// How a node's clock differs from the world's.

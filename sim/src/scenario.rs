@@ -1,6 +1,6 @@
 //! A few scripted runs that people ask for by name. Each is a [`Plan`], so all checks of the swarm are on.
 
-use crate::fault::{Aim, Fault, Ordeal};
+use crate::fault::{Aim, Fault, Found, Ordeal};
 use crate::network::Weather;
 use crate::node::{Gray, Lie, Skew};
 use crate::swarm::Plan;
@@ -16,7 +16,7 @@ const OPENS: Duration = Duration::from_millis(2000);
 const BEGINS: Duration = Duration::from_millis(3000);
 const CALM: Duration = Duration::from_millis(12_000);
 
-/// A scripted run.
+/// Run a script.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
@@ -32,25 +32,21 @@ pub(crate) const SCENARIOS: [Scenario; 10] = [
         plan: kills_without_bootstrap,
     },
     Scenario { name: "frozen-relay", about: "the middle relay stops for five seconds", plan: frozen },
-    Scenario { name: "drain", about: "each hop's relay leaves in good order", plan: drain },
+    Scenario { name: "drain", about: "each hop's relay drains", plan: drain },
     Scenario { name: "zone-outage", about: "one of four zones dies for five seconds", plan: zone_outage },
     Scenario { name: "flash-crowd", about: "forty relays join eight, and die", plan: flash_crowd },
-    Scenario {
-        name: "gray",
-        about: "each hop's relay in turn carries nothing more, in every way",
-        plan: gray,
-    },
+    Scenario { name: "gray", about: "each hop's relay in turn turns gray, in every direction", plan: gray },
     Scenario {
         name: "false-acks",
         about: "each hop's relay in turn acks what was never sent",
         plan: false_acks,
     },
+    Scenario { name: "false-ends", about: "each hop's relay in turn announces false ends", plan: false_ends },
     Scenario {
-        name: "false-ends",
-        about: "each hop's relay in turn tells of ends that are none",
-        plan: false_ends,
+        name: "one-way",
+        about: "the middle relay receives, but nothing that it sends arrives",
+        plan: one_way,
     },
-    Scenario { name: "one-way", about: "the middle relay hears and is not heard", plan: one_way },
 ];
 
 impl Scenario {
@@ -122,11 +118,8 @@ fn kills(seed: u64) -> Plan {
 }
 
 fn kills_without_bootstrap(seed: u64) -> Plan {
-    let down = Ordeal {
-        at: BEGINS - MS * 300,
-        lasts: Duration::from_secs(8),
-        fault: Fault::Bootstrap { with_store: true },
-    };
+    let down =
+        Ordeal { at: BEGINS - MS * 300, lasts: Duration::from_secs(8), fault: Fault::Bootstrap(Found::All) };
     let hops = [1, 2, 3].into_iter().zip(0..);
     let kills = hops.map(|(n, turn)| at(turn, CALM, Fault::Crash(hop(n))));
     Plan { ordeals: [down].into_iter().chain(kills).collect(), ..quiet(seed, 12, 1) }

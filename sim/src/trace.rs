@@ -112,6 +112,7 @@ impl Trace {
             Request::Deregister { .. } => "deregister".to_owned(),
             Request::Drain => "drain".to_owned(),
             Request::List => "list".to_owned(),
+            Request::Unknown => "unknown".to_owned(),
             Request::ReportDown { node } => format!("report {} down", self.called(*node)),
             Request::ReportUp { node } => format!("report {} up", self.called(*node)),
             Request::ReportUnreached { node } => format!("report {} unreached", self.called(*node)),
@@ -152,6 +153,9 @@ impl Trace {
                 f64::from(reroute.gap_us) / 1e3,
                 reroute.replayed
             ),
+            Notice::Avoided { flow, failure, .. } => {
+                format!("at hop {}: avoids {} ({})", flow.hop, self.called(failure.node), failure.ground)
+            }
             Notice::Chain { hops, change, .. } => {
                 let hop = |hop: &Vec<Candidate>| self.list(hop.iter().map(|candidate| candidate.node));
                 format!("CHAIN {change:?}: {}", hops.iter().map(hop).collect::<Vec<_>>().join(" | "))

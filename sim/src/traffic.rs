@@ -112,6 +112,7 @@ impl Apps {
             | Notice::Chain { .. }
             | Notice::CandidateWanted { .. }
             | Notice::Rerouted { .. }
+            | Notice::Avoided { .. }
             | Notice::Attachments { .. }
             | Notice::Unattached { .. }
             | Notice::Neighbour { .. }

@@ -345,6 +345,7 @@ impl World {
             }
         }
         self.scratch = actions;
+        self.checks.heeded(self.now, self.nodes.at_mut(index));
         self.pass_on_room(index);
         self.arm(index);
     }

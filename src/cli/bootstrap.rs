@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Start a network's coordinator. Its ticket, which relays and endpoints join with, goes to DIR/ticket and stdout.
+/// Start a network's bootstrap. Relays and endpoints join with its ticket, which is in DIR/ticket and in the ready line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bootstrap --data ./boot
@@ -25,35 +25,35 @@ pub(super) struct Args {
     /// The local UDP address; port 0 takes any free one, [::] all addresses of both IP families
     #[arg(long, env = "HOPLINE_LISTEN", default_value = "127.0.0.1:0", value_name = "ADDR")]
     listen: SocketAddr,
-    /// The address that the ticket names, if that is not the local one; give several for several bootstraps, or a name with SRV
-    /// records, such as _hopline._udp.example.net
+    /// The address in the ticket, if not the local one: several for several bootstraps, or a name with SRV records, such as
+    /// _hopline._udp.example.net
     #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "HOST:PORT", value_delimiter = ',')]
     advertise: Vec<String>,
-    /// Keep the network's keys here; without it the network ends with the process
+    /// Directory for the network's keys; without it, the network ends with the process
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// How long new flows may start on a route; those that are open are renewed in time
+    /// How long a route can open new flows; routes of open flows are renewed in time
     #[arg(long, env = "HOPLINE_ROUTE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = parse_positive)]
     route_lifetime: Duration,
-    /// How long the certificates are good for that make a node a member; renewed at two thirds
+    /// How long a membership certificate is valid; nodes renew it at two thirds
     #[arg(long, env = "HOPLINE_CERTIFICATE_LIFETIME", default_value = "7d", value_name = "TIME", value_parser = parse_positive)]
     certificate_lifetime: Duration,
-    /// How long a relay's key is in use; not shorter than a sixtieth of the route lifetime and a lease
+    /// How long a relay's key is in use; at least a sixtieth of the route lifetime plus a lease
     #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = parse_positive)]
     key_epoch: Duration,
-    /// Where registrations are kept that a restart must not lose: redb is a file in DIR
+    /// Where to store registrations, so that a restart does not lose them: redb is a file in DIR
     #[arg(long, env = "HOPLINE_STORE", default_value = "redb", value_name = "KIND")]
     store: StoreKind,
-    /// How many requests to answer each second; beyond, listings are refused first and heartbeats last
+    /// Most requests answered each second; beyond that, listings are refused first and heartbeats last
     #[arg(long, env = "HOPLINE_MAX_REQUESTS", default_value_t = Limits::default().requests, value_name = "N", value_parser = rate())]
     max_requests: u32,
-    /// How many requests of one member to answer each second; after a pause twice as many at once
+    /// Most requests of one member answered each second; twice as many at once after a pause
     #[arg(long, env = "HOPLINE_MAX_REQUESTS_PER_MEMBER", default_value_t = Limits::default().requests_of_member, value_name = "N", value_parser = rate())]
     max_requests_per_member: u32,
     /// Where to serve the admin pages over HTTP (/peers, /healthz, /readyz, /metrics, /events); port 0 takes any free one
     #[arg(long, env = "HOPLINE_ADMIN_LISTEN", default_value = "127.0.0.1:0", value_name = "ADDR|off")]
     admin: Place,
-    /// POST a JSON object here when relays go offline or come back, and when self-preservation begins or ends
+    /// POST a JSON object to this URL when relays go offline or come back, and when self-preservation begins or ends
     #[arg(long, env = "HOPLINE_WEBHOOK", value_name = "URL")]
     webhook: Option<webhook::Url>,
     #[command(flatten)]

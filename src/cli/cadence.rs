@@ -1,4 +1,4 @@
-//! How often a bootstrap hears its nodes: a preset, and figures of one's own.
+//! Heartbeat interval and lease of a bootstrap's nodes: a preset, and exact values.
 
 use hopline_command::duration::parse;
 use hopline_proto::bootstrap::Config;
@@ -19,7 +19,7 @@ const MIN_SWEEP: Duration = Duration::from_secs(1);
 enum Preset {
     /// A heartbeat every 10 s, a lease of 30 s
     Default,
-    /// 1 s and 3 s: for trying things out
+    /// 1 s and 3 s: for trials
     Dev,
     /// 2 s and 8 s: machines in one room
     Local,
@@ -27,7 +27,7 @@ enum Preset {
     CrossRegion,
     /// 30 s and 2 min: satellites, mobile networks
     HighLatency,
-    /// 60 s and 3 min: as most service registries do it
+    /// 60 s and 3 min: like most service registries
     Classic,
     /// 2 min and 10 min: very many relays
     Relaxed,
@@ -36,16 +36,16 @@ enum Preset {
 /// How often nodes are heard.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct CadenceArgs {
-    /// How often nodes send a heartbeat, and how long they keep their places without
+    /// Preset for the heartbeat interval and the lease
     #[arg(long, env = "HOPLINE_CADENCE", value_enum, default_value = "default", value_name = "PRESET")]
     cadence: Preset,
-    /// The time between heartbeats, instead: 100ms to 1d, or 0 for no monitoring, so that no lease ends for silence
+    /// Heartbeat interval, in place of the preset's: 100ms to 1d, or 0 for no monitoring, so that leases do not expire
     #[arg(long, env = "HOPLINE_CADENCE_HEARTBEAT", value_name = "TIME", value_parser = heartbeat)]
     heartbeat: Option<Duration>,
-    /// How long a node keeps its place without a heartbeat, instead; by default three of those that --heartbeat says
+    /// Lease: how long a node keeps its place without a heartbeat, in place of the preset's; by default three times --heartbeat
     #[arg(long, env = "HOPLINE_LEASE", value_name = "TIME", value_parser = lease)]
     lease: Option<Duration>,
-    /// How often the whole pool is gone through for leases that have ended, beside each when its time comes
+    /// Interval of the full lease sweep
     #[arg(long, env = "HOPLINE_SWEEP", default_value = "15min", value_name = "TIME", value_parser = sweep)]
     sweep: Duration,
 }

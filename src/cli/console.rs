@@ -1,7 +1,7 @@
 //! Standard input and output, joined with one flow after the other.
 //!
-//! A flow ends when both directions have, this end's with the end of standard input. Where one direction has ended and the
-//! other is silent, [`Manners`] say for how long that may be so, and people are told once what is waited for.
+//! A flow ends when both directions have ended; this end's direction ends with standard input. Once one direction has ended,
+//! [`Manners`] say how long the other may be silent, and people are told once what the command waits for.
 //!
 //! Invariant: bytes of standard input that were not handed to a flow stay for the next one.
 
@@ -41,7 +41,7 @@ pub(super) struct Manners {
 /// When to stop waiting.
 #[derive(Debug, clap::Args)]
 pub(super) struct QuitArgs {
-    /// Once one direction has ended, end the flow when nothing has come in the other for so long, as `nc -q`
+    /// Once one direction has ended, end the flow after this time without bytes in the other, as `nc -q`
     #[arg(short, long, value_name = "SECONDS|TIME", value_parser = duration::parse_seconds)]
     pub(super) quit_after: Option<Duration>,
 }

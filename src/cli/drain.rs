@@ -1,7 +1,7 @@
 //! `hopline drain`
 
 use hopline::endpoint::Endpoint;
-use hopline_command::join::JoinArgs;
+use hopline_command::join::NetworkArgs;
 use hopline_command::say;
 use hopline_command::{Exit, Failure, duration, signals};
 use hopline_proto::rpc::{RelayInfo, Status};
@@ -14,28 +14,28 @@ use tokio::time::{Instant, interval};
 /// How often the bootstrap is asked whether the relay has left.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Have a relay move its flows to others and end. The bootstrap tells it at once, or, if the two are out of touch, with the answer to
-/// its next heartbeat.
+/// Have a relay move its flows to others and end. The bootstrap tells it at once, or, if it cannot reach the relay, with the
+/// answer to its next heartbeat.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  hopline drain r3                    and wait until it has left
+  hopline drain r3                    wait until it has left
   hopline drain r3 --timeout 0s       do not wait
-  hopline status                      shows who is draining
+  hopline status                      shows which relays are draining
 
-A relay that gets SIGTERM, or Ctrl-C, does the same. It takes the ticket that `hopline bootstrap` printed: one made for a
-single node gives no right to this.")]
+A relay that gets SIGTERM or Ctrl-C does the same. This command needs the ticket that `hopline bootstrap` printed; a
+single-use ticket does not allow it.")]
 pub(super) struct Args {
     /// The relay's name or id
     #[arg(value_name = "RELAY")]
     relay: String,
-    /// How long to wait until it has left
+    /// How long to wait for the relay to end
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration::parse)]
     timeout: Duration,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    join: JoinArgs,
+    network: NetworkArgs,
 }
 
 /// What became of the relay.
@@ -80,15 +80,16 @@ impl Outcome {
                      whether its process runs"
                 ),
             )),
-            (Status::Registered | Status::Online | Status::Suspect | Status::Draining, _) => {
-                Ok(format!("{relay} is draining, with {flows}"))
-            }
+            (
+                Status::Registered | Status::Online | Status::Suspect | Status::Draining | Status::Unknown,
+                _,
+            ) => Ok(format!("{relay} is draining, with {flows}")),
         }
     }
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let endpoint = args.join.visitor().await?;
+    let endpoint = args.network.visitor().await?;
     let began = Instant::now();
     let drained = tokio::select! {
         drained = drain(&args, &endpoint) => drained,
@@ -111,7 +112,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Outcome, Failure> {
-    let wait = &args.join.wait;
+    let wait = &args.network.wait;
     let before = wait.until(async || find(endpoint, &args.relay).await).await?;
     wait.until(async || Ok(endpoint.drain(&args.relay).await?)).await?;
     // From now on it is that one, whoever else takes its name.
@@ -124,7 +125,7 @@ async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Outcome, Failure> {
             return Err(Failure::new(
                 Exit::Failed,
                 format!(
-                    "{} was told to drain, and the bootstrap lists so many relays that it is not among them; see its log",
+                    "{} was told to drain, but is not among the relays that the bootstrap lists; see its log",
                     args.relay
                 ),
             ));
@@ -154,7 +155,7 @@ async fn drain(args: &Args, endpoint: &Endpoint) -> Result<Outcome, Failure> {
 /// The relay, as the bootstrap lists it; whoever has left only if nobody else has its name.
 async fn find(endpoint: &Endpoint, name: &str) -> Result<Option<RelayInfo>, Failure> {
     let listing = endpoint.list().await.map_err(|_| {
-        Failure::no_bootstrap("the bootstrap let this node in, but did not answer; try again")
+        Failure::no_bootstrap("the bootstrap admitted this node, but did not answer; try again")
     })?;
     let named =
         listing.relays.into_iter().filter(|relay| relay.name == name || relay.node.to_string() == name);

@@ -8,24 +8,24 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use story::{Damage, Story};
 
-/// Tell what happened to a flow: its chain, and of each failure who noticed it, by which evidence, how soon, what was sent
-/// again, and what was done since.
+/// Explain what happened to a flow: its chain, and for each failure who noticed it, by which evidence, how soon, what was
+/// sent again, and the repair.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  hopline explain                          the flow that something happened to last
-  hopline explain 3fa9                     the flow whose id begins so
-  hopline explain --list                   which flows are known
+  hopline explain                          the flow with the latest incident
+  hopline explain 3fa9                     the flow whose id begins with 3fa9
+  hopline explain --list                   the known flows
   hopline pipe x --events < f 2> events; hopline explain --from events
 
-Each command that opens flows keeps a journal of them on this machine, unless it is given --no-journal.")]
+Each command that opens flows keeps a journal of them on this machine, except with --no-journal.")]
 pub(super) struct Args {
-    /// The flow's id, or its beginning; the last one by default
+    /// The flow's id, or the beginning of it; by default the latest flow
     #[arg(conflicts_with = "list")]
     flow: Option<String>,
-    /// List the flows that are known
+    /// List the known flows
     #[arg(long)]
     list: bool,
-    /// Read what a command with --events wrote to stderr, instead of the journals; - is stdin
+    /// Read saved output of --events instead of the journals; - is stdin
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// Print one JSON object

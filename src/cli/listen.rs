@@ -2,7 +2,7 @@
 
 use crate::console::{Console, Manners, QuitArgs};
 use hopline::endpoint::{Endpoint, Flow, FlowError, Listener};
-use hopline_command::join::JoinArgs;
+use hopline_command::join::ServeArgs;
 use hopline_command::stdio::Stdin;
 use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
@@ -13,25 +13,25 @@ use std::time::Duration;
 use tokio::io::copy;
 use tokio::task::JoinSet;
 
-/// Serve a name: the bytes of each flow go to stdout, stdin goes back.
+/// Serve a name: received bytes go to stdout, stdin is sent back.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline listen printer > received          take one flow
   hopline listen printer --keep --receive-only >> received
                                              take one after the other, and send nothing back
-  hopline listen file < file                 give a file to whoever asks first
-  hopline listen x --echo --keep             return what comes, for as many flows as come
+  hopline listen file < file                 give a file to the first flow
+  hopline listen x --echo --keep             echo received bytes, flow after flow
 
-One flow at a time has stdin and stdout; whoever comes meanwhile is told that it is busy. With --echo --keep all are
-served at once. What comes on stdin while there is no flow goes to the next one.
+One flow at a time has stdin and stdout; other flows are refused as busy. With --echo --keep all flows are served at
+once. Input on stdin while there is no flow goes to the next flow.
 
-A flow ends when both directions have, this one with the end of stdin. If stdin is a terminal, it ends with the other
-direction, as with `nc -l`; --quit-after says otherwise.")]
+A flow ends when both directions have ended. This direction ends with the end of stdin. If stdin is a terminal, it ends when
+the other direction ends, as with `nc -l`; --quit-after changes that.")]
 pub(super) struct Args {
     /// The name to serve
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// Return what comes
+    /// Echo received bytes
     #[arg(long)]
     echo: bool,
     /// Serve on after the first flow
@@ -43,7 +43,7 @@ pub(super) struct Args {
     #[command(flatten)]
     quit: QuitArgs,
     #[command(flatten)]
-    join: JoinArgs,
+    serve: ServeArgs,
 }
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
@@ -53,11 +53,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.keep || !open.get() { Ok(()) } else { Err(ended.at("not everything arrived")) }
     };
     let work = async |endpoint: &Endpoint| {
-        let listener = args.join.serve(endpoint, endpoint.listen(&args.name)).await?;
+        let listener = args.serve.serve(endpoint, endpoint.listen(&args.name)).await?;
         ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
         if args.echo && args.keep { echo_all(listener).await } else { serve(listener, &args, &open).await }
     };
-    args.join.with_endpoint(1, stop, work).await
+    args.serve.with_endpoint(stop, work).await
 }
 
 /// The next flow.

@@ -30,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 #[derive(Debug, Parser)]
 #[command(name = "hopline", version, about, max_term_width = 100, propagate_version = true)]
 #[command(after_help = "Examples:
-  hopline demo                              see it work: relays are killed mid-stream, nothing is lost
+  hopline demo                              see it work: relays are killed mid-stream, and nothing is lost
   hopline bootstrap --data ./boot           start a network; prints its ticket
   hopline relay \"$(cat boot/ticket)\"        add a relay to it
   hopline listen printer --echo --keep      serve a name
@@ -38,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no bootstrap reachable, 4 refused, 5 pool too small, 6 flow lost.")]
 struct Cli {
-    /// What to log: a level, or directives such as hopline=debug; by default warnings, and of what runs on for others hopline=info
+    /// What to log: a level, or directives such as hopline=debug; by default warnings, for bootstraps and relays hopline=info
     #[arg(long, global = true, env = "HOPLINE_LOG", value_name = "FILTER")]
     log: Option<String>,
     #[command(subcommand)]
@@ -47,21 +47,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See it work: relays are killed mid-stream, nothing is lost
+    /// See it work: start a network here, kill relays mid-stream, lose nothing
     #[cfg(feature = "lab")]
     Demo(hopline_lab::demo::Args),
-    /// Measure what it costs on this machine
+    /// Measure speed, failover and memory on this machine
     #[cfg(feature = "lab")]
     Bench(hopline_lab::bench::Args),
-    /// Start a network's coordinator
+    /// Start a network's bootstrap: it admits nodes and plans chains
     Bootstrap(bootstrap::Args),
     /// Join a network's pool and carry flows
     Relay(relay::Args),
-    /// Serve a name: bytes of each flow to stdout, stdin back
+    /// Serve a name: received bytes go to stdout, stdin is sent back
     Listen(listen::Args),
-    /// Open a flow: stdin goes there, what comes back to stdout
+    /// Open a flow: stdin is sent, received bytes go to stdout
     Pipe(pipe::Args),
-    /// Send messages: one an argument, or a line of stdin; prints a receipt each
+    /// Send messages: each argument, or each line of stdin, is one; prints each receipt
     Send(send::Args),
     /// Serve a name and print each message
     Receive(receive::Args),
@@ -71,9 +71,9 @@ enum Command {
     Top(top::Args),
     /// Have a relay move its flows to others and end
     Drain(drain::Args),
-    /// Tell what happened to a flow, and why
+    /// Explain what happened to a flow, and why
     Explain(explain::Args),
-    /// Invite newcomers
+    /// Make tickets for new nodes
     Ticket(ticket::Args),
 }
 

@@ -2,36 +2,33 @@
 
 use crate::console::{Console, Manners, QuitArgs};
 use hopline::endpoint::Endpoint;
-use hopline_command::join::JoinArgs;
+use hopline_command::join::OpenArgs;
 use hopline_command::journal::Stamped;
 use hopline_command::stdio::Stdin;
 use hopline_command::{Failure, say, signals};
 use tokio::sync::broadcast;
 
-/// Open a flow to a name: stdin goes there, what comes back goes to stdout.
+/// Open a flow to a name: stdin is sent, received bytes go to stdout.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline pipe printer < file
   tar c dir | hopline pipe backup --hops 2
-  echo status | hopline pipe x -q 2          leave when nothing has come for 2 s, though x keeps the flow open
-  printf hello | hopline pipe x --events     also tell on stderr what happens to the chain, in JSON
+  echo status | hopline pipe x -q 2          leave when nothing has come for 2 s
+  printf hello | hopline pipe x --events     also print the chain's events on stderr, as JSON
 
-The end of stdin ends this direction, as with `nc -N`. The command ends once the other direction has ended too, and
-everything was taken at both ends.")]
+The end of stdin ends this direction, as with `nc -N`. The command ends when the other direction has ended too and
+both ends have taken everything.")]
 pub(super) struct Args {
     /// The name to reach
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// Relays on the chain
-    #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
-    hops: u8,
     #[command(flatten)]
     quit: QuitArgs,
-    /// Print what happens to the flow's chain on stderr, a JSON object a line
+    /// Print the events of the flow's chain on stderr, one JSON object a line
     #[arg(long)]
     events: bool,
     #[command(flatten)]
-    join: JoinArgs,
+    open: OpenArgs,
 }
 
 impl Args {
@@ -54,10 +51,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             print_events(endpoint);
         }
         let mut console = Console::new(Stdin::new(), args.manners())?;
-        let flow = args.join.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
+        let flow = args.open.join.network.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
         Ok(console.join(flow).await?)
     };
-    args.join.with_endpoint(args.hops, stop, work).await
+    args.open.with_endpoint(stop, work).await
 }
 
 /// Prints each event of the endpoint's flows on stderr from now on.

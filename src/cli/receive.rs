@@ -2,17 +2,17 @@
 
 use data_encoding::BASE64;
 use hopline::endpoint::{Endpoint, Inbox, Message};
-use hopline_command::join::JoinArgs;
+use hopline_command::join::ServeArgs;
 use hopline_command::stdio::Stdout;
 use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
 
-/// Serve a name and print each message, a line each. A message counts as taken once it is printed.
+/// Serve a name and print each message on a line. A message counts as taken once it is printed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline receive printer
   hopline receive printer --count 1
-  hopline receive printer --json | jq -r .text       whatever is in them, one message is one line
+  hopline receive printer --json | jq -r .text       one line a message, whatever it contains
   hopline receive photos --raw --count 1 | tail -n +2 > photo.jpg
 
 The first line is the ready line.")]
@@ -20,26 +20,26 @@ pub(super) struct Args {
     /// The name to serve
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// End after so many messages
+    /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
     form: Form,
     #[command(flatten)]
-    join: JoinArgs,
+    serve: ServeArgs,
 }
 
 /// How a message is printed.
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 struct Form {
-    /// End each message with a NUL in place of a newline, for those that have several lines
+    /// End each message with a NUL instead of a newline, for messages with several lines
     #[arg(short = '0', long)]
     null: bool,
     /// Print the messages' bytes and nothing between them
     #[arg(long)]
     raw: bool,
-    /// Print an object a message: {"message": its number, "from": who sent it, "text": if it is UTF-8, "base64": its bytes}
+    /// Print a JSON object for each message: {"message": its number, "from": the sender, "text": if UTF-8, "base64": its bytes}
     #[arg(long)]
     json: bool,
 }
@@ -70,7 +70,7 @@ impl Form {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = &args.name;
     let work = async |endpoint: &Endpoint| {
-        let mut inbox = args.join.serve(endpoint, endpoint.receive(name)).await?;
+        let mut inbox = args.serve.serve(endpoint, endpoint.receive(name)).await?;
         ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}));
         // The message that is being printed is dropped only when all is told: to drop it says less.
         let mut printing = None;
@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         drop(printing);
         result
     };
-    args.join.with_endpoint(1, std::future::pending(), work).await
+    args.serve.with_endpoint(std::future::pending(), work).await
 }
 
 /// Prints messages; the one that it is at stands in `printing`.

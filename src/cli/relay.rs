@@ -1,12 +1,12 @@
 //! `hopline relay`
 
 use crate::admin::{Place, tell};
+use bytesize::ByteSize;
 use hopline::admin::{self, Listener};
 use hopline::relay::{Options, Relay};
 use hopline_command::join::{find_ticket, remember};
 use hopline_command::liveness::LivenessArgs;
-use hopline_command::patience::PatienceArgs;
-use hopline_command::size::Size;
+use hopline_command::retry::RetryArgs;
 use hopline_command::{Exit, Failure, ready, say, signals};
 use hopline_proto::dialable::undialable;
 use hopline_proto::record::MAX_ADDRESSES;
@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-/// Join a network's pool and carry flows until told to stop.
+/// Join a network's pool and carry flows.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline relay \"$(cat boot/ticket)\"
@@ -26,8 +26,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
   hopline relay --listen '[::]:4433' --advertise 203.0.113.7:4433
   hopline relay --listen '[::]:4433' --advertise '203.0.113.7:4433,[2001:db8::7]:4433'
   hopline relay --admin 127.0.0.1:9091      serve its metrics
-  hopline relay --liveness satellite        be patient: round trips of half a second and more
-  hopline relay --heartbeat 25ms            hear busy neighbours 40 times a second, whatever the round trip")]
+  hopline relay --liveness satellite        for round trips of half a second and more
+  hopline relay --heartbeat 25ms            40 heartbeats a second on busy links, whatever the round trip")]
 pub(super) struct Args {
     /// The network's ticket; by default that of the network joined last
     #[arg(env = "HOPLINE_TICKET", hide_env_values = true)]
@@ -38,43 +38,43 @@ pub(super) struct Args {
     /// The local UDP address; port 0 takes any free one, [::] all addresses of both IP families, 0.0.0.0 those of IPv4
     #[arg(long, env = "HOPLINE_LISTEN", default_value = "[::]:0", value_name = "ADDR")]
     listen: SocketAddr,
-    /// The addresses under which others dial this relay, if that is not the local one: up to four, the preferred one first
+    /// The addresses at which other nodes dial this relay, if not the local ones: up to four, the preferred one first
     #[arg(long, env = "HOPLINE_ADVERTISE", value_name = "ADDR,...", value_delimiter = ',', num_args = 1, value_parser = dialable)]
     advertise: Vec<SocketAddr>,
-    /// Keep this relay's identity here; without it, it is forgotten with the process
+    /// Directory for this relay's identity; without it, the identity ends with the process
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// What listings call this relay
-    #[arg(long, env = "HOPLINE_NAME", value_name = "NAME", value_parser = hopline_command::name::parse)]
+    /// This relay's name, as listings show it
+    #[arg(long, alias = "node-name", env = "HOPLINE_NAME", value_name = "NAME", value_parser = hopline_command::name::parse)]
     name: Option<String>,
-    /// Its failure domain: a rack, a data centre, a provider
+    /// The relay's failure domain: a rack, a data centre, a provider
     #[arg(long, env = "HOPLINE_ZONE", default_value = "", value_name = "ZONE", value_parser = hopline_command::name::parse_zone)]
     zone: String,
-    /// How many flows it is willing to carry
+    /// Most flows that it carries
     #[arg(long, env = "HOPLINE_CAPACITY", default_value_t = 1000, value_name = "FLOWS")]
     capacity: u32,
-    /// Nobody can dial it, for it is behind a NAT that lets nobody in: no chain is led over it
+    /// The relay is behind a NAT that blocks incoming dials: it is assigned to no chain
     #[arg(long, env = "HOPLINE_BEHIND_NAT")]
     behind_nat: bool,
-    /// It is willing to bridge relays that nobody can dial
+    /// Offer to bridge relays that cannot be dialled
     #[arg(long, env = "HOPLINE_BRIDGE")]
     bridge: bool,
     /// Where to serve the admin pages over HTTP (/healthz, /readyz, /metrics); port 0 takes any free one
     #[arg(long, env = "HOPLINE_ADMIN_LISTEN", default_value = "off", value_name = "ADDR|off")]
     admin: Place,
-    /// How long to wait at SIGTERM or Ctrl-C until every flow has gone over to other relays
+    /// How long to wait at SIGTERM or Ctrl-C until all flows have moved to other relays
     #[arg(long, env = "HOPLINE_DRAIN_TIMEOUT", default_value = "30s", value_name = "TIME", value_parser = hopline_command::duration::parse)]
     drain_timeout: Duration,
-    /// Answer each line of stdin with a line on what this relay thought of its neighbours so far: for benchmarks
+    /// Answer each line of stdin with a line of counters: for benchmarks
     #[arg(long, hide = true)]
     tally: bool,
     #[command(flatten)]
     liveness: LivenessArgs,
     #[command(flatten)]
-    patience: PatienceArgs,
-    /// How many bytes of all flows together it keeps for replay: by default a quarter of the machine's memory
-    #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE")]
-    replay_budget: Option<Size>,
+    retry: RetryArgs,
+    /// Most bytes kept for replay, over all flows; by default a quarter of the machine's memory
+    #[arg(long, env = "HOPLINE_REPLAY_BUDGET", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    replay_budget: Option<ByteSize>,
 }
 
 /// An address for others to dial.
@@ -101,7 +101,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         capabilities: Capabilities { reachable: !args.behind_nat, bridge: args.bridge },
         drain_timeout: args.drain_timeout,
         liveness: args.liveness.config(),
-        enrolment: args.patience.config(),
+        enrolment: args.retry.config(),
         replay_bytes: args.replay_budget.map_or(defaults.replay_bytes, |size| size.0),
         ..defaults
     };

@@ -4,7 +4,7 @@ use crate::pipe;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hopline::endpoint::{Carrier, Endpoint, MAX_MESSAGE_BYTES, Receipt};
-use hopline_command::join::JoinArgs;
+use hopline_command::join::OpenArgs;
 use hopline_command::stdio::{Stdin, Stdout};
 use hopline_command::wait::WaitArgs;
 use hopline_command::{Exit, Failure, signals};
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Send messages to a name: one an argument, or a line of stdin. Prints `delivered <n> <ms>` when the target's
+/// Send messages to a name: each argument, or each line of stdin, is one. Prints `delivered <n> <ms>` when the target's
 /// application has taken message n.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -30,30 +30,27 @@ use tokio::time::timeout;
   find . -print0 | hopline send names --null      messages may have several lines
   hopline send photos --raw a.jpg --raw b.jpg     each file is one message
 
-A message is any bytes, up to 1 MiB; an empty line is an empty one. To move more, use `hopline pipe`.")]
+A message is up to 1 MiB of any bytes; an empty line is an empty message. To send more, use `hopline pipe`.")]
 pub(super) struct Args {
     /// The name to reach
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// The messages; without any, each line of stdin is one
+    /// The messages; without any, each line of stdin is one message message
     text: Vec<OsString>,
-    /// Messages on stdin end with a NUL in place of a newline
+    /// Messages on stdin end with a NUL instead of a newline
     #[arg(short = '0', long, conflicts_with = "text")]
     null: bool,
-    /// Send what is in this file as one message, whatever it is; - is stdin. May be given several times
+    /// Send this file as one message; - is stdin. May be given several times
     #[arg(long, value_name = "FILE", conflicts_with_all = ["text", "null"])]
     raw: Vec<PathBuf>,
-    /// Relays on the chain
-    #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
-    hops: u8,
-    /// Print an object a receipt
+    /// Print a JSON object for each receipt
     #[arg(long)]
     json: bool,
-    /// Print what happens to the flow's chain on stderr, a JSON object a line
+    /// Print the events of the flow's chain on stderr, one JSON object a line
     #[arg(long)]
     events: bool,
     #[command(flatten)]
-    join: JoinArgs,
+    open: OpenArgs,
 }
 
 /// Receipts that may be outstanding.
@@ -65,7 +62,7 @@ const PRINTED_AT_ONCE: usize = 64 << 10;
 const GRACE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
-    let Args { name, text, null, raw, hops, json, events, join } = args;
+    let Args { name, text, null, raw, json, events, open } = args;
     let work = async |endpoint: &Endpoint| {
         if events {
             pipe::print_events(endpoint);
@@ -73,7 +70,8 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let (sent, receipts) = mpsc::channel(MAX_OUTSTANDING);
         let tally = Tally::default();
         let mut printed = pin!(print_receipts(receipts, json, &tally));
-        let line = Line { endpoint, name: &name, wait: &join.wait, tally: &tally, carrier: None };
+        let line =
+            Line { endpoint, name: &name, wait: &open.join.network.wait, tally: &tally, carrier: None };
         let messages = Messages::of(text, raw, null);
         let ended = {
             let mut sending = pin!(line.send_all(messages, sent));
@@ -93,7 +91,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let _ = timeout(GRACE, printed).await;
         Err(tally.at_end(&ended))
     };
-    join.with_endpoint(hops, std::future::pending(), work).await
+    open.with_endpoint(std::future::pending(), work).await
 }
 
 /// How far the command is.

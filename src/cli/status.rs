@@ -8,7 +8,7 @@ use std::io::{self, Write};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline status
-  hopline status --admin 127.0.0.1:4480    of all relays, without a ticket; the bootstrap's ready line has the address
+  hopline status --admin 127.0.0.1:4480    all relays, without a ticket; the address is in the bootstrap's ready line
   hopline status --json | jq '.relays[] | select(.status != \"online\")'
   hopline top                              the same, live")]
 pub(super) struct Args {

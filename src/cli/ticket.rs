@@ -10,7 +10,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Invite newcomers.
+/// Make tickets for new nodes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -19,11 +19,11 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Make a ticket, where the bootstrap keeps its data
+    /// Make a ticket, on the bootstrap's machine
     New(New),
 }
 
-/// Make a ticket. Nothing has to be running: the bootstrap recognises its network's tickets by themselves.
+/// Make a ticket. The bootstrap need not run: it recognises every ticket of its network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline ticket new --data ./boot --single-use
@@ -32,10 +32,10 @@ struct New {
     /// The bootstrap's data directory
     #[arg(long, env = "HOPLINE_DATA", value_name = "DIR")]
     data: PathBuf,
-    /// Good for one node only: the first that uses it
+    /// Valid for one node: the first that uses it
     #[arg(long)]
     single_use: bool,
-    /// No longer good after so many hours
+    /// Valid for this many hours
     #[arg(long, value_name = "HOURS")]
     valid_hours: Option<u64>,
 }

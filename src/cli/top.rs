@@ -1,9 +1,9 @@
 //! `hopline top`
 //!
-//! What is shown follows from a [model](model) that knows neither clock, terminal nor network; it is [drawn](draw) after
-//! everything that happens. Here are the terminal, and the tasks that look at the network and read keys.
+//! The screen follows from a [model](model) that knows neither clock, terminal nor network, and is [drawn](draw) after every
+//! event. This file has the terminal and the tasks that ask the network and read keys.
 //!
-//! Invariant: however this ends, the terminal is as it was before.
+//! Invariant: however this ends, the terminal is restored.
 
 mod draw;
 mod model;
@@ -32,16 +32,16 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How many inputs may wait to be shown; whoever brings more waits.
 const QUEUE: usize = 64;
 
-/// Watch a network live: its relays, the busiest first, and what happens.
+/// Watch a network live: its relays, the busiest first, and its events.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline top
   hopline top --admin 127.0.0.1:4480 --every 5s    all relays and the bootstrap's own events, without a ticket
 
-Keys: s the next column to sort by, r the other way round, / filter by name or zone, arrows and PgUp PgDn scroll,
+Keys: s sort by the next column, r reverse the order, / filter by name or zone, arrows and PgUp PgDn scroll,
 p pause, ? help, q or Ctrl-C quit.")]
 pub(super) struct Args {
-    /// How often to look at the network
+    /// Refresh interval
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = every)]
     every: Duration,
     #[command(flatten)]

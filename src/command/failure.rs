@@ -1,4 +1,4 @@
-//! How a command ends when it does not end well: an exit code, and a line that says cause, where, and what to do next.
+//! How a command fails: an exit code, and a line with the cause, the place, and what to do next.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "what has no exit code of its own has failed")]
 
@@ -99,7 +99,7 @@ impl From<std::io::Error> for Failure {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<FlowError>()) {
             Some(flow) => flow.clone().into(),
             None if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                Self::new(Exit::Failed, "whoever reads this command's output has closed it")
+                Self::new(Exit::Failed, "the reader of this command's output has closed it")
             }
             None => Self::new(Exit::Failed, error.to_string()),
         }
@@ -109,6 +109,7 @@ impl From<std::io::Error> for Failure {
 impl From<FlowError> for Failure {
     fn from(error: FlowError) -> Self {
         let next = match error {
+            FlowError::Version(_) => return Self::new(Exit::Refused, error.to_string()),
             FlowError::Aborted { .. } => "see there what it needs, and try again",
             FlowError::OutOfTime { .. } => "set the clock that is wrong, and try again",
             FlowError::Untrusted { .. } => "see there whether its clock is right, and try again",
@@ -140,6 +141,8 @@ impl From<Refusal> for Failure {
                 (Exit::Refused, "name it by its id, which `hopline status --json` shows")
             }
             Refusal::Denied { .. } => (Exit::Refused, "ask whoever runs the bootstrap"),
+            Refusal::UnknownRequest => (Exit::Refused, "upgrade the bootstrap"),
+            Refusal::Unknown => (Exit::Refused, "upgrade this node"),
             _ => (Exit::Failed, "try again"),
         };
         let failure = Self::new(exit, format!("{refusal}; {next}"));

@@ -2,7 +2,7 @@
 
 use crate::journal;
 use crate::liveness::LivenessArgs;
-use crate::patience::PatienceArgs;
+use crate::retry::RetryArgs;
 use crate::wait::WaitArgs;
 use crate::{Exit, Failure};
 use clap::Args;
@@ -20,63 +20,61 @@ use tokio::sync::broadcast::error::RecvError;
 
 const DATA: &str = "HOPLINE_DATA";
 
-/// How to join.
+/// Which network, and as whom.
 #[derive(Clone, Debug, Args)]
-pub struct JoinArgs {
+pub struct NetworkArgs {
     /// The network's ticket; by default that of the network joined last
     #[arg(long, env = "HOPLINE_TICKET", value_name = "TICKET", hide_env_values = true)]
     ticket: Option<String>,
-    /// Keep this node's identity here, and the routes that lead it on while no bootstrap answers; without it, both are
-    /// forgotten with the process
+    /// Directory for this node's identity and its kept routes; without it, both end with the process
     #[arg(long, env = DATA, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// What listings call this node
-    #[arg(long = "name", env = "HOPLINE_NAME", value_name = "NAME")]
-    node_name: Option<String>,
-    #[command(flatten)]
-    liveness: LivenessArgs,
-    #[command(flatten)]
-    patience: PatienceArgs,
     /// For how long to wait for what is not there yet.
     #[command(flatten)]
     pub wait: WaitArgs,
+}
+
+/// How an endpoint joins.
+#[derive(Clone, Debug, Args)]
+pub struct JoinArgs {
+    /// Which network, and as whom.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    /// This node's own name, as listings show it
+    #[arg(long, alias = "name", env = "HOPLINE_NODE_NAME", value_name = "NODE")]
+    node_name: Option<String>,
+    #[command(flatten)]
+    liveness: LivenessArgs,
+}
+
+/// How an endpoint joins that opens flows.
+#[derive(Clone, Debug, Args)]
+pub struct OpenArgs {
+    /// Relays on the chain
+    #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    hops: u8,
+    /// How it joins.
+    #[command(flatten)]
+    pub join: JoinArgs,
     /// Keep no journal of this node's flows for `hopline explain`
     #[arg(long, env = "HOPLINE_NO_JOURNAL", value_parser = clap::builder::FalseyValueParser::new())]
     no_journal: bool,
 }
 
-impl JoinArgs {
+/// How an endpoint joins that serves a name.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// How it joins.
+    #[command(flatten)]
+    pub join: JoinArgs,
+    #[command(flatten)]
+    retry: RetryArgs,
+}
+
+impl NetworkArgs {
     /// The ticket in question: the flag, the environment, or what the last join left.
     pub fn ticket(&self) -> Result<Ticket, Failure> {
         find_ticket(self.ticket.as_deref())
-    }
-
-    /// Joins as an endpoint, does this with it, and leaves, whatever came of it: the bootstrap is told, and so are the other ends of
-    /// flows that are still open. It ends early if `stop` resolves.
-    pub async fn with_endpoint(
-        &self,
-        hops: u8,
-        stop: impl Future<Output = Result<(), Failure>>,
-        work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        let endpoint = self.endpoint(hops).await?;
-        let lost = name_lost(endpoint.enrolment());
-        // Work that was stopped is dropped only when all is told: a flow that is dropped says less.
-        let mut work = pin!(work(&endpoint));
-        let result = tokio::select! {
-            biased;
-            result = &mut work => result,
-            stopped = stop => stopped,
-            failure = lost => Err(failure),
-        };
-        let cause = result.as_ref().err().map_or("its process ended", Failure::message);
-        endpoint.shutdown_because(cause).await;
-        result
-    }
-
-    /// Joins as an endpoint, once a bootstrap answers.
-    pub async fn endpoint(&self, hops: u8) -> Result<Endpoint, Failure> {
-        self.join(hops, self.data.clone()).await
     }
 
     /// Joins for as long as it takes to look or to tell somebody something. Whose directory the environment names is of no
@@ -88,22 +86,80 @@ impl JoinArgs {
                 && DataDir::open(data, Role::Endpoint, Duration::ZERO).is_ok()
         };
         let data = self.data.as_ref().filter(|data| is_told(data) || is_ours(data));
-        self.join(1, data.cloned()).await
+        self.join(Options { data: data.cloned(), ..Options::default() }).await
     }
 
-    async fn join(&self, hops: u8, data: Option<PathBuf>) -> Result<Endpoint, Failure> {
+    /// Joins once a bootstrap answers.
+    async fn join(&self, options: Options) -> Result<Endpoint, Failure> {
         let ticket = self.ticket()?;
-        let (name, liveness) = (self.node_name.clone(), self.liveness.config());
-        let enrolment = self.patience.config();
-        let options = Options { data, name, hops, liveness, enrolment, ..Options::default() };
         let join = async || Ok(Endpoint::join(ticket.clone(), options.clone()).await?);
         let endpoint = self.wait.until(join).await?;
         remember(&ticket);
+        Ok(endpoint)
+    }
+}
+
+impl JoinArgs {
+    async fn join(&self, options: Options) -> Result<Endpoint, Failure> {
+        let (data, name) = (self.network.data.clone(), self.node_name.clone());
+        self.network.join(Options { data, name, liveness: self.liveness.config(), ..options }).await
+    }
+}
+
+impl OpenArgs {
+    /// Joins once a bootstrap answers.
+    pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let endpoint = self.join.join(Options { hops: self.hops, ..Options::default() }).await?;
         if !self.no_journal {
             journal::keep(&endpoint);
         }
         Ok(endpoint)
     }
+
+    /// Joins, does this work with the endpoint, and leaves, whatever came of it. Ends early if `stop` resolves.
+    pub async fn with_endpoint(
+        &self,
+        stop: impl Future<Output = Result<(), Failure>>,
+        work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        finish(&self.endpoint().await?, stop, work).await
+    }
+}
+
+impl ServeArgs {
+    /// Joins once a bootstrap answers.
+    pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
+        self.join.join(Options { enrolment: self.retry.config(), ..Options::default() }).await
+    }
+
+    /// Joins, does this work with the endpoint, and leaves, whatever came of it. Ends early if `stop` resolves.
+    pub async fn with_endpoint(
+        &self,
+        stop: impl Future<Output = Result<(), Failure>>,
+        work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        finish(&self.endpoint().await?, stop, work).await
+    }
+}
+
+/// Does this work and leaves: the bootstrap is told, and so are the other ends of flows that are still open.
+async fn finish(
+    endpoint: &Endpoint,
+    stop: impl Future<Output = Result<(), Failure>>,
+    work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let lost = name_lost(endpoint.enrolment());
+    // Work that was stopped is dropped only when all is told: a flow that is dropped says less.
+    let mut work = pin!(work(endpoint));
+    let result = tokio::select! {
+        biased;
+        result = &mut work => result,
+        stopped = stop => stopped,
+        failure = lost => Err(failure),
+    };
+    let cause = result.as_ref().err().map_or("its process ended", Failure::message);
+    endpoint.shutdown_because(cause).await;
+    result
 }
 
 /// Parses `given`, or what the last join left.

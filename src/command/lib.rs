@@ -1,4 +1,4 @@
-//! What the commands of Hopline have in common: how they join a network, what they tell people and scripts, and how they end.
+//! What the commands of Hopline share: how they join a network, what they print, and how they end.
 //! Data and `ready` lines go to stdout, logs and events to stderr.
 
 pub mod duration;
@@ -7,8 +7,8 @@ pub mod join;
 pub mod journal;
 pub mod liveness;
 pub mod name;
-pub mod patience;
 pub mod ready;
+pub mod retry;
 pub mod say;
 mod serve;
 pub mod signals;

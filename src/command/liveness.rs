@@ -1,4 +1,4 @@
-//! How a node watches its neighbours: a preset, and a heartbeat of one's own.
+//! Failure detection of a node: a preset, and a heartbeat interval.
 
 use hopline_proto::detector::{Config, Liveness, MAX_INTERVAL, MIN_INTERVAL};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// What fits which network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Preset {
-    /// As the measured round trips suggest
+    /// Adapts to the measured round trips
     Auto,
     /// Machines in one room
     Lan,
@@ -14,17 +14,17 @@ enum Preset {
     Wan,
     /// Geostationary satellites
     Satellite,
-    /// Only the transport tells that a neighbour is gone
+    /// No heartbeats: only QUIC's own timeout
     Off,
 }
 
 /// How to watch.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LivenessArgs {
-    /// How neighbours are watched: what network lies between
+    /// Failure-detection preset for the network between the nodes
     #[arg(long, env = "HOPLINE_LIVENESS", value_enum, default_value = "auto", value_name = "PRESET")]
     liveness: Preset,
-    /// How often neighbours that carry flows are to be heard, instead: 10ms to 1min, or 0 for never
+    /// Heartbeat interval of links with flows, in place of the preset's: 10ms to 1min, or 0 for no heartbeats
     #[arg(long, env = "HOPLINE_HEARTBEAT", value_name = "DURATION", value_parser = interval)]
     heartbeat: Option<Duration>,
 }

@@ -1,4 +1,4 @@
-//! Names on the command line: checked here, so that a bad one is told before anything is done with it.
+//! Names on the command line, checked before anything is done with them.
 
 use hopline_proto::record::MAX_NAME_BYTES;
 use hopline_proto::rpc;

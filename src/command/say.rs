@@ -1,7 +1,7 @@
-//! What commands tell people and scripts: lines on stderr, results on stdout.
+//! Output of commands: lines for people on stderr, results on stdout.
 //!
-//! Invariant: no failed write ends a command by a panic. What can't be written to stderr is lost, for whoever closed it or
-//! let its disk fill up does not want it, and flows go on. What can't be written to stdout was asked for, and is an error.
+//! Invariant: a failed write never panics. A line for stderr that cannot be written is dropped, as its reader is gone or its disk is
+//! full, and flows go on. A result that cannot be written to stdout is an error.
 
 use crate::stdio::at;
 use std::fmt::Display;

@@ -1,6 +1,6 @@
-//! Serving a name, and why that does not come about in time.
+//! Serving a name, and why it is not served in time.
 
-use crate::join::JoinArgs;
+use crate::join::ServeArgs;
 use crate::{Exit, Failure};
 use hopline::endpoint::{Endpoint, ListenError};
 use hopline_proto::rpc::{Listing, Refusal, Status};
@@ -8,16 +8,16 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long the bootstrap may take to show that it answers.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-impl JoinArgs {
+impl ServeArgs {
     /// What serves a name, once that is registered.
     pub async fn serve<T>(
         &self,
         endpoint: &Endpoint,
         listening: impl Future<Output = Result<T, ListenError>>,
     ) -> Result<T, Failure> {
-        match self.wait.within(listening, endpoint.reach().until_in_vain()).await {
+        match self.join.network.wait.within(listening, endpoint.reach().until_in_vain()).await {
             Some(outcome) => Ok(outcome?),
             None => Err(why(endpoint).await),
         }
@@ -27,7 +27,7 @@ impl JoinArgs {
 /// Why a name is not served yet.
 async fn why(endpoint: &Endpoint) -> Failure {
     let unreached = endpoint.reach().in_vain();
-    match timeout(PATIENCE, endpoint.list()).await {
+    match timeout(TIMEOUT, endpoint.list()).await {
         Ok(Ok(listing)) => reason(unreached, &listing),
         Ok(Err(_)) | Err(_) => {
             Failure::new(Exit::NoBootstrap, "no bootstrap answers; see whether it runs, and try again")
@@ -38,7 +38,7 @@ async fn why(endpoint: &Endpoint) -> Failure {
 /// The same, of a node whose bootstrap answers.
 fn reason(unreached: usize, listing: &Listing) -> Failure {
     let is_up = |status| matches!(status, Status::Registered | Status::Online | Status::Suspect);
-    let next = "see to their --advertise and firewalls, and to this machine's network";
+    let next = "check their --advertise and firewalls, and this machine's network";
     match unreached {
         0 if listing.relays.iter().any(|relay| is_up(relay.status)) => Failure::new(
             Exit::Failed,

@@ -1,8 +1,8 @@
 //! Standard input and output in large pieces.
 //!
-//! Each has a thread that does nothing but read(2) or write(2), and a bounded number of pieces that go round between it and
-//! the task: a pipe that moves a file would else spend its time in handing small ones over. Nobody ever waits for the thread
-//! that reads: it may be blocked for good when the process ends.
+//! Each has a thread that only calls read(2) or write(2), and a bounded number of pieces that circulate between it and the task. With
+//! small pieces, handing them over would take most of the time. Nothing waits for the thread that reads: it may be blocked for ever when
+//! the process ends.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use std::fs::File;
@@ -66,6 +66,12 @@ pub struct Stdin {
     spent: Option<mpsc::Sender<Piece>>,
     piece: Option<Piece>,
     at: usize,
+}
+
+impl Default for Stdin {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Stdin {

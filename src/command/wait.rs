@@ -1,23 +1,22 @@
-//! How long a command waits for what time can mend: a bootstrap that does not answer yet, a name that nobody serves yet, relays
+//! How long a command waits for problems that may pass: a bootstrap that does not answer yet, a name that is not served yet, relays
 //! that are not back yet.
 
 use crate::say::say;
 use crate::{Failure, duration};
+use hopline_proto::backoff::Pauses;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-/// The first pause between two attempts; each further one is twice as long,
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// up to this.
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// Between two attempts.
+const PAUSES: Pauses = Pauses::doubling(Duration::from_millis(50), Duration::from_millis(400));
 /// The first attempt is given this long in any case.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// How patient a command is, in all.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WaitArgs {
-    /// How long to wait for a bootstrap that does not answer yet, a name that nobody serves yet, or more relays
+    /// How long to wait for a bootstrap that does not answer yet, a name that is not served yet, or more relays
     #[arg(long, env = "HOPLINE_WAIT", default_value = "10s", value_name = "TIME", value_parser = duration::parse)]
     wait: Duration,
     #[arg(skip)]
@@ -36,10 +35,11 @@ impl WaitArgs {
             outcome => return outcome,
         };
         self.tell(&failure);
-        let mut pause = FIRST_PAUSE;
-        while Instant::now() + pause < deadline {
+        for pause in PAUSES.sequence() {
+            if Instant::now() + pause >= deadline {
+                break;
+            }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
             match timeout_at(deadline, attempt()).await {
                 Ok(Err(again)) if again.awaits().is_some() => failure = again,
                 Ok(outcome) => return outcome,
@@ -104,7 +104,7 @@ mod tests {
         };
         let began = Instant::now();
         waiting(Duration::from_secs(60)).until(attempt).await.unwrap();
-        assert!(began.elapsed() >= FIRST_PAUSE * (1 + 2 + 4));
+        assert!(began.elapsed() >= PAUSES.sequence().take(3).sum::<Duration>());
     }
 
     #[tokio::test]

@@ -1,14 +1,14 @@
-//! HTTP for whoever runs a node: what it knows, how it fares and what happens to it, as JSON, text and events.
+//! HTTP pages for operators: a node's state, health, metrics and events, as JSON and text.
 //!
-//! Made for people and programs on the same machine: it asks nobody who they are, and changes nothing. It listens on
-//! loopback unless it is told otherwise, and that is warned about.
+//! The pages are for people and programs on the same machine: they need no password and change nothing. They are on loopback
+//! by default; any other address is logged as a warning.
 //!
-//! Invariants: only GET (and HEAD) does anything. Whoever calls this machine by a name that is not its own is turned away, for
-//! that is how a page in somebody's browser would reach it (DNS rebinding). At most [`MAX_CONNECTIONS`] are served at
-//! once, one request each; the next wait in the kernel's queue. A head has at most [`MAX_HEAD_BYTES`]; a connection ends
-//! after [`RESPONSE_TIMEOUT`], one that streams events after [`STREAM_AGE`], whatever its peer does.
+//! Invariants: only GET (and HEAD) has an effect. A request for a host name that is not this machine's is refused, as pages in browsers
+//! could read the node that way (DNS rebinding). At most [`MAX_CONNECTIONS`] are served at once, one request each; others wait in
+//! the kernel's queue. A head has at most [`MAX_HEAD_BYTES`]. A connection ends after [`RESPONSE_TIMEOUT`], one that streams events after
+//! [`STREAM_AGE`], whatever its peer does.
 //!
-//! It doesn't know what the [`Pages`] show; [`bootstrap`] and [`relay`] make them for their roles.
+//! It does not know what the [`Pages`] show; [`bootstrap`] and [`relay`] make them for their roles.
 
 pub mod bootstrap;
 mod events;
@@ -16,6 +16,7 @@ mod exposition;
 mod guard;
 mod peers;
 pub mod relay;
+pub mod view;
 pub mod webhook;
 
 pub use guard::Pages;

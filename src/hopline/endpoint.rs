@@ -22,6 +22,7 @@ pub use events::{FlowEvent, Hop, Watched};
 pub use flow::{Aborter, Flow};
 pub use flow_error::FlowError;
 pub use halves::{RecvStream, SendStream};
+pub use hopline_proto::failure_memory::Ground;
 pub use hopline_proto::frame::{Cause, Evidence};
 pub use listener::{Inbox, Listener, Message};
 pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};

@@ -1,13 +1,13 @@
 //! The shell: sockets, clocks, keys and files around the pure protocol.
 //!
-//! Identity and trust come first. [`identity`] is who a node is, [`authority`] who may belong to a network and what its
-//! certificates say, [`tls`] turns both into TLS configurations, [`ticket`] is the string that invites a newcomer, and
-//! [`join`] the proof by which the newcomer uses it. [`datadir`] is where a node keeps what it is. [`clock`] and
-//! [`entropy`] are the only sources of time and randomness.
+//! Identity and trust: [`identity`] is who a node is. [`authority`] says which nodes belong to a network and what their
+//! certificates contain. [`tls`] turns both into TLS configurations. [`ticket`] is the string with which a new node joins, and
+//! [`join`] is how it proves that it holds one. [`datadir`] is a node's directory. [`clock`] and [`entropy`] are the only sources of
+//! time and randomness.
 //!
-//! Then comes talk. [`transport`] is the QUIC endpoint, [`frames`] puts one message on a stream, [`bootstrap_rpc`] is what
-//! nodes and bootstraps say to each other, and [`coordinator`] the node's side of that. `gate` is the door for whoever dials. [`tally`] counts what a node thinks of
-//! its neighbours, and `enrolment` passes on what becomes of its lease. `address` and `local` know which address is whose.
+//! Communication: [`transport`] is the QUIC endpoint, and [`frames`] puts one message on a stream. [`bootstrap_rpc`] has the messages
+//! between nodes and bootstraps, and [`coordinator`] is the node's side of it. `gate` admits incoming connections. [`tally`] counts what
+//! a node believed of its neighbours, and `enrolment` reports changes of its lease. `address` and `local` know which address is whose.
 
 pub(crate) mod address;
 pub mod authority;
@@ -19,6 +19,7 @@ pub mod datadir;
 pub(crate) mod enrolment;
 pub mod entropy;
 pub mod error;
+mod eyeballs;
 pub mod farewell;
 pub mod frames;
 pub(crate) mod gate;
@@ -40,3 +41,4 @@ pub mod ticket;
 pub mod timer;
 pub mod tls;
 pub mod transport;
+pub(crate) mod version;

@@ -193,7 +193,10 @@ impl Relay {
                     let drained = state.wait_for(State::has_drained);
                     if tokio::time::timeout(patience, drained).await.is_err() {
                         let left = node.flows(|flows| flows.len());
-                        tracing::warn!(flows = left, "leaving, though not every flow has gone elsewhere");
+                        tracing::warn!(
+                            flows = left,
+                            "leaving, though not every flow could move to another relay"
+                        );
                     }
                     leave(&node, changes.resubscribe()).await;
                     let _ = told.send(State::Ended);
@@ -278,7 +281,7 @@ async fn leave(node: &Rc<node::Node<Machine>>, mut changes: broadcast::Receiver<
     let has_left =
         async { while node.with(|machine, _, _| machine.is_leaving()) && changes.recv().await.is_ok() {} };
     if tokio::time::timeout(GOODBYE, has_left).await.is_err() {
-        tracing::warn!("no bootstrap has heard that this relay leaves; its lease will end by itself");
+        tracing::warn!("no bootstrap received this relay's goodbye; its lease will expire");
     }
     let _ = tokio::time::timeout(LAST_WORDS, node.part()).await;
     node.coordinator().close().await;
@@ -330,7 +333,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
             enrolment.tell(change.clone(), *counters);
         }
         Notice::Draining => {
-            tracing::info!("draining: no new flows, and those it carries go elsewhere");
+            tracing::info!("draining: takes no new flows, and moves its own to other relays");
             let _ = told.send(State::Draining);
         }
         Notice::Drained => {
@@ -355,6 +358,7 @@ fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {
         | Notice::Accepted { .. }
         | Notice::Chain { .. }
         | Notice::Attachments { .. }
+        | Notice::Avoided { .. }
         | Notice::Unattached { .. }
         | Notice::CandidateWanted { .. }
         | Notice::RoutesChanged => {}

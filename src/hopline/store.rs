@@ -17,50 +17,13 @@ pub mod format;
 pub mod redb;
 
 pub use error::{NotStored, StoreError};
+pub use hopline_proto::bootstrap::kept::{Key, Kind};
 
 use futures_util::future::BoxFuture;
 use hopline_proto::bootstrap::Registration;
-use hopline_proto::rpc::Offer;
 use hopline_proto::{NodeId, Time};
 use std::fmt;
 use std::sync::Arc;
-
-/// As what a node registered: it may be both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
-    /// To carry flows.
-    Relay,
-    /// To be reached under names.
-    Target,
-}
-
-impl Kind {
-    /// The kind of what is offered.
-    #[must_use]
-    pub const fn of(offer: &Offer) -> Self {
-        match offer {
-            Offer::Relay { .. } => Self::Relay,
-            Offer::Target { .. } => Self::Target,
-        }
-    }
-}
-
-/// Which registration: a node has one of each kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// Whose.
-    pub node: NodeId,
-    /// As what.
-    pub kind: Kind,
-}
-
-impl Key {
-    /// That of a registration.
-    #[must_use]
-    pub const fn of(registration: &Registration) -> Self {
-        Self { node: registration.node, kind: Kind::of(&registration.offer) }
-    }
-}
 
 /// The bootstrap that a node is homed at: it registered there, and sends its heartbeats there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

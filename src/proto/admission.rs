@@ -1,26 +1,24 @@
-//! Who is let in: which connection attempts get a handshake, which have to prove their address first, and which have to come
-//! again.
+//! Admission of connection attempts: which get a handshake, which have to prove their address first, and which have to come again.
 //!
-//! A handshake costs a place and some of a processor's time before it is known who comes. So there are several kinds of places,
-//! and nobody can take those of another kind:
+//! A handshake costs a place and some CPU time before it is known who comes. So there are several kinds of places, and no attempt can
+//! take a place of another kind:
 //!
 //! | places | for | when all are taken |
 //! |---|---|---|
-//! | unproven | whoever has not shown yet that it receives at its address | it has to show that first (QUIC's Retry, RFC 9000, 8.1.2), for which nothing is kept |
-//! | proven | whoever has | it has to come again |
-//! | known | whoever has, at an address where a member was lately | it has to come again |
-//! | guests | whoever has shaken hands and has yet to say what it wants | it has to go |
+//! | unproven | addresses that are not proven | the attempt has to prove its address first (QUIC's Retry, RFC 9000, 8.1.2), which takes no memory |
+//! | proven | proven addresses | the attempt has to come again |
+//! | known | proven addresses where a member was seen lately | the attempt has to come again |
+//! | guests | peers that have finished the handshake and not sent their first request | the connection is closed |
 //!
-//! Before that room is made. If one subnet (/24, /48) holds more than the newcomer's would, its oldest place is given up. Else the
-//! oldest is that has had a fair time, of subnets that hold no less than the newcomer's. So a source takes from others only what
-//! they do not use, of a flood from one's own subnet each attempt has its fair time, and among honest ones nobody loses a handshake
-//! that is about to succeed. Besides,
-//! each subnet has an allowance of proven handshakes, as each costs a signature. Addresses that are not proven are charged to
-//! nobody: anybody may write them on a packet.
+//! Before that, room is made. If one subnet (/24, /48) holds more places than the attempt's subnet would, its oldest place is given up.
+//! Otherwise the oldest place is given up that has had a fair time, of subnets that hold no fewer than the attempt's. So a source
+//! takes from others only what they do not use, each attempt in a flood from one subnet has its fair time, and honest peers do not lose
+//! a handshake that is about to succeed. Each subnet also has an allowance of proven handshakes, as each costs a signature.
+//! Unproven addresses are charged to no subnet, as they can be forged.
 //!
-//! Whoever has to come again is not answered: its QUIC sends the same packet again soon, and then more and more seldom.
+//! An attempt that has to come again gets no answer: its QUIC sends the same packet again soon, and then less and less often.
 //!
-//! Bounds: places of each kind; [`MAX_KNOWN`] addresses, of which the oldest goes first; [`MAX_SUBNETS`] allowances, beyond which
+//! Bounds: places of each kind; [`MAX_KNOWN`] addresses, of which the oldest is dropped first; [`MAX_SUBNETS`] allowances, beyond which
 //! subnets share one.
 
 use super::allowance::{Allowance, Spent};

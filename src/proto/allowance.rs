@@ -1,4 +1,4 @@
-//! How often somebody may do something that costs work: so often at once, and so often a second from then on.
+//! A limit for work that a peer can cause: a burst, and a rate from then on.
 
 use super::time::Time;
 use std::time::Duration;

@@ -1,22 +1,25 @@
-//! The bootstrap's machine: it answers members' questions about the pool, and plans chains.
+//! The bootstrap's machine: it answers members' requests about the pool, and plans chains.
 //!
-//! All its state is the pool and the targets, which the nodes themselves restore by registering again; of the chains it
-//! planned it remembers nothing. Whoever wants a hop replaced hands in the records (see [`record`](super::record)), and
-//! any bootstrap that holds the network secret can tell whether they are genuine. So it may be restarted at any time:
-//! flows go on without it, and what its driver stored of each [`Registration`] gives every node its place back, with the
-//! grace of one lease ([`Bootstrap::restore`]).
+//! Its only state is the pool and the targets, and nodes restore both by registering again. It keeps no table of the chains that it
+//! planned. A node that wants a hop replaced sends the records (see [`record`](super::record)), and any bootstrap with the network
+//! secret can check that they are genuine. So it may be restarted at any time: flows go on without it, and the
+//! [`Registration`]s that its driver stored give every node its place back, for one lease ([`Bootstrap::restore`]).
 //!
-//! Invariants: a request is judged by its bounds before anything else; a refused one has changed nothing; only members'
-//! own activity and [`Bootstrap::handle_timeout`] end leases, reading never does. A response tells nobody but the
-//! asker's own neighbours where a relay is: candidates are sealed in the records.
+//! Invariants: a request's bounds are checked before anything else; a refused request changes nothing; only members' own requests and
+//! [`Bootstrap::handle_timeout`] end leases, reading never does. A response tells a relay's address only to its future neighbours:
+//! candidates are sealed in the records.
 //!
-//! It doesn't know how questions arrive, or who may ask at all: the driver has checked the asker's certificate.
+//! It does not know how requests arrive, or who may send them: the driver has checked the sender's certificate.
 
 mod bounds;
 pub mod cadence;
 mod chains;
 mod departed;
+pub mod kept;
 mod listing;
+
+pub use kept::Registration;
+pub use listing::relay_info;
 
 use super::crypto::Key;
 use super::families::Families;
@@ -31,7 +34,6 @@ use chains::Replacement;
 use departed::Departed;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -49,19 +51,6 @@ pub struct Config {
     pub record_lifetime: Duration,
     /// How long relays' keys are in use; key epochs are counted from the Unix epoch in this unit.
     pub key_epoch: Duration,
-}
-
-/// What nodes register, as a driver may store it: it gives them their places back after a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registration {
-    /// Who.
-    pub node: NodeId,
-    /// What people call it.
-    pub name: String,
-    /// What it offers.
-    pub offer: Offer,
-    /// When it took its place.
-    pub registered_at: Time,
 }
 
 /// For how many key epochs a node is not heard without monitoring: few of as many keys as it has.
@@ -200,22 +189,6 @@ impl Bootstrap {
         self.try_answer(from, request, now).unwrap_or_else(Response::Refused)
     }
 
-    /// Puts a node that had registered before a restart back in its place, with the grace of one lease.
-    pub fn restore(&mut self, registration: Registration, now: Time) {
-        let Registration { node, name, offer, registered_at } = registration;
-        match offer {
-            Offer::Relay { addresses, zone, capacity, version, capabilities } => {
-                let offer = RelayOffer { name, addresses, zone, capacity, version, capabilities };
-                self.pool.restore(node, offer, registered_at, now);
-            }
-            // A name that somebody else has registered meanwhile is theirs.
-            Offer::Target { names, attachments } if self.targets.get(&node).is_none() => {
-                let _ = self.targets.register(node, names, attachments, now);
-            }
-            Offer::Target { .. } => {}
-        }
-    }
-
     /// A member is connected, over a first connection.
     pub fn connected(&mut self, node: &NodeId) {
         self.pool.connected(node);
@@ -285,7 +258,7 @@ impl Bootstrap {
         }
         bounds::check(&request)?;
         match request {
-            Request::Register { name, offer, boot } => {
+            Request::Register { name, boot, offer } => {
                 self.register(from, name, offer, boot, now).map(Response::Lease)
             }
             Request::Heartbeat(heartbeat) => self.heartbeat(from, &heartbeat, now).map(Response::Lease),
@@ -325,6 +298,7 @@ impl Bootstrap {
             }
             Request::Renew { records } => self.renew(from, &records, now).map(Response::Renewed),
             Request::List => Ok(Response::Listing(Box::new(self.listing(now)))),
+            Request::Unknown => Err(Refusal::UnknownRequest),
         }
     }
 
@@ -354,6 +328,7 @@ impl Bootstrap {
                 })?;
                 attached.iter().for_each(|relay| self.pool.reached(relay));
             }
+            Offer::Unknown => return Err(Refusal::UnknownRequest),
         }
         // The first heartbeats of nodes that registered at once (after a restart) come spread out.
         let interval = self.interval();

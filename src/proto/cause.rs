@@ -1,8 +1,8 @@
-//! Why an end of a flow gave it up, for the other end's eyes alone.
+//! Why an end of a flow gave it up, readable only by the other end.
 //!
 //! The text travels from hop to hop beside the close code, as a flow that is given up carries no more bytes. It is sealed
-//! under a key that both ends take from their TLS session, so that relays can neither read nor make one: whoever opens it
-//! knows that the other end said so. All are of one length, so that not even that tells which it is.
+//! under a key from the ends' TLS session, so relays can neither read nor make one: an end that can open it knows that the other end
+//! wrote it. All texts are padded to one length, so the length tells nothing either.
 
 use super::crypto::{Key, Sealed};
 use super::id::FlowId;

@@ -1,6 +1,6 @@
 //! A node's dealings with the bootstrap: its lease, the report of a dead neighbour, and what its owner asks.
 //!
-//! Everything here may fail or take its time: flows never wait for it.
+//! Requests may fail or take long. Flows never wait for them.
 
 use super::enrolment::{self, Attempt, Change, Enrolment};
 use super::flows::Flows;

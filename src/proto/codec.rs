@@ -2,7 +2,13 @@
 //! anything is believed.
 //!
 //! A frame is a 4-byte big-endian length and that many bytes of one bincode value. A length above the reader's bound,
-//! a value that does not decode within it, or bytes left over after the value are errors. Enums are append-only.
+//! a value that does not decode within it, or bytes left over after the value are errors.
+//!
+//! Enums are append-only (but for `Unknown`, which stays last), and a newer peer may send a member that this node does not
+//! know. It is read as `Unknown` (a close code as the plain one), and is no error. Two rules make that possible:
+//! - an enum without fields never gets any, so it may stand anywhere;
+//! - an enum with fields stands last in its frame, so that the rest of the frame is the unknown member's: such a frame is
+//!   [`Growing`], and [`from_growing_bytes`] reads it.
 
 use bincode::config::{self, Configuration, Limit};
 use bincode::enc::write::Writer;
@@ -69,10 +75,42 @@ pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`CodecError`] if they are longer than the bound, malformed, or more than the value.
 pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, left) = decode(bytes)?;
+    if left == 0 { Ok(value) } else { Err(CodecError::Trailing { bytes: left }) }
+}
+
+/// The number of a member of an enum on the wire: its place among `all`.
+pub(crate) fn number<T: PartialEq>(all: &[T], member: &T) -> u32 {
+    let place = all.iter().position(|other| other == member).expect("all members are listed");
+    u32::try_from(place).expect("an enum has few members")
+}
+
+/// The member that has this number; `None` if a newer peer's has.
+pub(crate) fn member<T: Copy>(all: &[T], number: u32) -> Option<T> {
+    usize::try_from(number).ok().and_then(|place| all.get(place)).copied()
+}
+
+/// A frame that ends with an enum which may grow. See the module's documentation.
+pub trait Growing: DeserializeOwned {
+    /// Whether that enum's member, or one inside it, is unknown here. What is left of the frame is its.
+    fn is_unknown(&self) -> bool;
+}
+
+/// The value in exactly these bytes, of which this node may not know all.
+///
+/// # Errors
+/// As [`from_bytes`], but for what follows an unknown member.
+pub fn from_growing_bytes<T: Growing>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, left) = decode::<T>(bytes)?;
+    if left == 0 || value.is_unknown() { Ok(value) } else { Err(CodecError::Trailing { bytes: left }) }
+}
+
+/// A value at the beginning of these bytes, and how many are left over.
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
     check_length(bytes.len(), MAX_FRAME_BYTES)?;
     let (value, used) =
         bincode::serde::decode_from_slice(bytes, bounded()).map_err(|_| CodecError::Malformed)?;
-    if used == bytes.len() { Ok(value) } else { Err(CodecError::Trailing { bytes: bytes.len() - used }) }
+    Ok((value, bytes.len() - used))
 }
 
 /// Appends `value` as a frame: prefix and bytes.

@@ -1,4 +1,4 @@
-//! Which addresses others may dial at all, wherever they are.
+//! Which addresses other machines can dial at all.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,16 +6,16 @@ use std::net::{IpAddr, SocketAddr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undialable {
     /// Its port is zero.
-    #[error("port 0 is no port: name the one that others dial")]
+    #[error("port 0 is not a port: give the one that others dial")]
     PortZero,
     /// It stands for any address.
     #[error("it is unspecified: it names no machine")]
     Unspecified,
     /// It is a group's.
-    #[error("it is multicast: it names a group, and no machine")]
+    #[error("it is multicast: it names a group, not a machine")]
     Multicast,
     /// It is everybody's.
-    #[error("it is broadcast: it names everybody, and no machine")]
+    #[error("it is broadcast: it names every machine")]
     Broadcast,
     /// It means nothing without an interface (RFC 4291, section 2.5.6).
     #[error("it is link-local: it means nothing on other machines")]

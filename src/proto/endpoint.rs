@@ -4,6 +4,7 @@
 //! for another one. As a target it keeps links to a few *attachment relays*, which it dials itself (so it may sit behind
 //! NAT), and tells the bootstrap which: the last hop's primary and backup are among them.
 
+mod avoided;
 mod backups;
 mod rebuild;
 mod renewals;
@@ -11,8 +12,10 @@ mod routes;
 mod throttled;
 
 use super::clerk::{Clerk, ClerkConfig};
+use super::failure_memory::{FailureMemory, Ground};
 use super::families::Families;
 use super::flows::{FAILED_LIFETIME, FlowKey, Flows, FlowsConfig, News};
+use super::frame::Evidence;
 use super::id::{ChainId, FlowId, NodeId};
 use super::links::{Links, Standing};
 use super::machine::{Action, AskFailure, Event, Machine, Notice, OpenFailure};
@@ -20,6 +23,8 @@ use super::record::{Candidate, Route};
 use super::rpc::{Offer, Planned, Refusal, Request, Response};
 use super::time::Time;
 use super::timers::Timers;
+use avoided::Told;
+pub use avoided::{Avoided, Avoider};
 use backups::Backups;
 use rebuild::{HOP_PATIENCE, Waiting, Without};
 use renewals::Renewals;
@@ -42,6 +47,8 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 /// How often an endpoint wants to hear a relay that carries none of its flows. It has only a few such, and all its flows
 /// depend on them: a dead one must not go unnoticed for as long as among relays.
 pub const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Attachment relays that a target lost, and asks for no more for as long as there are others.
+const MAX_LOST: usize = 16;
 /// How many relays a target tries at once, while it has too few links; those that it hopes to hear again come on top.
 const MAX_TRIED: usize = 5;
 const MAX_CHOSEN: usize = 16;
@@ -89,6 +96,7 @@ pub struct Endpoint {
     routes: Routes,
     /// Whether the shell was told that it may store other routes.
     routes_told: bool,
+    told: Told,
     /// Until when whoever waits for a route waits for a bootstrap.
     patience: Timers<Waiting>,
     target: Option<Target>,
@@ -101,7 +109,7 @@ pub struct Endpoint {
 struct Target {
     names: Vec<String>,
     chosen: Vec<Candidate>,
-    dead: Vec<NodeId>,
+    lost: FailureMemory,
     offered: Vec<NodeId>,
     /// Whether the flows' origins are to hear of the last offer once the bootstrap knows it.
     reattached: bool,
@@ -127,6 +135,7 @@ impl Endpoint {
             renewals: Renewals::default(),
             routes: Routes::default(),
             routes_told: false,
+            told: Told::default(),
             patience: Timers::default(),
             target: None,
             dials: Families::BOTH,
@@ -207,11 +216,11 @@ impl Endpoint {
     ) {
         let memory = if self.backups.is_short(flow, hop) { SHORT_MEMORY } else { FAILED_LIFETIME };
         let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
-        exclude.iter().for_each(|node| self.routes.note_failed(*node, now));
+        let records = records.to_vec();
+        self.note_failed(flow, &exclude, now);
         tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
         let Some(chain) = records.first().map(|record| record.scope.chain) else { return };
-        let (records, dials) = (records.to_vec(), self.dials);
-        let request = Request::Replace { hop, records, active, exclude, dials };
+        let request = Request::Replace { hop, records, active, exclude, dials: self.dials };
         self.clerk.ask(Asked::Backup { flow, hop, chain }, request, false, actions);
     }
 
@@ -273,7 +282,7 @@ impl Endpoint {
         let missing = ATTACHMENTS - attached.len();
         if missing > 0 && target.room(&self.flows) > 0 && target.ask_due.is_none_or(|due| due <= now) {
             target.ask_due = Some(now + ATTACH_PAUSE);
-            let exclude = target.chosen.iter().map(|c| c.node).chain(target.dead.iter().copied()).collect();
+            let exclude = target.chosen.iter().map(|c| c.node).chain(target.lost.nodes(now)).collect();
             let count = u8::try_from(missing).unwrap_or(1);
             let request = Request::Attachments { count, exclude, dials: self.dials };
             self.clerk.ask(Asked::Attachments, request, false, actions);
@@ -310,7 +319,7 @@ impl Endpoint {
     /// There is no further relay for this target: those that failed may be tried again.
     fn no_attachments(&mut self, now: Time, actions: &mut Vec<Action>) {
         if let Some(target) = &mut self.target {
-            target.dead.clear();
+            target.lost.forgive_all();
             target.ask_due = Some(now + NO_MORE_PAUSE);
             let links = self.flows.links();
             if target.chosen.iter().all(|relay| links.standing(relay.node) == Standing::Up) {
@@ -341,17 +350,13 @@ impl Endpoint {
     }
 
     /// An attachment relay is lost: another one is looked for at once.
-    fn attachment_lost(&mut self, node: NodeId, now: Time, actions: &mut Vec<Action>) {
+    fn attachment_lost(&mut self, node: NodeId, evidence: Evidence, now: Time, actions: &mut Vec<Action>) {
         let Some(target) = &mut self.target else { return };
         if !target.chosen.iter().any(|c| c.node == node) {
             return;
         }
         target.chosen.retain(|c| c.node != node);
-        target.dead.retain(|dead| *dead != node);
-        target.dead.push(node);
-        if target.dead.len() > 16 {
-            target.dead.remove(0);
-        }
+        target.lost.note(node, Ground::Seen(evidence), now);
         let reachable = target.chosen.iter().any(|c| target.offered.contains(&c.node));
         target.look_again(reachable, now);
         self.flows.links_mut().unwant(node, actions);
@@ -379,7 +384,9 @@ impl Endpoint {
         if self.clerk.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }
-        for news in self.flows.take_news() {
+        let news = self.flows.take_news();
+        self.tell_avoided(&news, now, actions);
+        for news in news {
             match news {
                 News::WantsRoute(flow) => self.rebuild(flow, now, actions),
                 News::WantsBackup { flow, hop, active } => {
@@ -393,7 +400,8 @@ impl Endpoint {
                     }
                 }
                 News::PeerSuspect { node, refused } => {
-                    self.routes.note_failed(node, now);
+                    let ground = Ground::Seen(self.evidence(node).unwrap_or(Evidence::Silence));
+                    self.routes.note_failed(node, ground, now);
                     if refused {
                         self.clerk.report(node, actions);
                     } else {
@@ -407,16 +415,16 @@ impl Endpoint {
                     self.attach(now, actions);
                 }
                 News::PeerUnreachable { node, is_news } => {
-                    self.routes.note_failed(node, now);
+                    self.routes.note_failed(node, Ground::Seen(Evidence::NoAnswer), now);
                     if is_news {
                         self.clerk.report_unreached(node, actions);
                     }
-                    self.attachment_lost(node, now, actions);
+                    self.attachment_lost(node, Evidence::NoAnswer, now, actions);
                 }
-                News::PeerGone(node) => self.attachment_lost(node, now, actions),
+                News::PeerGone(node) => self.attachment_lost(node, Evidence::Transport, now, actions),
                 News::PeerDraining(node) => {
-                    self.routes.note_failed(node, now);
-                    self.attachment_lost(node, now, actions);
+                    self.routes.note_failed(node, Ground::Seen(Evidence::Word), now);
+                    self.attachment_lost(node, Evidence::Word, now, actions);
                 }
                 News::PeerUp(node) => {
                     self.routes.note_alive(node);
@@ -427,6 +435,7 @@ impl Endpoint {
                     self.open.remove(&flow);
                     self.backups.forget(flow);
                     self.renewals.forget(flow);
+                    self.told.forget(flow);
                     self.patience.set(Waiting::Rebuild(flow), None);
                 }
             }
@@ -473,7 +482,7 @@ impl Endpoint {
             (Asked::Attachments, Ok(Response::Relays(found))) => self.attachments_found(found, now, actions),
             (Asked::Attachments, result) => {
                 if let Ok(Response::Refused(refusal @ Refusal::OutOfReach { .. })) = result
-                    && self.target.as_ref().is_some_and(Target::knows_nobody)
+                    && self.target.as_ref().is_some_and(|target| target.knows_nobody(now))
                 {
                     actions.push(Action::Notify(Notice::Unattached { refusal }));
                 }
@@ -488,7 +497,7 @@ impl Target {
         Self {
             names: Vec::new(),
             chosen: Vec::new(),
-            dead: Vec::new(),
+            lost: FailureMemory::new(MAX_LOST, Duration::MAX),
             offered: Vec::new(),
             reattached: false,
             ask_due: None,
@@ -524,8 +533,8 @@ impl Target {
     }
 
     /// Whether no relay was ever named to it but such as it is attached to no more.
-    const fn knows_nobody(&self) -> bool {
-        self.chosen.is_empty() && self.dead.is_empty() && self.offered.is_empty()
+    fn knows_nobody(&self, now: Time) -> bool {
+        self.chosen.is_empty() && self.lost.is_empty(now) && self.offered.is_empty()
     }
 
     const fn take_reattached(&mut self) -> bool {
@@ -595,6 +604,13 @@ impl Machine for Endpoint {
 
     fn flows(&mut self) -> &mut Flows {
         &mut self.flows
+    }
+
+    fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.flows.has_news() {
+            self.catch_up(now, actions);
+            self.tell_routes(actions);
+        }
     }
 }
 

@@ -1,37 +1,38 @@
-//! Enrolment: keeps a node registered with a bootstrap, whatever happens to either or to what lies between.
+//! Enrolment keeps a node registered with a bootstrap, whatever happens to either of them or to the network between.
 //!
 //! | answer to a heartbeat | what follows |
 //! |---|---|
 //! | unknown node | register again at once |
-//! | internal error, nonsense | register again at once (the bootstrap may have restarted) |
-//! | none in time, no connection | register again at once, with the next bootstrap in the list |
+//! | internal error, or an answer that makes no sense | register again at once (the bootstrap may have restarted) |
+//! | no answer in time, no connection | register again at once, with the next bootstrap in the list |
 //! | throttled | wait as long as told; the lease stands, no failure is counted |
-//! | a lease that tells of fewer than three peers | register with the next bootstrap: it may know more; if none does, with this one again |
-//! | three failures in a row | register over a fresh link, addresses resolved anew |
+//! | a lease that tells of fewer than three peers | register with the next bootstrap, which may know more; if none does, with this one again |
+//! | three failures in a row | register over a new link, with addresses resolved again |
 //!
-//! Registrations that fail are repeated, the first ones soon (once for each bootstrap), then after 5, 10, 20, 40, 80 s
-//! with jitter, and on at that ceiling; after five the node is told ([`Trouble::Timeout`]), and nothing gives up. The driver
-//! looks out meanwhile for a bootstrap that can be reached ([`Event::Reached`]): that cuts such a wait short. One that can be
-//! reached and still does not take the registration is not asked more often for it.
+//! Failed registrations are repeated: the first ones soon (once for each bootstrap), then after 5, 10, 20, 40 and 80 s with jitter, and at
+//! 80 s from then on. After five failures the node is told ([`Trouble::Timeout`]). Retries never stop. Meanwhile the driver looks for a
+//! bootstrap that can be reached ([`Event::Reached`]), which ends such a wait early. A bootstrap that can be reached and still does
+//! not accept the registration is not asked more often.
 //!
-//! A relay that has markedly more or fewer flows than it last told does not wait for its next heartbeat: it tells soon, but never
-//! within a second, nor within a tenth of the time between heartbeats, of having told something before.
+//! A relay whose number of flows has changed markedly since it last told it does not wait for its next heartbeat. It tells it soon, but at
+//! most once a second, and at most ten times in a heartbeat interval.
 //!
-//! A relay that drains and leaves tells of its flows once more before its goodbye, if they are more or fewer than it last told.
+//! A relay that drains tells its number of flows once more before its goodbye, if that has changed.
 //!
-//! A network may really be that small. So few peers call for another registration when the node is new, and later only when
-//! they have become fewer than at any time since; and never sooner than a back-off after the registration before.
+//! A network may really be small. So too few peers cause another registration only when the node is new, or when they have become fewer
+//! than at any time since; and never sooner than a back-off after the registration before.
 //!
-//! Invariants: there is at most one question on its way, and an answer to an older one changes nothing. After
+//! Invariants: at most one request is outstanding, and an answer to an older one changes nothing. After
 //! [`Enrolment::handle_timeout`], [`Enrolment::poll_timeout`] lies after its `now`. A node that lost its lease goes on
-//! carrying flows: nothing here says otherwise.
+//! carrying flows.
 //!
-//! It doesn't know what a node does with its place in the pool, nor how questions reach a bootstrap; the driver answers
+//! It does not know what a node does with its place in the pool, nor how requests reach a bootstrap. The driver answers
 //! each with [`Event::Answered`] or [`Event::Failed`], the latter after a time limit of its own.
 
 mod config;
 mod message;
 
+use super::backoff::{Backoff, jittered};
 use super::id::BootId;
 use super::rpc::{Heartbeat, Lease, Load, Offer, Refusal, Request, Response};
 use super::time::Time;
@@ -79,7 +80,7 @@ pub struct Enrolment {
     /// When the last registration failed, if that was for want of a connection or an answer.
     unreached: Option<Time>,
     /// How soon after that another may follow because a bootstrap was reached.
-    reach_wait: Duration,
+    reached_again: Backoff,
     phase: Phase,
     asking: Option<(Attempt, Question)>,
     next: Option<(Time, Question)>,
@@ -144,7 +145,7 @@ impl Enrolment {
     #[must_use]
     pub fn new(config: Config, name: String, offer: Offer, bootstraps: usize, mut rng: StdRng) -> Self {
         Self {
-            reach_wait: config.first_retry,
+            reached_again: Backoff::new(config.first_pauses()),
             config,
             boot: BootId::random(&mut rng),
             rng,
@@ -306,8 +307,7 @@ impl Enrolment {
             }
             (Phase::Unregistered, Some((at, Question::Register)), Some(failed_at)) => {
                 self.use_connection();
-                let soon = at.min(failed_at + self.reach_wait);
-                self.reach_wait = (self.reach_wait * 2).min(self.config.backoff_max);
+                let soon = at.min(self.reached_again.next(failed_at));
                 self.next = Some((soon, Question::Register));
                 self.handle_timeout(now, actions);
             }
@@ -416,7 +416,8 @@ impl Enrolment {
                 | Response::Planned(_)
                 | Response::Replaced(_)
                 | Response::Listing(_)
-                | Response::Renewed(_),
+                | Response::Renewed(_)
+                | Response::Unknown,
             ) => self.on_setback(question, Setback::Internal, now, actions),
         }
     }
@@ -426,7 +427,7 @@ impl Enrolment {
         self.failures = 0;
         self.failed_registrations = 0;
         self.unreached = None;
-        self.reach_wait = self.config.first_retry;
+        self.reached_again = Backoff::new(self.config.first_pauses());
         self.drained = false;
         self.peers = self.peers.max(lease.counts.online);
         self.counters.registered += 1;
@@ -538,8 +539,8 @@ impl Enrolment {
         self.phase = Phase::Unregistered;
         self.failed_registrations = self.failed_registrations.saturating_add(1);
         self.unreached = matches!(setback, Setback::Timeout | Setback::Network).then_some(now);
-        if setback == Setback::Timeout {
-            self.reach_wait = self.reach_wait.max(self.config.backoff);
+        if setback == Setback::Timeout && self.reached_again.pause() < self.config.backoff {
+            self.reached_again = Backoff::new(self.config.pauses());
         }
         let retry_after = self.backoff();
         self.next = Some((now + retry_after, Question::Register));
@@ -662,18 +663,13 @@ impl Enrolment {
         let bootstraps = u32::try_from(self.bootstraps).unwrap_or(u32::MAX);
         let wait = match self.failed_registrations.checked_sub(bootstraps.max(1) + 1) {
             None => self.config.first_retry,
-            Some(doublings) => {
-                let factor = 2u32.saturating_pow(doublings);
-                self.config.backoff.saturating_mul(factor).min(self.config.backoff_max)
-            }
+            Some(others) => self.config.pauses().after(others),
         };
         self.jittered(wait)
     }
 
     fn jittered(&mut self, wait: Duration) -> Duration {
-        let spread = self.config.jitter_percent.min(100);
-        let percent = self.rng.random_range(100 - spread..=100 + spread);
-        wait * percent / 100
+        jittered(wait, self.config.jitter_percent, &mut self.rng)
     }
 
     /// Never earlier than told.

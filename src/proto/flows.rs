@@ -9,6 +9,7 @@
 //! all together (`replay_bytes`, and [`RESERVE_BYTES`] for each lane): reading stops; tombstones (as many as flows; the oldest goes first).
 
 mod attach;
+mod avoided;
 mod budget;
 mod config;
 mod dial;
@@ -29,6 +30,7 @@ use super::allowance::{Allowance, Spent};
 use super::cause::CauseKey;
 use super::crypto::Sealed;
 use super::epoch::MAX_HOPS;
+use super::failure_memory::FailureMemory;
 use super::frame::{Cause, CloseCode, Control, Evidence, MAX_ACKS, Reroute, Why};
 use super::id::{FlowId, NodeId, Pseudonym};
 use super::links::{Arrival, LinkNews, Links};
@@ -178,8 +180,8 @@ struct Flow {
     /// What was last said of each hop's repair, until a newer record shows that the origin knows: told again to a new prev, as
     /// the one before may have died with it.
     reroutes: BTreeMap<u8, Reroute>,
-    /// Relays that failed this origin's flow, and when, the latest last: no plan shall name them again soon.
-    failed: VecDeque<(Time, NodeId)>,
+    /// Relays that failed this origin's flow: no plan shall name them again soon.
+    failed: FailureMemory,
     /// At an end of the flow: whether its bytes arrive.
     vigil: Option<Vigil>,
     /// Relays that an origin avoids, as their chains swallowed bytes.
@@ -283,6 +285,12 @@ impl Flows {
         self.flows.is_empty()
     }
 
+    /// Whether something happened that the owner has to act on.
+    #[must_use]
+    pub const fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     /// What happened that the owner has to act on; to be asked until there is nothing.
     pub fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
@@ -374,6 +382,7 @@ impl Flows {
             Control::Orphaned { leg, orphaned } => {
                 self.orphaned(LegId::new(link, leg), orphaned, now, actions);
             }
+            Control::Unknown => {}
         }
     }
 
@@ -600,7 +609,7 @@ impl Flow {
             fruitless: None,
             serving: BTreeMap::new(),
             reroutes: BTreeMap::new(),
-            failed: VecDeque::new(),
+            failed: FailureMemory::new(records::MAX_FAILED, FAILED_LIFETIME),
         }
     }
 

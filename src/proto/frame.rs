@@ -1,12 +1,12 @@
 //! What nodes say to each other over a link: the header of a leg, its answer, control messages, heartbeats.
 //!
 //! A link carries, in each direction, one unidirectional *control stream* (a [`Hello`], then [`Control`] frames),
-//! datagrams (one [`Heartbeat`] each), and any number of bidirectional streams, the legs: an [`Attach`] frame and raw
+//! datagrams (see [`Datagram`]), and any number of bidirectional streams, the legs: an [`Attach`] frame and raw
 //! forward bytes one way, an [`AttachOk`] frame and raw backward bytes the other. In control messages a leg is named by
 //! the number that its [`Attach`] gives it.
 
 use super::cause::SEALED_CAUSE_BYTES;
-use super::codec::MAX_FRAME_BYTES;
+use super::codec::{self, CodecError, Growing, MAX_FRAME_BYTES};
 use super::crypto::Sealed;
 use super::epoch::{Epoch, MAX_HOPS};
 use super::id::{BootId, FlowId};
@@ -14,10 +14,11 @@ use super::lane::MAX_OFFSET;
 use super::record::{MAX_CANDIDATES, MAX_RECORDS, Record, Tag};
 use super::splice::Opening;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
-/// The version of the data plane that this code speaks. A link's ALPN says it too.
-pub const VERSION: u8 = 1;
+mod reroute;
+
+pub use reroute::{Cause, Evidence, Reason, Reroute, Watch};
+
 /// Largest [`Attach`] or [`AttachOk`], in bytes.
 pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Largest [`Control`] frame, in bytes.
@@ -28,8 +29,6 @@ pub const MAX_ACKS: usize = 1024;
 /// The first frame of a control stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`VERSION`].
-    pub version: u8,
     /// The life of the process at this end.
     pub boot: BootId,
 }
@@ -37,8 +36,6 @@ pub struct Hello {
 /// Opens, resumes or rebuilds a leg (Law 3). Raw forward bytes from `forward_start` follow at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
-    /// [`VERSION`].
-    pub version: u8,
     /// What both ends call the leg: unique on the link, even if whoever dialled the link opens it, else odd.
     pub leg: u32,
     /// The flow.
@@ -110,8 +107,10 @@ impl AttachOk {
     }
 }
 
-/// Why a leg ends: the code with which its QUIC stream is reset and stopped.
+/// Why a leg ends: the code with which its QUIC stream is reset and stopped. Append-only; an unknown one counts as
+/// [`CloseCode::Lost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "u32", into = "u32")]
 pub enum CloseCode {
     /// Its node lost or forgot the flow, or the link broke: attach again.
     Lost,
@@ -172,6 +171,18 @@ impl CloseCode {
     }
 }
 
+impl From<u32> for CloseCode {
+    fn from(number: u32) -> Self {
+        Self::from_number(number.into())
+    }
+}
+
+impl From<CloseCode> for u32 {
+    fn from(code: CloseCode) -> Self {
+        code.number()
+    }
+}
+
 /// What goes with a [`Control::Close`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
@@ -194,109 +205,6 @@ impl Why {
         self.winner.as_ref().is_none_or(|winner| winner.hop() <= MAX_HOPS + 1)
             && self.cause.as_ref().is_none_or(|cause| cause.as_bytes().len() == SEALED_CAUSE_BYTES)
     }
-}
-
-/// What a relay tells the origin about a repair. Candidates are named by their place in the hop's record, so that the
-/// relays between learn nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reroute {
-    /// The hop whose relay was replaced.
-    pub hop: u8,
-    /// The version of the record that the places refer to.
-    pub version: u32,
-    /// Place of the candidate that failed.
-    pub from: u8,
-    /// Place of the candidate that took over.
-    pub to: u8,
-    /// What showed the failure.
-    pub cause: Cause,
-    /// From the last sign of life over the failed leg to the new leg's [`AttachOk`], in microseconds.
-    pub gap_us: u32,
-    /// How much of that it took to notice, in microseconds.
-    pub detected_us: u32,
-    /// Bytes that went over the hop before and once more over the new leg, both ways.
-    pub replayed: u64,
-    /// By what it was noticed.
-    pub reason: Reason,
-}
-
-/// By what a node noticed that a neighbour had failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Reason {
-    /// What spoke against the neighbour.
-    pub evidence: Evidence,
-    /// What the link's detector went by, if it was that which judged.
-    pub watch: Option<Watch>,
-}
-
-impl Reason {
-    /// Evidence that was no detector's.
-    #[must_use]
-    pub const fn of(evidence: Evidence) -> Self {
-        Self { evidence, watch: None }
-    }
-}
-
-/// What spoke against a neighbour. Append-only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Evidence {
-    /// Nothing was heard from it within the deadline.
-    Silence,
-    /// Its heartbeats came, and none echoed ours: what goes to it is lost.
-    Deafness,
-    /// The network said that it can't be reached (ICMP), and it left a probe unanswered.
-    Refusal,
-    /// Another neighbour had failed, and it left a probe unanswered.
-    Hint,
-    /// It was heard, but what went to it over legs was lost again and again.
-    Stall,
-    /// The connection to it was closed or reset.
-    Transport,
-    /// It said so itself: it closed the leg.
-    Word,
-    /// It did not answer an attach, or could not be dialled.
-    NoAnswer,
-    /// Nothing: it has not failed.
-    None,
-}
-
-impl Evidence {
-    /// As events and tables show it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Silence => "silence",
-            Self::Deafness => "deafness",
-            Self::Refusal => "icmp refusal",
-            Self::Hint => "hint",
-            Self::Stall => "stall",
-            Self::Transport => "transport",
-            Self::Word => "its word",
-            Self::NoAnswer => "no answer",
-            Self::None => "none",
-        }
-    }
-}
-
-impl fmt::Display for Evidence {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// What a detector knew when it found a neighbour suspect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Watch {
-    /// How long ago the neighbour was last heard, in microseconds.
-    pub silence_us: u32,
-    /// How much silence is suspicious without other evidence, in microseconds.
-    pub deadline_us: u32,
-    /// At which interval the neighbour was to be heard, in microseconds.
-    pub interval_us: u32,
-    /// The smoothed round-trip time, in microseconds.
-    pub rtt_us: u32,
-    /// How much the node doubted its own punctuality: the deadline was multiplied by one more than this.
-    pub doubt: u8,
 }
 
 /// A relay asks the origin for another candidate for the hop after its own. Candidates are named by their place.
@@ -369,71 +277,6 @@ impl Default for Way {
     /// Nothing moves.
     fn default() -> Self {
         Self { quiet_ms: u16::MAX, repair_ms: 0 }
-    }
-}
-
-/// Why a node gave up on a neighbour for a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Cause {
-    /// Its link's detector found it suspect.
-    Silence,
-    /// The link to it broke, or it restarted.
-    LinkLost,
-    /// It closed the leg.
-    Closed,
-    /// It could reach none of its own next.
-    NoPath,
-    /// It is draining.
-    Drain,
-    /// It did not answer an attach in time, or could not be dialled.
-    Unreachable,
-    /// Nothing was wrong with it: the hop before is served by another relay, which chose for itself.
-    Followed,
-    /// It lives, and yet the flow's bytes do not arrive.
-    Gray,
-    /// Nothing was wrong with it: when the flow was opened another candidate could be had sooner.
-    Chosen,
-}
-
-impl Cause {
-    /// Whether the relay that was left failed, or will leave: it stands by no more.
-    #[must_use]
-    pub const fn is_failure(self) -> bool {
-        !matches!(self, Self::Followed | Self::Chosen)
-    }
-
-    /// What a node goes by that finds it without a detector.
-    #[must_use]
-    pub const fn evidence(self) -> Evidence {
-        match self {
-            Self::Silence => Evidence::Silence,
-            Self::LinkLost => Evidence::Transport,
-            Self::Closed | Self::NoPath | Self::Drain => Evidence::Word,
-            Self::Unreachable | Self::Gray => Evidence::NoAnswer,
-            Self::Followed | Self::Chosen => Evidence::None,
-        }
-    }
-
-    /// As events and tables show it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Silence => "silence",
-            Self::LinkLost => "link lost",
-            Self::Closed => "closed",
-            Self::NoPath => "no path",
-            Self::Drain => "drain",
-            Self::Unreachable => "unreachable",
-            Self::Followed => "followed the hop before",
-            Self::Gray => "gray",
-            Self::Chosen => "chosen",
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 
@@ -517,9 +360,49 @@ pub enum Control {
         /// Whether it is lost.
         orphaned: bool,
     },
+    /// Something that only newer nodes say: nothing follows from it.
+    #[serde(other)]
+    Unknown,
 }
 
-/// One datagram. Sent both ways at each end's own pace; each carries the echo of the last.
+impl Growing for Control {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown)
+    }
+}
+
+/// One datagram: its kind in the first byte, then what that kind says. Append-only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datagram {
+    /// Kind 0.
+    Heartbeat(Heartbeat),
+    /// A kind that only newer nodes know: nothing follows from it.
+    Unknown,
+}
+
+impl Datagram {
+    const HEARTBEAT: u8 = 0;
+
+    /// The bytes of a heartbeat.
+    #[must_use]
+    pub fn of_heartbeat(heartbeat: &Heartbeat) -> Vec<u8> {
+        codec::to_bytes(&(Self::HEARTBEAT, heartbeat))
+    }
+
+    /// The datagram that these bytes are.
+    ///
+    /// # Errors
+    /// [`CodecError`] if there is no kind, or what follows is not what a known kind says.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CodecError> {
+        match bytes.split_first() {
+            Some((&Self::HEARTBEAT, heartbeat)) => codec::from_bytes(heartbeat).map(Self::Heartbeat),
+            Some(_) => Ok(Self::Unknown),
+            None => Err(CodecError::Malformed),
+        }
+    }
+}
+
+/// Sent both ways at each end's own pace; each carries the echo of the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Counts the sender's heartbeats on this link.
@@ -535,64 +418,4 @@ pub struct Heartbeat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec;
-    use crate::crypto::Key;
-
-    #[test]
-    fn close_codes_keep_their_numbers() {
-        for (number, code) in CloseCode::ALL.into_iter().enumerate() {
-            assert_eq!(code.number() as usize, number);
-            assert_eq!(CloseCode::from_number(number as u64), code);
-        }
-        assert_eq!(CloseCode::from_number(1 << 40), CloseCode::Lost);
-        assert_eq!((CloseCode::Moved.number(), CloseCode::Overloaded.number()), (1, 10));
-    }
-
-    #[test]
-    fn golden_vectors() {
-        let hello = Hello { version: 1, boot: BootId::from_bytes([5; 16]) };
-        assert_eq!(codec::to_bytes(&hello), [&[1][..], &[5; 16]].concat());
-        let acks = Control::Acks(vec![(4, 70_000), (8, 0)]);
-        assert_eq!(codec::to_bytes(&acks), [0, 2, 4, 252, 0x70, 0x11, 1, 0, 8, 0]);
-        assert_eq!(codec::to_bytes(&Control::Fin { leg: 4, offset: 9 }), [1, 4, 9]);
-        let why = Why::won(Epoch::ORIGIN.child(1).child(2));
-        let close = Control::Close { leg: 4, code: CloseCode::Replaced, why };
-        assert_eq!(codec::to_bytes(&close), [2, 4, 3, 1, 2, 1, 2, 0]);
-        let ok = AttachOk { backward_start: 1, backward_fin: Some(2), forward_ack: 3 };
-        assert_eq!(codec::to_bytes(&ok), [1, 1, 2, 3]);
-        let orphaned = Control::Orphaned { leg: 4, orphaned: true };
-        assert_eq!(codec::to_bytes(&orphaned), [11, 4, 1]);
-        let cause = Some(Key::from_bytes([3; 32]).seal_once(b"", b""));
-        let close = Control::Close { leg: 4, code: CloseCode::Aborted, why: Why { winner: None, cause } };
-        assert_eq!(codec::to_bytes(&close)[..5], [2, 4, 6, 0, 1]);
-        let beat = Heartbeat { sequence: 1, heard: 2, heard_ago_us: 3, wanted_us: 10_000, probe: true };
-        assert_eq!(codec::to_bytes(&beat), [1, 2, 3, 251, 0x10, 0x27, 1]);
-        let watch = Watch { silence_us: 1, deadline_us: 2, interval_us: 3, rtt_us: 4, doubt: 5 };
-        let reason = Reason { evidence: Evidence::Refusal, watch: Some(watch) };
-        let mut reroute = Reroute {
-            hop: 2,
-            version: 7,
-            from: 0,
-            to: 1,
-            cause: Cause::Silence,
-            gap_us: 9,
-            detected_us: 8,
-            replayed: 6,
-            reason,
-        };
-        let told = codec::to_bytes(&Control::Rerouted { leg: 4, reroute });
-        assert_eq!(told, [5, 4, 2, 7, 0, 1, 0, 9, 8, 6, 2, 1, 1, 2, 3, 4, 5]);
-        let way = |quiet_ms| Way { quiet_ms, repair_ms: 6 };
-        let passage = |received| Passage { received, written: 4, inward: way(5), outward: way(7) };
-        let waypoint = Waypoint { forward: passage(3), backward: passage(8) };
-        let progress = Progress { probe: 2, reader_blocked: true, target: waypoint, relays: vec![waypoint] };
-        let passages = [3, 4, 5, 6, 7, 6, 8, 4, 5, 6, 7, 6];
-        let told = codec::to_bytes(&Control::Progress { leg: 4, progress });
-        assert_eq!(told, [&[10, 4, 2, 1][..], &passages, &[1], &passages].concat());
-        reroute.reason = Reason::of(Evidence::NoAnswer);
-        let told = codec::to_bytes(&Control::Rerouted { leg: 4, reroute });
-        assert_eq!(told, [5, 4, 2, 7, 0, 1, 0, 9, 8, 6, 7, 0]);
-    }
-}
+mod tests;

@@ -3,9 +3,23 @@
 //!
 //! Nothing here does I/O, reads a clock or draws ambient randomness: time is a [`Time`] argument, randomness a seed
 //! given at construction. The production shell and the simulator drive the very same code.
+//!
+//! # The laws
+//!
+//! Comments cite them by number. `docs/PROTOCOL.md` has them in full, with the test that guards each.
+//!
+//! 1. **Lanes.** A node holds a direction's bytes until they were acked end to end and written to the live outgoing leg.
+//! 2. **Offsets.** A receiver drops what it has and accepts no gap. Only an explicit FIN ends a direction.
+//! 3. **One message.** `Attach` opens, resumes and rebuilds a leg. Acks for a leg follow its `AttachOk`.
+//! 4. **Epochs.** An epoch is the path of dial counters from the origin. Only a strictly greater one is accepted.
+//! 5. **Relays may forget.** A relay in doubt forgets the flow; one that reaches no candidate says `NoPath`.
+//! 6. **Rights.** A relay forwards only for a record sealed to it and a tag that fits the path.
+//! 7. **No bootstrap needed.** An open flow outlives any outage of the bootstrap.
+//! 8. **Purity.** No I/O, no clock and no randomness of its own.
 
 pub mod admission;
 pub mod allowance;
+pub mod backoff;
 pub mod bootstrap;
 pub mod cause;
 pub mod clerk;
@@ -16,6 +30,7 @@ pub mod dialable;
 pub mod endpoint;
 pub mod enrolment;
 pub mod epoch;
+pub mod failure_memory;
 pub mod families;
 pub mod flows;
 pub mod frame;
@@ -32,6 +47,7 @@ pub mod rpc;
 pub mod splice;
 pub mod time;
 pub mod timers;
+pub mod version;
 
 pub use epoch::Epoch;
 pub use id::{BootId, ChainId, FlowId, NodeId, Pseudonym};

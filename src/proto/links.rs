@@ -1,10 +1,10 @@
-//! A node's neighbours: which links there are, who is wanted as a neighbour, and who of them is alive.
+//! A node's neighbours: which links exist, which neighbours are wanted, and which are alive.
 //!
 //! Between two nodes one link is *active* and takes new legs. Of two simultaneous links the one dialled by the smaller
-//! NodeId stays; the other is *retired*: its legs go on, it takes no new ones and is closed when it has none. Both ends
-//! come to the same choice without a word. A link from a new life of the peer's process kills the old one.
+//! NodeId stays active. The other is *retired*: its legs go on, it takes no new ones, and it is closed when it has none. Both ends
+//! make the same choice without a message. A link from a new process of the peer replaces the old one.
 //!
-//! Whoever dialled a link keeps it up as long as it is wanted or carries legs; the other end never closes an idle one.
+//! The node that dialled a link keeps it up as long as it is wanted or carries legs. The other end never closes an idle one.
 //!
 //! Links do not know flows.
 
@@ -14,6 +14,7 @@ mod moves;
 mod wishes;
 
 use super::allowance::{Allowance, Spent};
+use super::backoff::Pauses;
 use super::detector::{Config as DetectorConfig, Detector, Outcome, Transfer};
 use super::frame::{Heartbeat, Reason};
 use super::id::{BootId, NodeId};
@@ -38,8 +39,8 @@ pub struct LinksConfig {
     pub detector: DetectorConfig,
     /// Most neighbours that may be wanted, and most links; beyond, wishes are ignored and peers turned away.
     pub max_links: usize,
-    /// The first and the longest pause between attempts to dial a neighbour.
-    pub redial: (Duration, Duration),
+    /// The pauses between attempts to dial a neighbour.
+    pub redial: Pauses,
 }
 
 impl Default for LinksConfig {
@@ -47,7 +48,7 @@ impl Default for LinksConfig {
         Self {
             detector: DetectorConfig::default(),
             max_links: 4096,
-            redial: (Duration::from_millis(100), Duration::from_secs(1)),
+            redial: Pauses::doubling(Duration::from_millis(100), Duration::from_secs(1)),
         }
     }
 }

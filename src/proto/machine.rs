@@ -1,19 +1,22 @@
-//! What a node's machine hears and what it commands.
+//! The events and actions of a node's machine.
 //!
-//! An [`Event`] reports a fact, an [`Action`] commands; every action that can fail comes back as an event. Payload never
-//! rides here: whoever drives the machine moves bytes between its streams and the machine's
-//! [`Flows`](super::flows::Flows) directly, and looks at a flow again whenever [`Action::Wake`] names it.
+//! An [`Event`] reports a fact, an [`Action`] commands. Every action that can fail comes back as an event. Payload is not among
+//! them: the driver gives received bytes to [`Machine::receive`], takes bytes to send from its [`Flows`], and looks at a flow
+//! again whenever [`Action::Wake`] names it.
 
 use super::detector::Transfer;
 use super::enrolment::{Change, Counters};
+use super::failure_memory::Failure;
 use super::flows::{FlowKey, Flows};
 use super::frame::{Attach, AttachOk, Cause, CloseCode, Control, Heartbeat, Reroute};
 use super::id::{BootId, FlowId, NodeId};
 use super::lane::Violation;
+use super::planted::{self, Law};
 use super::record::Candidate;
 use super::rpc::{Refusal, Request, Response};
 use super::splice::LegId;
 use super::time::Time;
+use bytes::Bytes;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -40,7 +43,7 @@ pub enum DialFailure {
     /// It does not answer, or somebody else did.
     NoAnswer,
     /// This machine has no way to any of its addresses, for want of an IP family or a route, or because it does
-    /// not hold the neighbour's certificate to be valid now: nobody's fault.
+    /// not hold the neighbour's certificate to be valid now, or speaks no version that the neighbour does: nobody's fault.
     NoWay,
 }
 
@@ -306,6 +309,15 @@ pub enum Notice {
         /// Who took over, where known.
         to: Option<Candidate>,
     },
+    /// A relay failed an origin's flow, which avoids it for a while.
+    Avoided {
+        /// Which flow.
+        flow: FlowKey,
+        /// Which relay, where known.
+        relay: Option<Candidate>,
+        /// Since when, until when, and on which ground.
+        failure: Failure,
+    },
     /// A target can attach to nobody, as all relays have addresses that it can't dial.
     Unattached {
         /// What the bootstrap said.
@@ -433,6 +445,39 @@ pub trait Machine {
     fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>);
     /// When something will be due.
     fn poll_timeout(&self) -> Option<Time>;
-    /// The node's flows, for whoever moves their bytes.
+    /// The node's flows, for whatever nothing arises from: looking at them, asking for room, and writing to legs what
+    /// they hold.
     fn flows(&mut self) -> &mut Flows;
+    /// Acts on what has arisen in the flows otherwise than from an event or with time.
+    fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>);
+
+    /// Does with the flows what an application or a leg wants, and acts at once on what arises from it.
+    fn with_flows<T>(
+        &mut self,
+        now: Time,
+        actions: &mut Vec<Action>,
+        f: impl FnOnce(&mut Flows, &mut Vec<Action>) -> T,
+    ) -> T
+    where
+        Self: Sized,
+    {
+        let result = f(self.flows(), actions);
+        if !planted::broken(Law::PayloadHeeded) {
+            self.act_on_flows(now, actions);
+        }
+        result
+    }
+
+    /// Bytes came over `leg`; whoever writes what they feed is to be woken.
+    fn receive(
+        &mut self,
+        leg: LegId,
+        chunks: impl IntoIterator<Item = Bytes>,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) where
+        Self: Sized,
+    {
+        self.with_flows(now, actions, |flows, actions| flows.receive(leg, chunks, now, actions));
+    }
 }

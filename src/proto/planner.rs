@@ -479,7 +479,7 @@ const fn unfitness(relay: &Relay) -> u8 {
         Status::Registered | Status::Online if relay.has_room() && !relay.is_doubted() => 0,
         Status::Registered | Status::Online => 1,
         Status::Suspect => 2,
-        Status::Draining | Status::Offline | Status::Left => 3,
+        Status::Draining | Status::Offline | Status::Left | Status::Unknown => 3,
     }
 }
 

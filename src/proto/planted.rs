@@ -67,6 +67,10 @@ pub enum Law {
     RenewedLease,
     /// A reader that is slow is not a relay that swallows.
     ReaderHeeded,
+    /// What arises from payload is acted on at once.
+    PayloadHeeded,
+    /// Who is restored has the grace of a lease.
+    RestoredGrace,
 }
 
 impl Law {
@@ -81,7 +85,7 @@ impl Law {
     ];
 
     /// All of them: the simulator's swarm catches each.
-    pub const PLANTED: [Self; 31] = [
+    pub const PLANTED: [Self; 33] = [
         Self::TrimAfterWrite,
         Self::ExplicitFin,
         Self::AckAfterAttachOk,
@@ -113,6 +117,8 @@ impl Law {
         Self::ExcludeHeeded,
         Self::RenewedLease,
         Self::ReaderHeeded,
+        Self::PayloadHeeded,
+        Self::RestoredGrace,
     ];
 }
 

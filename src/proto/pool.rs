@@ -31,6 +31,7 @@ mod reports;
 pub mod targets;
 
 use super::id::{BootId, NodeId};
+use super::planted::{self, Law};
 use super::rpc::{Counts, Heartbeat, Status};
 use super::time::Time;
 pub use domains::Apart;
@@ -216,7 +217,7 @@ impl Pool {
             Some(Status::Suspect | Status::Draining | Status::Offline) => {
                 self.events.push(PoolEvent::Back(node));
             }
-            Some(Status::Registered | Status::Online) => {}
+            Some(Status::Registered | Status::Online | Status::Unknown) => {}
         }
         Ok(())
     }
@@ -247,7 +248,8 @@ impl Pool {
     /// lease. Who has registered meanwhile keeps that place.
     pub fn restore(&mut self, node: NodeId, offer: RelayOffer, registered_at: Time, now: Time) {
         if !self.places.contains_key(&node) && self.relays.len() < self.config.max_relays {
-            let relay = Relay::new(node, offer, registered_at.min(now), now + self.config.lease);
+            let grace = if planted::broken(Law::RestoredGrace) { Duration::ZERO } else { self.config.lease };
+            let relay = Relay::new(node, offer, registered_at.min(now), now + grace);
             self.insert(relay, now);
         }
     }
@@ -273,7 +275,7 @@ impl Pool {
             Status::Registered => self.events.push(PoolEvent::Online(*node)),
             Status::Suspect | Status::Offline if drains => self.events.push(PoolEvent::Draining(*node)),
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
-            Status::Online | Status::Draining | Status::Left => {}
+            Status::Online | Status::Draining | Status::Left | Status::Unknown => {}
         }
         self.disproved(reports, *node, now);
         true
@@ -490,7 +492,7 @@ impl Pool {
         self.update(&node, now, |relay| relay.set_status(status, forget_at));
         self.expired = self.expired.saturating_add(u32::from(status == Status::Offline));
         self.events.push(match status {
-            Status::Registered | Status::Online => PoolEvent::Online(node),
+            Status::Registered | Status::Online | Status::Unknown => PoolEvent::Online(node),
             Status::Suspect => PoolEvent::Suspect(node),
             Status::Draining => PoolEvent::Draining(node),
             Status::Offline => PoolEvent::Offline(node),

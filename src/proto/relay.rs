@@ -158,6 +158,12 @@ impl Machine for Relay {
     fn flows(&mut self) -> &mut Flows {
         &mut self.flows
     }
+
+    fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.flows.has_news() {
+            self.catch_up(now, actions);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What members ask a bootstrap, and what it answers: one request and one response per QUIC stream.
 
+use super::codec::Growing;
 use super::crypto::Key;
 use super::families::Families;
 use super::id::{BootId, NodeId};
@@ -18,7 +19,7 @@ pub const MAX_VERSION_BYTES: usize = 32;
 /// Most names that one endpoint may register.
 pub const MAX_NAMES: usize = 16;
 
-/// What a node offers when it registers.
+/// What a node offers when it registers. Append-only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Offer {
     /// To carry flows.
@@ -41,6 +42,9 @@ pub enum Offer {
         /// Its attachment relays.
         attachments: Vec<NodeId>,
     },
+    /// Something that only newer nodes offer.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Offer {
@@ -112,10 +116,10 @@ pub enum Request {
     Register {
         /// What people call the node.
         name: String,
-        /// What it offers.
-        offer: Offer,
         /// Which of the node's processes asks.
         boot: BootId,
+        /// What it offers.
+        offer: Offer,
     },
     /// Keep the lease.
     Heartbeat(Heartbeat),
@@ -197,6 +201,15 @@ pub enum Request {
         /// Which.
         node: NodeId,
     },
+    /// Something that only newer nodes ask.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Growing for Request {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown | Self::Register { offer: Offer::Unknown, .. })
+    }
 }
 
 /// Whether a name of a node, a zone or a target may be registered. Names go into logs, tables and command lines: 1 to
@@ -235,7 +248,7 @@ pub struct Counts {
     pub expired: u32,
 }
 
-/// What the bootstrap believes of a relay.
+/// What the bootstrap believes of a relay. Append-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Status {
     /// It has registered and not yet sent a heartbeat.
@@ -250,6 +263,9 @@ pub enum Status {
     Offline,
     /// It said goodbye.
     Left,
+    /// Something that only a newer bootstrap says.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Status {
@@ -263,6 +279,7 @@ impl Status {
             Self::Draining => "draining",
             Self::Offline => "offline",
             Self::Left => "left",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -352,9 +369,28 @@ pub enum Response {
     Refused(Refusal),
     /// To `Renew`.
     Renewed(Vec<Record>),
+    /// Something that only a newer bootstrap answers.
+    #[serde(other)]
+    Unknown,
 }
 
-/// Why a bootstrap did not do what it was asked.
+impl Growing for Response {
+    fn is_unknown(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_unknown(),
+            Self::Unknown => true,
+            Self::Lease(_)
+            | Self::Done
+            | Self::Relays(_)
+            | Self::Planned(_)
+            | Self::Replaced(_)
+            | Self::Listing(_)
+            | Self::Renewed(_) => false,
+        }
+    }
+}
+
+/// Why a bootstrap did not do what it was asked. Append-only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The asker holds no lease: register again.
@@ -422,9 +458,22 @@ pub enum Refusal {
         /// What it said that it can dial.
         dials: Families,
     },
+    /// The bootstrap does not know what it was asked.
+    #[error("unknown request: this bootstrap is older than the node that asks it")]
+    UnknownRequest,
+    /// For a reason that only a newer bootstrap knows.
+    #[error("refused for a reason that this node does not know: the bootstrap is newer than it")]
+    #[serde(other)]
+    Unknown,
 }
 
-/// What made a request impermissible.
+impl Growing for Refusal {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown)
+    }
+}
+
+/// What made a request impermissible. Append-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum DenyReason {
     /// A list, a name or a number is out of bounds.
@@ -439,4 +488,62 @@ pub enum DenyReason {
     /// The node was removed from the network.
     #[error("revoked")]
     Revoked,
+    /// Something that only a newer bootstrap says.
+    #[error("for a reason that this node does not know: the bootstrap is newer than it")]
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{self, CodecError};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    /// A number that no member of any enum has.
+    const UNKNOWN: u8 = 200;
+
+    fn read<T: Growing>(bytes: &[u8]) -> Result<T, CodecError> {
+        codec::from_growing_bytes(bytes)
+    }
+
+    #[test]
+    fn what_only_newer_nodes_know_is_read_as_unknown() {
+        let body = [255; 40];
+        for kind in [14, UNKNOWN] {
+            assert_eq!(read([&[kind][..], &body].concat().as_slice()), Ok(Request::Unknown));
+        }
+        for kind in [8, UNKNOWN] {
+            assert_eq!(read([&[kind][..], &body].concat().as_slice()), Ok(Response::Unknown));
+        }
+        for kind in [13, UNKNOWN] {
+            let refused = Ok(Response::Refused(Refusal::Unknown));
+            assert_eq!(read([&[6, kind][..], &body].concat().as_slice()), refused);
+        }
+        let denied = Refusal::Denied { reason: DenyReason::Unknown };
+        assert_eq!(read(&[6, 7, UNKNOWN]), Ok(Response::Refused(denied)));
+        let (name, boot) = ("r".to_owned(), BootId::from_bytes([7; 16]));
+        let bytes = [&[0, 1, b'r'][..], &[7; 16], &[UNKNOWN], &body].concat();
+        assert_eq!(read(&bytes), Ok(Request::Register { name, boot, offer: Offer::Unknown }));
+        assert_eq!(codec::from_bytes(&[UNKNOWN]), Ok(Status::Unknown));
+        assert_eq!(codec::from_bytes(&[5]), Ok(Status::Left));
+    }
+
+    #[test]
+    fn a_known_kind_that_does_not_decode_is_no_unknown_one() {
+        assert_eq!(read::<Request>(&[7, 0]), Err(CodecError::Trailing { bytes: 1 }));
+        assert_eq!(read::<Request>(&[3, 1]), Err(CodecError::Malformed));
+        assert_eq!(read::<Response>(&[6, 0, 0]), Err(CodecError::Trailing { bytes: 1 }));
+        assert_eq!(read::<Response>(&[6]), Err(CodecError::Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(kind in any::<u8>(), bytes in vec(prop_oneof![any::<u8>(), 0u8..16], 0..200)) {
+            let bytes = [&[kind % 16][..], &bytes].concat();
+            let _ = read::<Request>(&bytes);
+            let _ = read::<Response>(&bytes);
+        }
+    }
 }

@@ -63,7 +63,7 @@ fn one_of_another_role_is_refused_and_stays_as_it_is() {
             let ended = run_at(&cluster, data, args);
             assert_eq!(ended.status.code(), Some(2), "{args:?}: {}", ended.stderr);
             let line = last_line(&ended);
-            assert!(line.contains(&format!("is that of {whose}")) && line.contains("--data"), "{line}");
+            assert!(line.contains(&format!("belongs to {whose}")) && line.contains("--data"), "{line}");
         }
         assert_eq!(contents(data), before);
     }
@@ -99,8 +99,9 @@ fn a_variable_set_to_nothing_or_to_blanks_is_not_set() {
             "LIVENESS",
             "LOG",
             "NAME",
+            "NODE_NAME",
             "NO_JOURNAL",
-            "PATIENCE",
+            "RETRY",
             "STORE",
             "WAIT",
             "WEBHOOK",

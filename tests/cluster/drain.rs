@@ -146,7 +146,7 @@ fn when_all_relays_are_drained_none_is_assignable() {
     let mut cluster = Cluster::start_with(0, &["--cadence", "dev"]);
     for n in 1..=4 {
         let name = format!("r{n}");
-        let relay = cluster.serve(&["relay", "--name", &name, "--patience", "dev"]);
+        let relay = cluster.serve(&["relay", "--name", &name, "--retry", "dev"]);
         cluster.relays.insert(name, relay);
     }
     let relays: Vec<(String, Process)> = std::mem::take(&mut cluster.relays).into_iter().collect();

@@ -91,7 +91,7 @@ async fn a_name_is_looked_up_anew_when_its_bootstrap_does_not_answer() {
     let ticket = first.ready["ticket"].as_str().unwrap().to_owned();
     command.arg(HOPLINE);
     let relay =
-        Process::start_by(command, home.path(), &ticket, &["relay", "--name", "r1", "--patience", "dev"]);
+        Process::start_by(command, home.path(), &ticket, &["relay", "--name", "r1", "--retry", "dev"]);
     let _relay = relay.until_ready();
     knows_a_relay(home.path(), &format!("127.0.0.1:{port}")).await;
 

@@ -20,7 +20,6 @@ mod fixture;
 mod cases;
 mod network;
 mod stage;
-mod stream;
 mod table;
 
 use network::Network;

@@ -3,15 +3,14 @@
 use crate::cases::{Case, Step, Who};
 use crate::fixture::{Chain, Cluster, PATIENCE, Process};
 use crate::network::Network;
-use crate::stream::{RATE, Stream};
-use aws_lc_rs::digest::Digest;
-use hopline::endpoint::{Endpoint, Flow, FlowEvent, Hop, Listener};
+use hopline::endpoint::{Endpoint, FlowEvent, Hop, Listener};
+use hopline_lab::pattern::Faults;
+use hopline_lab::traffic::{Carried, Pace, Stream, carry};
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::split;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 const TARGET: &str = "sink";
 /// Enough for six dead ones of a chain of three.
 pub const POOL: usize = 9;
+/// Bytes a second.
+const RATE: u64 = 1 << 20;
+const PACE: Pace = Pace { rate: Some(RATE), tick: Duration::from_millis(1), block: 64 << 10 };
 /// How much must come after the fault: a fifth of a second's worth.
 const AFTERWARDS_BYTES: u64 = RATE / 5;
 /// How much must come until data is said to flow: what is under way at any moment is less.
@@ -62,7 +64,7 @@ struct Run {
     chain: Chain,
     ways: [Arc<Stream>; 2],
     stop: CancellationToken,
-    ends: [JoinHandle<std::io::Result<[Digest; 2]>>; 2],
+    ends: [JoinHandle<std::io::Result<Carried>>; 2],
 }
 
 impl Stage {
@@ -109,19 +111,20 @@ impl Stage {
     async fn open(&mut self, hops: u8) -> Result<Run, String> {
         self.flows += 1;
         let mut chain = Chain::of(&self.origin);
-        let ways = [Stream::new("forward", self.flows * 2 + 1), Stream::new("backward", self.flows * 2 + 2)];
+        let ways = [("forward", 1), ("backward", 2)]
+            .map(|(name, way)| Arc::new(Stream::new(name, self.flows * 2 + way, PACE)));
         let stop = CancellationToken::new();
         let [forward, backward] = &ways;
         let opened = timeout(PATIENCE, self.origin.open_over(TARGET, hops)).await;
         let flow =
             opened.map_err(|_| "the flow was not opened in time")?.map_err(|error| error.to_string())?;
         chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
-        let origin = end(flow, forward.clone(), backward.clone(), stop.clone());
+        let origin = carry(flow, forward.clone(), backward.clone(), stop.clone());
         // A flow reaches its target with the first byte.
         let Ok(Some(flow)) = timeout(PATIENCE, self.listener.accept()).await else {
             return Err("the flow did not come to its target".to_owned());
         };
-        let target = end(flow, backward.clone(), forward.clone(), stop.clone());
+        let target = carry(flow, backward.clone(), forward.clone(), stop.clone());
         Ok(Run { chain, ways, stop, ends: [tokio::spawn(origin), tokio::spawn(target)] })
     }
 
@@ -305,14 +308,14 @@ impl Run {
     /// Ends the flow, which must say at both ends that it is whole: whether the hashes agree.
     async fn finish(self) -> Result<[bool; 2], String> {
         self.stop.cancel();
-        let mut digests = Vec::new();
+        let mut carried = Vec::new();
         for end in self.ends {
             let ended = timeout(PATIENCE, end).await.map_err(|_| "the flow did not end")?;
-            digests.push(ended.unwrap().map_err(|error| format!("the flow broke: {error}"))?);
+            carried.push(ended.unwrap().map_err(|error| format!("the flow broke: {error}"))?);
         }
-        let [sent, received] = [&digests[0], &digests[1]];
-        let same = |a: &Digest, b: &Digest| a.as_ref() == b.as_ref();
-        Ok([same(&sent[0], &received[1]), same(&received[0], &sent[1])])
+        let [origin, target] = [&carried[0], &carried[1]];
+        assert_eq!([origin.faults, target.faults], [Faults::default(); 2]);
+        Ok([origin.is_whole_at(target), target.is_whole_at(origin)])
     }
 
     fn state(&self) -> String {
@@ -339,17 +342,4 @@ fn alive(event: &FlowEvent) -> Result<(), String> {
 fn signal(process: &Process, which: Signal) {
     let id = i32::try_from(process.id()).ok().and_then(Pid::from_raw).unwrap();
     kill_process(id, which).unwrap();
-}
-
-/// One end of the flow: the hashes of what it sent and of what it took.
-async fn end(
-    flow: Flow,
-    sends: Arc<Stream>,
-    takes: Arc<Stream>,
-    stop: CancellationToken,
-) -> std::io::Result<[Digest; 2]> {
-    let (mut reader, mut writer) = split(flow);
-    let (sent, took) = tokio::try_join!(sends.send(&mut writer, &stop), takes.receive(&mut reader))?;
-    reader.unsplit(writer).finished().await?;
-    Ok([sent, took])
 }

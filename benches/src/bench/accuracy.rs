@@ -1,27 +1,24 @@
-//! `hopline bench accuracy`: how often a neighbour that lives is held for dead, and what that costs.
+//! `hopline bench accuracy`: how often a live neighbour is declared dead, and what that costs.
 //!
-//! Nobody dies here. Processes that do nothing but spin take the CPU away, or the [testbed](crate::testbed) loses datagrams,
-//! while many flows carry a little checked data both ways. So each suspicion is a false one, and each failover needless. Who
-//! suspected whom is what every node's own [tally](hopline::net::tally) says, relays asked over their stdin, from when all
-//! flows were open to when the senders stopped.
+//! No node dies. Processes that only spin take CPU, or the [testbed](crate::testbed) loses datagrams, while many flows carry a little
+//! checked data both ways. So every suspicion is false, and every failover unnecessary. Suspicions come from every node's own
+//! [tally](hopline::net::tally), which relays tell over their stdin, from when all flows were open until the senders stop.
 
 mod report;
 
 use super::ends::{Number, Pair};
 use super::load::{self, Direction, Kind, Shared};
 use super::{Exit, Failure};
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Stage};
+use bytesize::ByteSize;
 use futures_util::future::{select_all, try_join_all};
 use hopline::endpoint::FlowEvent;
-use hopline::net::entropy;
 use hopline::net::tally::Neighbours;
-use hopline_command::size::Size;
-use hopline_command::{ready, say, signals};
-use rand::Rng;
+use hopline_command::ready;
 use report::{Node, Outcome, Repairs};
 use serde_json::json;
-use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -35,48 +32,41 @@ const LAST_WORDS: Duration = Duration::from_secs(60);
 const BOOTSTRAPS: u32 = 1;
 const ENDS: u32 = 2;
 
-/// How often relays that live are held for dead, on a machine that is too busy or a network that loses.
+/// False alarms: how often live relays are declared dead, on a busy machine or a lossy network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench accuracy --busy 4 --flows 100 --seconds 1800
   sudo hopline bench accuracy --busy 0 --loss 10%          on a network of its own, in network namespaces
   hopline bench accuracy --busy 8 --seconds 60 --json | jq .suspicions
 
-Exit code 0 only if not one byte was lost, duplicated or reordered and every flow ended well.")]
+The exit code is 0 only if no byte was lost, duplicated or reordered and every flow ended well.")]
 pub(super) struct Args {
-    /// Processes that do nothing but keep a core busy
+    /// Processes that only keep a core busy
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     busy: u32,
-    /// The share of the datagrams that is lost, such as 10%; needs root
+    /// Share of lost datagrams, such as 10%; needs root
     #[arg(long, default_value = "0%", value_name = "SHARE", value_parser = share)]
     loss: f64,
     /// Flows that send at a steady rate, both ways
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     flows: u32,
-    /// What a flow sends a second, each way
-    #[arg(long, default_value = "4KiB", value_name = "SIZE")]
-    rate: Size,
+    /// Rate of a flow, each way, in bytes a second
+    #[arg(long, default_value = "4KiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    rate: ByteSize,
     /// Relays in the pool; at least one more than hops
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100))]
     relays: u32,
     /// Relays on each flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// Origins, each with a target of its own, over which flows are spread
+    /// Origins, each with its own target, that share the flows
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     pairs: u32,
     /// How long to send
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// What data and losses follow from; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Keep the processes' logs in this directory, with details
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -93,29 +83,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let what = format!("--relays {} is too few for --hops {}: at least {least}", args.relays, args.hops);
         return Err(Failure::new(Exit::Usage, what));
     }
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let mut stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let mut stage = args.run.stage()?;
     if args.loss > 0.0 {
         stage = stage.on_testbed((args.relays + BOOTSTRAPS + ENDS * args.pairs) as usize, seed)?;
     }
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
-    let outcome = performed.map_err(|failure| failure.at(format!("bench accuracy with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args))?;
-    } else {
-        outcome.print_table(&args, &mut out)?;
-    }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    let outcome = uninterrupted("bench accuracy", seed, perform(&args, seed, &stage)).await?;
+    args.run.print(&outcome, &args)?;
+    verdict(outcome.is_clean())
 }
 
 /// Keeps a core busy until its stdin ends.

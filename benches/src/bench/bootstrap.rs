@@ -11,17 +11,14 @@ mod report;
 pub(super) use pool::{Args as PoolArgs, measure as measure_pool};
 
 use super::{Exit, Failure};
+use crate::report::{RunArgs, uninterrupted};
 use crate::stage::Stage;
-use hopline::net::entropy;
 use hopline_command::duration::parse_positive;
-use hopline_command::{say, signals};
 use hopline_proto::BootId;
 use hopline_proto::rpc::{Capabilities, Load, Offer, Request};
 use indicatif::ProgressBar;
-use rand::Rng;
 use report::Outcome;
 use std::fmt::Display;
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,7 +40,7 @@ const CAPACITY: u32 = 1 << 16;
 /// The process that every relay says it is.
 const BOOT: BootId = BootId::from_bytes([1; 16]);
 
-/// Heartbeats, plans, memory and expiry of one bootstrap: in process by size of the pool, and over QUIC.
+/// Heartbeats, plans, memory and expiry of one bootstrap: in process, by size of the pool, and over QUIC.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench bootstrap                                     a few minutes, 1.5 GB of memory
@@ -51,34 +48,27 @@ const BOOT: BootId = BootId::from_bytes([1; 16]);
   hopline bench bootstrap --only quic --connections 8000 --seconds 60
   hopline bench bootstrap --json | jq '.pool[] | {relays, plan_us}'")]
 pub(super) struct Args {
-    /// Relays in the pools of the part in process
+    /// Pool sizes of the in-process part
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_values_t = [1_000, 10_000, 100_000, 1_000_000],
         value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     sizes: Vec<u32>,
-    /// Connections of the part over QUIC; auto for 5000, or as many as fit
+    /// Connections of the QUIC part; auto for 5000, or as many as fit
     #[arg(long, value_name = "N|auto", default_value = "auto", value_parser = connections)]
     connections: u32,
-    /// How long to count their heartbeats
+    /// How long to count heartbeats over QUIC
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// How often each of them sends one
+    /// Heartbeat interval of each connection
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_positive)]
     heartbeat: Duration,
-    /// Only this part
+    /// Run only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     /// Draw plan times and heartbeats a second by size of the pool
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// What the relays of the part in process and their order follow from; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Keep the processes' logs in this directory, with details
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -107,29 +97,20 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     if args.plot.is_some() && !args.wants(Part::Pool) {
         return Err(Failure::new(
             Exit::Usage,
-            "--plot shows the part in process, which --only quic leaves out",
+            "--plot shows the in-process part, which --only quic leaves out",
         ));
     }
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
     let screen = ProgressBar::new_spinner();
     screen.enable_steady_tick(FRAME);
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
+    let performed = uninterrupted("bench bootstrap", seed, perform(&args, seed, &stage, &screen)).await;
     screen.finish_and_clear();
-    let outcome = performed.map_err(|failure| failure.at(format!("bench bootstrap with --seed {seed}")))?;
+    let outcome = performed?;
     if let Some(path) = &args.plot {
         outcome.draw(path)?;
     }
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json())?;
-    } else {
-        outcome.print_table(&mut out)?;
-    }
-    Ok(())
+    args.run.print(&outcome, &args)
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage, screen: &ProgressBar) -> Result<Outcome, Failure> {

@@ -10,21 +10,20 @@ mod report;
 mod screen;
 mod watch;
 
-use super::{ends, histogram, load};
+use super::{ends, load};
+use crate::report::{RunArgs, histogram, uninterrupted, verdict};
 use crate::stage::Stage;
+use bytesize::ByteSize;
 use ends::{Messages, Number, Pair};
 use futures_util::future::try_join_all;
-use hopline::net::entropy;
 use hopline_churn::{Arrivals, Churn, Config, Crowd, Sessions, Spec, ZoneFailures};
-use hopline_command::size::Size;
-use hopline_command::{Exit, Failure, duration, say, signals};
+use hopline_command::{Exit, Failure, duration};
 use load::{Direction, Kind, Shared};
 use pool::Pool;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use report::{Outcome, Phase};
 use screen::Screen;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -38,7 +37,7 @@ const LAST_WORDS: Duration = Duration::from_secs(30);
 /// More departures a second are no session model but a fork bomb.
 const MAX_DEPARTURES_A_SECOND: f64 = 50.0;
 
-/// Relays come and go under flows and messages; every byte is checked, beside the same load without churn.
+/// Relays come and go under load, compared with the same load without churn. Every byte is checked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench churn                                        median sessions of 84 s, 20 times as fast
@@ -48,33 +47,33 @@ const MAX_DEPARTURES_A_SECOND: f64 = 50.0;
   hopline bench churn --sessions trace:relays.csv --json | jq .churn.pause_ms
 
 Sessions: exp:MEDIAN, weibull:SHAPE:MEDIAN, pareto:SHAPE:MEDIAN, or trace:FILE with a line JOIN,LEAVE in seconds for each
-relay. Exit code 0 only if nothing was lost, duplicated or reordered and every flow ended well.")]
+relay. The exit code is 0 only if nothing was lost, duplicated or reordered and every flow ended well.")]
 pub(super) struct Args {
-    /// How long relays stay
+    /// Model of the relays' session lengths
     #[arg(long, default_value = "exp:84s", value_name = "MODEL")]
     sessions: Spec,
-    /// How many times as fast the model's time runs here
+    /// By how much the model's time is sped up
     #[arg(long, default_value_t = 20.0, value_name = "FACTOR", value_parser = positive)]
     speedup: f64,
-    /// Relays in the pool; at least one more than hops. A trace has its own number
+    /// Relays in the pool; at least one more than hops. A trace has its own number of relays of relays of relays of relays
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=500))]
     relays: u32,
-    /// Relays come as a Poisson process, not one for each that went
+    /// Relays arrive as a Poisson process, instead of one for each that left
     #[arg(long)]
     poisson: bool,
-    /// The share of the departures that are in order (SIGTERM); the others are SIGKILL
+    /// Share of departures by SIGTERM; the others are by SIGKILL
     #[arg(long, default_value_t = 0.2, value_name = "SHARE", value_parser = share)]
     graceful: f64,
-    /// Zones that the relays are in
+    /// Zones of the relays
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     zones: u16,
-    /// The mean time between failures of a whole zone, in the model's time; none without it
+    /// Mean time between failures of a whole zone, in the model's time; without it no zone fails
     #[arg(long, value_name = "DURATION", value_parser = duration::parse_positive)]
     zone_every: Option<Duration>,
     /// How long a zone is down, in the model's time
     #[arg(long, default_value = "1min", value_name = "DURATION", value_parser = duration::parse_positive)]
     zone_outage: Duration,
-    /// So many more relays join within a second at half time
+    /// This many more relays join within a second at half time
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=500))]
     crowd: u32,
     /// Relays on each flow's chain
@@ -83,33 +82,26 @@ pub(super) struct Args {
     /// Flows that send at a steady rate, both ways
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     flows: u32,
-    /// What a steady flow sends a second, each way
-    #[arg(long, default_value = "256KiB", value_name = "SIZE")]
-    rate: Size,
-    /// Flows that send as much as they can, forward and backward in turn
+    /// Rate of a steady flow, each way, in bytes a second
+    #[arg(long, default_value = "256KiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    rate: ByteSize,
+    /// Flows that send as fast as possible, forward and backward in turn
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     bulk: u32,
     /// Messages a second, of all origins together
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     messages: u32,
-    /// Origins, each with a target of its own, over which flows and messages are spread
+    /// Origins, each with its own target, that share flows and messages
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     pairs: u32,
     /// How long to send, first without churn and then with it
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// What sessions and data follow from; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
     /// Draw goodput and pauses over time
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Keep the processes' logs in this directory, with details
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 impl Args {
@@ -192,31 +184,17 @@ fn share(text: &str) -> Result<f64, String> {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let config = args.config()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
     let screen = Screen::new();
-    let performed = tokio::select! {
-        performed = perform(&args, config, seed, &stage, &screen) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
+    let performed = uninterrupted("bench churn", seed, perform(&args, config, seed, &stage, &screen)).await;
     screen.end();
-    let outcome = performed.map_err(|failure| failure.at(format!("bench churn with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args)?)?;
-    } else {
-        outcome.print_table(&args, &mut out)?;
-    }
+    let outcome = performed?;
+    args.run.print(&outcome, &args)?;
     if let Some(path) = &args.plot {
         chart::draw(path, &args, &outcome)?;
     }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    verdict(outcome.is_clean())
 }
 
 async fn perform(

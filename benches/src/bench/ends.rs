@@ -142,7 +142,7 @@ impl Pair {
     ) -> Result<Messages, Failure> {
         let (outstanding, receipts) = mpsc::channel(MAX_OUTSTANDING);
         let mut sent = Sent::default();
-        let mut got = Receipts { latency: super::histogram()?, count: 0, cause: None };
+        let mut got = Receipts { latency: crate::report::histogram()?, count: 0, cause: None };
         {
             let work = async {
                 tokio::join!(self.send_paced(phase, pause, end, outstanding, &mut sent), got.gather(receipts))

@@ -1,31 +1,28 @@
-//! `hopline bench failover`: how long data pauses when a relay of its chain fails, leaves or is cut off, on real processes.
+//! `hopline bench failover`: how long data pauses when a relay of its chain fails, drains or is cut off, on real processes.
 //!
-//! One flow carries data at a steady rate, both ways, while one relay after the other meets with the same misfortune. Its
-//! two ends are threads of this process, so that one clock times both. Beside each pause stands the longest one of the
-//! moments before it, when nothing was wrong: on a busy machine that is what pauses are to be compared with.
+//! One flow carries data at a steady rate, both ways, while one relay after the other has the same fault. Its two ends are
+//! threads of this process, so that one clock times both. Each pause is reported with the longest pause of the moments before,
+//! without a fault: on a busy machine, compare pauses with that.
 
 mod crowd;
 mod report;
-mod stream;
 
 use super::{Exit, Failure};
 use crate::plot::{self, Chart, Series, Shape};
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Relays, Stage};
+use crate::traffic::{Pace, Stream, carry};
 use crate::watched::{Watched, is_protected};
+use bytesize::ByteSize;
 use hopline::endpoint::{Cause as Shown, Chain, Flow, FlowEvent, Listener, Options};
-use hopline::net::entropy;
 use hopline_command::duration::parse_positive;
-use hopline_command::size::Size;
-use hopline_command::{say, signals};
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
-use report::{Outcome, Repair, Report, Run};
+use rand::{RngExt, SeedableRng};
+use report::{Outcome, Pauses, Repair, Run};
 use rustix::process::Signal;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Pace, Stream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -111,57 +108,50 @@ enum Way {
   hopline bench failover --cause kill --flows 500 --hops 1 --relays 4 --runs 5
   hopline bench failover --cause kill --relays 50 --at-once 17 --flows 200 --runs 1
 
-With more flows than one, data comes in few portions a second: beside the pauses between them stands how late they are.
+With several flows, data comes in a few portions a second. So the report has the delay of portions beside the pauses.
 
-Exit code 0 only if not one byte was lost, duplicated or reordered.")]
+The exit code is 0 only if no byte was lost, duplicated or reordered.")]
 pub(super) struct Args {
-    /// What happens to a relay
+    /// The fault
     #[arg(long, value_enum, default_value = "kill")]
     cause: Cause,
-    /// How often
+    /// Number of faults
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     runs: u32,
-    /// To the relay of which hop: a number, or any for a random one each time
+    /// Hop of the relay: a number, or any for a random one each time
     #[arg(long, default_value = "any", value_name = "HOP", value_parser = place)]
     hop: Where,
-    /// Which way the pauses are looked at; data goes both ways
+    /// Direction in which pauses are measured; data goes both ways
     #[arg(long, value_enum, default_value = "both")]
     direction: Way,
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// Flows; with more than one it happens to the relay that most of them go over
+    /// Flows; with more than one the fault is at the relay that most of them use
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     flows: u32,
-    /// Relays that are killed within 10 ms, any of the pool
+    /// Relays of the pool to kill within 10 ms
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
     at_once: u32,
-    /// Origins and targets among which the flows are shared out; by default 1, and 4 with --at-once. A target's flows all
+    /// Pairs of an origin and a target that share the flows; by default 1, and 4 with --at-once. All flows of a target
     /// come over the same relay
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     pairs: Option<u32>,
-    /// Relays in the pool; those that are left after a fault must be one more than hops
+    /// Relays in the pool; after a fault at least one more than hops must be left
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(3..=100))]
     relays: u32,
-    /// What each flow carries a second, each way; by default 1MiB, and 4KiB with --flows or --at-once
-    #[arg(long, value_name = "SIZE")]
-    rate: Option<Size>,
-    /// How often each of many flows sends something; by default so that all together send 400 times a second, between
-    /// 10ms and 1s. Each also writes at the moment of the fault
+    /// Rate of each flow, each way, in bytes a second; by default 1MiB, and 4KiB with --flows or --at-once
+    #[arg(long, value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    rate: Option<ByteSize>,
+    /// Send interval of each of many flows, 10ms to 1s; by default all together send 400 times a second. Each also
+    /// sends at the moment of the fault
     #[arg(long, value_name = "TIME", value_parser = parse_positive)]
     every: Option<Duration>,
-    /// What data and moments follow from; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Draw which share of the pauses was how long at most
+    /// Draw the distribution of the pauses
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
-    /// Keep the processes' logs in this directory, with details
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 fn place(text: &str) -> Result<Where, String> {
@@ -215,44 +205,29 @@ impl Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let mut stage = Stage::new(args.logs.as_deref())?;
+    let seed = args.run.seed();
+    let mut stage = args.run.stage()?;
     if args.cause == Cause::Cut {
         stage = stage.on_testbed(args.relays as usize + NOT_RELAYS, seed)?;
     }
     let perform = async {
-        let one: Box<dyn Report> = if args.is_crowd() {
+        let one: Box<dyn Pauses> = if args.is_crowd() {
             Box::new(crowd::perform(&args, seed, &stage).await?)
         } else {
             Box::new(perform(&args, seed, &stage).await?)
         };
         Ok(one)
     };
-    let performed = tokio::select! {
-        performed = perform => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
-    let outcome = performed.map_err(|failure| failure.at(format!("bench failover with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args)?)?;
-    } else {
-        outcome.print_table(&args, &mut out)?;
-    }
+    let outcome = uninterrupted("bench failover", seed, perform).await?;
+    args.run.print(outcome.as_ref(), &args)?;
     if let Some(path) = &args.plot {
         draw(path, &args, outcome.as_ref())?;
     }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    verdict(outcome.is_clean())
 }
 
 /// The cumulative distribution of pauses, with and without a fault.
-fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Report) -> Result<(), Failure> {
+fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Pauses) -> Result<(), Failure> {
     let curve = |name: &str, colour, mut times: Vec<f64>| {
         times.sort_by(f64::total_cmp);
         let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
@@ -290,14 +265,15 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     let origin = stage.join(ORIGIN, ours, options).await?;
     let events = origin.events();
     let flow = origin.open(TARGET).await?;
+    let pace = Pace { rate: Some(args.rate()), tick: TICK, block: BLOCK_BYTES };
     let bench = Bench {
         args,
         stage,
         rng: StdRng::seed_from_u64(seed),
         relays,
         watched: Watched::new(&flow, events),
-        forward: Arc::new(Stream::new("forward", seed)),
-        backward: Arc::new(Stream::new("backward", !seed)),
+        forward: Arc::new(Stream::new("forward", seed, pace)),
+        backward: Arc::new(Stream::new("backward", !seed, pace)),
     };
     let outcome = tokio::select! {
         outcome = bench.run(seed, flow, &mut listener) => outcome,
@@ -325,14 +301,12 @@ impl Bench<'_> {
     async fn run(mut self, seed: u64, flow: Flow, listener: &mut Listener) -> Result<Outcome, Failure> {
         let stop = CancellationToken::new();
         let (forward, backward) = (self.forward.clone(), self.backward.clone());
-        let pace = Pace { rate: self.args.rate(), tick: TICK, block: BLOCK_BYTES };
-        let at_origin = end(flow, forward.clone(), backward.clone(), pace, stop.clone());
-        let at_origin = tokio::spawn(at_origin);
+        let at_origin = tokio::spawn(carry(flow, forward.clone(), backward.clone(), stop.clone()));
         // A flow reaches its target with the first byte.
         let Some(flow) = timeout(PATIENCE, listener.accept()).await.ok().flatten() else {
             return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
         };
-        let at_target = tokio::spawn(end(flow, backward, forward, pace, stop.clone()));
+        let at_target = tokio::spawn(carry(flow, backward, forward, stop.clone()));
         let mut runs = Vec::new();
         for number in 1..=self.args.runs {
             let run = self.one().await?;
@@ -343,7 +317,7 @@ impl Bench<'_> {
         let mut faults = crate::pattern::Faults::default();
         for end in [at_origin, at_target] {
             let ended = timeout(PATIENCE, end).await.map_err(|_| lost("the flow did not end"))?;
-            faults = faults + ended.map_err(std::io::Error::other)??;
+            faults = faults + ended.map_err(std::io::Error::other)??.faults;
         }
         let bytes = self.forward.sent() + self.backward.sent();
         Ok(Outcome { seed, runs, faults, bytes })
@@ -458,20 +432,4 @@ fn lost(what: &str) -> Failure {
         Exit::FlowLost,
         format!("{what}; this is a bug: run it again with --logs DIR, and report it"),
     )
-}
-
-/// One end of the flow: sends one stream, and takes the other.
-async fn end(
-    flow: Flow,
-    sends: Arc<Stream>,
-    takes: Arc<Stream>,
-    pace: Pace,
-    stop: CancellationToken,
-) -> std::io::Result<crate::pattern::Faults> {
-    let (mut reader, mut writer) = tokio::io::split(flow);
-    let (_, faults) =
-        tokio::try_join!(sends.send(&mut writer, pace, &stop), takes.receive(&mut reader, pace))?;
-    tracing::debug!(took = takes.name, "all of it");
-    reader.unsplit(writer).finished().await?;
-    Ok(faults)
 }

@@ -1,7 +1,7 @@
 //! The ends of a measured flow: a source that sends when it is told to, and a sink that counts.
 
 use hopline::endpoint::Flow;
-use hopline_command::join::JoinArgs;
+use hopline_command::join::{OpenArgs, ServeArgs};
 use hopline_command::{Exit, Failure, ready, say, signals};
 use serde_json::json;
 use std::io::Write;
@@ -16,7 +16,7 @@ pub(super) struct SinkArgs {
     /// The name to serve
     target: String,
     #[command(flatten)]
-    join: JoinArgs,
+    serve: ServeArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -25,16 +25,13 @@ pub(super) struct SourceArgs {
     target: String,
     /// How much to send
     bytes: u64,
-    /// Relays on the chain
-    #[arg(long, default_value_t = 3)]
-    hops: u8,
     #[command(flatten)]
-    join: JoinArgs,
+    open: OpenArgs,
 }
 
 /// Answers each flow with how many bytes came over it.
 pub(super) async fn sink(args: SinkArgs) -> Result<(), Failure> {
-    let endpoint = args.join.endpoint(1).await?;
+    let endpoint = args.serve.endpoint().await?;
     let mut listener = endpoint.listen(&args.target).await?;
     ready::print(&json!({"role": "sink"}));
     let serve = async {
@@ -67,7 +64,7 @@ async fn count(mut flow: Flow) -> Result<(), Failure> {
 
 /// Opens a flow, waits for a line on stdin, sends, and says how long it took until the sink had counted everything.
 pub(super) async fn source(args: SourceArgs) -> Result<(), Failure> {
-    let endpoint = args.join.endpoint(args.hops).await?;
+    let endpoint = args.open.endpoint().await?;
     let mut flow = endpoint.open(&args.target).await?;
     ready::print(&json!({"role": "source"}));
     let mut lines = BufReader::new(tokio::io::stdin()).lines();

@@ -158,7 +158,7 @@ impl Receiver {
             received: 0,
             faults: Faults::default(),
             buckets: Vec::new(),
-            pauses: super::histogram()?,
+            pauses: crate::report::histogram()?,
             long_pauses: Vec::new(),
             error: None,
         };

@@ -7,24 +7,19 @@
 
 mod report;
 mod rolling;
-mod stream;
 
 use super::{Exit, Failure};
 use crate::pattern::Faults;
+use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Relays, Stage};
+use crate::traffic::{Carried, Pace, Stream, carry};
 use crate::watched::{Watched, is_protected};
+use bytesize::ByteSize;
 use hopline::endpoint::{Chain, Endpoint, Flow, Listener, Options};
-use hopline::net::entropy;
 use hopline::net::ticket::Ticket;
-use hopline_command::size::Size;
-use hopline_command::{say, signals};
-use rand::Rng;
 use report::{Outcome, Side};
-use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use stream::{Digests, Stream};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -32,28 +27,32 @@ use tokio_util::task::AbortOnDropHandle;
 const TARGET: &str = "sink";
 /// How long new backups, or the flow's last words, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often something is sent where the rate is limited,
+const TICK: Duration = Duration::from_millis(1);
+/// and the most that is written or read at once.
+const BLOCK_BYTES: usize = 64 << 10;
 /// What goes back from the target a second, so that its pauses can be seen too.
 const BACKWARD_RATE: u64 = 256 << 10;
 /// What a rolling restart carries if nothing else is said: below what any machine can, so that a pause is a relay's fault.
 const ROLLING_RATE: u64 = 1 << 20;
 
-/// What a flow carries while a relay of its chain is killed every second.
+/// Throughput of a flow while a relay of its chain is killed every second.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench soak --seconds 60
   hopline bench soak --rate 20MiB --json | jq .ratio
   hopline bench soak --rolling
 
-Without --rolling it takes twice --seconds: slices without kills lie between those with kills.
-Exit code 0 only if not one byte was lost, duplicated or reordered.")]
+Without --rolling it takes twice --seconds: slices with and without kills alternate.
+The exit code is 0 only if no byte was lost, duplicated or reordered.")]
 pub(super) struct Args {
-    /// How long relays are killed
+    /// How long to kill relays
     #[arg(long, default_value_t = 600, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// How often a relay of the chain is killed, and a new one started in its place
+    /// Interval at which a relay of the chain is killed and replaced
     #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = hopline_command::duration::parse_positive)]
     kill_every: Duration,
-    /// How long kills go on, and pause, by turns
+    /// Length of a slice: kills go on and pause in turns
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = hopline_command::duration::parse_positive)]
     slice: Duration,
     /// Relays in the pool; at least two more than hops
@@ -62,21 +61,14 @@ pub(super) struct Args {
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// What the flow carries a second from origin to target, or unlimited [default: unlimited, with --rolling 1MiB]
+    /// Rate from origin to target in bytes a second, or unlimited [default: unlimited, with --rolling 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<Rate>,
-    /// Restart every relay of the pool once, in turn, by SIGTERM, in place of kills
+    /// Restart every relay of the pool once, in turn, by SIGTERM, instead of kills
     #[arg(long, conflicts_with_all = ["seconds", "kill_every", "slice"])]
     rolling: bool,
-    /// What the data follows from; random by default
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
-    /// Keep the processes' logs in this directory, with details
-    #[arg(long, value_name = "DIR")]
-    logs: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArgs,
 }
 
 /// Bytes a second.
@@ -86,13 +78,22 @@ enum Rate {
     Limited(u64),
 }
 
+impl Rate {
+    const fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Unlimited => None,
+            Self::Limited(bytes) => Some(bytes),
+        }
+    }
+}
+
 fn rate(text: &str) -> Result<Rate, String> {
     if text == "unlimited" {
         return Ok(Rate::Unlimited);
     }
-    match text.parse() {
-        Ok(Size(0)) => Err("nothing would flow".to_owned()),
-        Ok(Size(bytes)) => Ok(Rate::Limited(bytes)),
+    match hopline_command::size::parse(text) {
+        Ok(ByteSize(0)) => Err("nothing would flow".to_owned()),
+        Ok(ByteSize(bytes)) => Ok(Rate::Limited(bytes)),
         Err(error) => Err(format!("{error}, or unlimited")),
     }
 }
@@ -120,26 +121,11 @@ impl Args {
 
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     args.check()?;
-    let seed = args.seed.unwrap_or_else(|| entropy::seeded_rng().next_u64());
-    let stage = Stage::new(args.logs.as_deref())?;
-    let performed = tokio::select! {
-        performed = perform(&args, seed, &stage) => performed,
-        interrupted = signals::interrupted() => Err(interrupted),
-    };
-    let outcome = performed.map_err(|failure| failure.at(format!("bench soak with --seed {seed}")))?;
-    let mut out = say::output();
-    if args.json {
-        writeln!(out, "{}", outcome.to_json(&args))?;
-    } else {
-        outcome.print(&args, &mut out)?;
-    }
-    if outcome.is_clean() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Failed,
-        "not everything arrived exactly once and in order; this is a bug: run it again with --logs DIR, and report it",
-    ))
+    let seed = args.run.seed();
+    let stage = args.run.stage()?;
+    let outcome = uninterrupted("bench soak", seed, perform(&args, seed, &stage)).await?;
+    args.run.print(&outcome, &args)?;
+    verdict(outcome.is_clean())
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
@@ -172,7 +158,7 @@ struct Load {
     watched: Watched,
     forward: Arc<Stream>,
     backward: Arc<Stream>,
-    ends: [AbortOnDropHandle<std::io::Result<Digests>>; 2],
+    ends: [AbortOnDropHandle<std::io::Result<Carried>>; 2],
     stop: CancellationToken,
 }
 
@@ -188,14 +174,15 @@ impl Load {
         let events = origin.events();
         let flow = origin.open(TARGET).await?;
         let watched = Watched::new(&flow, events);
-        let forward = Arc::new(Stream::new("forward", seed, args.rate()));
-        let backward = Arc::new(Stream::new("backward", !seed, Rate::Limited(BACKWARD_RATE)));
+        let pace = |rate| Pace { rate, tick: TICK, block: BLOCK_BYTES };
+        let forward = Arc::new(Stream::new("forward", seed, pace(args.rate().bytes())));
+        let backward = Arc::new(Stream::new("backward", !seed, pace(Some(BACKWARD_RATE))));
         let stop = CancellationToken::new();
-        let carry = |flow, sends: &Arc<Stream>, takes: &Arc<Stream>| {
-            AbortOnDropHandle::new(tokio::spawn(end(flow, sends.clone(), takes.clone(), stop.clone())))
+        let end = |flow, sends: &Arc<Stream>, takes: &Arc<Stream>| {
+            AbortOnDropHandle::new(tokio::spawn(carry(flow, sends.clone(), takes.clone(), stop.clone())))
         };
-        let at_origin = carry(flow, &forward, &backward);
-        let at_target = carry(arrived(&mut listener).await?, &backward, &forward);
+        let at_origin = end(flow, &forward, &backward);
+        let at_target = end(arrived(&mut listener).await?, &backward, &forward);
         let ends = [at_origin, at_target];
         Ok(Self { origin, target, watched, forward, backward, ends, stop })
     }
@@ -228,7 +215,7 @@ impl Load {
         let (at_origin, at_target) = ended.map_err(|_| lost("the flow did not end"))?;
         let joined = |end: Result<_, tokio::task::JoinError>| end.map_err(std::io::Error::other);
         let (at_origin, at_target) = (joined(at_origin)??, joined(at_target)??);
-        let equal = at_origin.sent == at_target.took && at_target.sent == at_origin.took;
+        let equal = at_origin.is_whole_at(&at_target) && at_target.is_whole_at(&at_origin);
         tokio::join!(self.origin.shutdown(), self.target.shutdown());
         Ok((at_origin.faults + at_target.faults, equal))
     }
@@ -240,20 +227,6 @@ async fn arrived(listener: &mut Listener) -> Result<Flow, Failure> {
         Ok(Some(flow)) => Ok(flow),
         _ => Err(lost("the flow was opened, and did not come to its target")),
     }
-}
-
-/// One end of the flow: sends one stream, and takes the other.
-async fn end(
-    flow: Flow,
-    sends: Arc<Stream>,
-    takes: Arc<Stream>,
-    stop: CancellationToken,
-) -> std::io::Result<Digests> {
-    let (mut reader, mut writer) = tokio::io::split(flow);
-    let (sent, (faults, took)) =
-        tokio::try_join!(sends.send(&mut writer, &stop), takes.receive(&mut reader))?;
-    reader.unsplit(writer).finished().await?;
-    Ok(Digests { sent, took, faults })
 }
 
 struct Soak<'a> {

@@ -1,25 +1,25 @@
 //! `hopline bench throughput`: one flow, bulk one way, over real processes on loopback. Interleaved in the same run goes
-//! the dumb splice (benches/splice.rs): the plainest chain of QUIC relays that could work, which keeps nothing, at the
+//! the dumb splice (benches/src/splice.rs): the simplest chain of QUIC relays that works, which keeps nothing, at the
 //! same MTU setting and with the same end-to-end TLS.
 
 use crate::stage::{Process, Stage};
-use hopline_command::size::Size;
+use bytesize::ByteSize;
 use hopline_command::{Exit, Failure, say};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// One flow in bulk over 1 and 3 relays, beside a dumb splice over 0, 1 and 3. (A flow has at least one relay.)
+/// One bulk flow over 1 and 3 relays, compared with a dumb splice over 0, 1 and 3. (A flow has at least one relay.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench throughput
   hopline bench throughput --size 256MiB --pairs 3 --json")]
 pub(super) struct Args {
-    /// How much each transfer carries
-    #[arg(long, default_value = "1GiB", value_name = "SIZE")]
-    size: Size,
-    /// How often each pair is measured
+    /// Size of each transfer
+    #[arg(long, default_value = "1GiB", value_name = "SIZE", value_parser = hopline_command::size::parse)]
+    size: ByteSize,
+    /// Measurements of each pair
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     pairs: u32,
     /// Print one JSON object

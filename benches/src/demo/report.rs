@@ -1,12 +1,14 @@
 //! What a person sees: progress, a line a kill, and the summary.
 
+use super::Args;
 use super::killer::{Kill, Repair};
 use super::load::Progress;
 use crate::pattern::Faults;
-use hdrhistogram::Histogram;
+use crate::report::{Report, Times, ms};
+use bytesize::ByteSize;
 use hopline::endpoint::Chain;
+use hopline_command::Failure;
 use hopline_command::say;
-use hopline_command::size::Size;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
@@ -21,7 +23,7 @@ const FRAME: Duration = Duration::from_millis(100);
 pub(super) struct Screen(Option<ProgressBar>);
 
 impl Screen {
-    pub(super) fn new(size: Size) -> Self {
+    pub(super) fn new(size: ByteSize) -> Self {
         let style =
             ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} echoed, {bytes_per_sec}, {elapsed}");
         let bar =
@@ -116,9 +118,16 @@ impl Outcome {
         (1..=self.hops).filter(|hop| self.kills.iter().any(|kill| kill.hop == *hop)).collect()
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    fn gaps(&self) -> Result<Option<Times>, Failure> {
+        let gaps: Vec<Duration> = self.kills.iter().map(|kill| kill.gap).collect();
+        (!gaps.is_empty()).then(|| Times::of(&gaps)).transpose()
+    }
+}
+
+impl Report<Args> for Outcome {
+    fn to_json(&self, _: &Args) -> Result<Value, Failure> {
         let faults = self.faults();
-        json!({
+        Ok(json!({
             "bytes_sent": self.bytes_sent,
             "bytes_received": self.bytes_received,
             "sha256_match": self.sha256_sent == self.sha256_received,
@@ -133,24 +142,24 @@ impl Outcome {
             "relays_killed": self.kills.len(),
             "hops_hit": self.hops_hit(),
             "failovers": self.failovers,
-            "gap_ms": self.gaps().map(|gaps| json!({"p50": gaps.p50, "p99": gaps.p99, "max": gaps.max})),
+            "gap_ms": self.gaps()?.map(|gaps| gaps.to_json()),
             "longest_other_pause_ms": ms(self.longest_other_pause),
             "longest_message_pause_ms": ms(self.longest_message_pause),
             "kills": self.kills.iter().map(kill_json).collect::<Vec<_>>(),
             "seconds": self.duration.as_secs_f64(),
             "seed": self.seed,
-        })
+        }))
     }
 
-    pub(super) fn print_table(&self, out: &mut impl Write) -> std::io::Result<()> {
+    fn print_table(&self, _: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let faults = self.faults();
         let Self { messages_sent, messages_delivered, failovers, .. } = self;
         let same = if self.sha256_sent == self.sha256_received { "equal" } else { "DIFFERENT" };
         let hops: Vec<String> = self.hops_hit().iter().map(u8::to_string).collect();
         let row = |out: &mut dyn Write, name: &str, value: String| writeln!(out, "{name:<34} {value}");
         writeln!(out)?;
-        row(out, "data sent", Size(self.bytes_sent).to_string())?;
-        row(out, "data echoed", Size(self.bytes_received).to_string())?;
+        row(out, "data sent", ByteSize(self.bytes_sent).to_string())?;
+        row(out, "data echoed", ByteSize(self.bytes_received).to_string())?;
         row(out, "SHA-256 of both", format!("{same}, {}", self.sha256_received))?;
         row(out, "messages delivered, both ways", format!("{messages_delivered} of {messages_sent}"))?;
         row(
@@ -165,34 +174,14 @@ impl Outcome {
         )?;
         row(out, "hops hit", if hops.is_empty() { "none".to_owned() } else { hops.join(", ") })?;
         row(out, "failovers of the flow", failovers.to_string())?;
-        if let Some(Gaps { p50, p99, max }) = self.gaps() {
-            row(out, "no data around a kill, ms", format!("p50 {p50:.1}, p99 {p99:.1}, max {max:.1}"))?;
+        if let Some(gaps) = self.gaps()? {
+            row(out, "no data around a kill, ms", gaps.to_string())?;
         }
         row(out, "longest other pause, ms", format!("{:.1}", ms(self.longest_other_pause)))?;
         row(out, "longest pause of messages, ms", format!("{:.1}", ms(self.longest_message_pause)))?;
         row(out, "seconds", format!("{:.1}", self.duration.as_secs_f64()))?;
-        row(out, "seed", self.seed.to_string())
+        Ok(row(out, "seed", self.seed.to_string())?)
     }
-
-    fn gaps(&self) -> Option<Gaps> {
-        let mut gaps = Histogram::<u64>::new(3).ok()?;
-        for kill in &self.kills {
-            gaps.record(u64::try_from(kill.gap.as_micros()).unwrap_or(u64::MAX)).ok()?;
-        }
-        let ms = |us: u64| us as f64 / 1000.0;
-        (!gaps.is_empty()).then(|| Gaps {
-            p50: ms(gaps.value_at_quantile(0.5)),
-            p99: ms(gaps.value_at_quantile(0.99)),
-            max: ms(gaps.max()),
-        })
-    }
-}
-
-/// In milliseconds.
-struct Gaps {
-    p50: f64,
-    p99: f64,
-    max: f64,
 }
 
 fn faults_json(faults: Faults) -> Value {
@@ -213,8 +202,4 @@ fn kill_json(kill: &Kill) -> Value {
         "event_gap_ms": event_gap_ms,
         "replacement": kill.replacement,
     })
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

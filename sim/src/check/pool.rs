@@ -1,6 +1,7 @@
 //! The pool agrees with who is alive, within bounds.
 
 use crate::world::World;
+use hopline_proto::bootstrap::kept::{Key, Kind};
 use hopline_proto::pool::Relay;
 use std::time::Duration;
 
@@ -10,6 +11,24 @@ const DEAD_BOUND_LEASES: u32 = 2;
 const LIVING_BOUND: Duration = Duration::from_secs(120);
 
 impl World {
+    /// A bootstrap has started again and given these their places back: each relay has it for a lease at least.
+    pub(crate) fn check_restored(&mut self, restored: &[Key]) {
+        let lease = self.settings.bootstrap.pool.lease;
+        let Some(bootstrap) = &self.coordinator.bootstrap else { return };
+        let has_grace = |relay: &Relay| relay.is_assignable() && relay.lease_left(self.now) >= lease;
+        let relays = restored.iter().filter(|key| key.kind == Kind::Relay);
+        let without =
+            relays.map(|key| key.node).find(|node| !bootstrap.pool().get(node).is_some_and(has_grace));
+        if let Some(node) = without {
+            let now = self.now;
+            self.checks.fail(
+                "restore",
+                now,
+                format!("{node:?} has its place back without the grace of a lease"),
+            );
+        }
+    }
+
     /// Compares the pool with the truth. To be asked while the bootstrap is up and reachable, since that long.
     pub(crate) fn check_pool(&mut self, reachable_for: Duration) {
         let Some(bootstrap) = &self.coordinator.bootstrap else { return };

@@ -44,7 +44,7 @@ pub(crate) struct Options {
     pub(crate) duration: Duration,
     pub(crate) zones: u16,
     pub(crate) zone_failures: Option<ZoneFailures>,
-    /// So many relays join within a second, half-way through.
+    /// This many relays join within a second, half-way through.
     pub(crate) crowd: u32,
     /// So many relays die within [`DYING`], half-way through.
     pub(crate) deaths: usize,
@@ -55,7 +55,7 @@ pub(crate) struct Options {
     pub(crate) every: Duration,
     /// Of the longest way between two nodes.
     pub(crate) delay: Duration,
-    /// What a link carries each way, in bytes a second; 0 is without limit.
+    /// Bandwidth of a link each way, in bytes a second; 0 is unlimited.
     pub(crate) bandwidth: u64,
     /// How long a lease is; three heartbeats fit into it.
     pub(crate) lease: Duration,

@@ -14,70 +14,70 @@ use std::time::Duration;
 /// Above so many relays links' heartbeats are not simulated unless asked for.
 const MANY: u32 = 100;
 
-/// A pool whose relays come and go.
+/// Simulate a pool whose relays come and go.
 #[derive(Debug, Args)]
 pub(super) struct Churn {
-    /// How long relays stay: exp:MEDIAN, weibull:SHAPE:MEDIAN, pareto:SHAPE:MEDIAN, trace:FILE, or none.
+    /// Model of the relays' session lengths: exp:MEDIAN, weibull:SHAPE:MEDIAN, pareto:SHAPE:MEDIAN, trace:FILE, or none.
     #[arg(long, default_value = "exp:1.4min")]
     sessions: String,
     #[arg(long, default_value_t = 100)]
     relays: u32,
     #[arg(long, default_value_t = 50)]
     flows: usize,
-    /// How many of them each origin opens, and each target takes.
+    /// Flows of each origin and of each target.
     #[arg(long, default_value_t = 10, value_parser = at_least_one)]
     per_endpoint: usize,
     #[arg(long, default_value_t = 3)]
     hops: u8,
-    /// Simulated.
+    /// Simulated time.
     #[arg(long, default_value = "10min", value_parser = duration)]
     duration: Duration,
     #[arg(long, default_value_t = 4)]
     zones: u16,
-    /// A zone fails so often on average, for `--zone-outage`.
+    /// Mean time between failures of a zone; each lasts `--zone-outage`.
     #[arg(long, value_parser = duration)]
     zone_failures: Option<Duration>,
     #[arg(long, default_value = "20s", value_parser = duration)]
     zone_outage: Duration,
-    /// So many relays join within a second, half-way through.
+    /// This many relays join within a second, half-way through.
     #[arg(long, default_value_t = 0)]
     crowd: u32,
-    /// So many relays die within 10 ms, half-way through.
+    /// This many relays die within 10 ms, half-way through.
     #[arg(long, default_value_t = 0)]
     deaths: usize,
-    /// Each relay that leaves is replaced at once, instead of arrivals as a Poisson process.
+    /// Replace each relay that leaves at once, instead of arrivals as a Poisson process.
     #[arg(long)]
     replace: bool,
-    /// The share of relays that leave in good order.
+    /// Share of relays that drain before they leave.
     #[arg(long, default_value_t = 0.0)]
     graceful: f64,
-    /// Bytes of each message.
+    /// Size of each message in bytes.
     #[arg(long, default_value_t = 1024)]
     message: u64,
-    /// From one message of a flow to the next.
+    /// Interval of each flow's messages.
     #[arg(long, default_value = "1s", value_parser = duration)]
     every: Duration,
-    /// The longest way between two nodes takes so long; the shortest a tenth of that.
+    /// Longest one-way delay between two nodes; the shortest is a tenth of it.
     #[arg(long, default_value = "20ms", value_parser = duration)]
     delay: Duration,
-    /// What a link carries each way, in bytes a second; 0 is without limit.
+    /// Bandwidth of a link each way, in bytes a second; 0 is unlimited.
     #[arg(long, default_value_t = 0)]
     bandwidth: u64,
-    /// How long a lease lasts without a heartbeat; three fit into it.
+    /// Lease: how long a relay keeps its place without a heartbeat; the interval is a third of it.
     #[arg(long, default_value = "30s", value_parser = duration)]
     lease: Duration,
-    /// A packet for a process that is no more brings an error back (ICMP), as on one machine or in one network.
+    /// A packet for a dead process brings an ICMP error back, as on one machine or in one network.
     #[arg(long)]
     refusals: bool,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Every heartbeat of every link, however large the pool is.
+    /// Simulate every heartbeat of every link, whatever the size of the pool.
     #[arg(long, conflicts_with = "lean")]
     full: bool,
-    /// No heartbeats on links, however small the pool is.
+    /// Simulate no heartbeats on links, whatever the size of the pool.
     #[arg(long)]
     lean: bool,
-    /// Without the same run without churn, which goodput is compared with.
+    /// Skip the same run without churn, with which goodput is compared.
     #[arg(long)]
     alone: bool,
     /// Draw the run as SVG.

@@ -6,14 +6,14 @@ use crate::swarm::{Trim, run};
 use clap::Args;
 use std::process::ExitCode;
 
-/// A scripted run.
+/// Run a script.
 #[derive(Debug, Args)]
 pub(super) struct Named {
     /// Which; without, all are listed.
     name: Option<String>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Runs from that seed on; one is shown with its timeline.
+    /// Seeds to run; a single one is shown with its timeline.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
 }

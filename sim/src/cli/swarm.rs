@@ -13,51 +13,51 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Failing seeds that are shrunk.
 const SHRUNK: usize = 3;
 
-/// Many seeds.
+/// Run many seeds: random networks, traffic and faults.
 #[derive(Debug, Args)]
 pub(super) struct Swarm {
-    /// How many.
+    /// Number of seeds.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
-    /// The first.
+    /// First seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
-    /// On how many threads.
+    /// Threads.
     #[arg(long, default_value_t = cores())]
     threads: usize,
-    /// Break this law of the protocol and see which check notices; `all` for one after the other.
+    /// Break this law of the protocol and report which check notices; `all` breaks one after the other.
     #[cfg(feature = "planted")]
     #[arg(long)]
     plant: Option<String>,
-    /// Go on after a failure.
+    /// Continue after a failure.
     #[arg(long)]
     keep_going: bool,
-    /// Without any fault, to see whether anybody is blamed for the weather.
+    /// No faults: checks that no relay is blamed for slow links and readers.
     #[arg(long)]
     in_peace: bool,
 }
 
-/// One seed.
+/// Run one seed again, with its timeline.
 #[derive(Debug, Args)]
 pub(super) struct Replay {
     /// Which.
     seed: u64,
-    /// Faults that are left out.
+    /// Faults to leave out.
     #[arg(long, value_delimiter = ',')]
     without_faults: Vec<usize>,
-    /// Flows that are left out.
+    /// Flows to leave out.
     #[arg(long, value_delimiter = ',')]
     without_flows: Vec<usize>,
-    /// Relays that are left out.
+    /// Number of relays to leave out.
     #[arg(long, default_value_t = 0)]
     fewer_relays: usize,
-    /// How often the bytes of everything that is sent are halved.
+    /// How often to halve the size of all that is sent.
     #[arg(long, default_value_t = 0)]
     halvings: u32,
-    /// Without loss, jitter and limits of bandwidth.
+    /// No loss, no jitter, unlimited bandwidth.
     #[arg(long)]
     fair_weather: bool,
-    /// Only the result.
+    /// Print only the result.
     #[arg(long)]
     quiet: bool,
 }

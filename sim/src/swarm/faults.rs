@@ -5,7 +5,7 @@
 
 use super::plan::{Scene, WARM_UP, as_usize};
 use crate::dice::Dice;
-use crate::fault::{Aim, Fault, Ordeal};
+use crate::fault::{Aim, Fault, Found, Ordeal};
 use crate::network::{BOOTSTRAP, NodeIndex};
 use crate::node::Gray;
 use crate::traffic::FlowPlan;
@@ -37,6 +37,12 @@ pub(super) fn draw(seed: u64, scene: &Scene, flows: &[FlowPlan]) -> Vec<Ordeal> 
         })
         .collect();
     ordeals.sort_by_key(|ordeal| ordeal.at);
+    let mut dice = Dice::new(seed, 103);
+    for ordeal in &mut ordeals {
+        if ordeal.fault == Fault::Bootstrap(Found::All) {
+            ordeal.fault = Fault::Bootstrap(found(&mut dice));
+        }
+    }
     ordeals
 }
 
@@ -60,7 +66,16 @@ fn fault(dice: &mut Dice, kind: u64, scene: &Scene, flows: &[FlowPlan]) -> Fault
         }
         88..92 => Fault::ZoneOutage(u16::try_from(dice.below(scene.zones.into())).unwrap_or(0)),
         92..95 if scene.crowd > 0 => Fault::FlashCrowd((scene.relays..scene.relays + scene.crowd).collect()),
-        _ => Fault::Bootstrap { with_store: dice.percent(50) },
+        _ => Fault::Bootstrap(if dice.percent(50) { Found::All } else { Found::Nothing }),
+    }
+}
+
+/// What a bootstrap finds whose disk is not lost.
+fn found(dice: &mut Dice) -> Found {
+    match dice.below(4) {
+        0 => Found::Half(dice.next()),
+        1 => Found::Older(dice.log_millis(10, 60_000)),
+        _ => Found::All,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::plan::{Plan, Trim, WARM_UP};
 use crate::check::Failure;
 use crate::dice::Dice;
-use crate::fault::{Hit, Ordeal};
+use crate::fault::{Found, Hit, Ordeal};
 use crate::network::NodeIndex;
 use crate::node::{Blueprint, Role};
 use crate::traffic::App;
@@ -166,7 +166,7 @@ fn heal(world: &mut World, plan: &Plan) -> Time {
     world.trace.remark(now, "all is healed");
     world.network.open_all();
     world.unstall();
-    world.start_bootstrap(true);
+    world.start_bootstrap(Found::All);
     for index in 0..world.nodes.len() {
         world.slow_down(index, Duration::ZERO);
         world.thaw(index);

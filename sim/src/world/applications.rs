@@ -51,7 +51,12 @@ impl World {
         let (now, local) = (self.now, self.local(index));
         let mut actions = std::mem::take(&mut self.scratch);
         let role = self.nodes.at_mut(index).role.as_mut();
-        let next = role.and_then(|role| self.apps.run(index, flow, role.flows(), (now, local), &mut actions));
+        let apps = &mut self.apps;
+        let next = role.and_then(|role| {
+            role.with_flows(local, &mut actions, |flows, actions| {
+                apps.run(index, flow, flows, (now, local), actions)
+            })
+        });
         self.perform(index, local, actions);
         if let Some((app, at)) = next {
             self.schedule(at, Happening::App { app, node: index });

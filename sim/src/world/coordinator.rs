@@ -1,10 +1,13 @@
 //! The bootstrap: its machine, its process's life, and the way of questions to it and back.
 
 use super::{Happening, World};
+use crate::dice::Dice;
+use crate::fault::Found;
 use crate::network::{BOOTSTRAP, NodeIndex, Way};
-use hopline_proto::bootstrap::{Bootstrap, Config};
+use hopline_proto::bootstrap::kept::{Change, Key};
+use hopline_proto::bootstrap::{Bootstrap, Config, Registration};
 use hopline_proto::codec;
-use hopline_proto::crypto::Key;
+use hopline_proto::crypto;
 use hopline_proto::machine::{AskFailure, AskId};
 use hopline_proto::rpc::{Request, Response};
 use hopline_proto::{NodeId, Time};
@@ -22,79 +25,97 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) struct Coordinator {
     pub(crate) bootstrap: Option<Bootstrap>,
     config: Config,
-    secret: Key,
+    secret: crypto::Key,
     seed: u64,
     lives: u64,
-    /// What the process would find on disk.
-    store: BTreeMap<NodeId, Request>,
+    /// What was stored and taken out, in this order: the disk.
+    log: Vec<(Time, Change)>,
     armed: Option<Time>,
-    /// Since when it has been up, and when it was last down.
+    /// Since when it has been up, or down.
     pub(crate) up_since: Time,
+    down_since: Time,
 }
 
 impl Coordinator {
-    pub(crate) fn new(config: Config, secret: Key, seed: u64) -> Self {
+    pub(crate) fn new(config: Config, secret: crypto::Key, seed: u64) -> Self {
         let mut new = Self {
             bootstrap: None,
             config,
             secret,
             seed,
             lives: 0,
-            store: BTreeMap::new(),
+            log: Vec::new(),
+            down_since: super::START,
             armed: None,
             up_since: super::START,
         };
-        new.start(super::START, false);
+        new.start(super::START, Found::Nothing);
         new
     }
 
-    fn start(&mut self, now: Time, with_store: bool) {
+    /// Starts with what is found; returns what got its place back.
+    fn start(&mut self, now: Time, found: Found) -> Vec<Key> {
         self.lives += 1;
         let rng = StdRng::seed_from_u64(self.seed ^ self.lives);
         let mut bootstrap = Bootstrap::new(self.config, self.secret.clone(), rng, now);
-        if with_store {
-            for (node, request) in &self.store {
-                let _ = bootstrap.answer(*node, request.clone(), now);
-            }
-        } else {
-            self.store.clear();
-        }
+        let mut restored = Vec::new();
+        self.log = self.disk(found).into_values().map(|kept| (now, Change::Put(kept))).collect();
+        self.log.retain(|(_, change)| {
+            let Change::Put(registration) = change else { return false };
+            let has_place = bootstrap.restore(registration.clone(), now);
+            restored.extend(has_place.then(|| Key::of(registration)));
+            has_place
+        });
         self.bootstrap = Some(bootstrap);
         (self.armed, self.up_since) = (None, now);
+        restored
     }
 
-    fn keep(&mut self, node: NodeId, request: &Request) {
-        match request {
-            Request::Register { .. } => drop(self.store.insert(node, request.clone())),
-            Request::Deregister { .. } => drop(self.store.remove(&node)),
-            Request::Heartbeat { .. }
-            | Request::ReportDown { .. }
-            | Request::ReportUp { .. }
-            | Request::ReportUnreached { .. }
-            | Request::ReportReached { .. }
-            | Request::Attachments { .. }
-            | Request::Plan { .. }
-            | Request::Replace { .. }
-            | Request::Renew { .. }
-            | Request::Spare { .. }
-            | Request::List
-            | Request::Drain => {}
+    /// What is on the disk when the process starts again.
+    fn disk(&self, found: Found) -> BTreeMap<Key, Registration> {
+        let last = match found {
+            Found::All | Found::Half(_) => self.down_since,
+            Found::Older(age) => self.down_since - age,
+            Found::Nothing => return BTreeMap::new(),
+        };
+        let mut disk = BTreeMap::new();
+        for (_, change) in self.log.iter().filter(|(at, _)| *at <= last) {
+            match change {
+                Change::Put(registration) => drop(disk.insert(Key::of(registration), registration.clone())),
+                Change::Remove(key) => drop(disk.remove(key)),
+            }
         }
+        if let Found::Half(seed) = found {
+            let mut dice = Dice::new(seed, 1);
+            disk.retain(|_, _| dice.percent(50));
+        }
+        disk
+    }
+
+    /// Keeps the disk in step with the machine, as the driver of a bootstrap does.
+    fn keep(&mut self, changes: Vec<Change>, now: Time) {
+        let Some(bootstrap) = &mut self.bootstrap else { return };
+        let events = bootstrap.take_events();
+        let lost = events.iter().filter_map(|event| bootstrap.lost(event)).map(Change::Remove);
+        self.log.extend(changes.into_iter().chain(lost).map(|change| (now, change)));
     }
 }
 
 impl World {
     pub(crate) fn crash_bootstrap(&mut self) {
-        self.coordinator.bootstrap = None;
+        if self.coordinator.bootstrap.take().is_some() {
+            self.coordinator.down_since = self.now;
+        }
         self.trace.remark(self.now, "the bootstrap is KILLED");
     }
 
-    /// Starts the bootstrap again, with or without what it had stored.
-    pub(crate) fn start_bootstrap(&mut self, with_store: bool) {
+    /// Starts the bootstrap again, with what it finds on its disk.
+    pub(crate) fn start_bootstrap(&mut self, found: Found) {
         if self.coordinator.bootstrap.is_none() {
-            self.coordinator.start(self.now, with_store);
-            let how = if with_store { "with its store" } else { "without its store" };
-            self.trace.remark(self.now, &format!("the bootstrap is STARTED {how}"));
+            let restored = self.coordinator.start(self.now, found);
+            self.trace.remark(self.now, &format!("the bootstrap is STARTED, finds {found:?}"));
+            self.check_restored(&restored);
+            self.arm_coordinator();
         }
     }
 
@@ -131,12 +152,17 @@ impl World {
             return self.schedule(self.now + DIAL_TIMEOUT, Happening::Answer { node, life, ask, result });
         }
         let kept = (self.trace.is_on() || self.checks.on).then(|| request.clone());
-        if self.settings.fidelity == super::Fidelity::Full {
-            self.coordinator.keep(from, &request);
-        }
+        let is_full = self.is_full();
         let Some(bootstrap) = &mut self.coordinator.bootstrap else { return };
-        let response = bootstrap.answer(from, request, self.now);
-        drop(bootstrap.take_events());
+        let response = if is_full {
+            let (response, changes) = bootstrap.answer_kept(from, request, self.now);
+            self.coordinator.keep(changes, self.now);
+            response
+        } else {
+            let response = bootstrap.answer(from, request, self.now);
+            drop(bootstrap.take_events());
+            response
+        };
         self.tally.answer(&response, self.settings.fidelity);
         if self.is_full() {
             self.hash.bytes(&codec::to_bytes(&response));
@@ -171,7 +197,11 @@ impl World {
             && bootstrap.poll_timeout().is_some_and(|due| due <= self.now)
         {
             bootstrap.handle_timeout(self.now);
-            drop(bootstrap.take_events());
+            if self.settings.fidelity == super::Fidelity::Full {
+                self.coordinator.keep(Vec::new(), self.now);
+            } else {
+                drop(bootstrap.take_events());
+            }
         }
         self.arm_coordinator();
     }

@@ -163,7 +163,7 @@ impl World {
             let sender = this.end_mut(1 - side);
             sender.outstanding = sender.outstanding.saturating_sub(bytes.len());
             let blocked = std::mem::take(&mut sender.blocked);
-            self.with(index, |machine, now, actions| machine.flows().receive(leg, [bytes], now, actions));
+            self.with(index, |machine, now, actions| machine.receive(leg, [bytes], now, actions));
             self.woken.push_back((index, flow));
             if blocked {
                 self.send(leg.link(), Packet::Credit(leg.number()));

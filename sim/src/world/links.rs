@@ -5,6 +5,7 @@ use crate::conn::{Conn, Packet, Side, Stage, link_id, of_link};
 use crate::network::{NodeIndex, Way};
 use hopline_proto::codec;
 use hopline_proto::endpoint::IDLE_INTERVAL;
+use hopline_proto::frame::Datagram;
 use hopline_proto::machine::{Event, LinkId};
 use hopline_proto::{NodeId, Time};
 use std::time::Duration;
@@ -197,7 +198,7 @@ impl World {
 
     fn hash_packet(&mut self, packet: &Packet) {
         let bytes = match packet {
-            Packet::Heartbeat(heartbeat) => codec::to_bytes(heartbeat),
+            Packet::Heartbeat(heartbeat) => Datagram::of_heartbeat(heartbeat),
             Packet::Control(control) => codec::to_bytes(control),
             Packet::Open(attach) => codec::to_bytes(attach),
             Packet::Answer(number, answer) => codec::to_bytes(&(number, answer)),

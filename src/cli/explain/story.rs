@@ -28,6 +28,12 @@ pub(super) enum Told {
     Rebuilt {
         hops: Vec<Hop>,
     },
+    Avoided {
+        relay: String,
+        evidence: String,
+        since_ms: f64,
+        until_ms: f64,
+    },
     Closed {
         complete: bool,
     },
@@ -205,6 +211,7 @@ fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &str)> {
         | Told::Drained(_)
         | Told::Chosen { .. }
         | Told::BackupReplaced { .. }
+        | Told::Avoided { .. }
         | Told::Closed { .. }
         | Told::LeftOut
         | Told::Unknown => return None,
@@ -216,7 +223,7 @@ fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hopline::endpoint::{Cause, Evidence, FlowEvent};
+    use hopline::endpoint::{Cause, Evidence, FlowEvent, Ground};
     use hopline_proto::id::FlowId;
 
     const LINES: &str = r#"{"event":"chain","flow":"aa","name":"x","hops":[{"primary":"r1","backup":"r2"}],"at_ms":1000.0}
@@ -275,6 +282,13 @@ mod tests {
                 watch: Some(watch),
             },
             FlowEvent::Rebuilt { flow, hops, cause: None },
+            FlowEvent::Avoided {
+                flow,
+                relay: "r1".to_owned(),
+                evidence: Ground::Gray,
+                since_ms: 1.0,
+                until_ms: 5001.0,
+            },
         ];
         let lines = events.iter().map(|event| {
             serde_json::to_string(&hopline_command::journal::Stamped::now(event)).unwrap() + "\n"
@@ -283,6 +297,7 @@ mod tests {
         let Told::Rerouted(repair) = &story.moments[1].told else { panic!("{:?}", story.moments[1]) };
         assert_eq!((repair.replayed_bytes, repair.watch), (Some(77), Some(watch)));
         assert_eq!(repair.evidence.as_deref(), Some("icmp refusal"));
+        assert!(matches!(&story.moments[3].told, Told::Avoided { relay, .. } if relay == "r1"));
         assert!(story.moments.iter().all(|moment| moment.at_ms.is_some()));
     }
 }

@@ -82,6 +82,18 @@ fn said(story: &Story, place: usize, moment: &Moment) -> Vec<String> {
             )]
         }
         Told::Rebuilt { hops } => chain("the origin went on over another chain".to_owned(), hops),
+        Told::Avoided { relay, evidence, since_ms, until_ms } => {
+            let evidence = match evidence.as_str() {
+                "gray" => "the flow's bytes stopped there",
+                "hearsay" => "the hop before could not use it",
+                evidence => evidence,
+            };
+            vec![format!(
+                "avoids {relay} until {} ({evidence} at {})",
+                time_of_day(*until_ms),
+                time_of_day(*since_ms)
+            )]
+        }
         Told::Closed { complete: true } => vec!["closed: everything arrived, both ways".to_owned()],
         Told::Closed { complete: false } => vec!["broken: it ended before everything had arrived".to_owned()],
         Told::LeftOut => vec!["what came then was too much for the journal".to_owned()],
@@ -167,6 +179,11 @@ fn clock(at_ms: Option<f64>) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{ms:03}Z")
 }
 
+/// Hours, minutes and seconds of a moment, as [`clock`] shows it.
+fn time_of_day(at_ms: f64) -> String {
+    clock(Some(at_ms)).get(11..19).unwrap_or("?").to_owned()
+}
+
 /// The Gregorian date of a day since the Unix epoch (H. Hinnant, `chrono`-compatible low-level date algorithms).
 const fn civil(day: i64) -> (i64, i64, i64) {
     let day = day + 719_468;
@@ -195,6 +212,7 @@ mod tests {
     fn a_failure_is_told_with_its_reasons() {
         let lines = r#"{"event":"chain","flow":"aa","name":"x","hops":[{"primary":"r1","backup":"r2"}],"at_ms":1000.0}
 {"event":"rerouted","flow":"aa","hop":1,"from":"r1","to":"r2","cause":"silence","gap_ms":4.2,"by":"origin","evidence":"icmp refusal","detected_ms":2.1,"replayed_bytes":77,"watch":{"silence_ms":1.9,"deadline_ms":30.0,"interval_ms":10.0,"rtt_ms":0.4,"doubt":0},"at_ms":2204.0}
+{"event":"avoided","flow":"aa","relay":"r1","evidence":"icmp refusal","since_ms":2204.0,"until_ms":7204.0,"at_ms":2204.0}
 {"event":"backup_replaced","flow":"aa","hop":1,"hops":[{"primary":"r2","backup":"r3"}],"at_ms":2260.0}
 {"event":"closed","flow":"aa","complete":true,"at_ms":3000.0}
 "#;
@@ -209,6 +227,7 @@ flow aa to x
                                       last heard 1.9 ms before; deadline 30.0 ms, interval 10.0 ms, round trip 0.4 ms
                                       noticed after 2.1 ms; r2 took over, pause 4.2 ms, 77 bytes sent again
                                       protected again after 56 ms: r3 stands by
+1970-01-01 00:00:02.204Z    +1.204 s  avoids r1 until 00:00:07 (icmp refusal at 00:00:02)
 1970-01-01 00:00:02.260Z    +1.260 s  hop 1: r3 stands by now
 1970-01-01 00:00:03.000Z    +2.000 s  closed: everything arrived, both ways
 ";

@@ -1,6 +1,7 @@
 //! The columns of a table of relays, on paper and on the screen.
 
-use super::{RelayView, rank};
+use super::RelayView;
+use hopline::admin::view::rank;
 use std::cmp::Ordering;
 
 /// What may be told of a relay.

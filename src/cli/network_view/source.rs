@@ -4,16 +4,16 @@ use super::NetworkView;
 use super::admin::{Admin, Events};
 use hopline::endpoint::Endpoint;
 use hopline_command::Failure;
-use hopline_command::join::JoinArgs;
+use hopline_command::join::NetworkArgs;
 
 /// Whom to ask.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SourceArgs {
-    /// Ask the bootstrap's admin server there, which tells more, instead of joining with a ticket
+    /// Ask the bootstrap's admin server at this address instead of joining with a ticket; it shows more
     #[arg(long, env = "HOPLINE_ADMIN", value_name = "ADDR|URL")]
     admin: Option<Admin>,
     #[command(flatten)]
-    join: JoinArgs,
+    network: NetworkArgs,
 }
 
 impl SourceArgs {
@@ -22,8 +22,8 @@ impl SourceArgs {
         if let Some(admin) = &self.admin {
             return Ok(Source::Admin(admin.clone()));
         }
-        let network = self.join.ticket()?.network().to_string();
-        Ok(Source::Member { network, endpoint: self.join.visitor().await? })
+        let network = self.network.ticket()?.network().to_string();
+        Ok(Source::Member { network, endpoint: self.network.visitor().await? })
     }
 }
 
@@ -49,7 +49,7 @@ impl Source {
             Self::Member { network, endpoint } => {
                 let listing = endpoint.list().await.map_err(|_| {
                     Failure::no_bootstrap(
-                        "the bootstrap let this node in, but did not answer; see whether it runs, and try again",
+                        "the bootstrap admitted this node, but did not answer; see whether it runs, and try again",
                     )
                 })?;
                 Ok(NetworkView::from_listing(network.clone(), &listing))

@@ -1,4 +1,4 @@
-//! A bootstrap's pages: its pool, its health, its metrics, and what happens.
+//! A bootstrap's pages: pool, health, metrics and events.
 
 use super::events::{self, Streams};
 use super::exposition::Exposition;

@@ -1,6 +1,6 @@
-//! What happens to the pool, as server-sent events: one JSON object each, for as long as the reader wants.
+//! The pool's events as server-sent events, one JSON object each, for as long as the reader stays.
 //!
-//! A reader that is too slow loses the oldest, and is told how many: nobody waits for it.
+//! A reader that is too slow loses the oldest and is told how many; nothing waits for it.
 
 use super::Endless;
 use super::guard::refuse;

@@ -1,4 +1,4 @@
-//! What a process counts, in the text that Prometheus reads.
+//! A process's metrics in the text format that Prometheus reads.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};

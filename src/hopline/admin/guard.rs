@@ -1,4 +1,4 @@
-//! The pages of a node, and who is kept from them.
+//! A node's pages, and which requests are refused.
 
 use axum::Json;
 use axum::Router;

@@ -1,13 +1,13 @@
-//! The pool in full: every relay and every target, whatever their number.
+//! The whole pool: every relay and every target.
 //!
-//! Who is there is read at once; what each of them is, in batches, between which the bootstrap answers others. So it stays
-//! quick with any number of relays, and the text is never in memory as a whole. A relay that is forgotten meanwhile is
-//! left out.
+//! The ids are read at once. The rest is read in batches, between which the bootstrap answers other requests. So it stays responsive with
+//! any number of relays, and the whole text is never in memory. A relay that is forgotten meanwhile is left out.
 
 use super::Client;
 use super::bootstrap::STATUSES;
 use super::exposition::seconds;
 use super::guard::refuse;
+use super::view::{RelayView, TargetView};
 use crate::bootstrap::Observer;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -16,6 +16,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use hopline_proto::bootstrap::relay_info;
 use hopline_proto::pool::Relay;
 use hopline_proto::rpc::{Status, TargetInfo};
 use hopline_proto::{NodeId, Time};
@@ -141,7 +142,7 @@ fn render(
             let known = nodes.iter().filter_map(|node| machine.targets().get(node));
             known.map(|target| machine.target_info(target, now)).collect()
         });
-        targets.iter().map(target_json).collect()
+        targets.iter().map(|target| json!(TargetView::from(target))).collect()
     });
     let mut head = head.to_string();
     head.pop(); // its brace
@@ -167,38 +168,11 @@ fn list(nodes: Vec<NodeId>, describe: impl Fn(&[NodeId]) -> Vec<Value>) -> impl 
 }
 
 fn relay_json(relay: &Relay, with_address: bool, now: Time) -> Value {
-    let resources = relay.load().resources;
-    let mut json = json!({
-        "name": relay.offer().name,
-        "id": relay.node.to_string(),
-        "overlay": relay.node.overlay().to_string(),
-        "status": relay.status.as_str(),
-        "zone": relay.offer().zone,
-        "flows": relay.load().flows,
-        "capacity": relay.capacity,
-        "bytes_per_second": relay.load().bytes_per_second,
-        "cpu_percent": resources.map(|resources| resources.cpu_percent),
-        "memory_percent": resources.map(|resources| resources.memory_percent),
-        "disk_percent": resources.map(|resources| resources.disk_percent),
-        "version": relay.offer().version,
-        "reachable": relay.offer().capabilities.reachable,
-        "bridge": relay.offer().capabilities.bridge,
-        "age_seconds": now.since(relay.registered_at).as_secs_f64(),
-        "lease_seconds": relay.lease_left(now).as_secs_f64(),
-        "clock_ahead_ms": relay.clock_ahead_us() as f64 / 1e3,
-    });
+    let clock_ahead_ms = Some(relay.clock_ahead_us() as f64 / 1e3);
+    let mut json = json!(RelayView { clock_ahead_ms, ..RelayView::from(&relay_info(relay, now)) });
     if with_address && let Some(fields) = json.as_object_mut() {
         let addresses = relay.offer().addresses.iter().map(ToString::to_string);
         fields.insert("addresses".to_owned(), addresses.collect::<Vec<_>>().into());
     }
     json
-}
-
-fn target_json(target: &TargetInfo) -> Value {
-    json!({
-        "names": target.names,
-        "id": target.node.to_string(),
-        "attachments": target.attachments,
-        "lease_seconds": target.lease_left.as_secs_f64(),
-    })
 }

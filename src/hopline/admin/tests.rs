@@ -9,6 +9,7 @@ use crate::relay::Relay;
 use axum::extract::{Extension, Query, State};
 use axum::http::StatusCode;
 use futures_util::StreamExt;
+use hopline_proto::backoff::Pauses;
 use hopline_proto::rpc::{Offer, Request, Response as Reply};
 use hopline_proto::{BootId, NodeId};
 use serde_json::{Value, json};
@@ -309,7 +310,8 @@ async fn a_webhook_is_tried_again_and_then_given_up() {
     let observer = stage.server.observe();
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let url = format!("http://{}/hook?a=b", listener.local_addr().unwrap()).parse().unwrap();
-    let patience = webhook::Patience { timeout: Duration::from_secs(2), back_off: Duration::from_millis(1) };
+    let pauses = Pauses::growing(Duration::from_millis(1), Duration::from_millis(4), 4);
+    let patience = webhook::Patience { timeout: Duration::from_secs(2), pauses };
     let mut news = observer.news();
     let running = tokio::spawn(webhook::run_with(url, observer.clone(), patience));
     tokio::task::yield_now().await;

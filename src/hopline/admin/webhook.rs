@@ -1,13 +1,14 @@
-//! A webhook: tells a URL of one's own when relays go offline and come back, and when the bootstrap doubts its network.
+//! The webhook: tells a URL when relays go offline and come back, and when self-preservation begins and ends.
 //!
-//! One event a request, in order, each tried [`ATTEMPTS`] times. What happens meanwhile waits in a bounded queue; when that is
-//! full the oldest is lost, and counted. Nothing waits for the other side but this.
+//! Each event is one request, in order, tried [`ATTEMPTS`] times. Events wait in a bounded queue; when it is full the oldest is dropped
+//! and counted. Only this task waits for the URL's server.
 
 use crate::bootstrap::{News, Observer};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use axum::http::uri::{Authority, Scheme};
 use axum::http::{Request, StatusCode, Uri};
+use hopline_proto::backoff::Pauses;
 use hopline_proto::pool::PoolEvent;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -23,18 +24,21 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 /// How often each event is sent until it is given up.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: usize = 3;
 
 /// How long is waited.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// For the other side, each time.
     pub(super) timeout: Duration,
-    /// After the first attempt that failed; four times as long after the next.
-    pub(super) back_off: Duration,
+    /// After each attempt that failed.
+    pub(super) pauses: Pauses,
 }
 
-const PATIENCE: Patience = Patience { timeout: Duration::from_secs(5), back_off: Duration::from_millis(500) };
+const PATIENCE: Patience = Patience {
+    timeout: Duration::from_secs(5),
+    pauses: Pauses::growing(Duration::from_millis(500), Duration::from_secs(2), 4),
+};
 
 /// Where events are sent: `http://` or `https://`, a host, and what else the other side wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,18 +134,16 @@ const fn is_wanted(news: &News) -> bool {
 /// Sends one event, several times if need be; the last failure, if it was in vain.
 async fn deliver(url: &Url, news: &News, patience: Patience) -> Result<(), Failure> {
     let text = news.to_json().to_string();
-    let (mut attempt, mut wait) = (1, patience.back_off);
-    loop {
+    let attempt = async || {
         let sent = timeout(patience.timeout, send(url, text.clone())).await;
-        match sent.unwrap_or(Err(Failure::Timeout(patience.timeout))) {
-            Err(error) if attempt < ATTEMPTS => {
-                tracing::debug!(url = %url.uri, %error, attempt, "the webhook did not take an event; trying again");
-                sleep(wait).await;
-                (attempt, wait) = (attempt + 1, wait * 4);
-            }
-            sent => return sent,
-        }
+        sent.unwrap_or(Err(Failure::Timeout(patience.timeout)))
+    };
+    for pause in patience.pauses.sequence().take(ATTEMPTS - 1) {
+        let Err(error) = attempt().await else { return Ok(()) };
+        tracing::debug!(url = %url.uri, %error, "the webhook did not take an event; trying again");
+        sleep(pause).await;
     }
+    attempt().await
 }
 
 async fn send(url: &Url, text: String) -> Result<(), Failure> {

@@ -1,18 +1,19 @@
-//! Drives the bootstrap's machine: gives it the time and questions, passes on what it tells, and wakes when something is due.
+//! Drives the bootstrap's machine: passes it the time and requests, publishes its events, and wakes when something is due.
 //!
-//! It also keeps the store in step with the machine: what is put there or removed is so while the machine is held, so that the
-//! two agree on the order.
+//! It also keeps the store in step with the machine. Records are put and removed while the machine is locked, so that both agree on
+//! the order.
 
 use super::news::{Bulletin, News};
 use crate::net::clock::Clock;
 use crate::net::entropy;
-use crate::store::{self, Kind, NotStored, Record, Store};
+use crate::store::{self, NotStored, Record, Store};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
-use hopline_proto::bootstrap::{Bootstrap, Config, Registration};
+use hopline_proto::bootstrap::kept::Change;
+use hopline_proto::bootstrap::{Bootstrap, Config};
 use hopline_proto::crypto::Key;
 use hopline_proto::pool::PoolEvent;
-use hopline_proto::rpc::{Offer, Refusal, Request, Response, Status};
+use hopline_proto::rpc::{Refusal, Request, Response};
 use hopline_proto::{NodeId, Time};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -60,10 +61,7 @@ impl Keeper {
         self.with(|machine, now| {
             for Record { registration, .. } in records {
                 let key = store::Key::of(&registration);
-                if !self.store.is_denied(&key.node) {
-                    machine.restore(registration, now);
-                }
-                if !holds(machine, key) {
+                if self.store.is_denied(&key.node) || !machine.restore(registration, now) {
                     drop(self.store.remove(key));
                 }
             }
@@ -73,31 +71,26 @@ impl Keeper {
     /// Answers a question of the member `node`. If it registered, or deregistered, the answer is to wait until that is
     /// durable.
     pub(super) fn answer(&self, node: NodeId, request: Request) -> (Response, Option<Saving>) {
-        let leaves = matches!(request, Request::Deregister { .. });
-        let registering = if let Request::Register { name, offer, .. } = &request {
-            Some((name.clone(), offer.clone()))
-        } else {
-            None
-        };
         self.with(|machine, now| {
             if self.is_new.load(Ordering::Relaxed) {
                 // Nobody shall take another's place, or register for nothing.
                 return (Response::Refused(Refusal::Throttled { retry_after: RESTORING }), None);
             }
-            let response = machine.answer(node, request, now);
-            let taken = registering.filter(|_| matches!(response, Response::Lease(_)));
-            let saving = taken.map(|(name, offer)| {
-                let registered_at = registered_at(machine, &node, &offer, now);
-                self.store.put(Registration { node, name, offer, registered_at })
-            });
-            (response, saving.or_else(|| leaves.then(|| self.forget(node))))
+            let (response, changes) = machine.answer_kept(node, request, now);
+            let saving = (!changes.is_empty()).then(|| self.keep(changes));
+            (response, saving)
         })
     }
 
-    /// Nothing that this node registered is to be there any more.
-    fn forget(&self, node: NodeId) -> Saving {
-        let removed = [Kind::Relay, Kind::Target].map(|kind| self.store.remove(store::Key { node, kind }));
-        async { try_join_all(removed).await.map(drop) }.boxed()
+    fn keep(&self, changes: Vec<Change>) -> Saving {
+        let kept: Vec<Saving> = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Put(registration) => self.store.put(registration),
+                Change::Remove(key) => self.store.remove(key),
+            })
+            .collect();
+        async { try_join_all(kept).await.map(drop) }.boxed()
     }
 
     pub(super) const fn started_at(&self) -> Time {
@@ -116,11 +109,7 @@ impl Keeper {
         machine.set_clock(Clock::wall(), now);
         let result = f(&mut machine, now);
         let events = machine.take_events();
-        events
-            .iter()
-            .filter_map(lost_place)
-            .filter(|key| !holds(&machine, *key))
-            .for_each(|key| drop(self.store.remove(key)));
+        events.iter().filter_map(|event| machine.lost(event)).for_each(|key| drop(self.store.remove(key)));
         let news: Vec<News> = events.into_iter().map(|event| News::new(event, &machine, now)).collect();
         // Still under the lock, so that everybody hears of things in the order in which they happened.
         news.iter().for_each(|news| self.bulletin.publish(news));
@@ -180,44 +169,6 @@ fn new_machine(config: Config, network_secret: &Key, store: &dyn Store, now: Tim
     machine
 }
 
-/// Whether the machine has a place for this registration.
-fn holds(machine: &Bootstrap, key: store::Key) -> bool {
-    match key.kind {
-        Kind::Relay => machine.pool().get(&key.node).is_some_and(|relay| relay.status != Status::Left),
-        Kind::Target => machine.targets().get(&key.node).is_some(),
-    }
-}
-
-/// Whose place may be gone after an event.
-const fn lost_place(event: &PoolEvent) -> Option<store::Key> {
-    match event {
-        PoolEvent::Left(node) | PoolEvent::Forgotten(node) => {
-            Some(store::Key { node: *node, kind: Kind::Relay })
-        }
-        PoolEvent::TargetLeft(node) => Some(store::Key { node: *node, kind: Kind::Target }),
-        PoolEvent::Joined(_)
-        | PoolEvent::Online(_)
-        | PoolEvent::Suspect(_)
-        | PoolEvent::Draining(_)
-        | PoolEvent::Offline(_)
-        | PoolEvent::Back(_)
-        | PoolEvent::TargetJoined(_)
-        | PoolEvent::Unreached(_)
-        | PoolEvent::Distrusted(_)
-        | PoolEvent::Preserving { .. }
-        | PoolEvent::Resumed
-        | PoolEvent::Ignored(_) => None,
-    }
-}
-
-/// Since when a node that has just registered has its place.
-fn registered_at(machine: &Bootstrap, node: &NodeId, offer: &Offer, now: Time) -> Time {
-    match offer {
-        Offer::Relay { .. } => machine.pool().get(node).map_or(now, |relay| relay.registered_at),
-        Offer::Target { .. } => now,
-    }
-}
-
 fn log(news: &News) {
     let what = match &news.event {
         PoolEvent::Joined(_) => "relay registered",
@@ -231,7 +182,7 @@ fn log(news: &News) {
         PoolEvent::TargetJoined(_) => "target announced",
         PoolEvent::TargetLeft(_) => "target left",
         PoolEvent::Unreached(_) => {
-            "others can't reach this relay at the address that it offers; new flows go elsewhere for a while: see to its --advertise, \
+            "others can't reach this relay at the address that it offers; new flows avoid it for a while: check its --advertise, \
              firewall or NAT"
         }
         PoolEvent::Distrusted(_) => {
@@ -258,6 +209,7 @@ fn log(news: &News) {
 mod tests {
     use super::*;
     use hopline_proto::BootId;
+    use hopline_proto::rpc::{Offer, Status};
 
     const NODE: NodeId = NodeId::from_bytes([1; 32]);
     const BOOT: BootId = BootId::from_bytes([1; 16]);

@@ -1,6 +1,6 @@
-//! How the bootstrap answers: how often what was asked, how long the answers took, and how often it said no, and why.
+//! How the bootstrap answers: the number of requests of each kind, the time to answer, and the refusals with their reasons.
 //!
-//! Each request is measured from when it has arrived whole until its answer is ready to be written.
+//! A request is measured from its arrival until its answer is ready to be written.
 
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::join;
@@ -63,6 +63,9 @@ impl Metrics {
     }
 }
 
+/// What only newer nodes know.
+const UNKNOWN: &str = "unknown";
+
 /// What was asked, in a word.
 pub(super) const fn kind(request: &BootstrapRequest) -> &'static str {
     match request {
@@ -84,7 +87,9 @@ pub(super) const fn kind(request: &BootstrapRequest) -> &'static str {
             Request::Renew { .. } => "renew_records",
             Request::List => "list",
             Request::Drain => "drain",
+            Request::Unknown => UNKNOWN,
         },
+        BootstrapRequest::Unknown => UNKNOWN,
     }
 }
 
@@ -104,6 +109,8 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
             Refusal::UnknownRelay { .. } => "unknown_relay",
             Refusal::AmbiguousRelay { .. } => "ambiguous_relay",
             Refusal::OutOfReach { .. } => "out_of_reach",
+            Refusal::UnknownRequest => "unknown_request",
+            Refusal::Unknown => UNKNOWN,
         }),
         BootstrapResponse::JoinRefused(refusal) => Some(match refusal {
             join::Refusal::WrongSecret => "wrong_secret",
@@ -113,8 +120,10 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
             join::Refusal::Revoked => "revoked",
             join::Refusal::Removed => "removed",
             join::Refusal::SingleUse => "single_use",
+            join::Refusal::Unknown => UNKNOWN,
         }),
         BootstrapResponse::Issued(_)
+        | BootstrapResponse::Unknown
         | BootstrapResponse::Answer(
             Response::Lease(_)
             | Response::Done
@@ -122,7 +131,8 @@ const fn refusal(response: &BootstrapResponse) -> Option<&'static str> {
             | Response::Planned(_)
             | Response::Replaced(_)
             | Response::Listing(_)
-            | Response::Renewed(_),
+            | Response::Renewed(_)
+            | Response::Unknown,
         ) => None,
     }
 }

@@ -1,5 +1,5 @@
-//! What happens to the pool, told to whoever listens: each reader has a queue of its own, of [`QUEUED`] at most. To one that
-//! is slow the oldest are lost, and it is told how many; nobody waits for it.
+//! The pool's events, for any number of readers. Each reader has a queue of at most [`QUEUED`] events. A slow reader loses the oldest
+//! ones and is told how many; nothing waits for it.
 
 use hopline_proto::bootstrap::Bootstrap;
 use hopline_proto::pool::{Ignored, PoolEvent};

@@ -1,4 +1,4 @@
-//! A bootstrap as its operator may see it: a pure read, at any time, also while it stops.
+//! An operator's view of a bootstrap: read-only, and valid at any time, also while it stops.
 
 use super::counters::Counters;
 use super::metrics::Metrics;

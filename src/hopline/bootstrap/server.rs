@@ -1,12 +1,11 @@
-//! Connections to a bootstrap: who may come in, what they may ask, and what happens to those who ask badly.
+//! Connections to a bootstrap: which are admitted, what they may ask, and what follows from bad requests.
 //!
-//! A connection without a certificate is a newcomer's: one request, to join. One with a certificate is a member's: any
-//! number of questions, a stream each, until it is too old. Whatever a peer does ends at most its own connection, after a
-//! bounded time, and leaves a line in the log and a number in the [`Counters`](super::Counters).
+//! A connection without a certificate is a new node's: it has one request, to join. A connection with one is a member's: it has any
+//! number of requests, a stream each, until it is too old. A misbehaving peer loses only its own connection, after a
+//! bounded time, and leaves a line in the log and a count in the [`Counters`](super::Counters).
 //!
-//! The accept loop waits for nothing but the next attempt. Handshakes, newcomers and members each have their task. How many
-//! handshakes and newcomers there are is the [gate](crate::net::gate)'s business; members have seats of their own, which
-//! strangers can't take.
+//! The accept loop waits only for the next attempt. Each handshake and each connection has a task. The [gate](crate::net::gate) limits
+//! handshakes and new nodes; members have separate places, which strangers cannot take.
 
 use super::counters::{Counters, Tally};
 use super::keeper::Keeper;
@@ -26,6 +25,7 @@ use crate::net::identity::{Identity, Membership};
 use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
+use crate::net::version;
 use crate::store::{Holder, NotStored, Store};
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
@@ -34,6 +34,7 @@ use futures_util::stream::FuturesUnordered;
 use hopline_proto::NodeId;
 use hopline_proto::bootstrap::Bootstrap;
 use hopline_proto::rpc::{self, MAX_NAMES, Offer, Request, Response};
+use hopline_proto::version::{Mismatch, Versions};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::fmt;
 use std::net::SocketAddr;
@@ -92,6 +93,11 @@ struct Question {
     sender: Unfinished,
     /// A stream that is dropped says that nobody listens.
     _receiver: RecvStream,
+}
+
+/// What a node is told that asks what only newer bootstraps know.
+const fn unknown_request() -> BootstrapResponse {
+    BootstrapResponse::Answer(Response::Refused(rpc::Refusal::UnknownRequest))
 }
 
 fn unfinished(sender: SendStream) -> Unfinished {
@@ -155,7 +161,7 @@ pub(super) async fn keep_certified(
         sleep(left.clamp(SHORTEST_LOOK, LOOK)).await;
         let jump = jumps.look();
         if let Some(jump) = jump {
-            tracing::warn!(%jump, now = %Clock::wall().shown(), "this machine's clock was set, or it slept; made a new certificate");
+            tracing::warn!(%jump, now = %Clock::wall().shown(), "this machine's clock was set, or the machine slept; made a new certificate");
         } else if Clock::wall() < membership.renew {
             continue;
         }
@@ -177,6 +183,11 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, mut place: Place) {
         Ok(connection) => connection,
         Err(cause) => return shared.turned_away(from, &tls::explain(cause.as_ref())),
     };
+    if !version::is_common(&connection) {
+        let agreed = place.hold(version::agree(&connection, Versions::OURS, false)).await;
+        let told = |mismatch: Mismatch| shared.turned_away(from, &mismatch.told("the node that asks"));
+        return agreed.ok().and_then(Result::err).map_or((), told);
+    }
     shared.tally.connections.count();
     let certificates = tls::peer_certificates(&connection);
     let Some(certificate) = certificates.first() else {
@@ -286,7 +297,7 @@ impl Shared {
         sender: Unfinished,
         mut receiver: RecvStream,
     ) -> Option<Question> {
-        let reading = frames::read_frame(&mut receiver, MAX_BOOTSTRAP_REQUEST_BYTES);
+        let reading = frames::read_growing_frame(&mut receiver, MAX_BOOTSTRAP_REQUEST_BYTES);
         match timeout(self.limits.stream_timeout, reading).await {
             Ok(Ok(request)) => return Some(Question { request, sender, _receiver: receiver }),
             Ok(Err(error)) => self.no_request(connection, &error),
@@ -310,7 +321,8 @@ impl Shared {
             BootstrapRequest::Join(_)
             | BootstrapRequest::Renew
             | BootstrapRequest::Ask(_)
-            | BootstrapRequest::Drain { .. } => None,
+            | BootstrapRequest::Drain { .. }
+            | BootstrapRequest::Unknown => None,
         };
         let (kind, answering) = (metrics::kind(&request), self.answer(connection, asker, request));
         let Some(response) = self.metrics.measure(kind, answering).await else { return };
@@ -385,6 +397,7 @@ impl Shared {
             (Asker::Newcomer(binding), BootstrapRequest::Join(request)) => {
                 self.join(connection, &binding, &request).await
             }
+            (Asker::Newcomer(_), BootstrapRequest::Unknown) => Some(unknown_request()),
             (
                 Asker::Newcomer(_),
                 BootstrapRequest::Renew | BootstrapRequest::Ask(_) | BootstrapRequest::Drain { .. },
@@ -417,6 +430,7 @@ impl Shared {
             }
             BootstrapRequest::Ask(request) => Some(BootstrapResponse::Answer(self.ask(node, request).await)),
             BootstrapRequest::Drain { relay, proof } => Some(self.drain(connection, node, &relay, &proof)),
+            BootstrapRequest::Unknown => Some(unknown_request()),
         }
     }
 

@@ -14,6 +14,7 @@ use hopline_proto::rpc::{Listing, Offer, Request, Response};
 use hopline_proto::{BootId, Time};
 use quinn::{Connection, Endpoint};
 use rustls::AlertDescription::DecryptError;
+use serde::Serialize;
 use std::fs;
 use std::net::UdpSocket;
 
@@ -90,10 +91,7 @@ async fn closed(connection: &Connection) -> BootstrapClose {
     BootstrapClose::of(&error).unwrap_or_else(|| panic!("{error}"))
 }
 
-async fn ask_raw(
-    connection: &Connection,
-    request: &BootstrapRequest,
-) -> Result<BootstrapResponse, FrameError> {
+async fn ask_raw(connection: &Connection, request: &impl Serialize) -> Result<BootstrapResponse, FrameError> {
     let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
     frames::write_frame(&mut sender, request).await?;
     timeout(PATIENCE, frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES)).await.unwrap()

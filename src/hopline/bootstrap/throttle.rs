@@ -1,13 +1,12 @@
-//! How many requests a bootstrap takes, and which of them first.
+//! How many requests a bootstrap answers, and which kinds first.
 //!
-//! Each member has a quota of its own, and another one for renewals, so that none can take the others' part, nor its plans that
-//! of its heartbeats. All together have one too, and within it
-//! the classes of requests are nested: listings may take a quarter of it, plans and listings together half, registrations
-//! and those three quarters, and renewals all. So under overload listings are refused first and renewals last: who has a
-//! place keeps it, and flows are served by the relays that there are.
+//! Each member has a quota, and a separate one for renewals. So no member can use another's quota, nor its plans those of its
+//! heartbeats. All members together have a quota too, in which the classes are nested: listings may use a quarter of it, plans and
+//! listings half, these and registrations three quarters, and renewals all. So under overload listings are refused first and renewals
+//! last: members keep their places, and flows are served by the present relays.
 //!
-//! Quotas are those of the generic cell rate algorithm (`governor`). The memory is bounded: of members that asked nothing
-//! lately nothing is kept for longer than [`TEND_EVERY`] requests.
+//! Quotas use the generic cell rate algorithm (`governor`). The memory is bounded: a member that was quiet is forgotten after
+//! [`TEND_EVERY`] requests at the latest.
 
 use super::Limits;
 use governor::clock::{Clock, DefaultClock};
@@ -58,7 +57,7 @@ impl Class {
             | Request::Replace { .. }
             | Request::Renew { .. }
             | Request::Attachments { .. } => Self::Plan,
-            Request::List => Self::Listing,
+            Request::List | Request::Unknown => Self::Listing,
         }
     }
 

@@ -131,7 +131,7 @@ impl Chain {
                     hop.change_primary(to, true);
                 }
             }
-            FlowEvent::Closed { .. } => {}
+            FlowEvent::Avoided { .. } | FlowEvent::Closed { .. } => {}
         }
     }
 

@@ -21,7 +21,7 @@ use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
 use hopline_proto::id::{BootId, FlowId, NodeId};
-use hopline_proto::machine::{AskFailure, Machine as _, Notice, OpenFailure};
+use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
 use rand::Rng;
 use std::cell::RefCell;
@@ -275,7 +275,7 @@ impl Desk {
             }
         };
         let (_, ()) = tokio::join!(tokio::time::timeout(LAST_WORDS, has_left), store);
-        node.with(|machine, now, actions| machine.flows().abort_all(cause, true, now, actions));
+        node.with_flows(|flows, now, actions| flows.abort_all(cause, true, now, actions));
         let _ = tokio::time::timeout(PARTING, node.part()).await;
     }
 
@@ -342,7 +342,11 @@ impl Desk {
                     routes.changed.notify_one();
                 }
             }
-            Notice::Chain { .. } | Notice::Rerouted { .. } | Notice::Draining | Notice::Drained => {}
+            Notice::Chain { .. }
+            | Notice::Rerouted { .. }
+            | Notice::Avoided { .. }
+            | Notice::Draining
+            | Notice::Drained => {}
         }
     }
 
@@ -424,11 +428,11 @@ impl Desk {
             };
             match word {
                 Some(Word::Key(key)) => {
-                    node.with(|machine, now, actions| machine.flows().share_key(flow, &key, now, actions));
+                    node.with_flows(|flows, now, actions| flows.share_key(flow, &key, now, actions));
                 }
                 Some(Word::Taken) => {
                     is_taken = true;
-                    node.with(|machine, now, actions| machine.flows().taken(flow, now, actions));
+                    node.with_flows(|flows, now, actions| flows.taken(flow, now, actions));
                 }
                 Some(Word::Abort(cause)) => self.abort(&node, flow, cause),
                 None if is_taken => return,
@@ -441,6 +445,6 @@ impl Desk {
         if node.flows(|flows| flows.splice(&flow).is_some_and(|splice| !splice.is_complete())) {
             self.ended(flow, Ending::Here(cause.clone()));
         }
-        node.with(|machine, now, actions| machine.flows().abort(flow, &cause, now, actions));
+        node.with_flows(|flows, now, actions| flows.abort(flow, &cause, now, actions));
     }
 }

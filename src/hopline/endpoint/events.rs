@@ -1,5 +1,7 @@
 //! What happens to an origin's flows, for whoever wants to know.
 
+use hopline_proto::Time;
+use hopline_proto::failure_memory::Ground;
 use hopline_proto::frame::{Cause, CloseCode, Evidence, Reroute, Watch};
 use hopline_proto::id::FlowId;
 use hopline_proto::machine::{ChainChange, Notice};
@@ -110,6 +112,21 @@ pub enum FlowEvent {
         #[serde(serialize_with = "as_text_if_any")]
         cause: Option<Cause>,
     },
+    /// A relay failed the flow, and no plan for it names that relay for a while. Failing again meanwhile prolongs it.
+    Avoided {
+        /// The flow that it happened to.
+        #[serde(serialize_with = "as_text")]
+        flow: FlowId,
+        /// The relay; `?` if this endpoint does not know it.
+        relay: String,
+        /// What speaks against it.
+        #[serde(serialize_with = "as_text")]
+        evidence: Ground,
+        /// When it failed, in milliseconds since the Unix epoch.
+        since_ms: f64,
+        /// Until when it is avoided, in milliseconds since the Unix epoch.
+        until_ms: f64,
+    },
     /// The flow is over.
     Closed {
         /// The flow that it happened to.
@@ -151,6 +168,10 @@ fn ms(us: u32) -> f64 {
     f64::from(us) / 1000.0
 }
 
+fn since_epoch_ms(time: Time) -> f64 {
+    time.since(Time::ZERO).as_secs_f64() * 1000.0
+}
+
 fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
@@ -174,6 +195,7 @@ impl FlowEvent {
             | Self::Drained { flow, .. }
             | Self::BackupReplaced { flow, .. }
             | Self::Rebuilt { flow, .. }
+            | Self::Avoided { flow, .. }
             | Self::Closed { flow, .. } => *flow,
         }
     }
@@ -195,6 +217,13 @@ impl FlowEvent {
             Notice::Rerouted { flow, reroute, by, from, to } => {
                 Self::rerouted(flow.flow, reroute, by.as_deref(), [name(from.as_ref()), name(to.as_ref())])
             }
+            Notice::Avoided { flow, relay, failure } => Self::Avoided {
+                flow: flow.flow,
+                relay: name(relay.as_ref()),
+                evidence: failure.ground,
+                since_ms: since_epoch_ms(failure.since),
+                until_ms: since_epoch_ms(failure.until),
+            },
             Notice::Ended { flow, code, .. } if flow.hop == 0 => {
                 Self::Closed { flow: flow.flow, complete: *code == CloseCode::Done }
             }

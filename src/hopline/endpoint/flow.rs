@@ -5,11 +5,13 @@ use super::flow_error::{Ending, Endings, FlowError, over};
 use super::flow_io::{FlowIo, Raw, Reached, Word};
 use super::{Chain, Endpoint, OpenError};
 use crate::net::tls::{self, OutOfTime};
+use crate::net::version;
 use hopline_proto::cause;
 use hopline_proto::codec;
 use hopline_proto::crypto::Key;
 use hopline_proto::epoch::MAX_HOPS;
 use hopline_proto::id::{FlowId, NodeId};
+use hopline_proto::version::Versions;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::pin::Pin;
@@ -34,6 +36,9 @@ pub(super) enum Kind {
     Stream,
     /// Length-delimited messages one way, receipts the other.
     Messages,
+    /// Something that only newer origins want.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The first thing that an origin says inside the TLS stream.
@@ -221,6 +226,19 @@ impl AsyncWrite for Flow {
     }
 }
 
+impl Flow {
+    /// The flow, if its ends have a version in common. Otherwise it is given up, and each end knows what the other speaks.
+    async fn agree(mut self) -> io::Result<Self> {
+        if self.stream.get_ref().1.alpn_protocol().is_some_and(Versions::is_version) {
+            return Ok(self);
+        }
+        let mismatch = version::exchange(&mut self, Versions::OURS).await?;
+        // The other end reads it as its own.
+        self.abort(mismatch.reversed().told("the other end"));
+        Err(io::Error::other(mismatch))
+    }
+}
+
 /// Opens a flow of a kind: route, attach, TLS with the very node that the route names, preface.
 pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) -> Result<Flow, OpenError> {
     if !(1..=MAX_HOPS).contains(&usize::from(hops)) {
@@ -238,6 +256,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
         let stream = TlsConnector::from(config).connect(server, FlowIo::new(raw)).await?;
         let mut flow = Flow { stream: TlsStream::Client(stream), id: flow, peer: target, chain };
         flow.share_key()?;
+        flow = flow.agree().await?;
         let mut preface = Vec::new();
         codec::write_frame(&Preface { name: name.to_owned(), kind }, &mut preface);
         flow.write_all(&preface).await?;
@@ -268,6 +287,7 @@ pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Pre
         let peer = tls::peer_node_id(certificates).ok_or(io::ErrorKind::InvalidData)?;
         let mut flow = Flow { stream: TlsStream::Server(stream), id, peer, chain };
         flow.share_key()?;
+        flow = flow.agree().await?;
         let mut prefix = [0; codec::PREFIX_BYTES];
         flow.read_exact(&mut prefix).await?;
         let length = codec::frame_length(prefix, MAX_PREFACE_BYTES).map_err(io::Error::other)?;
@@ -287,6 +307,12 @@ async fn secured<T>(
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
+            let mismatch = error.get_ref().and_then(|error| error.downcast_ref());
+            if let Some(mismatch) = mismatch.copied() {
+                let error = FlowError::Version(mismatch);
+                tracing::warn!("no secure channel to the other end: {error}");
+                return Err(error);
+            }
             let tls = error.get_ref().and_then(|error| error.downcast_ref());
             match tls.and_then(OutOfTime::of_tls) {
                 Some(out) => {

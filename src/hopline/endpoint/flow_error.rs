@@ -2,6 +2,7 @@
 
 use crate::net::clock::Clock;
 use hopline_proto::frame::CloseCode;
+use hopline_proto::version::Mismatch;
 use rustls::AlertDescription;
 use std::io;
 use std::sync::Arc;
@@ -59,6 +60,9 @@ pub enum FlowError {
     /// The two ends did not agree on TLS.
     #[error("no secure channel with the other end")]
     Handshake,
+    /// The two ends speak no version of the protocol in common.
+    #[error("{}", .0.told("the other end"))]
+    Version(Mismatch),
     /// This endpoint was shut down.
     #[error("this endpoint was shut down")]
     Closed,
@@ -160,9 +164,10 @@ pub(super) async fn over(mut endings: Endings) -> Result<(), FlowError> {
 impl From<FlowError> for io::Error {
     fn from(error: FlowError) -> Self {
         let kind = match error {
-            FlowError::NoPath | FlowError::OutOfTime { .. } | FlowError::Handshake => {
-                io::ErrorKind::HostUnreachable
-            }
+            FlowError::NoPath
+            | FlowError::OutOfTime { .. }
+            | FlowError::Handshake
+            | FlowError::Version(_) => io::ErrorKind::HostUnreachable,
             FlowError::Untrusted { .. } => io::ErrorKind::PermissionDenied,
             FlowError::Aborted { .. } | FlowError::Unknown | FlowError::Lost => {
                 io::ErrorKind::ConnectionReset

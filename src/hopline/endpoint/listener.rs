@@ -283,7 +283,7 @@ impl Names {
     fn why(&self, name: &str, kind: Kind) -> Arc<str> {
         let (other, told) = match kind {
             Kind::Stream => (Kind::Messages, "takes messages, not flows: use `hopline send`"),
-            Kind::Messages => (Kind::Stream, "takes flows, not messages: use `hopline pipe`"),
+            Kind::Messages | Kind::Unknown => (Kind::Stream, "takes flows, not messages: use `hopline pipe`"),
         };
         if self.lock().contains_key(&(name.to_owned(), other)) {
             return format!("\"{name}\" {told}").into();
@@ -392,6 +392,12 @@ async fn deliver(flow: Flow, Preface { name, kind }: Preface, names: &Names) {
             let cause = names.why(&name, kind);
             tracing::info!(name, from = ?flow.peer(), %cause, "refused a flow");
             flow.abort(&*cause);
+        }
+        (Kind::Unknown, None) => {
+            tracing::info!(name, "a flow of a kind that only newer nodes know");
+            flow.abort(format!(
+                "\"{name}\" is served by an older node, which does not know this kind of flow: upgrade it"
+            ));
         }
     }
 }

@@ -5,7 +5,6 @@ use crate::net::node::Node;
 use bytes::Bytes;
 use hopline_proto::endpoint::Endpoint as Machine;
 use hopline_proto::flows::{FlowKey, Flows};
-use hopline_proto::machine::Machine as _;
 use hopline_proto::splice::Splice;
 use std::rc::Rc;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +25,7 @@ pub(super) async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<B
         if to_app.send(chunks).await.is_err() {
             return;
         }
-        node.with(|machine, now, actions| machine.flows().took(flow, taken, now, actions));
+        node.with_flows(|flows, now, actions| flows.took(flow, taken, now, actions));
         signal.room(direction).notify_waiters();
         if taken == 0 {
             return;
@@ -44,13 +43,13 @@ pub(super) async fn take(
     let signal = node.signal(flow);
     while let Some(message) = from_app.recv().await {
         let ToNode::Data(bytes) = message else {
-            node.with(|machine, now, actions| machine.flows().finish(flow, now, actions));
+            node.with_flows(|flows, now, actions| flows.finish(flow, now, actions));
             return follow(&node, flow, &told).await;
         };
         while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
             signal.room(direction).notified().await;
         }
-        let sent = node.with(|machine, now, actions| machine.flows().send(flow, bytes, now, actions));
+        let sent = node.with_flows(|flows, now, actions| flows.send(flow, bytes, now, actions));
         if sent.is_err() {
             return;
         }

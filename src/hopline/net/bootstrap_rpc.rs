@@ -7,7 +7,7 @@
 
 use super::authority::Issued;
 use super::join::{self, JoinRequest};
-use hopline_proto::codec::MAX_FRAME_BYTES;
+use hopline_proto::codec::{Growing, MAX_FRAME_BYTES};
 use hopline_proto::rpc::{MAX_REQUEST_BYTES, Request, Response};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -33,6 +33,19 @@ pub enum BootstrapRequest {
         /// That it holds the ticket.
         proof: JoinRequest,
     },
+    /// Something that only newer nodes ask.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Growing for BootstrapRequest {
+    fn is_unknown(&self) -> bool {
+        match self {
+            Self::Ask(request) => request.is_unknown(),
+            Self::Unknown => true,
+            Self::Join(_) | Self::Renew | Self::Drain { .. } => false,
+        }
+    }
 }
 
 /// What a bootstrap answers. Append-only.
@@ -44,6 +57,20 @@ pub enum BootstrapResponse {
     JoinRefused(join::Refusal),
     /// To `Ask` and `Drain`.
     Answer(Response),
+    /// Something that only a newer bootstrap answers.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Growing for BootstrapResponse {
+    fn is_unknown(&self) -> bool {
+        match self {
+            Self::Issued(_) => false,
+            Self::JoinRefused(refusal) => matches!(refusal, join::Refusal::Unknown),
+            Self::Answer(response) => response.is_unknown(),
+            Self::Unknown => true,
+        }
+    }
 }
 
 /// Why a connection between a node and a bootstrap, or a stream of it, ended: the QUIC error code. Append-only.
@@ -154,6 +181,20 @@ mod tests {
         }
         assert_eq!(BootstrapClose::from_number(1 << 40), BootstrapClose::Done);
         assert_eq!((BootstrapClose::Malformed.number(), BootstrapClose::Cancelled.number()), (2, 9));
+    }
+
+    #[test]
+    fn what_only_newer_nodes_know_is_read_as_unknown() {
+        fn read<T: Growing>(bytes: &[u8]) -> Result<T, codec::CodecError> {
+            codec::from_growing_bytes(bytes)
+        }
+        assert_eq!(read(&[4, 255, 255]), Ok(BootstrapRequest::Unknown));
+        assert_eq!(read(&[2, 200, 255, 255]), Ok(BootstrapRequest::Ask(Request::Unknown)));
+        assert_eq!(read(&[3, 255, 255]), Ok(BootstrapResponse::Unknown));
+        assert_eq!(read(&[1, 7, 255, 255]), Ok(BootstrapResponse::JoinRefused(join::Refusal::Unknown)));
+        assert_eq!(read(&[2, 200, 255, 255]), Ok(BootstrapResponse::Answer(Response::Unknown)));
+        assert!(read::<BootstrapRequest>(&[1, 0]).is_err(), "a known one with more than it has");
+        assert!(read::<BootstrapResponse>(&[1, 3, 0]).is_err());
     }
 
     #[test]

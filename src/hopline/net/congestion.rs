@@ -1,15 +1,15 @@
-//! A congestion controller with a floor and a trickle: whatever is lost, a sender may have a few packets under way, and
+//! A congestion controller with a floor and a trickle: whatever is lost, a sender may have a few packets outstanding, and
 //! send a little more while it waits for acks.
 //!
-//! Heartbeats are QUIC datagrams, so they count against the congestion window. A path that loses half of its packets, full or
-//! not, shrinks the window to two of them; once both are lost nothing goes out before a probe timeout, which doubles each
-//! time, and a link whose heartbeats would have arrived falls silent for seconds. The floor is about what RFC 9002 (7.2)
-//! lets every connection begin with, so it can't do a path more harm than a new connection does.
+//! Heartbeats are QUIC datagrams, so they count against the congestion window. A path that loses half of its packets shrinks the
+//! window to two packets, full or not. Once both are lost nothing leaves before a probe timeout, which doubles each time, and a link
+//! whose heartbeats would have arrived falls silent for seconds. The floor is about the initial window of RFC 9002 (7.2), so it does a
+//! path no more harm than a new connection.
 //!
-//! Where legs carry data, that fills the floor, and only acks or probe timeouts make room. So while anything is under way,
-//! each moment without an ack lets the window grow by a trickle, which datagrams take first: heartbeats leave on time, and as they are
-//! acked, the packets before them are known to be lost without a probe timeout. The trickle ends after a while: when
-//! nothing at all is acked, probe timeouts slow the sender down as ever.
+//! On links with legs data fills the floor, and only acks or probe timeouts make room. So while something is outstanding, each
+//! moment without an ack lets the window grow by a trickle, which datagrams use first. Heartbeats leave on time, and as they are acked,
+//! QUIC knows that the packets before them are lost without a probe timeout. The trickle ends after a while: when nothing at all is
+//! acked, probe timeouts slow the sender down as usual.
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;

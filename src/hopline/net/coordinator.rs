@@ -1,16 +1,16 @@
-//! A node's side of its talk with the network's bootstraps: joining, staying a member, and asking.
+//! A node's client of the network's bootstraps: joining, renewing its membership, and requests.
 //!
-//! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps, made when it is needed and made again when
-//! it broke. Whoever asks while it is being made waits for the same one, and if that fails has one dial of its own. A
-//! question that met a connection of which it only then showed that it was dead (a bootstrap restarted) is asked once more
-//! over a new one; all other failures are the asker's to judge, who in a node is its enrolment machine. Where there are several
-//! bootstraps, one that the network says is not there fails at once.
+//! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps. It is made when it is needed and made again after it
+//! broke. Requests that come while it is being made wait for it; if that fails, each makes one dial of its own. A request on
+//! a connection that turns out to be dead (a bootstrap restarted) is repeated once over a new one. All other failures are
+//! returned; in a node its enrolment machine handles them. If there are several bootstraps, one that the network says is not there
+//! fails at once.
 //!
-//! Everything is bounded in time: dials one by one, questions by what the asker says. Everything may be dropped at any
-//! point: a dial goes on for whoever asks next, a question is cancelled at the bootstrap. The tasks run on the tokio
-//! runtime on which the node joined, whichever kind that is; handles may be used from any other.
+//! Everything has a time limit: each dial has one, and each request brings its own. Everything may be dropped at any point: a dial goes
+//! on for the next request, and a dropped request is cancelled at the bootstrap. The tasks run on the tokio runtime on which the
+//! node joined, whatever its kind; handles work on any other.
 //!
-//! What the answers mean is not known here.
+//! This module does not know what the answers mean.
 
 mod calls;
 mod dial;
@@ -325,7 +325,8 @@ impl Coordinator {
             | Response::Relays(_)
             | Response::Replaced(_)
             | Response::Refused(_)
-            | Response::Renewed(_) => {}
+            | Response::Renewed(_)
+            | Response::Unknown => {}
         }
     }
 
@@ -337,7 +338,9 @@ impl Coordinator {
                 self.hear(&response);
                 Ok(response)
             }
-            Ok(Ok(BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_))) => {
+            Ok(Ok(
+                BootstrapResponse::Issued(_) | BootstrapResponse::JoinRefused(_) | BootstrapResponse::Unknown,
+            )) => {
                 self.shared.failed(used, Cause::WrongAnswer);
                 Err(AskFailure::Unreachable)
             }

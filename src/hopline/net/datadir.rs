@@ -1,8 +1,8 @@
-//! A node's data directory: whose it is, and that no two processes use it at a time.
+//! A node's data directory: its role, and the rule that one process uses it at a time.
 //!
-//! The file `lock` in it names the role that the directory is for and the process that uses it. What keeps others out is the
-//! kernel's lock on that file (flock(2)), which ends with the process, however that ends. A directory without the file is
-//! known by what else is in it, as far as that tells. Whoever only looks into one needs none of this.
+//! The file `lock` names the directory's role and the process that uses it. The kernel's lock on that file (flock(2)) keeps other
+//! processes out; it ends with the process, however that ends. The role of a directory without the file follows from its other files, if
+//! possible. Commands that only read a directory need no lock.
 //!
 //! Blocks: for the start of a process.
 
@@ -125,7 +125,7 @@ pub enum DataDirError {
     },
     /// It is that of a node of another kind.
     #[error(
-        "the data directory {} is that of {is}, and this command runs {wanted}; choose another with --data, or unset \
+        "the data directory {} belongs to {is}, but this command runs {wanted}; choose another with --data, or unset \
          HOPLINE_DATA (nothing in it was changed)",
         directory.display()
     )]
@@ -147,7 +147,7 @@ pub enum DataDirError {
     },
     /// What should say whose it is can't.
     #[error(
-        "{} has to be a regular file and is none; remove it, or choose another data directory with --data",
+        "{} is not a regular file; remove it, or choose another data directory with --data",
         path.display()
     )]
     NoFile {
@@ -332,6 +332,6 @@ mod tests {
         let text = fs::read_to_string(home.path().join(FILE)).unwrap();
         assert_eq!(text, format!("role = relay\nprocess = {}\n", std::process::id()));
         let error = open(home.path(), Role::Endpoint).unwrap_err().to_string();
-        assert!(error.contains("is that of a relay, and this command runs an endpoint;"), "{error}");
+        assert!(error.contains("belongs to a relay, but this command runs an endpoint;"), "{error}");
     }
 }

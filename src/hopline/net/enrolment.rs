@@ -1,4 +1,4 @@
-//! What becomes of a node's place in the pool, for whoever watches the node: each change, and how often what has happened.
+//! Changes of a node's lease, and counts of them, for its observers.
 
 use super::outage::Outage;
 use hopline_proto::enrolment::{Change, Counters, Trouble};
@@ -44,7 +44,7 @@ impl Feed {
             Change::Trouble(Trouble::Rejected { .. }) | Change::Left => {} // whoever asked is told
             Change::Trouble(cause) => match self.outage.goes_on() {
                 Some(Duration::ZERO) => {
-                    tracing::warn!(%cause, "not registered with the bootstrap; trying on")
+                    tracing::warn!(%cause, "not registered with the bootstrap; still trying")
                 }
                 Some(lasted) => {
                     tracing::warn!(%cause, for_seconds = lasted.as_secs(), "still not registered with the bootstrap");

@@ -1,8 +1,8 @@
-//! What a process still has to say to others before it ends.
+//! What a process still has to send before it ends.
 //!
-//! Who closes a connection says so in a packet, and a process that ends before that has left leaves a dead connection behind: the
-//! other end holds it, and what goes with it, until it misses it. So whoever talks to others holds a [`Word`] until its last one
-//! has left, and a process's main function waits for all of them, for a moment.
+//! A closed connection is announced in a packet. A process that ends before this packet has left leaves a dead connection behind:
+//! the other end keeps it, and what depends on it, until it notices the silence. So a part that has connections holds a [`Word`]
+//! until its last packet has left, and the process's main function waits for all of them, for a limited time.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! half-way (by a timeout, say): what was read or written so far is lost, so the stream must be reset then, which
 //! [`Unfinished`] sees to for the sending half; the receiving half stops itself when dropped.
 
-use hopline_proto::codec::{self, CodecError, PREFIX_BYTES};
+use hopline_proto::codec::{self, CodecError, Growing, PREFIX_BYTES};
 use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -69,6 +69,18 @@ impl From<WriteError> for FrameError {
 /// # Errors
 /// [`FrameError`]; the stream is of no use afterwards.
 pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream, limit: usize) -> Result<T, FrameError> {
+    Ok(codec::from_bytes(&read_bytes(stream, limit).await?)?)
+}
+
+/// As [`read_frame`], a frame of which this node may not know all.
+///
+/// # Errors
+/// As [`read_frame`].
+pub async fn read_growing_frame<T: Growing>(stream: &mut RecvStream, limit: usize) -> Result<T, FrameError> {
+    Ok(codec::from_growing_bytes(&read_bytes(stream, limit).await?)?)
+}
+
+async fn read_bytes(stream: &mut RecvStream, limit: usize) -> Result<Vec<u8>, FrameError> {
     let mut prefix = [0; PREFIX_BYTES];
     stream.read_exact(&mut prefix).await.map_err(|error| match error {
         ReadExactError::FinishedEarly(0) => FrameError::Finished,
@@ -76,7 +88,7 @@ pub async fn read_frame<T: DeserializeOwned>(stream: &mut RecvStream, limit: usi
     })?;
     let mut bytes = vec![0; codec::frame_length(prefix, limit)?];
     stream.read_exact(&mut bytes).await.map_err(ended_early)?;
-    Ok(codec::from_bytes(&bytes)?)
+    Ok(bytes)
 }
 
 fn ended_early(error: ReadExactError) -> FrameError {

@@ -1,5 +1,5 @@
-//! The door of whoever accepts QUIC connections: each attempt is let in, told to prove its address, or left alone, as the
-//! [`admission`](hopline_proto::admission) says, and whoever is let in has to be through before its time is over.
+//! Admission of incoming QUIC connections. The [`admission`](hopline_proto::admission) says whether an attempt is admitted, told to
+//! prove its address, or left without an answer. An admitted attempt has to finish its handshake in time.
 
 use super::clock::Clock;
 use hopline_proto::admission::{Admission, Config, Counters, Granted, Outcome, PlaceId, Verdict};
@@ -49,7 +49,7 @@ pub(crate) struct Place {
 pub(crate) enum Ousted {
     #[error("it took too long")]
     TimedOut,
-    #[error("others waited for its place")]
+    #[error("its place was given to another connection")]
     Displaced,
 }
 

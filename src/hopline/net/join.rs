@@ -53,9 +53,7 @@ pub struct JoinRequest {
 #[non_exhaustive]
 pub enum Refusal {
     /// The proof was not made with the secret of this grant in this network on this connection.
-    #[error(
-        "the ticket is not one of this network, or was altered; ask for a new one (`hopline ticket new`)"
-    )]
+    #[error("the ticket is of another network, or was altered; ask for a new one (`hopline ticket new`)")]
     WrongSecret,
     /// The ticket's time is over.
     #[error(
@@ -84,8 +82,14 @@ pub enum Refusal {
     #[error("this node was removed from the network; ask whoever runs it")]
     Removed,
     /// A single-use ticket gives no right to manage the network.
-    #[error("this takes a ticket for any number of nodes; use the one that `hopline bootstrap` printed")]
+    #[error("a single-use ticket does not allow this; use the one that `hopline bootstrap` printed")]
     SingleUse,
+    /// For a reason that only a newer bootstrap knows.
+    #[error(
+        "the bootstrap refuses for a reason that this node does not know, as it is newer; upgrade this node"
+    )]
+    #[serde(other)]
+    Unknown,
 }
 
 impl JoinRequest {

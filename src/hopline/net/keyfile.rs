@@ -23,7 +23,7 @@ pub enum KeyFileError {
     },
     /// The file is there but holds something else.
     #[error(
-        "{path} is damaged or no hopline file; restore it from a backup, or remove it to start afresh with a new key"
+        "{path} is damaged, or not a hopline file; restore it from a backup, or remove it to get a new key"
     )]
     Malformed {
         /// The file.

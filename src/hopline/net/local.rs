@@ -1,7 +1,7 @@
-//! A socket's place in the network: under which addresses others can dial it, and which it can dial itself.
+//! A socket's own addresses: at which addresses other nodes can dial it, and which addresses it can dial.
 //!
-//! Nothing is sent for that. Connecting a UDP socket only has the system look the route up, which tells the address that
-//! packets would leave from, or that there is no way.
+//! This sends nothing. Connecting a UDP socket only makes the system look up the route, which tells the source address, or that
+//! there is no route.
 
 use super::address::canonical;
 use hopline_proto::families::Families;

@@ -16,6 +16,7 @@ mod link;
 use crate::net::address::{canonical, is_same};
 use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
+use crate::net::eyeballs::first_of;
 use crate::net::farewell::Word;
 use crate::net::gate::{Gate, Place, Turned};
 use crate::net::identity::Membership;
@@ -25,7 +26,7 @@ use crate::net::tally::Tally;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, TlsError, Untimely};
 use crate::net::transport::{self, TransportSettings};
-use dials::{Dialled, Dials, first_of};
+use dials::Dials;
 use doubt::Doubt;
 use faults::Faults;
 use hopline_proto::admission;
@@ -37,6 +38,7 @@ use hopline_proto::machine::{Action, AskId, DialFailure, DisconnectReason, Event
 use hopline_proto::rpc::Request;
 use hopline_proto::splice::LegId;
 use hopline_proto::time::Time;
+use hopline_proto::version::Mismatch;
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
 use quinn::Incoming;
@@ -244,7 +246,17 @@ impl<M: Machine + 'static> Node<M> {
         result
     }
 
-    /// Looks at the machine's flows: for whatever needs no action.
+    /// Lets `f` do with the machine's flows what an application wants, and does what follows from it.
+    pub(crate) fn with_flows<T>(
+        self: &Rc<Self>,
+        f: impl FnOnce(&mut Flows, Time, &mut Vec<Action>) -> T,
+    ) -> T {
+        self.with(|machine, now, actions| {
+            machine.with_flows(now, actions, |flows, actions| f(flows, now, actions))
+        })
+    }
+
+    /// Looks at the machine's flows: for whatever nothing follows from.
     pub(crate) fn flows<T>(&self, f: impl FnOnce(&mut Flows) -> T) -> T {
         let mut machine = self.machine.borrow_mut();
         let flows = machine.flows();
@@ -376,7 +388,7 @@ impl<M: Machine + 'static> Node<M> {
                 () = self.rearm.notified() => {}
                 slept = timer.sleep(wait) => {
                     if let Err(error) = slept {
-                        tracing::warn!(%error, "a timer failed; the runtime's has to do");
+                        tracing::warn!(%error, "a kernel timer failed; using the runtime's");
                         tokio::time::sleep(wait).await;
                     }
                     self.armed.set(None);
@@ -476,7 +488,9 @@ impl<M: Machine + 'static> Node<M> {
             return Err(DialFailure::NoWay);
         }
         let dialled = async {
-            let connection = first_of(open.iter().map(|address| self.dial(peer, *address))).await?;
+            let mut failure = Turned::from("there is no address to dial");
+            let dials = open.iter().map(|address| self.dial(peer, *address));
+            let connection = first_of(dials, |error| failure = error).await.ok_or(failure)?;
             self.gate.met(connection.remote_address());
             self.establish(connection, Some(peer)).await
         };
@@ -488,6 +502,12 @@ impl<M: Machine + 'static> Node<M> {
             }
             Err(error) => error,
         };
+        if let Some(mismatch) = error.downcast_ref::<Mismatch>() {
+            if self.dials.is_barred_anew(peer) {
+                tracing::warn!(relay = %peer.short(), ?addresses, "no link to a relay: {}", mismatch.told("the relay"));
+            }
+            return Err(DialFailure::NoWay);
+        }
         let untimely = Untimely::of(error.as_ref());
         if let Some(untimely) = untimely {
             self.doubt.note(peer, untimely, &self.coordinator);
@@ -520,12 +540,12 @@ impl<M: Machine + 'static> Node<M> {
         (open, obstacle)
     }
 
-    async fn dial(&self, peer: NodeId, address: SocketAddr) -> Dialled<quinn::Connection> {
+    async fn dial(&self, peer: NodeId, address: SocketAddr) -> Result<quinn::Connection, Turned> {
         let client = self.client.borrow().clone();
         let connecting = self.endpoint.connect_with(client, address, &tls::node_name(peer).to_str())?;
         tokio::select! {
             connection = connecting => Ok(connection?),
-            () = self.dials.refusal(address) => Err("the network says that nobody is there".into()),
+            () = self.dials.refusal(address) => Err("the network says that it is not there".into()),
         }
     }
 }

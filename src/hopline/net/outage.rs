@@ -1,4 +1,4 @@
-//! What goes on for a while is told when it begins, now and then while it lasts, and when it ends: not at each failure.
+//! Logs a problem that lasts: when it begins, now and then while it lasts, and when it ends, but not at each failure.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

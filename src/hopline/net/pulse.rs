@@ -1,6 +1,6 @@
-//! Whether the transport at the other end of a connection still answers, and a call over it that asks for no answer.
+//! Whether the transport at the other end of a connection still answers, and a call over it that needs no answer.
 //!
-//! Both are a byte on a unidirectional stream of its own, and never wait for one to be free.
+//! Both are one byte on a new unidirectional stream, and never wait for one to be free.
 
 use futures_util::FutureExt;
 use quinn::{Connection, RecvStream};

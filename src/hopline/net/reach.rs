@@ -1,4 +1,4 @@
-//! Whom a node dials, and whom it could not reach: whoever waits for it may be told why in vain.
+//! Which relays a node dials, and which it could not reach, so that a command that waits can say why.
 
 use hopline_proto::NodeId;
 use std::collections::BTreeSet;

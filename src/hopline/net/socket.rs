@@ -1,13 +1,12 @@
-//! The UDP socket under a QUIC endpoint, and what the network says about the peers behind it.
+//! The UDP socket under a QUIC endpoint, and ICMP errors about its peers.
 //!
-//! When a datagram can't be delivered (nobody has the port any more, the host is gone), an ICMP message comes back.
-//! quinn takes no notice of those. With `IP_RECVERR` Linux keeps them in the socket's error queue, each with the address
-//! that was to be reached (ip(7)): [`HintingSocket::refused`] yields these addresses. Anybody can forge an ICMP message, so they
-//! are hints, never proof. Elsewhere than on Linux there are none.
+//! When a datagram cannot be delivered (the port is closed, the host is gone), an ICMP message comes back. quinn ignores these. With
+//! `IP_RECVERR` Linux keeps them in the socket's error queue, each with the address of the datagram (ip(7)).
+//! [`HintingSocket::refused`] yields these addresses. ICMP messages can be forged, so they are hints and not proof. On other systems
+//! there are none.
 //!
-//! An error in the queue also fails the next system call on the socket, whomever that concerns: it is simply repeated. And it takes
-//! room in the receive buffer until somebody takes it out, so there are none before somebody asks for them: with a few thousand of
-//! them a socket hears nobody any more.
+//! An error in the queue also fails the next system call on the socket, whatever its peer; that call is repeated. The queue takes room in
+//! the receive buffer, and some thousand unread errors block the socket. So errors are only collected once they are read.
 
 use super::address::canonical;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};

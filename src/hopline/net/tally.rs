@@ -1,5 +1,5 @@
-//! What a node came to think of its neighbours, counted: how good detection is can only be told from how often it was wrong.
-//! And how many bytes it received.
+//! Counters of a node: received bytes, and how often it believed a neighbour suspect or down. The quality of detection shows in how
+//! often it was wrong.
 
 use super::clock::Clock;
 use super::reach::Reach;
@@ -22,6 +22,8 @@ pub struct Neighbours {
     pub recovered: u64,
     /// How often a neighbour was held to be down.
     pub down: u64,
+    /// How many messages of neighbours were skipped, as only newer nodes know their kinds.
+    pub skipped: u64,
 }
 
 /// Keeps count.
@@ -65,6 +67,10 @@ impl Tally {
 
     pub(crate) fn link_went(&self) {
         self.change(|neighbours| neighbours.links -= 1);
+    }
+
+    pub(crate) fn skipped(&self) {
+        self.change(|neighbours| neighbours.skipped += 1);
     }
 
     pub(crate) fn judged(&self, change: NeighbourChange) {

@@ -76,7 +76,7 @@ pub enum TicketError {
     Mistyped,
     /// It arrived as it was made, and yet makes no sense.
     #[error(
-        "this version of hopline makes no sense of the ticket; upgrade it, or ask for a new ticket (`hopline ticket new`)"
+        "this version of hopline cannot read the ticket; upgrade it, or ask for a new ticket (`hopline ticket new`)"
     )]
     Malformed,
     /// It names no bootstrap, or too many.
@@ -87,7 +87,7 @@ pub enum TicketError {
     },
     /// A bootstrap's address is neither `host:port` nor the name of a service.
     #[error(
-        "{address:?} is no bootstrap address; it must be host:port, like 192.0.2.7:4433 or [2001:db8::7]:4433, or a name with \
+        "{address:?} is not a bootstrap address; it must be host:port, like 192.0.2.7:4433 or [2001:db8::7]:4433, or a name with \
          SRV records, like _hopline._udp.example.net"
     )]
     Address {

@@ -1,7 +1,7 @@
-//! A timer that comes when it is due.
+//! A timer that fires on time.
 //!
-//! The runtime's own wheel turns once a millisecond and may come two late, which is as long as a killed neighbour takes to
-//! be missed. Linux has a finer one that can be awaited like a socket (`timerfd_create(2)`); elsewhere it is the runtime's.
+//! The runtime's wheel turns once a millisecond and may be two late, which is as long as noticing a killed neighbour takes. Linux has
+//! a finer timer that can be awaited like a socket (`timerfd_create(2)`); other systems use the runtime's.
 
 use std::io;
 use std::time::Duration;

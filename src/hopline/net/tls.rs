@@ -6,11 +6,11 @@
 //!
 //! | configuration | speaks | this side shows | the other side shows |
 //! |---|---|---|---|
-//! | [`link_client`], [`link_server`] | [`LINK_ALPN`], QUIC | its certificate | its certificate |
-//! | [`flow_client`], [`flow_server`] | [`FLOW_ALPN`], TLS in a flow | its certificate | its certificate |
-//! | [`bootstrap_client`] | [`BOOTSTRAP_ALPN`], QUIC | its certificate | a bootstrap's |
-//! | [`join_client`] | [`BOOTSTRAP_ALPN`], QUIC | nothing yet | a bootstrap's |
-//! | [`bootstrap_server`] | [`BOOTSTRAP_ALPN`], QUIC | a bootstrap's | its certificate, or nothing |
+//! | [`link_client`], [`link_server`] | [`LINK`], QUIC | its certificate | its certificate |
+//! | [`flow_client`], [`flow_server`] | [`FLOW`], TLS in a flow | its certificate | its certificate |
+//! | [`bootstrap_client`] | [`BOOTSTRAP`], QUIC | its certificate | a bootstrap's |
+//! | [`join_client`] | [`BOOTSTRAP`], QUIC | nothing yet | a bootstrap's |
+//! | [`bootstrap_server`] | [`BOOTSTRAP`], QUIC | a bootstrap's | its certificate, or nothing |
 //!
 //! A client names whom it wants, [`node_name`] or [`BOOTSTRAP_NAME`], and reaches no one else. A configuration holds
 //! the certificate it was made with: after a renewal make new ones. Whether a node has been removed is not known here:
@@ -21,6 +21,7 @@ pub use super::authority::BOOTSTRAP_NAME;
 use super::authority::{NetworkKey, dns_name, public_key_of};
 use super::clock::Rough;
 use super::identity::Membership;
+use hopline_proto::version::Versions;
 use hopline_proto::{NodeId, Time};
 use quinn::ConnectionError;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -36,12 +37,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What links speak (RFC 7301). The number is the protocol's version.
-pub const LINK_ALPN: &[u8] = b"hopline/1";
+/// What links speak: the name of the protocol, to which [`Versions::names`] adds the versions.
+pub const LINK: &str = "hopline";
 /// What newcomers and members speak with a bootstrap.
-pub const BOOTSTRAP_ALPN: &[u8] = b"hopline-bootstrap/1";
+pub const BOOTSTRAP: &str = "hopline-bootstrap";
 /// What the two ends of a flow speak, inside it.
-pub const FLOW_ALPN: &[u8] = b"hopline-flow/1";
+pub const FLOW: &str = "hopline-flow";
 
 /// The first of the 256 QUIC error codes that carry a TLS alert (RFC 9001, 4.8).
 const CRYPTO_ERRORS: u64 = 0x100;
@@ -62,7 +63,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`] if the certificate is not of the membership's key.
 pub fn link_client(membership: &Membership) -> Result<quinn::ClientConfig, TlsError> {
-    member_client(membership, LINK_ALPN).map(quic_client)
+    member_client(membership, LINK, Versions::OURS).map(quic_client)
 }
 
 /// For accepting links, from members only.
@@ -70,7 +71,7 @@ pub fn link_client(membership: &Membership) -> Result<quinn::ClientConfig, TlsEr
 /// # Errors
 /// [`TlsError`] if the certificate is not of the membership's key.
 pub fn link_server(membership: &Membership) -> Result<quinn::ServerConfig, TlsError> {
-    server(membership, LINK_ALPN, Strangers::Refused).map(quic_server)
+    server(membership, LINK, Versions::OURS, Strangers::Refused).map(quic_server)
 }
 
 /// For the origin's end of the TLS inside a flow. Name the target with [`node_name`].
@@ -78,7 +79,7 @@ pub fn link_server(membership: &Membership) -> Result<quinn::ServerConfig, TlsEr
 /// # Errors
 /// [`TlsError`] if the certificate is not of the membership's key.
 pub fn flow_client(membership: &Membership) -> Result<Arc<ClientConfig>, TlsError> {
-    member_client(membership, FLOW_ALPN).map(Arc::new)
+    member_client(membership, FLOW, Versions::OURS).map(Arc::new)
 }
 
 /// For the target's end of the TLS inside a flow.
@@ -86,7 +87,7 @@ pub fn flow_client(membership: &Membership) -> Result<Arc<ClientConfig>, TlsErro
 /// # Errors
 /// [`TlsError`] if the certificate is not of the membership's key.
 pub fn flow_server(membership: &Membership) -> Result<Arc<ServerConfig>, TlsError> {
-    server(membership, FLOW_ALPN, Strangers::Refused).map(Arc::new)
+    server(membership, FLOW, Versions::OURS, Strangers::Refused).map(Arc::new)
 }
 
 /// For a member that asks a bootstrap. One whose certificate has ended is refused and joins anew ([`join_client`]).
@@ -94,7 +95,7 @@ pub fn flow_server(membership: &Membership) -> Result<Arc<ServerConfig>, TlsErro
 /// # Errors
 /// [`TlsError`] if the certificate is not of the membership's key.
 pub fn bootstrap_client(membership: &Membership) -> Result<quinn::ClientConfig, TlsError> {
-    member_client(membership, BOOTSTRAP_ALPN).map(quic_client)
+    member_client(membership, BOOTSTRAP, Versions::OURS).map(quic_client)
 }
 
 /// For a bootstrap (whose certificate is an [`issue_bootstrap`](super::authority::Authority::issue_bootstrap) one):
@@ -103,13 +104,13 @@ pub fn bootstrap_client(membership: &Membership) -> Result<quinn::ClientConfig, 
 /// # Errors
 /// [`TlsError`] if the certificate is not of the membership's key.
 pub fn bootstrap_server(membership: &Membership) -> Result<quinn::ServerConfig, TlsError> {
-    server(membership, BOOTSTRAP_ALPN, Strangers::Welcome).map(quic_server)
+    server(membership, BOOTSTRAP, Versions::OURS, Strangers::Welcome).map(quic_server)
 }
 
 /// For a newcomer, which trusts the network of its ticket and has no certificate yet.
 #[must_use]
 pub fn join_client(network: NetworkKey) -> quinn::ClientConfig {
-    quic_client(without_tickets(trusting(network).with_no_client_auth(), BOOTSTRAP_ALPN))
+    quic_client(without_tickets(trusting(network).with_no_client_auth(), BOOTSTRAP, Versions::OURS))
 }
 
 /// The name under which a client asks for a node (for quinn: `&node_name(id).to_str()`).
@@ -284,20 +285,29 @@ fn trusting(network: NetworkKey) -> ConfigBuilder<ClientConfig, WantsClientCert>
         .with_root_certificates(network.roots())
 }
 
-fn member_client(membership: &Membership, alpn: &[u8]) -> Result<ClientConfig, TlsError> {
+fn member_client(
+    membership: &Membership,
+    protocol: &str,
+    versions: Versions,
+) -> Result<ClientConfig, TlsError> {
     let config = trusting(membership.network)
         .with_client_auth_cert(vec![membership.certificate.clone()], membership.identity.private_key())
         .map_err(TlsError::Certificate)?;
-    Ok(without_tickets(config, alpn))
+    Ok(without_tickets(config, protocol, versions))
 }
 
-fn without_tickets(mut config: ClientConfig, alpn: &[u8]) -> ClientConfig {
-    config.alpn_protocols = vec![alpn.to_vec()];
+fn without_tickets(mut config: ClientConfig, protocol: &str, versions: Versions) -> ClientConfig {
+    config.alpn_protocols = versions.names(protocol);
     config.resumption = Resumption::disabled();
     config
 }
 
-fn server(membership: &Membership, alpn: &[u8], strangers: Strangers) -> Result<ServerConfig, TlsError> {
+fn server(
+    membership: &Membership,
+    protocol: &str,
+    versions: Versions,
+    strangers: Strangers,
+) -> Result<ServerConfig, TlsError> {
     let roots = Arc::new(membership.network.roots());
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
     let verifier = match strangers {
@@ -310,7 +320,7 @@ fn server(membership: &Membership, alpn: &[u8], strangers: Strangers) -> Result<
         .with_client_cert_verifier(verifier.build().expect("there is one root, and no revocation list"))
         .with_single_cert(vec![membership.certificate.clone()], membership.identity.private_key())
         .map_err(TlsError::Certificate)?;
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = versions.names(protocol);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -324,6 +334,39 @@ fn quic_client(config: ClientConfig) -> quinn::ClientConfig {
 fn quic_server(config: ServerConfig) -> quinn::ServerConfig {
     let config = QuicServerConfig::try_from(config).expect("the provider has QUIC's initial cipher suite");
     quinn::ServerConfig::with_crypto(Arc::new(config))
+}
+
+/// As [`link_client`], for a node that speaks other versions.
+#[cfg(test)]
+pub(crate) fn link_client_of(
+    membership: &Membership,
+    versions: Versions,
+) -> Result<quinn::ClientConfig, TlsError> {
+    member_client(membership, LINK, versions).map(quic_client)
+}
+
+/// As [`link_server`], for a node that speaks other versions.
+#[cfg(test)]
+pub(crate) fn link_server_of(
+    membership: &Membership,
+    versions: Versions,
+) -> Result<quinn::ServerConfig, TlsError> {
+    server(membership, LINK, versions, Strangers::Refused).map(quic_server)
+}
+
+/// As [`join_client`], for a newcomer that speaks other versions.
+#[cfg(test)]
+pub(crate) fn join_client_of(network: NetworkKey, versions: Versions) -> quinn::ClientConfig {
+    quic_client(without_tickets(trusting(network).with_no_client_auth(), BOOTSTRAP, versions))
+}
+
+/// As [`bootstrap_server`], for a bootstrap that speaks other versions.
+#[cfg(test)]
+pub(crate) fn bootstrap_server_of(
+    membership: &Membership,
+    versions: Versions,
+) -> Result<quinn::ServerConfig, TlsError> {
+    server(membership, BOOTSTRAP, versions, Strangers::Welcome).map(quic_server)
 }
 
 #[cfg(test)]

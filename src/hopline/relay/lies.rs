@@ -1,5 +1,5 @@
-//! A relay that lies, on real links: whoever is lied to says what of, and to whose link it came, and the flow goes on without
-//! the liar, not one byte lost. The simulator has many more of them; here the shell has to do what the machines say.
+//! A relay that lies, on real links. The victim reports the violation and the peer, and the flow goes on without the liar; no byte is
+//! lost. The simulator has many more lies; here the shell has to carry out what the machines say.
 
 use super::{Failovers, Feed, Machine, Options, Parts, State, hear, parts};
 use crate::bootstrap::{Options as BootstrapOptions, Server};
@@ -111,6 +111,12 @@ impl machine::Machine for Liar {
 
     fn flows(&mut self) -> &mut Flows {
         self.honest.flows()
+    }
+
+    fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let from = actions.len();
+        self.honest.act_on_flows(now, actions);
+        self.twist(actions, from);
     }
 }
 
@@ -264,6 +270,7 @@ impl Stage {
             FlowEvent::Chain { .. }
             | FlowEvent::Drained { .. }
             | FlowEvent::BackupReplaced { .. }
+            | FlowEvent::Avoided { .. }
             | FlowEvent::Closed { .. } => false,
         };
         let left = async { while !is_left(&events.recv().await.unwrap()) {} };

@@ -1,5 +1,5 @@
-//! How busy a relay's machine is, looked at every now and then on a thread of its own: what the operating system is asked
-//! may take its time, and the node's thread has none.
+//! How busy a relay's machine is. A thread of its own asks the operating system from time to time, as that may block and the
+//! node's thread must not.
 
 use super::Machine;
 use crate::net::clock::Clock;

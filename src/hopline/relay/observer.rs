@@ -1,4 +1,4 @@
-//! A relay as its operator may see it: what its node counts, and what its thread says of itself when it is asked.
+//! An operator's view of a relay: its counters, and what its thread reports when it is asked.
 
 use super::{Machine, State};
 use crate::net::node::Node;

@@ -1,5 +1,5 @@
-//! Where others dial a relay: what its operator says, or else what leads to its socket. The latter may change while the relay
-//! runs (a lease of DHCP ends, an interface comes or goes); then the new addresses are offered in place of the old ones.
+//! The addresses at which other nodes dial a relay: those that its operator gives, or else those that lead to its socket. The latter may
+//! change while the relay runs (a DHCP lease ends, an interface comes or goes); then the new addresses are offered.
 
 use super::Machine;
 use crate::net::address::canonical;
@@ -26,8 +26,8 @@ pub(super) struct Whereabouts {
 /// Others can't dial the socket, as far as this machine can tell.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no address of this machine leads to {bound}: it has none of that IP family, or no route; name another with --listen ([::]:0 \
-     takes both families), or those under which others reach it with --advertise"
+    "other machines cannot reach {bound}: this machine has no address or no route of that IP family; choose another with \
+     --listen ([::]:0 takes both families), or give the addresses at which others reach it with --advertise"
 )]
 pub(super) struct Nowhere {
     bound: SocketAddr,

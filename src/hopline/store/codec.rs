@@ -19,10 +19,15 @@ pub(super) fn encode(registration: &Registration) -> Vec<u8> {
 /// The registration that these bytes are.
 pub(super) fn decode(bytes: &[u8]) -> Result<Registration, CodecError> {
     match bytes.split_first() {
-        Some((&VERSION, value)) => codec::from_bytes(value),
+        Some((&VERSION, value)) => codec::from_bytes(value).and_then(known),
         Some((1, value)) => codec::from_bytes(value).map(RegistrationV1::into_latest),
         Some(_) | None => Err(CodecError::Malformed),
     }
+}
+
+/// Unlike peers, a store says nothing that its version does not know.
+fn known(registration: Registration) -> Result<Registration, CodecError> {
+    if registration.offer == Offer::Unknown { Err(CodecError::Malformed) } else { Ok(registration) }
 }
 
 /// When a relay had one address.
@@ -76,5 +81,7 @@ mod tests {
         for bytes in [&[][..], &[3, 0, 0], &[1], &[VERSION], &[VERSION, 0, 0]] {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
+        let offer_of_another_version = [&[VERSION][..], &[9; 32], &[1, b'r'], &[7], &[5]].concat();
+        assert_eq!(decode(&offer_of_another_version), Err(CodecError::Malformed));
     }
 }

@@ -1,7 +1,7 @@
-//! Which format a bootstrap's data directory has: a number in its file `version`.
+//! The format of a bootstrap's data directory: a number in its file `version`.
 //!
-//! It is looked at before anything there is opened for writing, so that a directory of a later version stays as it is.
-//! Directories from before there was such a file are brought up to date when they are opened.
+//! It is read before anything there is opened for writing, so that a directory of a later version is not changed.
+//! Directories from before this file existed are upgraded when they are opened.
 
 use super::StoreError;
 use crate::net::keyfile::{self, KeyFileError};

@@ -1,12 +1,12 @@
 //! A store in a file: a redb database on a thread of its own, as each commit waits for the disk.
 //!
-//! What comes in while the disk is busy is committed together, and whoever asked is answered once it is there. Of a
-//! registration only the last word counts, so what waits is bounded by the nodes that there are; grants and removals wait
-//! one for each who asks. After a failure it is tried again with the next change, though not all the time, and every few
-//! seconds. Without a data directory the database is in memory, and the process's end forgets it.
+//! Changes that come in while the disk is busy are committed together, and each is answered once it is durable. Only the last change of a
+//! registration counts, so the queue is bounded by the number of nodes; grants and removals wait one by one. After
+//! a failure the next change, and a timer of some seconds, try again. Without a data directory the database is in memory and ends with
+//! the process.
 //!
-//! The database's file is also the lock by which one data directory serves one bootstrap process at a time: the owner of
-//! what is in it is always this one, and nobody else changes it.
+//! The database's file is also a lock: one data directory serves one bootstrap process at a time. So the owner of all records is
+//! this bootstrap.
 
 mod disk;
 

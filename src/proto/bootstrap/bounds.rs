@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 /// Whether all its names, numbers and lists are within bounds.
 pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
     let good = match request {
-        Request::Register { name, offer, boot: _ } => is_name(name) && is_offer(offer),
+        Request::Register { name, boot: _, offer } => is_name(name) && is_offer(offer),
         Request::Heartbeat(heartbeat) => heartbeat.load.resources.is_none_or(are_shares),
         Request::Deregister { boot: _ }
         | Request::Drain
@@ -19,7 +19,8 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
         | Request::ReportUp { .. }
         | Request::ReportUnreached { .. }
         | Request::ReportReached { .. }
-        | Request::List => true,
+        | Request::List
+        | Request::Unknown => true,
         Request::Attachments { count, exclude, dials: _ } => {
             (1..=MAX_LISTED_NODES).contains(&usize::from(*count)) && is_list(exclude)
         }
@@ -47,6 +48,7 @@ fn is_offer(offer: &Offer) -> bool {
         Offer::Target { names, attachments } => {
             names.len() <= MAX_NAMES && names.iter().all(|name| is_name(name)) && is_list(attachments)
         }
+        Offer::Unknown => true,
     }
 }
 

@@ -57,7 +57,8 @@ impl Bootstrap {
     }
 }
 
-fn relay_info(relay: &Relay, now: Time) -> RelayInfo {
+/// A relay, as listings tell of it.
+pub fn relay_info(relay: &Relay, now: Time) -> RelayInfo {
     let offer = relay.offer();
     RelayInfo {
         node: relay.node,

@@ -6,6 +6,7 @@
 
 mod pace;
 
+use crate::backoff::Pauses;
 use crate::flows::FlowKey;
 use crate::id::NodeId;
 use crate::time::Time;
@@ -14,19 +15,19 @@ use pace::{Acquainted, Pace};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The first pause between two questions for the same hop; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// The same for a hop that nobody serves.
-const FIRST_URGENT_PAUSE: Duration = Duration::from_millis(10);
-/// After so many it is up to the relay to wish again, if nobody serves the hop (then another route is looked for too) or
-/// the bootstrap does not accept the question.
-const FEW_ATTEMPTS: u32 = 7;
-/// The longest pause,
+/// The longest pause between two questions for the same hop,
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// until so many questions were in vain,
+/// until so many were in vain,
 const MANY_ATTEMPTS: u32 = 30;
 /// and then.
 const RARE_PAUSE: Duration = Duration::from_secs(10);
+/// Before that, for a hop that somebody serves,
+const PAUSES: Pauses = Pauses::doubling(Duration::from_millis(50), LONGEST_PAUSE);
+/// and for one that nobody does.
+const URGENT_PAUSES: Pauses = Pauses::doubling(Duration::from_millis(10), LONGEST_PAUSE);
+/// After so many it is up to the relay to wish again, if nobody serves the hop (then another route is looked for too) or
+/// the bootstrap does not accept the question.
+const FEW_ATTEMPTS: u32 = 7;
 
 /// Where another candidate was found and is no good either, the pauses grow in the same way. It counts as a new need if what was
 /// found has served for so long.
@@ -161,7 +162,7 @@ impl Backups {
         let is_urgent = wanted.active.is_none();
         let pause = match wanted.attempts {
             MANY_ATTEMPTS.. => RARE_PAUSE,
-            attempts => pause(wanted.active, attempts),
+            attempts => pauses(wanted.active).after(attempts),
         };
         wanted.asking = false;
         if std::mem::take(&mut wanted.paced) {
@@ -231,14 +232,13 @@ impl Found {
     /// When it may be asked again, if the same relay serves the hop.
     fn again(&self, active: Option<NodeId>) -> Option<Time> {
         let times = self.count.checked_sub(1).filter(|_| self.active == active)?;
-        Some(self.at + pause(active, times))
+        Some(self.at + pauses(active).after(times))
     }
 }
 
-/// The pause after so many questions.
-fn pause(active: Option<NodeId>, times: u32) -> Duration {
-    let first = if active.is_none() { FIRST_URGENT_PAUSE } else { FIRST_PAUSE };
-    first.saturating_mul(1 << times.min(16)).min(LONGEST_PAUSE)
+/// Between two questions for a hop that this relay serves, or nobody.
+const fn pauses(active: Option<NodeId>) -> Pauses {
+    if active.is_none() { URGENT_PAUSES } else { PAUSES }
 }
 
 impl Wanted {
@@ -280,7 +280,7 @@ mod tests {
     fn who_has_no_backup_goes_on_asking_each_second_and_then_seldom() {
         let pauses = pauses(Some(SERVES), true, 40);
         assert_eq!(pauses.len(), 40);
-        assert_eq!(pauses[..3], [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE * 4]);
+        assert_eq!(pauses[..3], [50, 100, 200].map(Duration::from_millis));
         assert!(pauses[5..30].iter().all(|pause| *pause == LONGEST_PAUSE), "{pauses:?}");
         assert!(pauses[30..].iter().all(|pause| *pause == RARE_PAUSE), "{pauses:?}");
     }

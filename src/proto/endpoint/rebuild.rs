@@ -114,9 +114,8 @@ impl Endpoint {
     pub(super) fn rebuild(&mut self, flow: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some((to, used)) = self.open.get(&flow).cloned().zip(self.in_use(flow)) else { return };
         self.routes.led_nowhere(&to, used.chain, now);
-        for node in self.flows.chain(&flow, now).map(|(_, failed)| failed).unwrap_or_default() {
-            self.routes.note_failed(node, now);
-        }
+        let failed = self.flows.chain(&flow, now).map(|(_, failed)| failed).unwrap_or_default();
+        self.note_failed(flow, &failed, now);
         if self.asking_route.contains(&flow) {
             return self.patience.set(Waiting::Rebuild(flow), Some(now + REBUILD_PATIENCE));
         }

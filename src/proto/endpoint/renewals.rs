@@ -4,6 +4,7 @@
 //! its origin has its records renewed in time, again and again, and hands them down the chain.
 
 use super::{Asked, Endpoint};
+use crate::backoff::{Backoff, Pauses};
 use crate::flows::FlowKey;
 use crate::machine::{Action, AskFailure};
 use crate::rpc::{Request, Response};
@@ -12,32 +13,32 @@ use crate::timers::Timers;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The first pause after records could not be renewed; doubled each time, so often.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const MAX_DOUBLINGS: u32 = 6;
+/// No record is renewed sooner than this after it was made.
+const SOONEST: Duration = Duration::from_secs(1);
+/// After records could not be renewed.
+const PAUSES: Pauses = Pauses::doubling(SOONEST, Duration::from_secs(64));
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Renewals {
     due: Timers<FlowKey>,
-    failures: HashMap<FlowKey, u32>,
+    failed: HashMap<FlowKey, Backoff>,
 }
 
 impl Renewals {
     /// The first of a flow's records expires after that: they are renewed when a third to two thirds of the time that is left have
     /// passed, which one flow or another spreads out.
     fn expire(&mut self, flow: FlowKey, left: Duration, now: Time) {
-        self.failures.remove(&flow);
+        self.failed.remove(&flow);
         let place = flow.flow.as_bytes().first().copied().unwrap_or(0);
         let pause = left / 768 * (256 + u32::from(place));
-        self.due.set(flow, Some(now + pause.max(FIRST_PAUSE)));
+        self.due.set(flow, Some(now + pause.max(SOONEST)));
     }
 
     /// They could not be renewed.
     fn failed(&mut self, flow: FlowKey, now: Time) {
-        let failures = self.failures.entry(flow).or_default();
-        self.due.set(flow, Some(now + FIRST_PAUSE * (1 << *failures)));
-        *failures = MAX_DOUBLINGS.min(*failures + 1);
+        let backoff = self.failed.entry(flow).or_insert(Backoff::new(PAUSES));
+        self.due.set(flow, Some(backoff.next(now)));
     }
 
     /// The bootstrap had no time: they are renewed then.
@@ -47,7 +48,7 @@ impl Renewals {
 
     /// A flow is over.
     pub(super) fn forget(&mut self, flow: FlowKey) {
-        self.failures.remove(&flow);
+        self.failed.remove(&flow);
         self.due.set(flow, None);
     }
 

@@ -8,20 +8,22 @@
 //! worst goes), relays that failed ([`MAX_FAILED`]: the earliest goes).
 
 use super::Destination;
+use crate::failure_memory::{Failure, FailureMemory, Ground};
 use crate::id::{ChainId, NodeId};
 use crate::record::{Record, Route};
 use crate::time::{NetworkTime, Time};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Destinations that routes are kept for.
 pub const MAX_DESTINATIONS: usize = 32;
 /// Routes that are kept for each.
 pub const MAX_ROUTES: usize = 4;
-/// Relays that failed, and for how long they count as doubtful.
+/// Relays that failed, and for how long they count as doubtful: longer than for a flow's plans, as nobody looks a kept
+/// route over before it is taken.
 const MAX_FAILED: usize = 64;
-const FAILED_LIFETIME: Duration = Duration::from_secs(60);
+const DOUBTFUL_FOR: Duration = Duration::from_secs(60);
 
 /// A route and where it leads, as the shell stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,16 +35,29 @@ pub struct Kept {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Routes {
     known: BTreeMap<Destination, Known>,
     time: NetworkTime,
-    failed: VecDeque<(Time, NodeId)>,
+    failed: FailureMemory,
     uses: u64,
     /// The earliest [`Known::spare_due`].
     next_due: Option<Time>,
     /// Whether there is something that the shell has not stored.
     pub(super) changed: bool,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        Self {
+            known: BTreeMap::new(),
+            time: NetworkTime::default(),
+            failed: FailureMemory::new(MAX_FAILED, DOUBTFUL_FOR),
+            uses: 0,
+            next_due: None,
+            changed: false,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -152,26 +167,23 @@ impl Routes {
     }
 
     /// A relay failed.
-    pub(super) fn note_failed(&mut self, node: NodeId, now: Time) {
-        self.note_alive(node);
-        self.failed.push_back((now, node));
-        if self.failed.len() > MAX_FAILED {
-            self.failed.pop_front();
-        }
+    pub(super) fn note_failed(&mut self, node: NodeId, ground: Ground, now: Time) {
+        self.failed.note(node, ground, now);
     }
 
     /// A relay that failed is heard again.
     pub(super) fn note_alive(&mut self, node: NodeId) {
-        self.failed.retain(|(_, failed)| *failed != node);
+        self.failed.forgive(node);
     }
 
-    fn has_failed(&self, node: NodeId, now: Time) -> bool {
-        self.failed.iter().any(|(at, failed)| *failed == node && now.since(*at) < FAILED_LIFETIME)
+    /// Relays that failed lately.
+    pub(super) fn failed(&self, now: Time) -> impl Iterator<Item = &Failure> {
+        self.failed.iter(now)
     }
 
     /// Hops of a route that nobody serves, as far as is known.
     fn dead_hops(&self, cached: &Cached, now: Time) -> usize {
-        cached.hops.iter().filter(|hop| hop.iter().all(|node| self.has_failed(*node, now))).count()
+        cached.hops.iter().filter(|hop| hop.iter().all(|node| self.failed.get(*node, now).is_some())).count()
     }
 
     /// The best route for a new flow.

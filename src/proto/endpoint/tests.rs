@@ -2,10 +2,14 @@ use super::*;
 use crate::bootstrap::{self, Bootstrap};
 use crate::crypto::Key;
 use crate::detector::Pace;
+use crate::failure_memory::Failure;
 use crate::frame::{AttachOk, Control, Progress, Waypoint};
 use crate::id::BootId;
 use crate::links::Arrival;
 use crate::machine::{AskId, ChainChange, DialFailure, LinkId};
+use crate::planted::{self, Law};
+use crate::splice::Splice;
+use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeSet, VecDeque};
@@ -453,4 +457,83 @@ fn a_target_waits_for_a_busy_bootstrap() {
     world.answer();
     let offered = |(_, request): &(AskId, Request)| matches!(request, Request::Register { .. });
     assert!(world.asked.iter().any(offered), "{:?}", world.asked);
+}
+
+#[test]
+fn what_arises_from_payload_is_acted_on_at_once() {
+    for broken in [None, Some(Law::PayloadHeeded)] {
+        let mut world = World::new(bootstrap::Config::default());
+        world.open(1);
+        world.answer();
+        let opened = |action: &Action| match action {
+            Action::Notify(Notice::Opened { flow, .. }) => Some(*flow),
+            _ => None,
+        };
+        let flow = world.said.iter().find_map(opened).expect("the flow is open");
+        let leg = world.origin.flows.splice(&flow).and_then(Splice::next).expect("it has a leg");
+        let end = Control::Fin { leg: leg.number(), offset: 1 };
+        world.tell(Event::Control { link: leg.link(), control: end });
+        planted::break_law(broken);
+        let mut actions = Vec::new();
+        let past_the_end = Bytes::from_static(b"more than there is");
+        world.origin.receive(leg, [past_the_end], world.now, &mut actions);
+        planted::break_law(None);
+        let closed =
+            |action: &Action| matches!(action, Action::CloseLeg { leg: closed, .. } if *closed == leg);
+        assert!(actions.iter().any(closed), "{actions:?}");
+        assert_eq!(world.origin.flows.has_news(), broken.is_some());
+    }
+}
+
+#[test]
+fn it_tells_which_relays_it_avoids_by_which_evidence_and_until_when() {
+    let mut world = World::new(bootstrap::Config::default());
+    world.open(1);
+    world.answer();
+    assert_eq!(world.origin.avoided(world.now), []);
+    let mut lost = world.chain().1.first().cloned().unwrap_or_default();
+    let opened = world.now;
+    world.lose_first_hop();
+    world.pass(MS);
+    let kept = |avoided: Vec<Avoided>| {
+        let kept = avoided.into_iter().filter(|avoided| avoided.by == Avoider::KeptRoutes);
+        kept.map(|avoided| avoided.failure).collect::<Vec<_>>()
+    };
+    let avoided = kept(world.origin.avoided(world.now));
+    let mut nodes: Vec<NodeId> = avoided.iter().map(|failure| failure.node).collect();
+    nodes.sort_unstable();
+    lost.sort_unstable();
+    assert_eq!(nodes, lost);
+    let minute = Duration::from_secs(60);
+    for failure in avoided {
+        assert_eq!(failure.until, failure.since + minute);
+        assert!(failure.since >= opened && failure.since <= world.now);
+        assert_eq!(failure.ground, Ground::Seen(Evidence::NoAnswer), "they could not be dialled again");
+    }
+    assert_eq!(kept(world.origin.avoided(world.now + minute)), []);
+}
+
+#[test]
+fn whom_a_flow_avoids_is_told_once_when_it_was_failed() {
+    let mut world = World::new(bootstrap::Config::default());
+    world.open(1);
+    world.answer();
+    let primary = world.chain().1[0][0];
+    world.dead.push(primary);
+    let lost = world.links.iter().find(|(_, peer)| *peer == primary).expect("it was dialled").0;
+    world.tell(Event::LinkDown { link: lost });
+    world.answer();
+    world.pass(MS * 10);
+    world.answer();
+    let avoided = |action: &Action| match action {
+        Action::Notify(Notice::Avoided { relay, failure, .. }) => Some((relay.as_ref()?.node, *failure)),
+        _ => None,
+    };
+    let told: Vec<(NodeId, Failure)> = world.said.iter().filter_map(avoided).collect();
+    let [(relay, failure)] = told[..] else { panic!("{told:?}") };
+    assert_eq!((relay, failure.node), (primary, primary));
+    assert_eq!(failure.ground, Ground::Seen(Evidence::Transport));
+    assert_eq!(failure.until, failure.since + FAILED_LIFETIME);
+    let by = Avoider::Flow(FlowId::from_bytes([1; 16]));
+    assert!(world.origin.avoided(world.now).contains(&Avoided { by, failure }));
 }

@@ -1,5 +1,6 @@
 //! How patient an [`Enrolment`](super::Enrolment) is.
 
+use crate::backoff::Pauses;
 use std::time::Duration;
 
 /// How patient a node is.
@@ -39,6 +40,16 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Between registrations that fail for as long as a bootstrap can be reached again at once.
+    pub(super) const fn first_pauses(&self) -> Pauses {
+        Pauses::doubling(self.first_retry, self.backoff_max)
+    }
+
+    /// Between registrations that fail, once the first few have.
+    pub(super) const fn pauses(&self) -> Pauses {
+        Pauses::doubling(self.backoff, self.backoff_max)
+    }
+
     /// For tests and demonstrations on one machine: from 50 ms to 2 s.
     #[must_use]
     pub fn dev() -> Self {

@@ -108,7 +108,7 @@ pub enum Trouble {
         retry_after: Duration,
     },
     /// Many registrations failed in a row.
-    #[error("no bootstrap could be reached in {attempts} attempts; trying on")]
+    #[error("no bootstrap could be reached in {attempts} attempts; still trying")]
     Timeout {
         /// How many.
         attempts: u32,

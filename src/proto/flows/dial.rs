@@ -1,6 +1,7 @@
 //! How a node gets, keeps and repairs a flow's next hop.
 
 use super::{DIALS, Flow, FlowKey, Flows, FlowsConfig};
+use crate::failure_memory::Ground;
 use crate::frame::{Cause, CloseCode, Control, Evidence, Reason, Reroute, Why};
 use crate::id::NodeId;
 use crate::links::Standing;
@@ -372,7 +373,8 @@ impl Flows {
             | Cause::Drain
             | Cause::Followed
             | Cause::Gray
-            | Cause::Chosen => judged.and_then(|link| self.links.last_heard(link)),
+            | Cause::Chosen
+            | Cause::Unknown(_) => judged.and_then(|link| self.links.last_heard(link)),
         };
         let reason = judged.and_then(|link| self.links.reason(link));
         flow.repair = Some(Repair {
@@ -477,7 +479,7 @@ impl Flows {
         };
         let (from, to) = (repair.from, flow.next_hop.current().cloned());
         if let Some(from) = from.as_ref().filter(|_| reroute.cause.is_failure()) {
-            flow.note_failed(from.node, now);
+            flow.note_failed(from.node, Ground::Seen(reroute.reason.evidence), now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
         flow.reroutes.insert(reroute.hop, reroute);

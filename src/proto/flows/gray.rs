@@ -8,6 +8,7 @@
 use super::front::{Front, waypoint};
 use super::probe::{Marks, Step};
 use super::{Flow, FlowKey, Flows};
+use crate::failure_memory::{FailureMemory, Ground};
 use crate::frame::{Cause, Control, Progress};
 use crate::id::NodeId;
 use crate::links::Links;
@@ -23,9 +24,9 @@ const SUSPECT_LIFETIME: Duration = Duration::from_secs(30);
 const MAX_SUSPECTS: usize = 32;
 
 /// What an origin has against its chain, and relays where its bytes stopped.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Distrust {
-    suspects: Vec<(Time, NodeId)>,
+    pub(super) suspects: FailureMemory,
     /// Why the present chain is to be left.
     pending: Option<Cause>,
 }
@@ -180,13 +181,16 @@ impl Flow {
     }
 }
 
+impl Default for Distrust {
+    fn default() -> Self {
+        Self { suspects: FailureMemory::new(MAX_SUSPECTS, SUSPECT_LIFETIME), pending: None }
+    }
+}
+
 impl Distrust {
     fn note(&mut self, cause: Cause, suspect: Option<NodeId>, now: Time) {
         self.pending = Some(cause);
-        self.suspects.retain(|(until, node)| *until > now && Some(*node) != suspect);
-        self.suspects.extend(suspect.map(|node| (now + SUSPECT_LIFETIME, node)));
-        let excess = self.suspects.len().saturating_sub(MAX_SUSPECTS);
-        self.suspects.drain(..excess);
+        suspect.map(|node| self.suspects.note(node, Ground::Gray, now));
     }
 
     /// Whether the present chain is to be left though its next hop answers.
@@ -196,7 +200,7 @@ impl Distrust {
 
     /// Who is still to be avoided.
     pub(super) fn suspects(&self, now: Time) -> impl Iterator<Item = NodeId> {
-        self.suspects.iter().filter(move |(until, _)| *until > now).map(|(_, node)| *node)
+        self.suspects.nodes(now)
     }
 }
 

@@ -6,6 +6,7 @@
 //! comes down with a tag for each of its candidates, folded on its way by every dialer.
 
 use super::{Flow, FlowKey, Flows, News};
+use crate::failure_memory::Ground;
 use crate::frame::{BackupWish, Cause, Control, Reroute, tags_fit};
 use crate::id::NodeId;
 use crate::links::Standing;
@@ -23,7 +24,7 @@ const FIRST_BACKUP_PAUSE: Duration = Duration::from_millis(100);
 /// The pause doubles so often at most.
 pub(super) const MAX_PAUSE_DOUBLINGS: u32 = 6;
 /// Failed relays that an origin remembers for a flow, and for how long: by then the bootstrap has heard of it too.
-const MAX_FAILED: usize = 32;
+pub(super) const MAX_FAILED: usize = 32;
 /// See [`MAX_FAILED`].
 pub const FAILED_LIFETIME: Duration = Duration::from_secs(5);
 /// Backups that a node remembers having prepared.
@@ -193,7 +194,7 @@ impl Flows {
             unusable.map(|(candidate, _)| candidate.node).filter(|node| !serves(node)).collect();
         let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
         for node in unusable {
-            flow.note_failed(node, now);
+            flow.note_failed(node, Ground::Hearsay, now);
         }
         if active.is_none() {
             flow.serving.remove(&wish.hop);
@@ -257,8 +258,8 @@ impl Flows {
         let usable = self.usable(flow);
         let next = flow.next_hop.candidates().map(|candidate| candidate.node);
         let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
-        let lately = flow.failed.iter().filter(|(at, _)| now.since(*at) < memory);
-        exclude.extend(lately.map(|(_, node)| node).filter(|node| !usable.contains(node)));
+        let lately = flow.failed.iter(now).filter(|failure| now.since(failure.since) < memory);
+        exclude.extend(lately.map(|failure| failure.node).filter(|node| !usable.contains(node)));
         let suspects = flow.distrust.suspects(now).filter(|node| !exclude.contains(node));
         exclude.extend(suspects.collect::<Vec<NodeId>>());
         Some((flow.rights.records(), exclude))
@@ -411,7 +412,7 @@ impl Flows {
                 return;
             }
         } else if let Some(from) = from.as_ref().filter(|_| reroute.cause.is_failure()) {
-            flow.note_failed(from.node, now);
+            flow.note_failed(from.node, Ground::Seen(reroute.reason.evidence), now);
         }
         flow.serving.extend(to.as_ref().map(|to| (reroute.hop, to.node)));
         let by = flow.noticed_by(reroute.hop);
@@ -475,12 +476,8 @@ impl Flow {
     }
 
     /// A relay failed this origin's flow: it serves no hop, and no record has to name it.
-    pub(super) fn note_failed(&mut self, node: NodeId, now: Time) {
+    pub(super) fn note_failed(&mut self, node: NodeId, ground: Ground, now: Time) {
         self.serving.retain(|_, serves| *serves != node);
-        self.failed.retain(|(_, failed)| *failed != node);
-        self.failed.push_back((now, node));
-        if self.failed.len() > MAX_FAILED {
-            self.failed.pop_front();
-        }
+        self.failed.note(node, ground, now);
     }
 }

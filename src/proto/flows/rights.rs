@@ -1,7 +1,7 @@
 //! What a node may do for a flow: the records and tags that it holds (Law 6), as origin, relay or target.
 
 use crate::crypto::Key;
-use crate::frame::{Attach, VERSION};
+use crate::frame::Attach;
 use crate::id::FlowId;
 use crate::machine::Forbidden;
 use crate::planted::{self, Law};
@@ -194,7 +194,6 @@ impl Rights {
         let Opening { epoch, forward_start, forward_fin, backward_ack } = opening;
         let records = self.records().to_vec();
         Some(Attach {
-            version: VERSION,
             leg,
             flow,
             epoch,

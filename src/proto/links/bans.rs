@@ -1,27 +1,22 @@
 //! Peers that broke the protocol: turned away for a while, the longer the more often.
 
+use crate::backoff::{Backoff, Pauses};
 use crate::id::NodeId;
 use crate::time::Time;
 use foldhash::{HashMap, HashMapExt};
 use std::time::Duration;
 
-/// How long one is turned away at first; doubled each time, so often at most.
-const FIRST_BAN: Duration = Duration::from_secs(1);
-const MAX_DOUBLINGS: u32 = 6;
+/// How long one is turned away.
+const BANS: Pauses = Pauses::doubling(Duration::from_secs(1), Duration::from_secs(64));
 /// After so long in peace it is forgotten.
 const MEMORY: Duration = Duration::from_secs(600);
-
-#[derive(Clone, Copy, Debug)]
-struct Ban {
-    count: u32,
-    until: Time,
-}
 
 /// See the module's documentation. There are so many at most; if there are more, the newest are not turned away.
 #[derive(Debug)]
 pub(super) struct Bans {
     max: usize,
-    bans: HashMap<NodeId, Ban>,
+    /// Due when they end.
+    bans: HashMap<NodeId, Backoff>,
 }
 
 impl Bans {
@@ -30,18 +25,19 @@ impl Bans {
     }
 
     pub(super) fn add(&mut self, peer: NodeId, now: Time) {
+        let is_remembered = |ban: &Backoff| ban.due().is_some_and(|until| now.since(until) < MEMORY);
         if self.bans.len() >= self.max {
-            self.bans.retain(|_, ban| now.since(ban.until) < MEMORY);
+            self.bans.retain(|_, ban| is_remembered(ban));
         }
-        let before = self.bans.get(&peer).filter(|ban| now.since(ban.until) < MEMORY);
-        let count = before.map_or(0, |ban| ban.count);
-        let until = now + FIRST_BAN * (1 << count.min(MAX_DOUBLINGS));
+        let before = self.bans.get(&peer).copied().filter(is_remembered);
         if self.bans.len() < self.max || self.bans.contains_key(&peer) {
-            self.bans.insert(peer, Ban { count: count.saturating_add(1), until });
+            let mut ban = before.unwrap_or(Backoff::new(BANS));
+            ban.next(now);
+            self.bans.insert(peer, ban);
         }
     }
 
     pub(super) fn until(&self, peer: NodeId, now: Time) -> Option<Time> {
-        self.bans.get(&peer).map(|ban| ban.until).filter(|until| *until > now)
+        self.bans.get(&peer).and_then(Backoff::due).filter(|until| *until > now)
     }
 }

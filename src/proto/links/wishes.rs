@@ -1,5 +1,6 @@
 //! Who is wanted as a neighbour, until when, and when each is to be dialled (again).
 
+use crate::backoff::Pauses;
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::timers::Timers;
@@ -26,14 +27,14 @@ struct Wanted {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Wishes {
-    /// The first and the longest pause between attempts to dial a neighbour.
-    redial: (Duration, Duration),
+    /// Between attempts to dial a neighbour.
+    redial: Pauses,
     wanted: HashMap<NodeId, Wanted>,
     due: Timers<NodeId>,
 }
 
 impl Wishes {
-    pub(super) fn new(redial: (Duration, Duration)) -> Self {
+    pub(super) fn new(redial: Pauses) -> Self {
         Self { redial, wanted: HashMap::new(), due: Timers::default() }
     }
 
@@ -129,8 +130,7 @@ impl Wishes {
         if !wanted.wish.needed {
             return self.wanted.remove(&peer).is_some_and(|wanted| wanted.failures == 0);
         }
-        let (first, longest) = self.redial;
-        let pause = first.saturating_mul(1 << wanted.failures.min(16)).min(longest);
+        let pause = self.redial.after(wanted.failures);
         wanted.failures += 1;
         self.due.set(peer, Some(now + pause));
         wanted.failures == 1

@@ -283,7 +283,7 @@ impl Relay {
         match self.status {
             Status::Registered | Status::Online => self.lease_ends - lease / 6,
             Status::Suspect | Status::Draining => self.lease_ends,
-            Status::Offline | Status::Left => self.rest.forget_at,
+            Status::Offline | Status::Left | Status::Unknown => self.rest.forget_at,
         }
     }
 

@@ -17,7 +17,7 @@
 //! case and tells everything, `HOPLINE_LAWS_RUNS=count` tries more than the usual [`CASES`]:
 //!
 //! ```text
-//! HOPLINE_LAWS_RUNS=1000000 cargo test --release --lib the_laws_hold -- --nocapture
+//! HOPLINE_LAWS_RUNS=1000000 cargo test --release -p hopline-proto the_laws_hold -- --nocapture
 //! ```
 //!
 //! Checks that never fail prove nothing, so each law is also broken on purpose ([`planted`]), and then they must fail:

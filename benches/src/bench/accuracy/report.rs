@@ -2,6 +2,7 @@
 
 use super::{Args, Direction};
 use crate::pattern::Faults;
+use crate::report::Report;
 use hopline::endpoint::FlowEvent;
 use hopline::net::tally::Neighbours;
 use hopline_command::Failure;
@@ -26,6 +27,7 @@ impl Node {
             suspected: now.suspected - then.suspected,
             recovered: now.recovered - then.recovered,
             down: now.down - then.down,
+            skipped: now.skipped - then.skipped,
         };
         Self { neighbours, ..self }
     }
@@ -120,8 +122,10 @@ impl Outcome {
         let longest = self.directions.iter().map(|direction| direction.pauses.max()).max();
         longest.unwrap_or(0) as f64 / 1000.0
     }
+}
 
-    pub(super) fn print_table(&self, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+impl Report<Args> for Outcome {
+    fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let Args { flows, relays, hops, busy, seconds, .. } = args;
         writeln!(
             out,
@@ -153,7 +157,7 @@ impl Outcome {
         Ok(())
     }
 
-    pub(super) fn to_json(&self, args: &Args) -> Value {
+    fn to_json(&self, args: &Args) -> Result<Value, Failure> {
         let Faults { lost, duplicated, reordered } = self.faults();
         let mut report = json!({
             "seconds": args.seconds,
@@ -181,6 +185,6 @@ impl Outcome {
                 report.insert(format!("{name}_per_link_hour"), json!(self.per_link_hour(count)));
             }
         }
-        report
+        Ok(report)
     }
 }

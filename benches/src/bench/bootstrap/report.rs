@@ -1,7 +1,9 @@
 //! What came of it, for people, for scripts, and as a picture.
 
+use super::Args;
 use super::{MIB, pool, quic};
 use crate::plot::{self, Chart, Series, Shape};
+use crate::report::Report;
 use hdrhistogram::Histogram;
 use hopline_command::{Exit, Failure};
 use plotters::style::RGBColor;
@@ -64,22 +66,21 @@ pub(super) struct Outcome {
     pub(super) quic: Option<quic::Measured>,
 }
 
-impl Outcome {
-    pub(super) fn to_json(&self) -> Value {
-        json!({"seed": self.seed, "pool": self.pools, "quic": self.quic})
+impl Report<Args> for Outcome {
+    fn to_json(&self, _: &Args) -> Result<Value, Failure> {
+        Ok(json!({"seed": self.seed, "pool": self.pools, "quic": self.quic}))
     }
 
-    pub(super) fn print_table(&self, out: &mut impl Write) -> std::io::Result<()> {
+    fn print_table(&self, _: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         if !self.pools.is_empty() {
             self.print_pools(out)?;
         }
-        match &self.quic {
-            Some(quic) => print_quic(quic, out),
-            None => Ok(()),
-        }
+        Ok(self.quic.iter().try_for_each(|quic| print_quic(quic, out))?)
     }
+}
 
-    fn print_pools(&self, out: &mut impl Write) -> std::io::Result<()> {
+impl Outcome {
+    fn print_pools(&self, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "In process, on one thread, seed {}", self.seed)?;
         let mut row = |what: &str, cell: &dyn Fn(&pool::Measured) -> String| {
             let cells: String = self.pools.iter().map(|pool| format!("{:>23}", cell(pool))).collect();
@@ -139,7 +140,7 @@ impl Outcome {
     }
 }
 
-fn print_quic(quic: &quic::Measured, out: &mut impl Write) -> std::io::Result<()> {
+fn print_quic(quic: &quic::Measured, out: &mut dyn Write) -> std::io::Result<()> {
     let mut row = |what: &str, value: String| writeln!(out, "{what:<46}{value}");
     let connections = grouped(quic.connections as f64);
     row("Over QUIC, connections", connections)?;

@@ -6,6 +6,7 @@ use super::load::{BUCKET, Direction};
 use super::pool::History;
 use super::watch::Counts;
 use crate::pattern::Faults;
+use crate::report::{Report, histogram};
 use hdrhistogram::Histogram;
 use hopline_churn::Leave;
 use hopline_command::Failure;
@@ -193,8 +194,10 @@ impl Outcome {
         let baseline = self.baseline.goodput(paced);
         (baseline > 0.0).then(|| self.churn.goodput(paced) / baseline)
     }
+}
 
-    pub(super) fn to_json(&self, args: &Args) -> Result<Value, Failure> {
+impl Report<Args> for Outcome {
+    fn to_json(&self, args: &Args) -> Result<Value, Failure> {
         let phase = &self.churn;
         let History { joins, overdue, .. } = phase.history;
         let end = Duration::from_secs_f64(phase.seconds);
@@ -229,7 +232,7 @@ impl Outcome {
         }))
     }
 
-    pub(super) fn print_table(&self, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let end = Duration::from_secs_f64(self.churn.seconds);
         let history = &self.churn.history;
         let least = usize::from(args.hops) + 1;
@@ -302,7 +305,7 @@ impl Outcome {
 }
 
 fn sum<'a>(parts: impl Iterator<Item = &'a Histogram<u64>>) -> Result<Histogram<u64>, Failure> {
-    let mut sum = super::histogram()?;
+    let mut sum = histogram()?;
     for part in parts {
         // All have the same bounds.
         let _ = sum.add(part);

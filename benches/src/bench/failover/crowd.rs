@@ -7,10 +7,10 @@
 mod book;
 mod report;
 
-use super::stream::{Pace, Stream};
-use super::{Args, Cause, PATIENCE, TARGET, Way, end, lost};
+use super::{Args, Cause, PATIENCE, TARGET, Way, lost};
 use crate::pattern::Faults;
 use crate::stage::{Process, Relays, Stage};
+use crate::traffic::{Carried, Pace, Stream, carry};
 use book::Book;
 use hopline::endpoint::{Endpoint, Flow, Listener, Options};
 use hopline_command::{Exit, Failure};
@@ -140,7 +140,7 @@ impl Args {
     fn pace(&self) -> Pace {
         let usual = Duration::from_secs(1) * self.flows * 2 / PORTIONS_PER_SECOND;
         let tick = self.every.unwrap_or(usual.clamp(SHORTEST_TICK, LONGEST_TICK));
-        Pace { rate: self.rate(), tick, block: BLOCK_BYTES }
+        Pace { rate: Some(self.rate()), tick, block: BLOCK_BYTES }
     }
 }
 
@@ -159,7 +159,7 @@ struct Crowd<'a> {
     relays: Relays<'a>,
     book: Arc<Book>,
     flows: Vec<Measured>,
-    at_ends: JoinSet<std::io::Result<Faults>>,
+    at_ends: JoinSet<std::io::Result<Carried>>,
     stop: CancellationToken,
     progress: Progress,
 }
@@ -186,7 +186,7 @@ impl Crowd<'_> {
             timeout(PATIENCE, self.at_ends.join_next()).await.map_err(|_| lost("a flow did not end"))?
         {
             match ended.map_err(std::io::Error::other)? {
-                Ok(found) => faults = faults + found,
+                Ok(carried) => faults = faults + carried.faults,
                 Err(error) => {
                     tracing::warn!(%error, "a flow broke");
                     broken += 1;
@@ -211,8 +211,8 @@ impl Crowd<'_> {
             let seed = seed.wrapping_add(self.flows.len() as u64 * 2);
             let measured = Measured {
                 id: flow.id(),
-                forward: Arc::new(Stream::new("forward", seed)),
-                backward: Arc::new(Stream::new("backward", seed ^ 1)),
+                forward: Arc::new(Stream::new("forward", seed, self.pace)),
+                backward: Arc::new(Stream::new("backward", seed ^ 1, self.pace)),
             };
             self.book.follow(&flow);
             self.feed(flow, &measured.forward, &measured.backward);
@@ -231,7 +231,7 @@ impl Crowd<'_> {
     }
 
     fn feed(&mut self, flow: Flow, sends: &Arc<Stream>, takes: &Arc<Stream>) {
-        self.at_ends.spawn(end(flow, sends.clone(), takes.clone(), self.pace, self.stop.clone()));
+        self.at_ends.spawn(carry(flow, sends.clone(), takes.clone(), self.stop.clone()));
     }
 
     /// Lets it happen once.

@@ -2,6 +2,7 @@
 
 use super::{Args, Cause};
 use crate::pattern::Faults;
+use crate::report::{QUANTILES, Report, Times, ms};
 use hdrhistogram::Histogram;
 use hopline::endpoint::Cause as Shown;
 use hopline_command::Failure;
@@ -9,10 +10,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
-
-/// The longest pause that is told apart from longer ones: an hour, in microseconds.
-const LONGEST_US: u64 = 3_600_000_000;
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
 
 /// One relay's misfortune, and what came of it.
 #[derive(Clone, Debug)]
@@ -48,11 +45,9 @@ pub(super) struct Outcome {
     pub(super) bytes: u64,
 }
 
-/// What the command makes of an outcome.
-pub(super) trait Report {
+/// An outcome whose pauses can be drawn.
+pub(super) trait Pauses: Report<Args> {
     fn is_clean(&self) -> bool;
-    fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure>;
-    fn to_json(&self, args: &Args) -> Result<Value, Failure>;
     /// The longest pauses around the faults, in milliseconds.
     fn gaps(&self) -> Vec<f64>;
     /// The longest pauses without one.
@@ -66,9 +61,9 @@ impl Outcome {
 
     /// Bytes sent again, by quantile.
     fn replayed(&self) -> Result<[(&'static str, u64); 4], Failure> {
-        let mut bytes = Histogram::<u64>::new(3).map_err(unusable)?;
+        let mut bytes = Histogram::<u64>::new(3).map_err(std::io::Error::other)?;
         for replayed in self.repairs(|repair| repair.replayed_bytes) {
-            bytes.record(replayed).map_err(unusable)?;
+            bytes.record(replayed).map_err(std::io::Error::other)?;
         }
         Ok(QUANTILES.map(|(name, quantile)| (name, bytes.value_at_quantile(quantile))))
     }
@@ -84,7 +79,7 @@ impl Outcome {
     }
 }
 
-impl Report for Outcome {
+impl Pauses for Outcome {
     fn is_clean(&self) -> bool {
         self.faults == Faults::default()
     }
@@ -96,7 +91,9 @@ impl Report for Outcome {
     fn calm(&self) -> Vec<f64> {
         self.runs.iter().map(|run| ms(run.calm)).collect()
     }
+}
 
+impl Report<Args> for Outcome {
     fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let cause = args.cause.name();
         writeln!(out, "{} runs: {cause} a relay of {} hops, seed {}", self.runs.len(), args.hops, self.seed)?;
@@ -161,33 +158,10 @@ impl Cause {
 
 /// A line of the table: what, and how its times are spread.
 pub(super) fn row(out: &mut dyn Write, what: &str, times: &[Duration]) -> Result<(), Failure> {
-    let histogram = histogram(times)?;
-    let values = QUANTILES.map(|(name, q)| format!("{name} {:.1}", quantile(&histogram, q)));
-    Ok(writeln!(out, "{what:<46} {}", values.join("   "))?)
+    Ok(writeln!(out, "{what:<46} {}", Times::of(times)?)?)
 }
 
 /// The same for scripts.
 pub(super) fn summary(times: &[Duration]) -> Result<Value, Failure> {
-    let histogram = histogram(times)?;
-    Ok(QUANTILES.map(|(name, q)| (name.to_owned(), json!(quantile(&histogram, q)))).into_iter().collect())
-}
-
-fn histogram(times: &[Duration]) -> Result<Histogram<u64>, Failure> {
-    let mut histogram = Histogram::new_with_bounds(1, LONGEST_US, 3).map_err(unusable)?;
-    for time in times {
-        histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-    }
-    Ok(histogram)
-}
-
-fn unusable(error: impl std::fmt::Display) -> Failure {
-    Failure::new(hopline_command::Exit::Failed, error.to_string())
-}
-
-fn quantile(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    ms(Duration::from_micros(histogram.value_at_quantile(quantile)))
-}
-
-pub(super) fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+    Ok(Times::of(times)?.to_json())
 }

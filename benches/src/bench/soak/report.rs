@@ -2,35 +2,29 @@
 
 use super::{Args, Rate};
 use crate::pattern::Faults;
-use hdrhistogram::Histogram;
-use hopline_command::size::Size;
-use hopline_command::{Exit, Failure};
+use crate::report::{Report, Times, ms};
+use bytesize::ByteSize;
+use hopline_command::Failure;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
-
-/// The longest pause that is told apart from longer ones: an hour, in microseconds.
-const LONGEST_US: u64 = 3_600_000_000;
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
 
 /// All slices with a disturbance, or all without.
 #[derive(Debug)]
 pub(super) struct Side {
     bytes: u64,
     time: Duration,
-    /// The longest pause of each turn, in microseconds.
-    pauses: Histogram<u64>,
+    /// The longest pause of each turn.
+    pauses: Times,
 }
 
 impl Side {
     pub(super) fn new() -> Result<Self, Failure> {
-        let pauses = Histogram::new_with_bounds(1, LONGEST_US, 3)
-            .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-        Ok(Self { bytes: 0, time: Duration::ZERO, pauses })
+        Ok(Self { bytes: 0, time: Duration::ZERO, pauses: Times::new()? })
     }
 
     pub(super) fn paused(&mut self, longest: Duration) {
-        self.pauses.saturating_record(u64::try_from(longest.as_micros()).unwrap_or(u64::MAX));
+        self.pauses.record(longest);
     }
 
     pub(super) fn carried(&mut self, bytes: u64, time: Duration) {
@@ -43,18 +37,12 @@ impl Side {
         self.bytes as f64 / self.time.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
-    fn pause_ms(&self, quantile: f64) -> f64 {
-        self.pauses.value_at_quantile(quantile) as f64 / 1000.0
-    }
-
     fn to_json(&self) -> Value {
-        let pauses: serde_json::Map<String, Value> =
-            QUANTILES.iter().map(|(name, q)| ((*name).to_owned(), json!(self.pause_ms(*q)))).collect();
         json!({
             "seconds": self.time.as_secs_f64(),
             "bytes": self.bytes,
             "mb_per_second": self.goodput() / 1e6,
-            "pause_ms": pauses,
+            "pause_ms": self.pauses.to_json(),
         })
     }
 }
@@ -96,11 +84,13 @@ impl Outcome {
     fn ratio(&self) -> f64 {
         self.faulty.goodput() / self.calm.goodput().max(f64::MIN_POSITIVE)
     }
+}
 
-    pub(super) fn print(&self, args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+impl Report<Args> for Outcome {
+    fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let rate = match args.rate() {
             Rate::Unlimited => "as much as there is room for".to_owned(),
-            Rate::Limited(rate) => format!("{} a second", Size(rate)),
+            Rate::Limited(rate) => format!("{} a second", ByteSize(rate)),
         };
         let what = if args.rolling {
             format!("each of {} relays restarted once", self.restarts.len())
@@ -110,18 +100,17 @@ impl Outcome {
         writeln!(out, "{what}; one flow over {} hops, {rate}; seed {}", args.hops, self.seed)?;
         let disturbed = if args.rolling { "around restarts" } else { "with kills" };
         for (name, side) in [("undisturbed", &self.calm), (disturbed, &self.faulty)] {
-            let pauses = QUANTILES.map(|(name, q)| format!("{name} {:.1}", side.pause_ms(q)));
             let (seconds, goodput) = (side.time.as_secs_f64(), side.goodput() / 1e6);
             writeln!(
                 out,
                 "{name:<16} {seconds:>7.1} s {goodput:>9.2} MB/s   longest pauses, ms: {}",
-                pauses.join("   ")
+                side.pauses
             )?;
         }
         writeln!(out, "goodput against undisturbed: {:.1} %", 100.0 * self.ratio())?;
         for Restart { relay, on_chain, left, pause } in &self.restarts {
             let role = if *on_chain { "carried the flow" } else { "" };
-            let (left, pause) = (left.as_secs_f64() * 1000.0, pause.as_secs_f64() * 1000.0);
+            let (left, pause) = (ms(*left), ms(*pause));
             writeln!(out, "  {relay:<6} left in {left:>6.0} ms, longest pause {pause:>6.1} ms   {role}")?;
         }
         if self.spared > 0 {
@@ -138,7 +127,7 @@ impl Outcome {
         Ok(())
     }
 
-    pub(super) fn to_json(&self, args: &Args) -> Value {
+    fn to_json(&self, args: &Args) -> Result<Value, Failure> {
         let Faults { lost, duplicated, reordered } = self.faults;
         let restarts: Vec<Value> = self
             .restarts
@@ -147,12 +136,12 @@ impl Outcome {
                 json!({
                     "relay": restart.relay,
                     "on_chain": restart.on_chain,
-                    "left_ms": restart.left.as_secs_f64() * 1000.0,
-                    "pause_ms": restart.pause.as_secs_f64() * 1000.0,
+                    "left_ms": ms(restart.left),
+                    "pause_ms": ms(restart.pause),
                 })
             })
             .collect();
-        json!({
+        Ok(json!({
             "seed": self.seed,
             "hops": args.hops,
             "relays": args.relays,
@@ -170,6 +159,6 @@ impl Outcome {
             "duplicated": duplicated,
             "reordered": reordered,
             "sha256_equal": self.equal,
-        })
+        }))
     }
 }

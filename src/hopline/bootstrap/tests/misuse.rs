@@ -1,12 +1,17 @@
 //! Members that don't keep to the truth, and clocks that jump: each gets a clear answer, and nobody else loses anything.
 
-use super::{BOOT, PATIENCE, ask_raw, list, raw, server};
+use super::{BOOT, PATIENCE, ask_raw, list, raw, raw_newcomer, server};
 use crate::bootstrap::Server;
+use crate::net::authority::{Authority, DEFAULT_VALIDITY};
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
+use crate::net::clock::Clock;
 use crate::net::coordinator::Coordinator;
-use crate::net::identity::Membership;
-use crate::net::testing::member;
+use crate::net::error::ErrorKind;
+use crate::net::identity::{Identity, Membership};
+use crate::net::testing::{LOOPBACK, member};
+use crate::net::ticket::{Grant, Ticket};
 use crate::net::tls::{self, TlsError};
+use crate::net::version;
 use hopline_proto::bootstrap::{Bootstrap, Config, Registration};
 use hopline_proto::crypto::Key;
 use hopline_proto::families::Families;
@@ -15,6 +20,7 @@ use hopline_proto::rpc::{
     DenyReason, Heartbeat, Lease, Load, MAX_LISTED_NODES, Offer, Refusal, RelayInfo, Request, Resources,
     Response, Status,
 };
+use hopline_proto::version::{Mismatch, Versions};
 use hopline_proto::{BootId, NodeId, Time};
 use quinn::{Connection, Endpoint};
 use rand::SeedableRng;
@@ -91,6 +97,68 @@ fn announce(names: &[&str]) -> Request {
 fn heartbeat(sequence: u64, flows: u32) -> Request {
     let load = Load { flows, ..Load::default() };
     Request::Heartbeat(Heartbeat { sequence, sent_at: Time::ZERO, load, key_epoch: None })
+}
+
+#[tokio::test]
+async fn what_only_newer_nodes_ask_is_refused_and_no_breach() {
+    let server = server().await;
+    let relay = Member::relay(&server, "r1").await;
+    let (newcomer, _endpoint) = raw_newcomer(&server).await;
+    let later = "what a later version says";
+    let unknown = Ok(BootstrapResponse::Answer(Response::Refused(Refusal::UnknownRequest)));
+    // Neither the request is known, nor the question inside, nor what is offered in it.
+    assert_eq!(ask_raw(&relay.connection, &(200u32, later)).await, unknown);
+    assert_eq!(ask_raw(&relay.connection, &(2u32, 200u32, later)).await, unknown);
+    assert_eq!(ask_raw(&relay.connection, &(2u32, 0u32, "r1", BOOT, 200u32, later)).await, unknown);
+    assert_eq!(ask_raw(&newcomer, &(200u32, later)).await, unknown);
+    assert!(relay.listed().await.is_some(), "the connection goes on");
+    assert_eq!(server.counters().violations, 0);
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_newcomer_of_another_version_and_the_bootstrap_tell_each_other() {
+    let server = server().await;
+    let newer = Versions { oldest: 2, newest: 3 };
+    let client = tls::join_client_of(server.network(), newer);
+    let (connection, _endpoint) = raw(&server, client).await;
+    let mismatch = version::agree(&connection, newer, true).await;
+    assert_eq!(mismatch, Err(Mismatch { ours: newer, theirs: Some(Versions::OURS) }));
+    let turned_away = async {
+        while server.counters().handshakes_failed == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, turned_away).await.unwrap();
+    assert_eq!((server.counters().connections, server.counters().violations), (0, 0));
+    server.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_bootstrap_of_another_version_is_a_refusal_that_names_both() {
+    let authority = Authority::generate();
+    let identity = Arc::new(Identity::generate());
+    let issued = authority.issue_bootstrap(identity.public_key(), DEFAULT_VALIDITY, Clock::wall());
+    let membership = Membership::new(identity, issued, authority.public_key());
+    let newer = Versions { oldest: 2, newest: 3 };
+    let config = tls::bootstrap_server_of(&membership, newer).unwrap();
+    let endpoint = Endpoint::server(config, LOOPBACK).unwrap();
+    let address = endpoint.local_addr().unwrap().to_string();
+    let ticket = Ticket::issue(&authority, vec![address.clone()], Grant::DEFAULT).unwrap();
+    let bootstrap = async {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        version::agree(&connection, newer, false).await.unwrap_err().told("the relay")
+    };
+    let (joined, told) = tokio::join!(Coordinator::join(ticket, None), bootstrap);
+    let error = joined.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let text = error.to_string();
+    assert!(text.contains(&address) && text.contains("this node speaks version 1"), "{text}");
+    assert!(text.ends_with("the bootstrap speaks versions 2 to 3: upgrade this node"), "{text}");
+    assert!(
+        told.ends_with("this node speaks versions 2 to 3, the relay speaks version 1: upgrade the relay"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

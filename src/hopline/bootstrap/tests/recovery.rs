@@ -223,7 +223,8 @@ impl Theatre {
                 BootstrapRequest::Ask(Request::Heartbeat(_)) => "H",
                 other @ (BootstrapRequest::Renew
                 | BootstrapRequest::Ask(_)
-                | BootstrapRequest::Drain { .. }) => {
+                | BootstrapRequest::Drain { .. }
+                | BootstrapRequest::Unknown) => {
                     panic!("{other:?}")
                 }
             };

@@ -7,10 +7,14 @@ use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES,
 };
+use crate::net::eyeballs::first_of;
 use crate::net::frames::{self, FrameError, Unfinished};
 use crate::net::local::Local;
 use crate::net::ticket;
 use crate::net::tls::{self, BOOTSTRAP_NAME, OutOfTime};
+use crate::net::version;
+use hopline_proto::rpc::Response;
+use hopline_proto::version::Versions;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode};
 use rustls::AlertDescription;
 use std::io;
@@ -19,14 +23,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::lookup_host;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Of a name with more addresses than this only the first are tried.
 const MAX_ADDRESSES: usize = 4;
-/// By how much the dial to a name's next address trails the one before (RFC 8305, 5): one broken IP family must not cost
-/// a whole time limit.
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// Dials bootstraps.
 #[derive(Debug)]
@@ -67,7 +67,6 @@ impl Dialer {
             }
         };
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&addresses);
-        let mut dials = JoinSet::new();
         let mut open = Vec::new();
         for address in addresses {
             match self.local.obstacle(address) {
@@ -75,25 +74,18 @@ impl Dialer {
                 Some(obstacle) => failed(shown(host, address), Cause::NoWay(obstacle)),
             }
         }
-        for (address, place) in open.into_iter().zip(0u32..) {
+        let dials = open.into_iter().map(|address| {
             let refused = self.refusal(address);
             let dial = dial(self.endpoint.clone(), config.clone(), address, self.connect_timeout);
-            dials.spawn(async move {
-                sleep(STAGGER * place).await;
+            async move {
                 tokio::select! {
                     biased;
-                    outcome = dial => (address, outcome),
-                    () = refused => (address, Err(Cause::Unreachable)),
+                    outcome = dial => outcome.map_err(|cause| (address, cause)),
+                    () = refused => Err((address, Cause::Unreachable)),
                 }
-            });
-        }
-        while let Some(Ok((address, outcome))) = dials.join_next().await {
-            match outcome {
-                Ok(connection) => return Some(connection),
-                Err(cause) => failed(shown(host, address), cause),
             }
-        }
-        None
+        });
+        first_of(dials, |(address, cause)| failed(shown(host, address), cause)).await
     }
 
     /// Ends when the network says from now on that nobody is at `address`, if that is to be taken notice of.
@@ -141,7 +133,9 @@ async fn dial(
     limit: Duration,
 ) -> Result<Connection, Cause> {
     let connecting = endpoint.connect_with(config, address, BOOTSTRAP_NAME).map_err(Cause::Dial)?;
-    Ok(timeout(limit, connecting).await.map_err(|_| Cause::NoAnswer { within: limit })??)
+    let connection = timeout(limit, connecting).await.map_err(|_| Cause::NoAnswer { within: limit })??;
+    version::agree(&connection, Versions::OURS, true).await.map_err(Cause::Version)?;
+    Ok(connection)
 }
 
 /// An address as its ticket names it, and what became of it where that is not the same.
@@ -195,5 +189,42 @@ pub(super) async fn exchange(
     let mut sender = Unfinished::new(sender, BootstrapClose::Cancelled.number());
     frames::write_frame(&mut sender, request).await?;
     sender.finish();
-    Ok(frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES).await?)
+    let answer = frames::read_growing_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES).await?;
+    let is_known =
+        !matches!(answer, BootstrapResponse::Unknown | BootstrapResponse::Answer(Response::Unknown));
+    if is_known { Ok(answer) } else { Err(Cause::NewerAnswer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::pair;
+    use crate::net::transport::TransportSettings;
+    use hopline_proto::rpc::Refusal;
+    use serde::Serialize;
+
+    /// What becomes of a question that is answered so.
+    async fn answered(answer: impl Serialize) -> Result<BootstrapResponse, Cause> {
+        let ([near, far], _endpoints) = pair(&TransportSettings::default()).await;
+        let bootstrap = async {
+            let (mut sender, _receiver) = far.accept_bi().await.unwrap();
+            frames::write_frame(&mut sender, &answer).await.unwrap();
+            sender.finish().unwrap();
+        };
+        tokio::join!(exchange(&near, &BootstrapRequest::Renew), bootstrap).0
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_an_unknown_kind_says_that_the_bootstrap_is_newer() {
+        let later = "what a later version says";
+        assert!(matches!(answered((200u32, later)).await, Err(Cause::NewerAnswer)));
+        assert!(matches!(answered((2u32, 200u32, later)).await, Err(Cause::NewerAnswer)));
+        let refused = answered((2u32, 6u32, 200u32, later)).await;
+        let Ok(BootstrapResponse::Answer(Response::Refused(refusal))) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(refusal, Refusal::Unknown);
+        let garbage = answered((2u32, 1u32, later)).await;
+        assert!(matches!(garbage, Err(Cause::Answer(FrameError::Codec(_)))), "{garbage:?}");
+    }
 }

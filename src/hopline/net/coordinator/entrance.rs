@@ -120,7 +120,7 @@ impl Entrance {
         match answer.map_err(|_| Cause::NoAnswer { within: self.answer_timeout })?? {
             BootstrapResponse::Issued(issued) => Ok(self.membership(issued)?),
             BootstrapResponse::JoinRefused(refusal) => Err(Refused::Finally(refusal)),
-            BootstrapResponse::Answer(_) => Err(Cause::WrongAnswer.into()),
+            BootstrapResponse::Answer(_) | BootstrapResponse::Unknown => Err(Cause::WrongAnswer.into()),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::net::keyfile::KeyFileError;
 use crate::net::local::Obstacle;
 use crate::net::tls::{OutOfTime, TlsError};
 use crate::net::transport::BindError;
+use hopline_proto::version::Mismatch;
 use std::fmt;
 use std::time::Duration;
 
@@ -33,8 +34,18 @@ pub enum JoinError {
         /// Where.
         address: String,
     },
+    /// All bootstraps that answer speak other versions of the protocol than this node.
+    #[error("the bootstrap at {address} can't be asked: {}", mismatch.told("the bootstrap"))]
+    Version {
+        /// Where the first of them is.
+        address: String,
+        /// What it speaks, and what this node does.
+        mismatch: Mismatch,
+    },
     /// A bootstrap answers, but either its clock or this machine's is wrong.
-    #[error("the bootstrap at {address} can't be trusted at this time: {cause}; set the clock that is wrong")]
+    #[error(
+        "the bootstrap at {address} cannot be trusted because of a wrong clock: {cause}; set the clock that is wrong"
+    )]
     Clock {
         /// Where.
         address: String,
@@ -67,7 +78,7 @@ impl JoinError {
                 ErrorKind::Overloaded
             }
             Self::NoBootstrap { .. } => ErrorKind::Unreachable,
-            Self::OtherNetwork { .. } | Self::Refused(_) => ErrorKind::Refused,
+            Self::OtherNetwork { .. } | Self::Version { .. } | Self::Refused(_) => ErrorKind::Refused,
             Self::Clock { .. } | Self::KeyFile(_) | Self::Tls(_) | Self::Bind(_) => ErrorKind::Local,
             Self::Ended => ErrorKind::Closed,
         }
@@ -91,10 +102,17 @@ impl JoinError {
         if let Some(error) = attempts.iter().find_map(out_of_time) {
             return error;
         }
-        match attempts.iter().find(|attempt| matches!(attempt.cause, Cause::OtherNetwork)) {
-            Some(attempt) => Self::OtherNetwork { address: attempt.address.clone() },
-            None => Self::NoBootstrap { attempts },
+        if let Some(attempt) = attempts.iter().find(|attempt| matches!(attempt.cause, Cause::OtherNetwork)) {
+            return Self::OtherNetwork { address: attempt.address.clone() };
         }
+        // While bootstraps are upgraded one by one, one that is down may be of this node's version.
+        let is_version = |attempt: &Attempt| matches!(attempt.cause, Cause::Version(_));
+        if let Some(Attempt { address, cause: Cause::Version(mismatch) }) = attempts.first()
+            && attempts.iter().all(is_version)
+        {
+            return Self::Version { address: address.clone(), mismatch: *mismatch };
+        }
+        Self::NoBootstrap { attempts }
     }
 }
 
@@ -134,7 +152,7 @@ pub enum Cause {
         within: Duration,
     },
     /// The network says that nobody is there.
-    #[error("nobody is there, says the network")]
+    #[error("the network says that it is not there")]
     Unreachable,
     /// The address can't be dialled at all.
     #[error(transparent)]
@@ -148,6 +166,9 @@ pub enum Cause {
     /// It has another network's key.
     #[error("it belongs to another network")]
     OtherNetwork,
+    /// It speaks no version of the protocol that this node does.
+    #[error("{}", .0.told("it"))]
+    Version(Mismatch),
     /// Its certificate is not good at this time.
     #[error("{0}")]
     OutOfTime(OutOfTime),
@@ -160,8 +181,11 @@ pub enum Cause {
     /// What it answered is no answer.
     #[error("bad answer: {0}")]
     Answer(#[source] FrameError),
+    /// It answered what this node does not know.
+    #[error("an answer of a kind that this node does not know, as the bootstrap is newer: upgrade this node")]
+    NewerAnswer,
     /// It answered something else than was asked.
-    #[error("an answer to another question")]
+    #[error("the answer does not fit the request")]
     WrongAnswer,
 }
 

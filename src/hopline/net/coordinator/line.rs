@@ -111,7 +111,7 @@ impl Shared {
     pub(super) fn answered(&self) {
         if let Some(lasted) = self.outage.is_over() {
             let bootstrap = self.state().address;
-            tracing::info!(%bootstrap, after_seconds = lasted.as_secs(), "in touch with the bootstrap again");
+            tracing::info!(%bootstrap, after_seconds = lasted.as_secs(), "connected to the bootstrap again");
         }
     }
 
@@ -119,11 +119,11 @@ impl Shared {
     fn note(&self, failure: &Arc<JoinError>) {
         self.state().failure = Some(Arc::clone(failure));
         match self.outage.goes_on() {
-            Some(Duration::ZERO) => tracing::warn!(%failure, "out of touch with the bootstrap; trying on"),
+            Some(Duration::ZERO) => tracing::warn!(%failure, "lost the bootstrap; reconnecting"),
             Some(lasted) => {
-                tracing::warn!(%failure, for_seconds = lasted.as_secs(), "still out of touch with the bootstrap");
+                tracing::warn!(%failure, for_seconds = lasted.as_secs(), "still not connected to a bootstrap");
             }
-            None => tracing::debug!(%failure, "still out of touch with the bootstrap"),
+            None => tracing::debug!(%failure, "still not connected to a bootstrap"),
         }
     }
 
@@ -240,7 +240,7 @@ impl Shared {
     async fn dial(&self, first: usize) -> Result<Found, JoinError> {
         let mut membership = self.membership.borrow().clone();
         if self.state().rejoin || membership.left(self.entrance.clock.now()).is_zero() {
-            tracing::warn!("this node's certificate has ended, or has not begun; joining anew");
+            tracing::warn!("this node's certificate has expired, or is not valid yet; joining again");
             membership = self.entrance.join(first).await?.0;
             self.state().rejoin = false;
             self.membership.send_replace(membership.clone());

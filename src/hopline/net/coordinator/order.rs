@@ -19,7 +19,7 @@ pub(super) async fn drain(shared: &Arc<Shared>, relay: String) -> Result<Respons
     let cause = match timeout(limit, exchange(&connection, &request)).await {
         Ok(Ok(BootstrapResponse::Answer(response))) => return Ok(response),
         Ok(Ok(BootstrapResponse::JoinRefused(refusal))) => return Err(Arc::new(refusal.into())),
-        Ok(Ok(BootstrapResponse::Issued(_))) => Cause::WrongAnswer,
+        Ok(Ok(BootstrapResponse::Issued(_) | BootstrapResponse::Unknown)) => Cause::WrongAnswer,
         Ok(Err(cause)) => cause,
         Err(_) => Cause::NoAnswer { within: limit },
     };

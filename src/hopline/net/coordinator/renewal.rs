@@ -45,7 +45,7 @@ pub(super) async fn keep_renewed(shared: Arc<Shared>) {
     let (clock, mut jumps, mut wish) = (&shared.entrance.clock, Jumps::new(), Wish::default());
     loop {
         if let Some(jump) = jumps.look() {
-            tracing::info!(%jump, "this machine's clock was set, or it slept; asking for a new certificate");
+            tracing::info!(%jump, "this machine's clock was set, or the machine slept; asking for a new certificate");
             wish = Wish { is_urgent: true, failed: None };
         }
         let (membership, now) = (shared.membership.borrow().clone(), clock.now());
@@ -83,7 +83,9 @@ pub(super) async fn renew(shared: &Arc<Shared>) -> Result<Membership, Arc<JoinEr
     let answer = timeout(limit, shared.request(&BootstrapRequest::Renew, false, &mut used)).await;
     let issued = match answer {
         Ok(Ok(BootstrapResponse::Issued(issued))) => Ok(issued),
-        Ok(Ok(BootstrapResponse::JoinRefused(_) | BootstrapResponse::Answer(_))) => Err(Cause::WrongAnswer),
+        Ok(Ok(
+            BootstrapResponse::JoinRefused(_) | BootstrapResponse::Answer(_) | BootstrapResponse::Unknown,
+        )) => Err(Cause::WrongAnswer),
         Ok(Err(failure)) => return Err(failure),
         Err(_) => Err(Cause::NoAnswer { within: limit }),
     };

@@ -4,8 +4,6 @@
 //! was given that relay as a backup would have none until then.
 
 use crate::net::address::is_same;
-use crate::net::gate::Turned;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use hopline_proto::id::NodeId;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -17,13 +15,9 @@ use tokio::time::{Instant, sleep};
 /// A dial that the network refuses is given as long again as it has lasted, and this: whoever lives there would answer about
 /// as soon as the network did, and anybody can forge its word.
 const GRACE: Duration = Duration::from_millis(10);
-/// How long a dial at one address of a node has before the next is tried as well (RFC 8305, 5).
-const HEAD_START: Duration = Duration::from_millis(250);
 
 /// Peers of which it is remembered that they were said to be out of reach.
 const MAX_BARRED: usize = 1024;
-
-pub(super) type Dialled<T> = Result<T, Turned>;
 
 /// See the module's documentation. There are as many as the machine has wishes.
 #[derive(Debug, Default)]
@@ -70,25 +64,6 @@ impl Dials {
     }
 }
 
-/// What the first of these dials has that succeeds. Each begins when the one before has failed or its head start is over; the
-/// others are given up. Without any success it is the last one's error.
-pub(super) async fn first_of<T>(dials: impl Iterator<Item = impl Future<Output = Dialled<T>>>) -> Dialled<T> {
-    let (mut dials, mut under_way) = (dials.peekable(), FuturesUnordered::new());
-    let mut failure = "there is no address to dial".into();
-    loop {
-        under_way.extend(dials.next());
-        let is_last = dials.peek().is_none();
-        tokio::select! {
-            ended = under_way.next() => match ended {
-                Some(Ok(connection)) => return Ok(connection),
-                Some(Err(error)) => failure = error,
-                None => return Err(failure),
-            },
-            () = sleep(HEAD_START), if !is_last => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,48 +73,6 @@ mod tests {
     use crate::net::tls;
     use crate::net::transport::{self, TransportSettings};
     use std::net::UdpSocket;
-
-    /// What becomes of a dial.
-    #[derive(Clone, Copy, Debug)]
-    enum Fate {
-        Answers,
-        AnswersLate,
-        Fails(&'static str),
-        Hangs,
-    }
-
-    async fn dial(fate: Fate, place: usize, begun: &RefCell<Vec<usize>>) -> Dialled<usize> {
-        begun.borrow_mut().push(place);
-        match fate {
-            Fate::Answers => {}
-            Fate::AnswersLate => sleep(HEAD_START * 2).await,
-            Fate::Fails(why) => return Err(why.into()),
-            Fate::Hangs => std::future::pending().await,
-        }
-        Ok(place)
-    }
-
-    #[tokio::test]
-    async fn the_next_address_is_dialled_after_a_failure_or_a_head_start_and_the_first_answer_counts() {
-        use Fate::{Answers, AnswersLate, Fails, Hangs};
-        struct Case<'a>(&'a [Fate], Result<usize, &'a str>, &'a [usize], u32);
-        let cases = [
-            Case(&[Answers, Hangs], Ok(0), &[0], 0),
-            Case(&[Fails("a"), Answers, Hangs], Ok(1), &[0, 1], 0),
-            Case(&[Hangs, Answers], Ok(1), &[0, 1], 1),
-            Case(&[AnswersLate, Hangs, Fails("b")], Ok(0), &[0, 1], 2),
-            Case(&[Fails("a"), Fails("b")], Err("b"), &[0, 1], 0),
-            Case(&[], Err("there is no address to dial"), &[], 0),
-        ];
-        for Case(fates, expected, places, head_starts) in cases {
-            let (begun, since) = (RefCell::default(), Instant::now());
-            let dials = fates.iter().zip(0..).map(|(fate, place)| dial(*fate, place, &begun));
-            let result = first_of(dials).await.map_err(|error| error.to_string());
-            assert_eq!(result, expected.map_err(str::to_owned), "{fates:?}");
-            assert!(begun.take().starts_with(places), "{fates:?}");
-            assert!(since.elapsed() >= HEAD_START * head_starts, "{fates:?}");
-        }
-    }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]

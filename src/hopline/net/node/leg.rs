@@ -211,7 +211,7 @@ impl<M: Machine + 'static> Node<M> {
                 Ok(Some(count)) => {
                     self.tally.received(chunks.iter().take(count).map(Bytes::len).sum());
                     let taken = chunks.iter_mut().take(count).map(std::mem::take);
-                    self.with(|machine, now, actions| machine.flows().receive(leg, taken, now, actions));
+                    self.with(|machine, now, actions| machine.receive(leg, taken, now, actions));
                     signal.data(brings).notify_waiters();
                 }
                 Ok(None) => return self.tell(Event::LegEnded { leg }),

@@ -3,11 +3,15 @@
 use super::{MAX_QUEUED_CONTROLS, Node, Turned};
 use crate::net::frames::{self, FrameError};
 use crate::net::tls;
+use crate::net::version;
 use hopline_proto::codec;
 use hopline_proto::detector::Transfer;
-use hopline_proto::frame::{Attach, Control, Heartbeat, Hello, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, VERSION};
+use hopline_proto::frame::{
+    Attach, Control, Datagram, Heartbeat, Hello, MAX_CONTROL_BYTES, MAX_HEADER_BYTES,
+};
 use hopline_proto::id::NodeId;
 use hopline_proto::machine::{DisconnectReason, Event, LinkId, Machine};
+use hopline_proto::version::Versions;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -15,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, spawn_local};
 
-/// Largest [`Hello`] and [`Heartbeat`], in bytes.
+/// Largest [`Hello`], in bytes.
 const MAX_SMALL_BYTES: usize = 64;
 /// How long the header of a leg may take from the opening of its stream.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,7 +44,7 @@ impl LinkPort {
     }
 
     pub(super) fn send_heartbeat(&self, heartbeat: &Heartbeat) {
-        let _ = self.connection.send_datagram(codec::to_bytes(heartbeat).into());
+        let _ = self.connection.send_datagram(Datagram::of_heartbeat(heartbeat).into());
     }
 
     /// What the transport has counted, if it has found packets lost since this was asked last.
@@ -82,18 +86,16 @@ impl<M: Machine + 'static> Node<M> {
         connection: quinn::Connection,
         dialed: Option<NodeId>,
     ) -> Result<(), Turned> {
+        version::agree(&connection, Versions::OURS, dialed.is_some()).await?;
         let peer = tls::peer(&connection).ok_or("the peer showed no membership certificate")?;
         if dialed.is_some_and(|wanted| wanted != peer) {
             return Err("another node answered".into());
         }
         let mut sender = connection.open_uni().await?;
         sender.set_priority(CONTROL_PRIORITY)?;
-        frames::write_frame(&mut sender, &Hello { version: VERSION, boot: self.boot }).await?;
+        frames::write_frame(&mut sender, &Hello { boot: self.boot }).await?;
         let mut receiver = connection.accept_uni().await?;
         let hello: Hello = frames::read_frame(&mut receiver, MAX_SMALL_BYTES).await?;
-        if hello.version != VERSION {
-            return Err(format!("the peer speaks version {}, not {VERSION}", hello.version).into());
-        }
         let link = LinkId(self.next_link.get());
         self.next_link.set(link.0 + 1);
         let port = Rc::new(LinkPort::new(connection));
@@ -116,7 +118,7 @@ impl<M: Machine + 'static> Node<M> {
         // A task for each, so that what comes for one wakes that one alone.
         let mut parts = JoinSet::<Option<FrameError>>::new();
         let (node, at) = (self.clone(), port.clone());
-        parts.spawn_local(async move { Some(node.read_heartbeats(link, &at).await) });
+        parts.spawn_local(async move { Some(node.read_datagrams(link, &at).await) });
         let node = self.clone();
         parts.spawn_local(async move { Some(node.read_controls(link, receiver).await) });
         let at = port.clone();
@@ -163,19 +165,27 @@ impl<M: Machine + 'static> Node<M> {
 
     async fn read_controls(self: &Rc<Self>, link: LinkId, mut receiver: quinn::RecvStream) -> FrameError {
         loop {
-            match frames::read_frame(&mut receiver, MAX_CONTROL_BYTES).await {
+            match frames::read_growing_frame(&mut receiver, MAX_CONTROL_BYTES).await {
+                Ok(Control::Unknown) => self.unknown(link, "control message"),
                 Ok(control) => self.tell(Event::Control { link, control }),
                 Err(error) => return error,
             }
         }
     }
 
-    async fn read_heartbeats(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> FrameError {
+    /// A newer peer says what this node does not know: that is no breach, and nothing follows from it.
+    fn unknown(&self, link: LinkId, what: &'static str) {
+        tracing::debug!(link = link.0, what, "skipped what only a newer node knows");
+        self.tally.skipped();
+    }
+
+    async fn read_datagrams(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> FrameError {
         loop {
             match port.connection.read_datagram().await {
                 Err(error) => return FrameError::ConnectionLost(error),
-                Ok(bytes) => match codec::from_bytes(&bytes) {
-                    Ok(heartbeat) => self.tell(Event::Heartbeat { link, heartbeat }),
+                Ok(bytes) => match Datagram::from_bytes(&bytes) {
+                    Ok(Datagram::Heartbeat(heartbeat)) => self.tell(Event::Heartbeat { link, heartbeat }),
+                    Ok(Datagram::Unknown) => self.unknown(link, "datagram"),
                     Err(error) => return error.into(),
                 },
             }

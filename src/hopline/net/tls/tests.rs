@@ -131,7 +131,7 @@ async fn a_member_can_not_vouch_for_others() {
     let chain = vec![forged.der().clone(), member.certificate.clone()];
     let client = trusting(member.network).with_client_auth_cert(chain, stranger.private_key()).unwrap();
     let name = node_name(member.node_id());
-    let client = quic_client(without_tickets(client, LINK_ALPN));
+    let client = quic_client(without_tickets(client, LINK, Versions::OURS));
     let outcome = shake(link_server(&member).unwrap(), client, &name.to_str()).await;
     assert_eq!(outcome.server_refused().await, CertificateUnknown);
 }
@@ -168,12 +168,12 @@ async fn only_a_bootstrap_talks_to_newcomers() {
     let welcome = shake(bootstrap_server(&bootstrap).unwrap(), join_client(network), BOOTSTRAP_NAME).await;
     assert_eq!(welcome.peers(), (Some(bootstrap.node_id()), None));
 
-    let mut config = without_tickets(trusting(network).with_no_client_auth(), LINK_ALPN);
+    let mut config = without_tickets(trusting(network).with_no_client_auth(), LINK, Versions::OURS);
     let name = node_name(relay.node_id());
     let refused = shake(link_server(&relay).unwrap(), quic_client(config.clone()), &name.to_str()).await;
     assert_eq!(refused.server_refused().await, CertificateRequired);
 
-    config.alpn_protocols = vec![BOOTSTRAP_ALPN.to_vec()];
+    config.alpn_protocols = Versions::OURS.names(BOOTSTRAP);
     let refused = shake(link_server(&relay).unwrap(), quic_client(config), &name.to_str()).await;
     assert_eq!(refused.server_refused().await, NoApplicationProtocol);
 }

@@ -67,9 +67,9 @@ fn a_new_flow_takes_the_latest_good_route_that_has_not_expired() {
     assert_eq!(choice(&routes, 60), Some(1), "expiry gates new flows");
     assert_eq!(choice(&routes, 100), None);
     assert_eq!(chain_of(routes.for_new_flow(&to("y"), at(10))), None);
-    routes.note_failed(node(5), at(10));
+    routes.note_failed(node(5), Ground::Hearsay, at(10));
     assert_eq!(choice(&routes, 10), Some(2), "hop 1 has another candidate");
-    routes.note_failed(node(6), at(10));
+    routes.note_failed(node(6), Ground::Hearsay, at(10));
     assert_eq!(choice(&routes, 10), Some(1), "nobody serves hop 1");
     routes.note_alive(node(6));
     assert_eq!(choice(&routes, 10), Some(2));
@@ -90,8 +90,8 @@ fn a_spare_shares_no_relay_with_the_chain_in_use() {
     assert_eq!(chain_of(routes.for_rebuild(&to("x"), &in_use, at(5))), Some(3));
     let renewed_at = routes.spare_until(&to("x"), &in_use, Duration::from_secs(1000), at(5));
     assert_eq!(renewed_at, Some(at(4) + Duration::from_secs(96) / 3 * 2), "before it expires");
-    routes.note_failed(node(7), at(5));
-    routes.note_failed(node(8), at(5));
+    routes.note_failed(node(7), Ground::Hearsay, at(5));
+    routes.note_failed(node(8), Ground::Hearsay, at(5));
     assert_eq!(routes.spare(&to("x"), &in_use, at(5)), None, "nobody serves its hop 2");
     assert_eq!(chain_of(routes.spare(&to("x"), &in_use, at(66))), Some(3), "that was long ago");
     routes.led_nowhere(&to("x"), ChainId::from_bytes([3; 16]), at(66));
@@ -147,9 +147,9 @@ fn what_is_kept_has_bounds() {
     assert_eq!(routes.known.len(), MAX_DESTINATIONS);
     assert_eq!(routes.for_new_flow(&to("x"), at(8)), None, "used longest ago");
     for n in 0..=u8::MAX {
-        routes.note_failed(node(n), at(8));
+        routes.note_failed(node(n), Ground::Hearsay, at(8));
     }
-    assert_eq!(routes.failed.len(), MAX_FAILED);
+    assert_eq!(routes.failed(at(8)).count(), MAX_FAILED);
 }
 
 #[test]

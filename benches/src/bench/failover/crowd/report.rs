@@ -1,9 +1,10 @@
 //! What came of all runs, for people and for scripts.
 
 use super::super::Args;
-use super::super::report::{Report, ms, row, summary};
+use super::super::report::{Pauses, row, summary};
 use super::book::Repair;
 use crate::pattern::Faults;
+use crate::report::{Report, ms};
 use hopline_command::Failure;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -92,13 +93,23 @@ impl Outcome {
     }
 }
 
-impl Report for Outcome {
+impl Pauses for Outcome {
     fn is_clean(&self) -> bool {
         self.faults == Faults::default()
             && self.broken() == 0
             && self.sum(|run| run.resumed) == self.sum(|run| run.struck)
     }
 
+    fn gaps(&self) -> Vec<f64> {
+        self.all(|run| &run.pauses, |pause| pause.silence).into_iter().map(ms).collect()
+    }
+
+    fn calm(&self) -> Vec<f64> {
+        self.all(|run| &run.calm, |pause| pause.silence).into_iter().map(ms).collect()
+    }
+}
+
+impl Report<Args> for Outcome {
     fn print_table(&self, args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         let cause = args.cause.name();
         writeln!(
@@ -173,13 +184,5 @@ impl Report for Outcome {
             "noticed_by": self.noticed_by(),
             "relays_struck": self.runs.iter().map(|run| &run.relays).collect::<Vec<_>>(),
         }))
-    }
-
-    fn gaps(&self) -> Vec<f64> {
-        self.all(|run| &run.pauses, |pause| pause.silence).into_iter().map(ms).collect()
-    }
-
-    fn calm(&self) -> Vec<f64> {
-        self.all(|run| &run.calm, |pause| pause.silence).into_iter().map(ms).collect()
     }
 }
