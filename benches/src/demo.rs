@@ -15,11 +15,11 @@ use crate::stage::{Process, Relays, Stage};
 use crate::watched::Watched;
 use aws_lc_rs::digest::Digest;
 use bytesize::ByteSize;
-use hopline::endpoint::{Endpoint, Flow, Listener, Options};
+use hopline::endpoint::{Endpoint, Flow, Inbox, Options};
 use hopline_command::{Exit, Failure};
 use killer::{Kill, Killer};
 use load::{Progress, Received};
-use messages::Inbox;
+use messages::Arrived;
 use report::{Outcome, Screen};
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,7 @@ async fn perform(args: &Args, seed: u64, stage: &Stage, screen: &Screen) -> Resu
     let ours = ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
     let options = Options { name: Some("demo".to_owned()), hops: args.hops, ..Options::default() };
     let endpoint = Endpoint::join(ours, options).await?;
-    let listener = endpoint.listen(HOME).await?;
+    let inbox = endpoint.receive(HOME).await?;
     let cast = Cast::start(stage, ticket, args.hops).await?;
     let play = Play {
         args,
@@ -139,7 +139,7 @@ async fn perform(args: &Args, seed: u64, stage: &Stage, screen: &Screen) -> Resu
         progress: Arc::new(Progress::new(args.size.0, args.kills, Instant::now())),
     };
     let outcome = tokio::select! {
-        outcome = play.run(relays, cast, listener) => outcome,
+        outcome = play.run(relays, cast, inbox) => outcome,
         failure = bootstrap.death() => Err(failure),
     };
     endpoint.shutdown().await;
@@ -156,7 +156,7 @@ struct Play<'a> {
 }
 
 impl Play<'_> {
-    async fn run(&self, relays: Relays<'_>, mut cast: Cast, listener: Listener) -> Result<Outcome, Failure> {
+    async fn run(&self, relays: Relays<'_>, mut cast: Cast, inbox: Inbox) -> Result<Outcome, Failure> {
         let events = self.endpoint.events();
         let flow = self.endpoint.open(ECHO).await?;
         let watched = Watched::new(&flow, events);
@@ -164,7 +164,7 @@ impl Play<'_> {
         let mut killer = Killer::new(watched, relays, &self.progress, self.screen, self.seed);
         self.screen.say(&format!("the flow's chain, backups in parentheses: {chain}"));
 
-        let (home, away, stop) = (Inbox::default(), Inbox::default(), CancellationToken::new());
+        let (home, away, stop) = (Arrived::default(), Arrived::default(), CancellationToken::new());
         let start = Instant::now();
         let data = async {
             let moved = tokio::try_join!(self.transfer(flow), killer.run(self.args.kills));
@@ -180,7 +180,7 @@ impl Play<'_> {
         };
         let (((sent, received), kills), sent_away, sent_home) = tokio::select! {
             done = work => done?,
-            failure = home.serve(listener) => return Err(failure),
+            failure = home.serve(inbox) => return Err(failure),
             failure = fill(&away, &mut cast.receiver) => return Err(failure),
             failure = cast.echo.death() => return Err(failure),
             failure = self.progress.stall() => return Err(failure),
@@ -224,8 +224,8 @@ impl Play<'_> {
         &self,
         sent: &Digest,
         received: &Received,
-        (away, sent_away): (&Inbox, u64),
-        (home, sent_home): (&Inbox, u64),
+        (away, sent_away): (&Arrived, u64),
+        (home, sent_home): (&Arrived, u64),
         kills: Vec<Kill>,
         failovers: u32,
         duration: Duration,
@@ -253,8 +253,8 @@ impl Play<'_> {
 }
 
 /// Takes in the messages that a process prints; resolves when it ends, which it should not.
-async fn fill(inbox: &Inbox, process: &mut Process) -> Failure {
-    match inbox.fill_from(process).await {
+async fn fill(arrived: &Arrived, process: &mut Process) -> Failure {
+    match arrived.fill_from(process).await {
         Ok(()) => process.died("in the middle of it").await,
         Err(failure) => failure,
     }

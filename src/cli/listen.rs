@@ -1,7 +1,7 @@
 //! `hopline listen`
 
 use crate::console::{Console, Manners, QuitArgs};
-use hopline::endpoint::{Endpoint, Flow, FlowError, Incoming, Listener};
+use hopline::endpoint::{Endpoint, Flow, FlowError, Listener};
 use hopline_command::join::ServeArgs;
 use hopline_command::stdio::Stdin;
 use hopline_command::{Exit, Failure, ready, signals};
@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::io::{self, IsTerminal};
 use std::pin::pin;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, copy, split};
+use tokio::io::copy;
 use tokio::task::JoinSet;
 
 /// Serve a name: received bytes go to stdout, stdin is sent back.
@@ -53,7 +53,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.keep || !open.get() { Ok(()) } else { Err(ended.at("not everything arrived")) }
     };
     let work = async |endpoint: &Endpoint| {
-        let listener = args.serve.serve(endpoint, &args.name).await?;
+        let listener = args.serve.serve(endpoint, endpoint.listen(&args.name)).await?;
         ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
         if args.echo && args.keep { echo_all(listener).await } else { serve(listener, &args, &open).await }
     };
@@ -62,16 +62,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
 /// The next flow.
 async fn next(listener: &mut Listener) -> Result<Flow, Failure> {
-    loop {
-        match listener.next().await {
-            Some(Incoming::Flow(flow)) => return Ok(flow),
-            Some(Incoming::Message(message)) => {
-                tracing::warn!(from = ?message.from(), "refused a message: use `hopline receive`");
-                message.refuse(format!("\"{}\" takes flows: use `hopline pipe`", listener.name()));
-            }
-            None => return Err(Failure::new(Exit::Failed, "the node ended")),
-        }
-    }
+    listener.accept().await.ok_or_else(|| Failure::new(Exit::Failed, "the node ended"))
 }
 
 /// Standard input and output, for one flow at a time.
@@ -141,9 +132,8 @@ async fn echo_all(mut listener: Listener) -> Result<(), Failure> {
 }
 
 async fn echo(flow: Flow) -> io::Result<()> {
-    let (mut reader, mut writer) = split(flow);
-    copy(&mut reader, &mut writer).await?;
-    writer.shutdown().await?;
-    reader.unsplit(writer).finished().await?;
-    Ok(())
+    let (mut send, mut receive) = flow.split();
+    copy(&mut receive, &mut send).await?;
+    drop(receive); // everything was taken
+    Ok(send.finish().await?)
 }

@@ -1,7 +1,7 @@
 //! `hopline receive`
 
 use data_encoding::BASE64;
-use hopline::endpoint::{Endpoint, Incoming, Listener, Message};
+use hopline::endpoint::{Endpoint, Inbox, Message};
 use hopline_command::join::ServeArgs;
 use hopline_command::stdio::Stdout;
 use hopline_command::{Exit, Failure, ready, signals};
@@ -70,20 +70,20 @@ impl Form {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let name = &args.name;
     let work = async |endpoint: &Endpoint| {
-        let mut listener = args.serve.serve(endpoint, name).await?;
+        let mut inbox = args.serve.serve(endpoint, endpoint.receive(name)).await?;
         ready::print(&json!({"role": "receive", "name": name, "id": endpoint.id().to_string()}));
         // The message that is being printed is dropped only when all is told: to drop it says less.
         let mut printing = None;
         let (result, cause) = tokio::select! {
             biased;
-            result = receive(&mut listener, &mut printing, &args) => {
+            result = receive(&mut inbox, &mut printing, &args) => {
                 let taken = args.count.map_or_else(String::new, |count| format!(": it took the {count} it was to take"));
                 (result, format!("\"{name}\" takes no more messages{taken}"))
             }
             ended = signals::ended() => (Ok(()), format!("\"{name}\" takes no more messages: {}", ended.message())),
         };
         let cause = result.as_ref().err().map_or(cause, |failure: &Failure| failure.message().to_owned());
-        listener.close(cause);
+        inbox.close(cause);
         drop(printing);
         result
     };
@@ -91,29 +91,19 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Prints messages; the one that it is at stands in `printing`.
-async fn receive(
-    listener: &mut Listener,
-    printing: &mut Option<Message>,
-    args: &Args,
-) -> Result<(), Failure> {
+async fn receive(inbox: &mut Inbox, printing: &mut Option<Message>, args: &Args) -> Result<(), Failure> {
     let mut out = Stdout::new()?;
     let mut number = 0;
     while args.count.is_none_or(|count| number < count) {
-        match listener.next().await {
-            Some(Incoming::Message(message)) => {
-                number += 1;
-                let bytes = args.form.print(number, &message);
-                *printing = Some(message);
-                out.write(&bytes).await?;
-                out.flush().await?;
-                let _ = printing.take().map(Message::take);
-            }
-            Some(Incoming::Flow(flow)) => {
-                tracing::warn!(from = ?flow.peer(), "refused a flow: use `hopline listen`");
-                flow.abort(format!("\"{}\" takes messages: use `hopline send`", listener.name()));
-            }
-            None => return Err(Failure::new(Exit::Failed, "the node ended")),
-        }
+        let Some(message) = inbox.recv().await else {
+            return Err(Failure::new(Exit::Failed, "the node ended"));
+        };
+        number += 1;
+        let bytes = args.form.print(number, &message);
+        *printing = Some(message);
+        out.write(&bytes).await?;
+        out.flush().await?;
+        let _ = printing.take().map(Message::take);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use crate::{Exit, Failure};
 use clap::Args;
 use hopline::endpoint::{Endpoint, Options};
 use hopline::net::datadir::{DataDir, Role};
+use hopline::net::state::last_ticket;
 use hopline::net::ticket::Ticket;
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::rpc::Refusal;
@@ -184,17 +185,6 @@ pub fn remember(ticket: &Ticket) {
     if let Err(error) = hopline::net::keyfile::write_memo(&path, &text) {
         tracing::debug!(%error, "did not keep the ticket for next time");
     }
-}
-
-fn last_ticket() -> Option<PathBuf> {
-    Some(state_dir()?.join("ticket"))
-}
-
-/// Where commands leave what others of this user may need.
-pub fn state_dir() -> Option<PathBuf> {
-    let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")))?;
-    Some(state.join("hopline"))
 }
 
 fn no_ticket() -> Failure {

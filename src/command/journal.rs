@@ -6,7 +6,6 @@
 //! Bounds: [`MAX_FLOWS`] files and [`MAX_BYTES`] in all, looked after with every [`PRUNE_EVERY`]th flow (the oldest go
 //! first); [`MAX_FLOW_BYTES`] a flow (what comes then is left out, but for its end).
 
-use crate::join::state_dir;
 use hopline::endpoint::{Endpoint, FlowEvent};
 use hopline::net::clock::Clock;
 use hopline_proto::Time;
@@ -51,7 +50,7 @@ impl<'a> Stamped<'a> {
 
 /// Where the journals are.
 pub fn directory() -> Option<PathBuf> {
-    Some(state_dir()?.join("flows"))
+    Some(hopline::net::state::directory()?.join("flows"))
 }
 
 /// A process has one; it is [`finish`]ed by the end of the command line's `main`, whichever way a command ends.

@@ -2,7 +2,7 @@
 
 use crate::join::ServeArgs;
 use crate::{Exit, Failure};
-use hopline::endpoint::{Endpoint, Listener};
+use hopline::endpoint::{Endpoint, ListenError};
 use hopline_proto::rpc::{Listing, Refusal, Status};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -11,9 +11,12 @@ use tokio::time::timeout;
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl ServeArgs {
-    /// Serves this name once it is registered.
-    pub async fn serve(&self, endpoint: &Endpoint, name: &str) -> Result<Listener, Failure> {
-        let listening = endpoint.listen(name);
+    /// What serves a name, once that is registered.
+    pub async fn serve<T>(
+        &self,
+        endpoint: &Endpoint,
+        listening: impl Future<Output = Result<T, ListenError>>,
+    ) -> Result<T, Failure> {
         match self.join.network.wait.within(listening, endpoint.reach().until_in_vain()).await {
             Some(outcome) => Ok(outcome?),
             None => Err(why(endpoint).await),

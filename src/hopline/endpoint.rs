@@ -1,38 +1,30 @@
 //! The client's side of Hopline: join a network, open flows to names, serve names, send and receive messages.
 //!
-//! ```no_run
-//! use hopline::endpoint::{Endpoint, Incoming, Options};
-//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let endpoint = Endpoint::join(std::env::var("HOPLINE_TICKET")?.parse()?, Options::default()).await?;
-//! let mut flow = endpoint.open("printer").await?;
-//! flow.write_all(b"hello").await?;
-//! flow.shutdown().await?;
-//! let mut answer = Vec::new();
-//! flow.read_to_end(&mut answer).await?;
-//! flow.finished().await?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! A flow survives whatever happens to the relays of its chain, and the bootstrap; it does not survive its endpoints. An
-//! [`Endpoint`] runs on a thread of its own, whatever runtime its user has; dropping the last handle ends it, and with
-//! it every flow.
+//! A flow survives whatever happens to the relays of its chain, and to the bootstrap; it does not survive its endpoints. The node
+//! of an [`Endpoint`] runs on a thread of its own. Dropping the last handle ends it, and with it every flow.
 
+mod builder;
 mod chain;
 mod driver;
 mod events;
 mod flow;
+mod flow_error;
+mod flow_io;
+mod halves;
 mod listener;
 mod messages;
+mod pump;
 mod route_file;
 
+pub use builder::Builder;
 pub use chain::{Chain, ChainHop, HopState};
 pub use events::{FlowEvent, Hop, Watched};
-pub use flow::{Aborter, Flow, FlowError};
+pub use flow::{Aborter, Flow};
+pub use flow_error::FlowError;
+pub use halves::{RecvStream, SendStream};
+pub use hopline_proto::failure_memory::Ground;
 pub use hopline_proto::frame::{Cause, Evidence};
-pub use listener::{Incoming, Listener, Message};
+pub use listener::{Inbox, Listener, Message};
 pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};
 
 use crate::net::coordinator::{Coordinator, JoinError};
@@ -40,7 +32,7 @@ use crate::net::datadir::DataDirError;
 use crate::net::enrolment::Feed;
 use crate::net::reach::Reach;
 use crate::net::tally::{Neighbours, Tally};
-use crate::net::ticket::Ticket;
+use crate::net::ticket::{Ticket, TicketError};
 use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
 use driver::Command;
 use hopline_proto::detector::Config as DetectorConfig;
@@ -48,12 +40,15 @@ use hopline_proto::endpoint::Destination;
 use hopline_proto::enrolment::{self, Change};
 use hopline_proto::epoch::MAX_HOPS;
 use hopline_proto::id::NodeId;
-use hopline_proto::machine::OpenFailure;
+use hopline_proto::machine::{AskFailure, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Response};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How long an endpoint that shuts down waits until the receipts of messages that it took have arrived, and for receipts.
@@ -98,6 +93,15 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// It was not called on a tokio runtime.
+    #[error("no tokio runtime: join within one, such as that of #[tokio::main]")]
+    NoRuntime,
+    /// [`Builder::ticket`] was not called, and there is no other ticket.
+    #[error("no ticket: give one, or set HOPLINE_TICKET; `hopline bootstrap` prints its network's")]
+    NoTicket,
+    /// The ticket that was found is none.
+    #[error("the ticket at hand: {0}")]
+    Ticket(#[source] TicketError),
     /// Its data directory is another's.
     #[error(transparent)]
     Data(#[from] DataDirError),
@@ -140,10 +144,10 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// This endpoint serves it already.
-    #[error("this endpoint serves \"{name}\" already")]
+    /// This endpoint serves it already, in the same way.
+    #[error("this endpoint serves \"{name}\" already; drop what serves it first")]
     Twice {
-        /// The name.
+        /// The name that is served.
         name: String,
     },
     /// The bootstrap refused it.
@@ -173,6 +177,9 @@ impl From<Arc<JoinError>> for DrainError {
 }
 
 /// A member of a network that opens flows and serves names. Clones share it.
+///
+/// It joins on a tokio runtime of either kind, on which its background tasks then run, so that runtime must live as long as the
+/// endpoint. All methods may be called from any other runtime, or from none.
 #[derive(Clone, Debug)]
 pub struct Endpoint(Arc<Inner>);
 
@@ -180,6 +187,8 @@ pub struct Endpoint(Arc<Inner>);
 struct Inner {
     commands: mpsc::Sender<Command>,
     coordinator: Coordinator,
+    /// On which this endpoint joined: whoever calls it need not have one.
+    runtime: Handle,
     tally: Arc<Tally>,
     enrolment: Arc<Feed>,
     hops: u8,
@@ -189,22 +198,30 @@ struct Inner {
 }
 
 impl Endpoint {
-    /// Joins the network that `ticket` invites to.
+    /// How to join; [`Builder::join`] does it.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Joins the network that `ticket` invites to, with all there is to say; [`Endpoint::builder`] is the short way.
     ///
     /// # Errors
-    /// [`StartError`] if no bootstrap lets it in, or the node can't be started.
+    /// As [`Builder::join`].
     pub async fn join(ticket: Ticket, options: Options) -> Result<Self, StartError> {
+        let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let hops = options.hops;
-        let node = driver::start(ticket, options).await?;
+        let names = Arc::<listener::Names>::default();
+        let node = driver::start(ticket, options, names.list()).await?;
         Ok(Self(Arc::new(Inner {
             commands: node.commands,
             coordinator: node.coordinator,
+            runtime,
             tally: node.tally,
             enrolment: node.enrolment,
             hops,
             events: node.events,
             senders: messages::Senders::default(),
-            names: Arc::default(),
+            names,
         })))
     }
 
@@ -238,7 +255,10 @@ impl Endpoint {
         self.0.enrolment.counters()
     }
 
-    /// Opens a flow to whoever serves `name`, over as many hops as [`Options::hops`] says.
+    /// Opens a flow to whoever serves `name`, over as many relays as [`Builder::hops`] says.
+    ///
+    /// Resolves when the two ends have agreed on a secure channel, within 30 seconds. The future may be dropped at any point; then the
+    /// flow is aborted.
     ///
     /// # Errors
     /// [`OpenError`] if there is no such name, no route, or nobody answers there.
@@ -246,43 +266,58 @@ impl Endpoint {
         self.open_over(name, self.0.hops).await
     }
 
-    /// Opens a flow over `hops` relays.
+    /// Opens a flow over `hops` relays, 1 to 8.
     ///
     /// # Errors
     /// As [`Endpoint::open`].
     pub async fn open_over(&self, name: &str, hops: u8) -> Result<Flow, OpenError> {
-        flow::open(self, name, hops, flow::Kind::Stream).await
+        self.within(flow::open(self, name, hops, flow::Kind::Stream)).await
     }
 
     /// Sends one message to whoever serves `name`. Messages to one name arrive in the order of these calls; each
     /// [`Receipt`] resolves when the target's application took its message.
     ///
-    /// # Errors
-    /// [`SendError`] if the message is too long or there is no way to the name.
-    pub async fn send(&self, name: &str, message: impl Into<bytes::Bytes>) -> Result<Receipt, SendError> {
-        messages::send(self, name, message.into()).await
-    }
-
-    /// Serves `name`: flows and messages to it come out of the [`Listener`].
+    /// Resolves when the message is queued: at once, but for the first to a name, which opens a flow, and while 1024 messages wait for
+    /// their receipts. The future may be dropped at any point; then the message may or may not be sent.
     ///
     /// # Errors
-    /// [`ListenError`] if the name is taken.
-    pub async fn listen(&self, name: &str) -> Result<Listener, ListenError> {
-        listener::listen(self, name).await
+    /// [`SendError`] if the message is longer than [`MAX_MESSAGE_BYTES`], or there is no way to the name.
+    pub async fn send(&self, name: &str, message: impl Into<bytes::Bytes>) -> Result<Receipt, SendError> {
+        self.within(messages::send(self, name, message.into())).await
     }
 
-    /// What happens to this endpoint's flows from now on. A receiver that lags by more than 4096 events misses the oldest.
+    /// Serves `name`: flows to it come out of the [`Listener`].
+    ///
+    /// Resolves once the bootstrap has registered the name, however long that takes. The future may be dropped at any point; then the
+    /// name is given up again. The same name may also have an [`Inbox`], for messages.
+    ///
+    /// # Errors
+    /// [`ListenError::Twice`] if this endpoint listens to the name already, [`ListenError::Refused`] if another node has it.
+    pub async fn listen(&self, name: &str) -> Result<Listener, ListenError> {
+        self.within(listener::listen(self, name)).await
+    }
+
+    /// Serves `name`: messages to it come out of the [`Inbox`]. Otherwise as [`Endpoint::listen`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::listen`].
+    pub async fn receive(&self, name: &str) -> Result<Inbox, ListenError> {
+        self.within(listener::inbox(self, name)).await
+    }
+
+    /// What happens to this endpoint's flows from now on; [`Flow::watch_chain`] tells what it comes to. A receiver that lags by more
+    /// than 4096 events misses the oldest.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<FlowEvent> {
         self.0.events.subscribe()
     }
 
-    /// The relays and targets of the network, as the bootstrap sees them.
+    /// The relays and targets of the network, as the bootstrap sees them. Takes up to 5 seconds.
     ///
     /// # Errors
-    /// [`hopline_proto::machine::AskFailure`] if no bootstrap answers.
-    pub async fn list(&self) -> Result<Listing, hopline_proto::machine::AskFailure> {
-        driver::list(&self.0.coordinator).await
+    /// [`AskFailure`] if no bootstrap answers.
+    pub async fn list(&self) -> Result<Listing, AskFailure> {
+        self.within(driver::list(&self.0.coordinator)).await
     }
 
     /// Has the relay of this name or id move its flows to others and end. The bootstrap tells it at once, or with its next
@@ -291,12 +326,12 @@ impl Endpoint {
     /// # Errors
     /// [`DrainError`] if the bootstrap can't be asked, or refuses.
     pub async fn drain(&self, relay: &str) -> Result<(), DrainError> {
-        let response = self.0.coordinator.drain(relay).await?;
+        let response = self.within(self.0.coordinator.drain(relay)).await?;
         if let Response::Refused(refusal) = response { Err(refusal.into()) } else { Ok(()) }
     }
 
     /// Gives up the names and every flow that is still open, and says goodbye to the relays and the bootstrap. Waits until they
-    /// have heard it, and until receipts of messages that were taken have arrived, but not for long.
+    /// have heard it, and until receipts of messages that were taken have arrived, but not for long: some 2 seconds.
     pub async fn shutdown(&self) {
         self.shutdown_because("its process was done with it").await;
     }
@@ -304,12 +339,28 @@ impl Endpoint {
     /// The same, where the other ends of flows that are still open are told why.
     pub async fn shutdown_because(&self, cause: impl Into<String>) {
         let cause: Arc<str> = Arc::from(cause.into());
-        tokio::join!(self.0.names.close(&cause, RECEIPTS_PATIENCE), self.0.senders.close(SENDERS_PATIENCE));
-        let (done, finished) = oneshot::channel();
-        if self.0.commands.send(Command::Shutdown { cause, done }).await.is_ok() {
-            let _ = finished.await;
-        }
-        self.0.coordinator.close().await;
+        let shutdown = async {
+            tokio::join!(
+                self.0.names.close(&cause, RECEIPTS_PATIENCE),
+                self.0.senders.close(SENDERS_PATIENCE)
+            );
+            let (done, finished) = oneshot::channel();
+            if self.0.commands.send(Command::Shutdown { cause, done }).await.is_ok() {
+                let _ = finished.await;
+            }
+            self.0.coordinator.close().await;
+        };
+        self.within(shutdown).await;
+    }
+
+    /// Runs a future as if on the runtime on which this endpoint joined, for its timers and tasks.
+    async fn within<T>(&self, future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            let _entered = self.0.runtime.enter();
+            future.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Hands a command to the node's thread.

@@ -32,7 +32,8 @@ pub(crate) mod node;
 pub(crate) mod outage;
 pub(crate) mod pulse;
 pub mod reach;
-pub mod socket;
+mod socket;
+pub mod state;
 pub mod tally;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -229,6 +229,11 @@ impl<Own> Clerk<Own> {
         self.enrolment.as_ref().is_some_and(Enrolment::is_registered)
     }
 
+    /// Whether the bootstrap has taken what this node offers now.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.enrolment.as_ref().is_some_and(Enrolment::is_up_to_date)
+    }
+
     /// This node may have been taken for dead: the bootstrap hears of it soon.
     pub(super) fn revive(&mut self, now: Time) {
         if let Some(enrolment) = &mut self.enrolment {

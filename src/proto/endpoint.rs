@@ -257,12 +257,21 @@ impl Endpoint {
 
     // ---- as a target ----
 
-    /// Serves these names from now on.
+    /// Serves these names from now on. With none it keeps its lease, and what it needs to be reached soon again.
     pub fn serve(&mut self, names: Vec<String>, now: Time, actions: &mut Vec<Action>) {
+        if self.target.is_none() && names.is_empty() {
+            return;
+        }
         let target = self.target.get_or_insert_with(|| Target::new(now));
         target.names = names;
         target.offered.clear();
         self.attach(now, actions);
+    }
+
+    /// Whether the bootstrap has taken the names that are served now.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| !target.offered.is_empty()) && self.clerk.is_up_to_date()
     }
 
     /// Sees to it that there are enough attachment relays, and that the bootstrap knows them.
@@ -376,7 +385,7 @@ impl Endpoint {
         if self.clerk.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }
-// To act on one may bring about others.
+        // To act on one may bring about others.
         while self.flows.has_news() {
             let news = self.flows.take_news();
             self.tell_avoided(&news, now, actions);

@@ -173,6 +173,12 @@ impl Enrolment {
         self.phase == Phase::Registered
     }
 
+    /// Whether the bootstrap has taken what is offered now.
+    #[must_use]
+    pub fn is_up_to_date(&self) -> bool {
+        self.is_registered() && !self.outdated && !self.is_asking(Question::Register)
+    }
+
     /// How often what has happened.
     #[must_use]
     pub const fn counters(&self) -> Counters {

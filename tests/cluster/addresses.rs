@@ -1,7 +1,7 @@
 //! Relays with several addresses: whoever dials them comes to one that leads there.
 
 use crate::fixture::{Chain, Cluster, PATIENCE, Process, run};
-use hopline::endpoint::{Endpoint, FlowEvent, Hop, Incoming, Options};
+use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,9 +27,7 @@ async fn a_relay_is_reached_at_its_second_address_if_the_first_leads_nowhere() {
         let mut flow = timeout(PATIENCE, origin.open("sink")).await.unwrap().unwrap();
         flow.write_all(b"here").await.unwrap();
         flow.shutdown().await.unwrap();
-        let Some(Incoming::Flow(mut came)) = timeout(PATIENCE, listener.next()).await.unwrap() else {
-            panic!()
-        };
+        let Some(mut came) = timeout(PATIENCE, listener.accept()).await.unwrap() else { panic!() };
         let mut read = Vec::new();
         timeout(PATIENCE, came.read_to_end(&mut read)).await.unwrap().unwrap();
         assert_eq!(read, b"here");
@@ -120,7 +118,7 @@ async fn a_relay_that_nobody_can_reach_attracts_no_flows() {
     let _unreached = cluster.serve(&["relay", "--name", "nowhere", "--advertise", &nobody]);
     let (target, origin) = tokio::join!(cluster.join(), cluster.join());
     let mut listener = target.listen("sink").await.unwrap();
-    let accept = tokio::spawn(async move { while listener.next().await.is_some() {} });
+    let accept = tokio::spawn(async move { while listener.accept().await.is_some() {} });
     let is_nowhere = |name: &str| name == "nowhere";
     let (mut primaries, mut backups) = (0, 0);
     for _ in 0..FLOWS {

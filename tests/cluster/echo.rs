@@ -1,7 +1,7 @@
 //! A target that returns what comes, and an origin that looks whether it does.
 
 use crate::fixture::pattern;
-use hopline::endpoint::{Endpoint, Flow, Incoming};
+use hopline::endpoint::{Endpoint, Flow};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -13,15 +13,13 @@ const PART: usize = 2048;
 pub async fn serve_echo(target: &Endpoint) {
     let mut listener = target.listen("echo").await.unwrap();
     tokio::spawn(async move {
-        while let Some(incoming) = listener.next().await {
-            if let Incoming::Flow(flow) = incoming {
-                let (mut read, mut write) = tokio::io::split(flow);
-                tokio::spawn(async move {
-                    tokio::io::copy(&mut read, &mut write).await.unwrap();
-                    write.shutdown().await.unwrap();
-                    read.unsplit(write).finished().await.unwrap();
-                });
-            }
+        while let Some(flow) = listener.accept().await {
+            let (mut send, mut receive) = flow.split();
+            tokio::spawn(async move {
+                tokio::io::copy(&mut receive, &mut send).await.unwrap();
+                drop(receive);
+                send.finish().await.unwrap();
+            });
         }
     });
 }

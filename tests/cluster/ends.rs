@@ -1,7 +1,7 @@
 //! Ends: a flow is done when everything was taken, who leaves in peace says so, and who is killed is missed soon.
 
 use crate::fixture::{Cluster, HOPLINE, PATIENCE, Process};
-use hopline::endpoint::{Aborter, Endpoint, Flow, FlowError, Incoming};
+use hopline::endpoint::{Aborter, Endpoint, Flow, FlowError};
 use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -37,8 +37,8 @@ impl Case {
         let (mut process, mut flow) = if self.process_opens {
             let mut listener = endpoint.listen(name).await.unwrap();
             let process = cluster.start_process(&["pipe", name, "--hops", "2"]);
-            let incoming = timeout(PATIENCE, listener.next()).await.expect("a flow");
-            let Some(Incoming::Flow(flow)) = incoming else { panic!("no flow") };
+            let incoming = timeout(PATIENCE, listener.accept()).await.expect("a flow");
+            let Some(flow) = incoming else { panic!("no flow") };
             (process, flow)
         } else {
             let process = cluster.serve(&["listen", name]);
@@ -166,9 +166,7 @@ async fn a_flow_that_is_refused_ends_at_once_with_the_cause() {
     let mut listener = endpoint.listen("x").await.unwrap();
     let mut pipe = cluster.start_process(&["pipe", "x", "--hops", "2"]);
     let stdin = pipe.stdin();
-    let Some(Incoming::Flow(flow)) = timeout(PATIENCE, listener.next()).await.expect("a flow") else {
-        panic!()
-    };
+    let Some(flow) = timeout(PATIENCE, listener.accept()).await.expect("a flow") else { panic!() };
     flow.abort("busy: it serves another");
     let pipe = tokio::task::block_in_place(|| pipe.finish());
     assert_eq!(pipe.status.code(), LOST);

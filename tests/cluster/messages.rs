@@ -1,7 +1,7 @@
 //! Messages: each is taken once, in order, and has its receipt.
 
 use crate::fixture::{Cluster, HOPLINE, PATIENCE};
-use hopline::endpoint::{Incoming, MAX_MESSAGE_BYTES, SendError};
+use hopline::endpoint::{MAX_MESSAGE_BYTES, SendError};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,16 +42,16 @@ fn receive_line(process: &crate::fixture::Process) -> String {
 async fn a_message_that_is_not_taken_has_no_receipt() {
     let cluster = Cluster::start(4);
     let target = cluster.join().await;
-    let mut listener = target.listen("x").await.unwrap();
+    let mut inbox = target.receive("x").await.unwrap();
     let origin = cluster.join().await;
     let receipt = origin.send("x", "hello").await.unwrap();
-    let Some(Incoming::Message(message)) = listener.next().await else { panic!() };
+    let message = inbox.recv().await.unwrap();
     assert_eq!((&message.payload()[..], message.from()), (&b"hello"[..], origin.id()));
     drop(message);
     let refused = timeout(PATIENCE, receipt).await.expect("an end");
     assert!(matches!(refused, Err(SendError::Refused { .. })), "{refused:?}");
     let receipt = origin.send("x", "again").await.unwrap();
-    let Some(Incoming::Message(message)) = listener.next().await else { panic!() };
+    let message = inbox.recv().await.unwrap();
     assert_eq!(message.take(), "again");
     timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
 }
@@ -60,11 +60,11 @@ async fn a_message_that_is_not_taken_has_no_receipt() {
 async fn an_empty_message_is_a_message_and_a_too_long_one_is_refused_before_it_leaves() {
     let cluster = Cluster::start(4);
     let target = cluster.join().await;
-    let mut listener = target.listen("x").await.unwrap();
+    let mut inbox = target.receive("x").await.unwrap();
     let origin = cluster.join().await;
     for length in [0, MAX_MESSAGE_BYTES, 1, 0] {
         let receipt = origin.send("x", vec![7; length]).await.unwrap();
-        let Some(Incoming::Message(message)) = listener.next().await else { panic!() };
+        let message = inbox.recv().await.unwrap();
         assert_eq!(message.take(), vec![7; length]);
         timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
         let refused = origin.send("x", vec![7; MAX_MESSAGE_BYTES + 1]).await;

@@ -2,7 +2,7 @@
 
 use crate::fixture::{Cluster, Ended, HOPLINE, PATIENCE, Process};
 use futures_util::FutureExt;
-use hopline::endpoint::{Incoming, Listener, SendError};
+use hopline::endpoint::{Inbox, SendError};
 use std::fs::File;
 use std::io::Write;
 use std::pin::pin;
@@ -19,10 +19,8 @@ const FAILED: Option<i32> = Some(1);
 const REFUSED: Option<i32> = Some(4);
 const LOST: Option<i32> = Some(6);
 
-async fn message(listener: &mut Listener) -> hopline::endpoint::Message {
-    let incoming = timeout(PATIENCE, listener.next()).await.expect("a message");
-    let Some(Incoming::Message(message)) = incoming else { panic!("no message") };
-    message
+async fn message(inbox: &mut Inbox) -> hopline::endpoint::Message {
+    timeout(PATIENCE, inbox.recv()).await.expect("a message").expect("no end")
 }
 
 async fn finish_soon(process: Process) -> Ended {
@@ -44,7 +42,7 @@ fn idle(cluster: &Cluster) -> (Process, impl Write) {
 async fn an_endpoint_shuts_down_though_a_flow_is_being_opened() {
     let cluster = Cluster::start(3);
     let target = cluster.join().await;
-    let _listener = target.listen("x").await.unwrap();
+    let _inbox = target.receive("x").await.unwrap();
     let origin = cluster.join().await;
     let mut sending = pin!(origin.send("x", "hello"));
     // It stays in the middle of that.
@@ -70,10 +68,10 @@ async fn send_heeds_a_signal_while_it_opens_its_flow() {
 async fn send_heeds_a_signal_while_it_waits_for_receipts() {
     let cluster = Cluster::start(3);
     let endpoint = cluster.join().await;
-    let mut listener = endpoint.listen("x").await.unwrap();
+    let mut inbox = endpoint.receive("x").await.unwrap();
     let send = cluster.start_process(&["send", "x", "a", "b", "--hops", "2"]);
-    let _ = message(&mut listener).await.take();
-    let _kept = message(&mut listener).await;
+    let _ = message(&mut inbox).await.take();
+    let _kept = message(&mut inbox).await;
     assert!(block_in_place(|| send.line()).starts_with("delivered 1 "));
     send.signal("-INT");
     let send = finish_soon(send).await;
@@ -88,7 +86,7 @@ async fn send_heeds_a_signal_while_nobody_reads_its_receipts() {
     const RECEIPTS: usize = 5000;
     let cluster = Cluster::start(3);
     let endpoint = cluster.join().await;
-    let mut listener = endpoint.listen("x").await.unwrap();
+    let mut inbox = endpoint.receive("x").await.unwrap();
     let lines = cluster.home.path().join("lines");
     std::fs::write(&lines, "x\n".repeat(4 * RECEIPTS)).unwrap();
     let send = Command::new(HOPLINE)
@@ -101,7 +99,7 @@ async fn send_heeds_a_signal_while_nobody_reads_its_receipts() {
         .spawn()
         .unwrap();
     for _ in 0..RECEIPTS {
-        let _ = message(&mut listener).await.take();
+        let _ = message(&mut inbox).await.take();
     }
     let sent = Command::new("kill").args(["-TERM", &send.id().to_string()]).status().unwrap();
     assert!(sent.success());
@@ -185,13 +183,13 @@ fn a_receiver_that_can_not_print_says_why() {
 async fn who_comes_after_the_end_is_refused_with_its_cause() {
     let cluster = Cluster::start(3);
     let target = cluster.join().await;
-    let mut listener = target.listen("x").await.unwrap();
+    let mut inbox = target.receive("x").await.unwrap();
     let (origin, late) = (cluster.join().await, cluster.join().await);
     let receipt = origin.send("x", "a").await.unwrap();
     let mut carrier = receipt.carrier();
-    let _ = message(&mut listener).await.take();
+    let _ = message(&mut inbox).await.take();
     timeout(SOON, receipt).await.expect("a receipt").unwrap();
-    listener.close("closed for lunch");
+    inbox.close("closed for lunch");
     let is_told =
         |error: &SendError| matches!(error, SendError::Refused { cause } if &**cause == "closed for lunch");
     let ended = timeout(SOON, carrier.ended()).await.expect("an end");

@@ -3,7 +3,7 @@
 use crate::cases::{Case, Step, Who};
 use crate::fixture::{Chain, Cluster, PATIENCE, Process};
 use crate::network::Network;
-use hopline::endpoint::{Endpoint, FlowEvent, Hop, Incoming, Listener};
+use hopline::endpoint::{Endpoint, FlowEvent, Hop, Listener};
 use hopline_lab::pattern::Faults;
 use hopline_lab::traffic::{Carried, Pace, Stream, carry};
 use rustix::process::{Pid, Signal, kill_process};
@@ -121,7 +121,7 @@ impl Stage {
         chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
         let origin = carry(flow, forward.clone(), backward.clone(), stop.clone());
         // A flow reaches its target with the first byte.
-        let Ok(Some(Incoming::Flow(flow))) = timeout(PATIENCE, self.listener.next()).await else {
+        let Ok(Some(flow)) = timeout(PATIENCE, self.listener.accept()).await else {
             return Err("the flow did not come to its target".to_owned());
         };
         let target = carry(flow, backward.clone(), forward.clone(), stop.clone());

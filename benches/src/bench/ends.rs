@@ -6,7 +6,7 @@
 use crate::pattern::{Faults, Tally};
 use crate::stage::Stage;
 use hdrhistogram::Histogram;
-use hopline::endpoint::{Endpoint, Flow, Incoming, Listener, Options, Receipt};
+use hopline::endpoint::{Endpoint, Flow, Inbox, Listener, Options, Receipt};
 use hopline::net::ticket::Ticket;
 use hopline_command::{Exit, Failure};
 use std::collections::HashMap;
@@ -66,21 +66,24 @@ impl Arrivals {
 }
 
 /// Takes in what comes to a target.
-async fn route(mut listener: Listener, arrivals: Arc<Arrivals>) {
-    while let Some(incoming) = listener.next().await {
-        match incoming {
-            Incoming::Flow(mut flow) => {
-                let arrivals = arrivals.clone();
-                tokio::spawn(async move {
-                    match timeout(OPEN_TIMEOUT, flow.read_u32()).await {
-                        Ok(Ok(number)) => arrivals.flow_came(number, flow),
-                        _ => tracing::warn!("a flow came to a target, and nothing over it"),
-                    }
-                });
-            }
-            Incoming::Message(message) => arrivals.message_came(&message.take()),
+async fn route(mut listener: Listener, mut inbox: Inbox, arrivals: Arc<Arrivals>) {
+    let flows = async {
+        while let Some(mut flow) = listener.accept().await {
+            let arrivals = arrivals.clone();
+            tokio::spawn(async move {
+                match timeout(OPEN_TIMEOUT, flow.read_u32()).await {
+                    Ok(Ok(number)) => arrivals.flow_came(number, flow),
+                    _ => tracing::warn!("a flow came to a target, and nothing over it"),
+                }
+            });
         }
-    }
+    };
+    let messages = async {
+        while let Some(message) = inbox.recv().await {
+            arrivals.message_came(&message.take());
+        }
+    };
+    tokio::join!(flows, messages);
 }
 
 /// An origin, and the target of all that it sends.
@@ -97,10 +100,10 @@ impl Pair {
         let name = format!("target-{number}");
         let options = Options { hops, ..Options::default() };
         let target = stage.join(&name, ticket.clone(), options.clone()).await?;
-        let listener = target.listen(&name).await?;
+        let (listener, inbox) = tokio::try_join!(target.listen(&name), target.receive(&name))?;
         let origin = stage.join(&format!("origin-{number}"), ticket.clone(), options).await?;
         let arrivals = Arc::<Arrivals>::default();
-        let route = AbortOnDropHandle::new(tokio::spawn(route(listener, arrivals.clone())));
+        let route = AbortOnDropHandle::new(tokio::spawn(route(listener, inbox, arrivals.clone())));
         Ok(Self { origin, target, name, arrivals, _route: route })
     }
 

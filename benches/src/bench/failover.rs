@@ -14,7 +14,7 @@ use crate::stage::{Process, Relays, Stage};
 use crate::traffic::{Pace, Stream, carry};
 use crate::watched::{Watched, is_protected};
 use bytesize::ByteSize;
-use hopline::endpoint::{Cause as Shown, Chain, Flow, FlowEvent, Incoming, Options};
+use hopline::endpoint::{Cause as Shown, Chain, Flow, FlowEvent, Listener, Options};
 use hopline_command::duration::parse_positive;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -298,17 +298,12 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    async fn run(
-        mut self,
-        seed: u64,
-        flow: Flow,
-        listener: &mut hopline::endpoint::Listener,
-    ) -> Result<Outcome, Failure> {
+    async fn run(mut self, seed: u64, flow: Flow, listener: &mut Listener) -> Result<Outcome, Failure> {
         let stop = CancellationToken::new();
         let (forward, backward) = (self.forward.clone(), self.backward.clone());
         let at_origin = tokio::spawn(carry(flow, forward.clone(), backward.clone(), stop.clone()));
         // A flow reaches its target with the first byte.
-        let Some(Incoming::Flow(flow)) = timeout(PATIENCE, listener.next()).await.ok().flatten() else {
+        let Some(flow) = timeout(PATIENCE, listener.accept()).await.ok().flatten() else {
             return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
         };
         let at_target = tokio::spawn(carry(flow, backward, forward, stop.clone()));

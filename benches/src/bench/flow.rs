@@ -1,6 +1,6 @@
 //! The ends of a measured flow: a source that sends when it is told to, and a sink that counts.
 
-use hopline::endpoint::{Flow, Incoming};
+use hopline::endpoint::Flow;
 use hopline_command::join::{OpenArgs, ServeArgs};
 use hopline_command::{Exit, Failure, ready, say, signals};
 use serde_json::json;
@@ -35,10 +35,8 @@ pub(super) async fn sink(args: SinkArgs) -> Result<(), Failure> {
     let mut listener = endpoint.listen(&args.target).await?;
     ready::print(&json!({"role": "sink"}));
     let serve = async {
-        while let Some(incoming) = listener.next().await {
-            if let Incoming::Flow(flow) = incoming
-                && let Err(failure) = count(flow).await
-            {
+        while let Some(flow) = listener.accept().await {
+            if let Err(failure) = count(flow).await {
                 tracing::warn!(cause = failure.cause(), "a flow was not counted");
             }
         }

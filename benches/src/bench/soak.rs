@@ -15,7 +15,7 @@ use crate::stage::{Relays, Stage};
 use crate::traffic::{Carried, Pace, Stream, carry};
 use crate::watched::{Watched, is_protected};
 use bytesize::ByteSize;
-use hopline::endpoint::{Chain, Endpoint, Flow, Incoming, Listener, Options};
+use hopline::endpoint::{Chain, Endpoint, Flow, Listener, Options};
 use hopline::net::ticket::Ticket;
 use report::{Outcome, Side};
 use std::sync::Arc;
@@ -223,8 +223,8 @@ impl Load {
 
 /// A flow reaches its target with the first byte.
 async fn arrived(listener: &mut Listener) -> Result<Flow, Failure> {
-    match timeout(PATIENCE, listener.next()).await {
-        Ok(Some(Incoming::Flow(flow))) => Ok(flow),
+    match timeout(PATIENCE, listener.accept()).await {
+        Ok(Some(flow)) => Ok(flow),
         _ => Err(lost("the flow was opened, and did not come to its target")),
     }
 }

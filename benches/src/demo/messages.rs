@@ -2,7 +2,7 @@
 
 use crate::pattern::{Faults, Tally};
 use crate::stage::Process;
-use hopline::endpoint::{Endpoint, Incoming, Listener, Receipt};
+use hopline::endpoint::{Endpoint, Inbox, Receipt};
 use hopline_command::{Exit, Failure};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -20,7 +20,7 @@ const LAST: Duration = Duration::from_secs(30);
 
 /// Messages that arrive at one place.
 #[derive(Debug, Default)]
-pub(super) struct Inbox(watch::Sender<Arrivals>);
+pub(super) struct Arrived(watch::Sender<Arrivals>);
 
 #[derive(Debug, Default)]
 struct Arrivals {
@@ -29,7 +29,7 @@ struct Arrivals {
     longest_pause: Duration,
 }
 
-impl Inbox {
+impl Arrived {
     fn came(&self, text: &str, now: Instant) -> Result<(), Failure> {
         let Some(number) = text.strip_prefix("message ").and_then(|number| number.parse().ok()) else {
             return Err(Failure::new(Exit::Failed, format!("a message came that nobody sent: {text:?}")));
@@ -70,9 +70,8 @@ impl Inbox {
     }
 
     /// Takes in what comes to a name served here.
-    pub(super) async fn serve(&self, mut listener: Listener) -> Failure {
-        while let Some(incoming) = listener.next().await {
-            let Incoming::Message(message) = incoming else { continue };
+    pub(super) async fn serve(&self, mut inbox: Inbox) -> Failure {
+        while let Some(message) = inbox.recv().await {
             let text = String::from_utf8_lossy(message.payload()).into_owned();
             if let Err(failure) = self.came(&text, Instant::now()) {
                 return failure;
@@ -87,11 +86,11 @@ fn text(number: u64) -> String {
     format!("message {number}")
 }
 
-/// Sends messages to `name` until told to stop; how many, once all have their receipts and are in `inbox`.
+/// Sends messages to `name` until told to stop; how many, once all have their receipts and are in `arrived`.
 pub(super) async fn send(
     endpoint: &Endpoint,
     name: &str,
-    inbox: &Inbox,
+    arrived: &Arrived,
     stop: &CancellationToken,
 ) -> Result<u64, Failure> {
     let (outstanding, mut receipts) = mpsc::channel::<Receipt>(MAX_OUTSTANDING);
@@ -116,15 +115,15 @@ pub(super) async fn send(
         Ok(())
     };
     let work = async { tokio::try_join!(send, receive) };
-    let (sent, ()) = in_time(work, stop).await.unwrap_or_else(|| Err(no_receipts(inbox)))?;
-    inbox.all(sent).await;
+    let (sent, ()) = in_time(work, stop).await.unwrap_or_else(|| Err(no_receipts(arrived)))?;
+    arrived.all(sent).await;
     Ok(sent)
 }
 
 /// Has a `hopline send` process send messages until told to stop; how many, once it has all the receipts and ended well.
 pub(super) async fn send_from(
     process: &mut Process,
-    inbox: &Inbox,
+    arrived: &Arrived,
     stop: &CancellationToken,
 ) -> Result<u64, Failure> {
     let Some(stdin) = process.stdin() else { return Err(process.failure("takes no input")) };
@@ -132,13 +131,13 @@ pub(super) async fn send_from(
     let (sent, receipts) = match in_time(work, stop).await {
         Some((Ok(sent), Ok(receipts))) => (sent, receipts),
         Some(_) => return Err(process.died("while it was sending").await),
-        None => return Err(no_receipts(inbox)),
+        None => return Err(no_receipts(arrived)),
     };
     process.success(LAST).await?;
     if receipts != sent {
         return Err(process.failure(&format!("had {receipts} receipts for {sent} messages")));
     }
-    inbox.all(sent).await;
+    arrived.all(sent).await;
     Ok(sent)
 }
 
@@ -154,13 +153,13 @@ async fn in_time<T>(work: impl Future<Output = T>, stop: &CancellationToken) -> 
     }
 }
 
-fn no_receipts(inbox: &Inbox) -> Failure {
+fn no_receipts(arrived: &Arrived) -> Failure {
     Failure::new(
         Exit::FlowLost,
         format!(
             "{} messages arrived, but some have no receipt {} s later; this is a bug: run it again with --logs DIR, and \
              report it",
-            inbox.delivered(),
+            arrived.delivered(),
             LAST.as_secs()
         ),
     )

@@ -223,7 +223,7 @@ fn restored(moment: &Moment, repaired: u8) -> Option<(f64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hopline::endpoint::{Cause, Evidence, FlowEvent};
+    use hopline::endpoint::{Cause, Evidence, FlowEvent, Ground};
     use hopline_proto::id::FlowId;
 
     const LINES: &str = r#"{"event":"chain","flow":"aa","name":"x","hops":[{"primary":"r1","backup":"r2"}],"at_ms":1000.0}
@@ -285,7 +285,7 @@ mod tests {
             FlowEvent::Avoided {
                 flow,
                 relay: "r1".to_owned(),
-                evidence: "gray".to_owned(),
+                evidence: Ground::Gray,
                 since_ms: 1.0,
                 until_ms: 5001.0,
             },

@@ -2,7 +2,9 @@
 
 use super::chain::Chain;
 use super::events::FlowEvent;
-use super::flow::{DROPPED, Ending, Reached, ToNode, Word};
+use super::flow_error::{DROPPED, Ending};
+use super::flow_io::{Raw, Reached, Word};
+use super::pump::{give, take};
 use super::route_file::RouteFile;
 use super::{Options, StartError};
 use crate::net::coordinator::Coordinator;
@@ -14,15 +16,13 @@ use crate::net::node::{self, Node, Parts};
 use crate::net::tally::Tally;
 use crate::net::ticket::Ticket;
 use crate::net::{clock::Clock, entropy};
-use bytes::Bytes;
 use hopline_proto::clerk::ClerkConfig;
 use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
-use hopline_proto::flows::{FlowKey, Flows, FlowsConfig};
+use hopline_proto::flows::{FlowKey, FlowsConfig};
 use hopline_proto::id::{BootId, FlowId, NodeId};
 use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
-use hopline_proto::splice::Splice;
 use rand::Rng;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -59,24 +59,9 @@ const GONE: &str = "its process was done with it";
 #[derive(Debug)]
 pub(super) enum Command {
     Open { flow: FlowId, to: Destination, reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>> },
-    Serve { names: Vec<String>, reply: oneshot::Sender<Result<(), Refusal>> },
+    Serve { name: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Incoming { flows: mpsc::Sender<Raw> },
     Shutdown { cause: Arc<str>, done: oneshot::Sender<()> },
-}
-
-/// A flow's bytes and its end, before TLS.
-#[derive(Debug)]
-pub(super) struct Raw {
-    pub(super) flow: FlowKey,
-    pub(super) incoming: mpsc::Receiver<Vec<Bytes>>,
-    pub(super) outgoing: mpsc::Sender<ToNode>,
-    pub(super) ending: watch::Receiver<Option<Ending>>,
-    pub(super) words: mpsc::Sender<Word>,
-    pub(super) reached: watch::Receiver<Reached>,
-    /// At a target it stays empty.
-    pub(super) chain: watch::Receiver<Chain>,
-    /// Whether an origin opened it over a route from before.
-    pub(super) kept: bool,
 }
 
 /// A node that runs.
@@ -89,7 +74,11 @@ pub(super) struct Started {
 }
 
 /// Joins and starts the node's thread.
-pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, StartError> {
+pub(super) async fn start(
+    ticket: Ticket,
+    options: Options,
+    names: watch::Receiver<Vec<String>>,
+) -> Result<Started, StartError> {
     let data = DataDir::take(options.data.as_deref(), Role::Endpoint).await?;
     let coordinator = Coordinator::join(ticket, data).await?;
     let membership = coordinator.membership();
@@ -103,7 +92,7 @@ pub(super) async fn start(ticket: Ticket, options: Options) -> Result<Started, S
         let mut parts = parts(&options, keeper, &membership, desk.clone())?;
         parts.machine.remember(kept, parts.clock.now());
         let tally = parts.tally.clone();
-        Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox).await))
+        Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox, names).await))
     };
     let tally = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
     Ok(Started { commands, coordinator, tally, enrolment, events })
@@ -172,6 +161,12 @@ async fn store(routes: &RouteFile, node: &Driven) {
     }
 }
 
+/// Has the node register the names that are served now.
+fn serve_names(node: &Driven, names: &mut watch::Receiver<Vec<String>>) {
+    let names = names.borrow_and_update().clone();
+    node.with(|machine, now, actions| machine.serve(names, now, actions));
+}
+
 /// The node's side of the handles: who waits for what.
 struct Desk {
     events: broadcast::Sender<FlowEvent>,
@@ -184,7 +179,8 @@ struct Desk {
     chains: RefCell<HashMap<FlowId, watch::Sender<Chain>>>,
     /// Notified when a flow or the lease is over.
     ending: Notify,
-    registering: RefCell<Vec<oneshot::Sender<Result<(), Refusal>>>>,
+    /// Who waits until the bootstrap has taken a name.
+    registering: RefCell<Vec<(String, oneshot::Sender<Result<(), Refusal>>)>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
     routes: Option<Rc<RouteFile>>,
 }
@@ -212,30 +208,47 @@ impl Desk {
     }
 
     /// Does what the handles ask until one asks for the end, or the last is gone.
-    async fn serve(self: &Rc<Self>, node: &Driven, mut inbox: mpsc::Receiver<Command>) {
+    async fn serve(
+        self: &Rc<Self>,
+        node: &Driven,
+        mut inbox: mpsc::Receiver<Command>,
+        mut names: watch::Receiver<Vec<String>>,
+    ) {
         let mut last = None;
         let mut why = Arc::from(GONE);
         if let Some(routes) = self.routes.clone() {
             spawn_local(keep_stored(routes, node.clone()));
         }
         spawn_local(keep_dials(node.clone()));
-        while let Some(command) = inbox.recv().await {
+        loop {
+            let command = tokio::select! {
+                biased;
+                Ok(()) = names.changed() => {
+                    serve_names(node, &mut names);
+                    continue;
+                }
+                command = inbox.recv() => command,
+            };
             match command {
-                Command::Open { flow, to, reply } => {
+                Some(Command::Open { flow, to, reply }) => {
                     self.opening.borrow_mut().insert(flow, reply);
                     self.names.borrow_mut().insert(flow, to.name.clone());
                     self.chains.borrow_mut().insert(flow, watch::Sender::default());
                     node.with(|machine, now, actions| machine.open(flow, to, now, actions));
                 }
-                Command::Serve { names, reply } => {
-                    self.registering.borrow_mut().push(reply);
-                    node.with(|machine, now, actions| machine.serve(names, now, actions));
+                Some(Command::Serve { name, reply }) => {
+                    if names.has_changed().unwrap_or(false) {
+                        serve_names(node, &mut names);
+                    }
+                    self.registering.borrow_mut().push((name, reply));
+                    self.registered(node);
                 }
-                Command::Incoming { flows } => *self.incoming.borrow_mut() = Some(flows),
-                Command::Shutdown { cause, done } => {
+                Some(Command::Incoming { flows }) => *self.incoming.borrow_mut() = Some(flows),
+                Some(Command::Shutdown { cause, done }) => {
                     (last, why) = (Some(done), cause);
                     break;
                 }
+                None => break,
             }
         }
         self.leave(node, &why).await;
@@ -309,7 +322,7 @@ impl Desk {
                 self.ending.notify_one();
             }
             Notice::Enrolment { change, counters } => {
-                self.hear_of_lease(&change);
+                self.hear_of_lease(node, &change);
                 self.ending.notify_one();
                 self.enrolment.tell(change, counters);
             }
@@ -322,7 +335,7 @@ impl Desk {
             Notice::Attachments { relays } => tracing::debug!(?relays, "attached"),
             Notice::Unattached { refusal } => {
                 tracing::warn!(%refusal, "can attach to no relay");
-                self.registered(&Err(refusal));
+                self.refused(&refusal);
             }
             Notice::RoutesChanged => {
                 if let Some(routes) = &self.routes {
@@ -348,17 +361,29 @@ impl Desk {
         }
     }
 
-    fn hear_of_lease(&self, change: &Change) {
+    fn hear_of_lease(&self, node: &Driven, change: &Change) {
         match change {
-            Change::Registered => self.registered(&Ok(())),
-            Change::Trouble(Trouble::Rejected { reason }) => self.registered(&Err(reason.clone())),
+            Change::Registered => self.registered(node),
+            Change::Trouble(Trouble::Rejected { reason }) => self.refused(reason),
             Change::Trouble(_) | Change::Renewed | Change::Left => {}
         }
     }
 
-    fn registered(&self, result: &Result<(), Refusal>) {
-        for reply in self.registering.borrow_mut().drain(..) {
-            let _ = reply.send(result.clone());
+    /// Answers those who wait for the bootstrap, if it has taken the names that are served now.
+    fn registered(&self, node: &Driven) {
+        if node.with(|machine, _, _| machine.is_registered()) {
+            for (_, reply) in self.registering.borrow_mut().drain(..) {
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    /// The bootstrap refuses the names, for the sake of one of them if that is another node's.
+    fn refused(&self, reason: &Refusal) {
+        let taken = if let Refusal::NameTaken { name } = reason { Some(name) } else { None };
+        let is_meant = |(name, _): &mut (String, _)| taken.is_none_or(|taken| taken == name);
+        for (_, reply) in self.registering.borrow_mut().extract_if(.., is_meant) {
+            let _ = reply.send(Err(reason.clone()));
         }
     }
 
@@ -421,72 +446,5 @@ impl Desk {
             self.ended(flow, Ending::Here(cause.clone()));
         }
         node.with_flows(|flows, now, actions| flows.abort(flow, &cause, now, actions));
-    }
-}
-
-/// Gives the application what arrives; no chunks are the end.
-async fn give(node: Driven, flow: FlowKey, to_app: mpsc::Sender<Vec<Bytes>>) {
-    let signal = node.signal(flow);
-    loop {
-        let Some((direction, chunks, ended)) = node.flows(|flows| flows.to_take(&flow)) else { return };
-        let taken: usize = chunks.iter().map(Bytes::len).sum();
-        if taken == 0 && !ended {
-            signal.data(direction).notified().await;
-            continue;
-        }
-        // Whoever drops a flow says what that means.
-        if to_app.send(chunks).await.is_err() {
-            return;
-        }
-        node.with_flows(|flows, now, actions| flows.took(flow, taken, now, actions));
-        signal.room(direction).notify_waiters();
-        if taken == 0 {
-            return;
-        }
-    }
-}
-
-/// Takes what the application sends, up to its end, and tells how far that has got then.
-async fn take(
-    node: Driven,
-    flow: FlowKey,
-    mut from_app: mpsc::Receiver<ToNode>,
-    told: watch::Sender<Reached>,
-) {
-    let signal = node.signal(flow);
-    while let Some(message) = from_app.recv().await {
-        let ToNode::Data(bytes) = message else {
-            node.with_flows(|flows, now, actions| flows.finish(flow, now, actions));
-            return follow(&node, flow, &told).await;
-        };
-        while let Some((false, direction)) = node.flows(|flows| flows.may_send(&flow)) {
-            signal.room(direction).notified().await;
-        }
-        let sent = node.with_flows(|flows, now, actions| flows.send(flow, bytes, now, actions));
-        if sent.is_err() {
-            return;
-        }
-    }
-}
-
-/// Tells how far all that the application sent has got, until it was taken.
-async fn follow(node: &Driven, flow: FlowKey, told: &watch::Sender<Reached>) {
-    let signal = node.signal(flow);
-    let look = |flows: &mut Flows| flows.splice(&flow).map(|splice| (splice.source(), reached(splice)));
-    while let Some((direction, reached)) = node.flows(look) {
-        told.send_replace(reached);
-        if reached == Reached::Taken {
-            return;
-        }
-        signal.room(direction).notified().await;
-    }
-}
-
-fn reached(splice: &Splice) -> Reached {
-    let lane = splice.lane(splice.source());
-    match lane.fin() {
-        Some(end) if lane.acked() > end => Reached::Taken,
-        Some(end) if lane.acked() == end => Reached::Arrived,
-        Some(_) | None => Reached::Nothing,
     }
 }

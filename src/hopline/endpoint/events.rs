@@ -1,6 +1,7 @@
 //! What happens to an origin's flows, for whoever wants to know.
 
 use hopline_proto::Time;
+use hopline_proto::failure_memory::Ground;
 use hopline_proto::frame::{Cause, CloseCode, Evidence, Reroute, Watch};
 use hopline_proto::id::FlowId;
 use hopline_proto::machine::{ChainChange, Notice};
@@ -24,7 +25,7 @@ pub struct Hop {
 pub enum FlowEvent {
     /// The flow was opened over this chain.
     Chain {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
         /// The name that it was opened to.
@@ -34,7 +35,7 @@ pub enum FlowEvent {
     },
     /// A hop's relay failed and another took over.
     Rerouted {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
         /// Which hop, the nearest being 1.
@@ -64,7 +65,7 @@ pub enum FlowEvent {
     /// As the flow was opened, the relay that should stand by at a hop could be had sooner than the one that was planned, and
     /// serves it. Nothing failed.
     Chosen {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
         /// Which hop, the nearest being 1.
@@ -76,7 +77,7 @@ pub enum FlowEvent {
     },
     /// A hop's relay drained, and another took over first.
     Drained {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
         /// Which hop, the nearest being 1.
@@ -92,42 +93,43 @@ pub enum FlowEvent {
     },
     /// A hop has another backup.
     BackupReplaced {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
-        /// Which hop.
+        /// Which hop, the nearest being 1.
         hop: u8,
         /// All hops, as they are now.
         hops: Vec<Hop>,
     },
     /// The flow goes over another chain.
     Rebuilt {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
         /// Its hops now.
         hops: Vec<Hop>,
-        /// What was wrong with the chain before, where known.
+        /// What was wrong with the chain before; `None` if that is not known.
         #[serde(serialize_with = "as_text_if_any")]
         cause: Option<Cause>,
     },
     /// A relay failed the flow, and no plan for it names that relay for a while. Failing again meanwhile prolongs it.
     Avoided {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
         /// The relay; `?` if this endpoint does not know it.
         relay: String,
-        /// What speaks against it: see [`Ground`](hopline_proto::failure_memory::Ground).
-        evidence: String,
+        /// What speaks against it.
+        #[serde(serialize_with = "as_text")]
+        evidence: Ground,
         /// When it failed, in milliseconds since the Unix epoch.
         since_ms: f64,
-        /// Until when it is avoided.
+        /// Until when it is avoided, in milliseconds since the Unix epoch.
         until_ms: f64,
     },
     /// The flow is over.
     Closed {
-        /// The flow.
+        /// The flow that it happened to.
         #[serde(serialize_with = "as_text")]
         flow: FlowId,
         /// Whether everything arrived, both ways.
@@ -138,13 +140,13 @@ pub enum FlowEvent {
 /// What a detector knew when it found a relay suspect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
-    /// How long ago the relay was last heard.
+    /// How long ago the relay was last heard, in milliseconds.
     pub silence_ms: f64,
-    /// How much silence is suspicious without other evidence.
+    /// How much silence is suspicious without other evidence, in milliseconds.
     pub deadline_ms: f64,
-    /// At which interval the relay was to be heard.
+    /// At which interval the relay was to be heard, in milliseconds.
     pub interval_ms: f64,
-    /// The smoothed round trip.
+    /// The smoothed round trip, in milliseconds.
     pub rtt_ms: f64,
     /// How much the node doubted its own punctuality: its deadline was multiplied by one more than this.
     pub doubt: u8,
@@ -218,7 +220,7 @@ impl FlowEvent {
             Notice::Avoided { flow, relay, failure } => Self::Avoided {
                 flow: flow.flow,
                 relay: name(relay.as_ref()),
-                evidence: failure.ground.to_string(),
+                evidence: failure.ground,
                 since_ms: since_epoch_ms(failure.since),
                 until_ms: since_epoch_ms(failure.until),
             },

@@ -1,13 +1,14 @@
-//! Names that an endpoint serves: flows and messages come out of a listener.
+//! Names that an endpoint serves: flows come out of a [`Listener`], messages out of an [`Inbox`].
 
-use super::driver::{Command, Raw};
+use super::driver::Command;
 use super::flow::{self, Flow, Kind, Preface};
+use super::flow_io::Raw;
 use super::{Endpoint, ListenError, messages};
 use crate::net::identity::Membership;
 use crate::net::tls;
 use bytes::Bytes;
 use hopline_proto::id::NodeId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -24,17 +25,10 @@ const MAX_GONE: usize = 64;
 /// Flows that may wait for their turn.
 const QUEUED_FLOWS: usize = 256;
 
-/// Something came for a name.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, and moved out at once")]
-pub enum Incoming {
-    /// Somebody opened a flow.
-    Flow(Flow),
-    /// Somebody sent a message.
-    Message(Message),
-}
-
 /// A message that waits to be taken.
+///
+/// Its sender gets the receipt with [`Message::take`], not before: take it when nothing can be lost any more. To drop a message
+/// refuses it.
 #[derive(Debug)]
 pub struct Message {
     from: NodeId,
@@ -70,58 +64,123 @@ impl Message {
         self.payload
     }
 
-    /// Refuses it, and with it all that its sender has under way, which is told why. To drop a message does so, too.
+    /// Refuses it, and with it all that its sender has under way. The sender is told this cause, of which at most 256 bytes go
+    /// there.
     pub fn refuse(self, cause: impl Into<String>) {
         let cause: String = cause.into();
         let _ = self.verdict.send(Err(cause.into()));
     }
 }
 
-/// A name that is served as long as this lives.
+/// Accepts the flows that are opened to a name; from [`Endpoint::listen`].
+///
+/// Dropping it gives the name up: flows that were not accepted are aborted, and the bootstrap is told. Flows that were accepted go
+/// on.
 #[derive(Debug)]
 pub struct Listener {
-    incoming: mpsc::Receiver<Incoming>,
-    refusal: Refusing,
-    name: String,
-    names: Arc<Names>,
+    flows: mpsc::Receiver<Flow>,
+    held: Held,
 }
 
 impl Listener {
-    /// The next flow or message. `None` once the endpoint is shut down.
-    pub async fn next(&mut self) -> Option<Incoming> {
-        self.incoming.recv().await
+    /// The next flow. `None` once the endpoint is shut down, or its last handle was dropped.
+    ///
+    /// May be dropped at any point without losing a flow.
+    pub async fn accept(&mut self) -> Option<Flow> {
+        self.flows.recv().await
     }
 
     /// The name that is served.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.held.name
     }
 
-    /// Serves the name no more: whoever sends further messages is refused, and told why.
+    /// Gives the name up, as dropping does. Whoever opens a flow meanwhile is told this cause, of which at most 256 bytes go there.
     pub fn close(self, cause: impl Into<String>) {
-        let cause: String = cause.into();
-        let _ = self.refusal.send(Some(cause.into()));
+        self.held.refuse_for(cause.into());
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        refuse(&self.refusal, &format!("\"{}\" takes no more messages", self.name).into());
-        self.names.end(&self.name, &self.refusal);
-        self.names.lock().remove(&self.name);
+        let cause = self.held.end();
+        self.flows.close();
+        while let Ok(flow) = self.flows.try_recv() {
+            flow.abort(&*cause);
+        }
     }
 }
 
-/// Refuses messages for this cause, unless they are refused for another already.
-fn refuse(refusal: &Refusing, cause: &Arc<str>) {
-    refusal.send_if_modified(|said| said.is_none() && said.replace(cause.clone()).is_none());
+/// Takes the messages that are sent to a name; from [`Endpoint::receive`].
+///
+/// Dropping it gives the name up: messages that were not taken are refused, and the bootstrap is told.
+#[derive(Debug)]
+pub struct Inbox {
+    messages: mpsc::Receiver<Message>,
+    held: Held,
 }
 
-/// A name's application, as what comes for the name sees it.
+impl Inbox {
+    /// The next message. Those of one sender come in the order in which it sent them, each after the one before was taken. `None`
+    /// once the endpoint is shut down, or its last handle was dropped.
+    ///
+    /// May be dropped at any point without losing a message.
+    pub async fn recv(&mut self) -> Option<Message> {
+        self.messages.recv().await
+    }
+
+    /// The name that is served.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.held.name
+    }
+
+    /// Gives the name up, as dropping does. Whoever sends further messages is told this cause, of which at most 256 bytes go there.
+    pub fn close(self, cause: impl Into<String>) {
+        self.held.refuse_for(cause.into());
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.held.end();
+    }
+}
+
+/// A name that is served, one way, until [`Held::end`].
+#[derive(Debug)]
+struct Held {
+    name: String,
+    kind: Kind,
+    refusal: Refusing,
+    names: Arc<Names>,
+}
+
+impl Held {
+    fn refuse_for(&self, cause: String) {
+        let _ = self.refusal.send(Some(cause.into()));
+    }
+
+    /// The name is not served in this way any more. Returns why.
+    fn end(&self) -> Arc<str> {
+        let takes = if self.kind == Kind::Messages { "messages" } else { "flows" };
+        let cause = refuse(&self.refusal, &format!("\"{}\" takes no more {takes}", self.name).into());
+        self.names.remove(&self.name, self.kind, &cause);
+        cause
+    }
+}
+
+/// Refuses what comes for this cause, unless it is refused for another already. Returns for which.
+fn refuse(refusal: &Refusing, cause: &Arc<str>) -> Arc<str> {
+    refusal.send_if_modified(|said| said.is_none() && said.replace(cause.clone()).is_none());
+    refusal.borrow().clone().unwrap_or_else(|| cause.clone())
+}
+
+/// A name's inbox, as what comes for the name sees it.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
-    pub(super) incoming: mpsc::Sender<Incoming>,
+    pub(super) incoming: mpsc::Sender<Message>,
     pub(super) refusal: Refused,
 }
 
@@ -142,56 +201,105 @@ impl Refused {
     }
 }
 
-/// By this a name's messages are refused, with why.
+/// By this what comes for a name is refused, with why.
 type Refusing = watch::Sender<Option<Arc<str>>>;
-type ByName = HashMap<String, (Served, Refusing)>;
 
-/// Who serves which name.
+/// Where what comes for a name goes.
+#[derive(Clone, Debug)]
+enum Taker {
+    Flows(mpsc::Sender<Flow>),
+    Messages(Served),
+}
+
+type Takers = BTreeMap<(String, Kind), (Taker, Refusing)>;
+
+/// Who serves which name, and how.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    served: Mutex<ByName>,
+    served: Mutex<Takers>,
     /// Why names are not served any more, for flows that were on their way.
-    gone: Mutex<HashMap<String, Arc<str>>>,
+    gone: Mutex<HashMap<(String, Kind), Arc<str>>>,
+    /// The names, for the node to register.
+    list: watch::Sender<Vec<String>>,
     /// Flows of messages.
     tasks: TaskTracker,
 }
 
 impl Names {
-    fn lock(&self) -> MutexGuard<'_, ByName> {
+    fn lock(&self) -> MutexGuard<'_, Takers> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn gone(&self) -> MutexGuard<'_, HashMap<String, Arc<str>>> {
+    fn gone(&self) -> MutexGuard<'_, HashMap<(String, Kind), Arc<str>>> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps why a name is about to be served no more.
-    fn end(&self, name: &str, refusal: &Refusing) {
-        let Some(cause) = refusal.borrow().clone() else { return };
+    /// Where what comes for a name goes.
+    fn taker(&self, name: &str, kind: Kind) -> Option<Taker> {
+        self.lock().get(&(name.to_owned(), kind)).map(|(taker, _)| taker.clone())
+    }
+
+    /// The names that are served, now and after each change.
+    pub(super) fn list(&self) -> watch::Receiver<Vec<String>> {
+        self.list.subscribe()
+    }
+
+    /// Serves a name in this way from now on. Returns whether it is the only one.
+    fn add(&self, held: &Held, taker: Taker) -> Result<bool, ListenError> {
+        let key = (held.name.clone(), held.kind);
+        let mut served = self.lock();
+        if served.contains_key(&key) {
+            return Err(ListenError::Twice { name: key.0 });
+        }
+        self.gone().remove(&key);
+        served.insert(key, (taker, held.refusal.clone()));
+        self.relist(&served);
+        Ok(served.len() == 1)
+    }
+
+    fn remove(&self, name: &str, kind: Kind, cause: &Arc<str>) {
+        let key = (name.to_owned(), kind);
+        let mut served = self.lock();
+        served.remove(&key);
+        self.relist(&served);
+        self.keep_cause(key, cause);
+    }
+
+    fn relist(&self, served: &Takers) {
+        let mut names: Vec<String> = served.keys().map(|(name, _)| name.clone()).collect();
+        names.dedup();
+        self.list.send_if_modified(|list| (*list != names).then(|| *list = names).is_some());
+    }
+
+    fn keep_cause(&self, key: (String, Kind), cause: &Arc<str>) {
         let mut gone = self.gone();
         if gone.len() >= MAX_GONE {
             gone.clear();
         }
-        gone.insert(name.to_owned(), cause);
+        gone.insert(key, cause.clone());
     }
 
-    /// Why a name is not served.
-    fn why(&self, name: &str) -> Arc<str> {
-        let cause = self.gone().get(name).cloned();
+    /// Why a name is not served in this way.
+    fn why(&self, name: &str, kind: Kind) -> Arc<str> {
+        let (other, told) = match kind {
+            Kind::Stream => (Kind::Messages, "takes messages, not flows: use `hopline send`"),
+            Kind::Messages | Kind::Unknown => (Kind::Stream, "takes flows, not messages: use `hopline pipe`"),
+        };
+        if self.lock().contains_key(&(name.to_owned(), other)) {
+            return format!("\"{name}\" {told}").into();
+        }
+        let cause = self.gone().get(&(name.to_owned(), kind)).cloned();
         cause.unwrap_or_else(|| format!("\"{name}\" is not served there any more").into())
     }
 
-    /// Nobody serves any name any more: further messages are refused. Waits until the receipts of those that were taken have
-    /// arrived, or the time is up.
+    /// Nobody serves any name any more: what comes is refused. Waits until the receipts of messages that were taken have arrived,
+    /// or the time is up.
     pub(super) async fn close(&self, cause: &Arc<str>, patience: Duration) {
-        let served = {
-            let mut served = self.lock();
-            for (name, (_, refusal)) in &*served {
-                refuse(refusal, cause);
-                self.end(name, refusal);
-            }
-            std::mem::take(&mut *served)
-        };
+        let served = std::mem::take(&mut *self.lock());
+        for (key, (_, refusal)) in &served {
+            let cause = refuse(refusal, cause);
+            self.keep_cause(key.clone(), &cause);
+        }
         drop(served); // listeners end
         self.tasks.close();
         let _ = timeout(patience, self.tasks.wait()).await;
@@ -199,33 +307,39 @@ impl Names {
 }
 
 pub(super) async fn listen(endpoint: &Endpoint, name: &str) -> Result<Listener, ListenError> {
-    let (sender, incoming) = mpsc::channel(QUEUED_INCOMING);
+    let (sender, flows) = mpsc::channel(QUEUED_INCOMING);
+    let (refusal, _) = watch::channel(None);
+    let held = Held { name: name.to_owned(), kind: Kind::Stream, refusal, names: endpoint.0.names.clone() };
+    let is_first = held.names.add(&held, Taker::Flows(sender))?;
+    let listener = Listener { flows, held };
+    register(endpoint, name, is_first).await?;
+    Ok(listener)
+}
+
+pub(super) async fn inbox(endpoint: &Endpoint, name: &str) -> Result<Inbox, ListenError> {
+    let (incoming, messages) = mpsc::channel(QUEUED_INCOMING);
     let (refusal, refused) = watch::channel(None);
-    let served = Served { incoming: sender, refusal: Refused(refused) };
-    let listeners = endpoint.0.names.clone();
-    let (is_first, all) = {
-        let mut names = listeners.lock();
-        let is_first = names.is_empty();
-        if names.contains_key(name) {
-            return Err(ListenError::Twice { name: name.to_owned() });
-        }
-        names.insert(name.to_owned(), (served, refusal.clone()));
-        listeners.gone().remove(name);
-        (is_first, names.keys().cloned().collect())
-    };
-    let listener = Listener { incoming, refusal, name: name.to_owned(), names: listeners };
+    let held = Held { name: name.to_owned(), kind: Kind::Messages, refusal, names: endpoint.0.names.clone() };
+    let served = Served { incoming, refusal: Refused(refused) };
+    let is_first = held.names.add(&held, Taker::Messages(served))?;
+    let inbox = Inbox { messages, held };
+    register(endpoint, name, is_first).await?;
+    Ok(inbox)
+}
+
+/// Waits until the bootstrap has taken a name.
+async fn register(endpoint: &Endpoint, name: &str, is_first: bool) -> Result<(), ListenError> {
+    let commands = &endpoint.0.commands;
     if is_first {
         let (flows, raws) = mpsc::channel(QUEUED_FLOWS);
         let memberships = endpoint.0.coordinator.memberships();
-        tokio::spawn(receive(raws, memberships, listener.names.clone()));
-        let told = endpoint.0.commands.send(Command::Incoming { flows }).await;
-        told.map_err(|_| ListenError::Closed)?;
+        tokio::spawn(receive(raws, memberships, endpoint.0.names.clone(), commands.downgrade()));
+        commands.send(Command::Incoming { flows }).await.map_err(|_| ListenError::Closed)?;
     }
     let (reply, registered) = oneshot::channel();
-    let told = endpoint.0.commands.send(Command::Serve { names: all, reply }).await;
-    told.map_err(|_| ListenError::Closed)?;
-    registered.await.map_err(|_| ListenError::Closed)??;
-    Ok(listener)
+    let serve = Command::Serve { name: name.to_owned(), reply };
+    commands.send(serve).await.map_err(|_| ListenError::Closed)?;
+    Ok(registered.await.map_err(|_| ListenError::Closed)??)
 }
 
 /// Takes in the flows that reach this endpoint, and shows each its present certificate.
@@ -233,6 +347,7 @@ async fn receive(
     mut raws: mpsc::Receiver<Raw>,
     mut memberships: watch::Receiver<Membership>,
     names: Arc<Names>,
+    node: mpsc::WeakSender<Command>,
 ) {
     let Ok(config) = tls::flow_server(&memberships.borrow_and_update()) else { return };
     let mut acceptor = TlsAcceptor::from(config);
@@ -254,32 +369,35 @@ async fn receive(
             }
         });
     }
+    // Another task may have taken over, unless the endpoint is gone.
+    if node.upgrade().is_none_or(|node| node.is_closed()) {
+        names.lock().clear();
+    }
 }
 
-async fn deliver(flow: Flow, preface: Preface, names: &Names) {
-    let Preface { name, kind } = preface;
-    let served = names.lock().get(&name).map(|(served, _)| served.clone());
-    match (kind, served) {
-        (Kind::Messages, Some(served)) => names.tasks.track_future(messages::receive(flow, served)).await,
-        (Kind::Messages, None) => names.tasks.track_future(messages::refuse(flow, &names.why(&name))).await,
-        (Kind::Stream, Some(served)) => {
-            if let Err(mpsc::error::SendError(Incoming::Flow(flow))) =
-                served.incoming.send(Incoming::Flow(flow)).await
-            {
-                turn_away(flow, &name);
+async fn deliver(flow: Flow, Preface { name, kind }: Preface, names: &Names) {
+    match (kind, names.taker(&name, kind)) {
+        (_, Some(Taker::Messages(served))) => names.tasks.track_future(messages::receive(flow, served)).await,
+        (_, Some(Taker::Flows(flows))) => {
+            if let Err(mpsc::error::SendError(flow)) = flows.send(flow).await {
+                flow.abort(&*names.why(&name, kind));
             }
         }
-        (Kind::Stream, None) => turn_away(flow, &name),
-        (Kind::Unknown, _) => {
+        (Kind::Messages, None) => {
+            let cause = names.why(&name, kind);
+            tracing::info!(name, from = ?flow.peer(), %cause, "refused messages");
+            names.tasks.track_future(messages::refuse(flow, &cause)).await;
+        }
+        (Kind::Stream, None) => {
+            let cause = names.why(&name, kind);
+            tracing::info!(name, from = ?flow.peer(), %cause, "refused a flow");
+            flow.abort(&*cause);
+        }
+        (Kind::Unknown, None) => {
             tracing::info!(name, "a flow of a kind that only newer nodes know");
             flow.abort(format!(
                 "\"{name}\" is served by an older node, which does not know this kind of flow: upgrade it"
             ));
         }
     }
-}
-
-fn turn_away(flow: Flow, name: &str) {
-    tracing::info!(name, "a flow to a name that is not served here");
-    flow.abort(format!("\"{name}\" is not served there any more"));
 }

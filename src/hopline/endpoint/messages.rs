@@ -3,8 +3,9 @@
 //! One flow carries the messages to one name, in order. A receipt is the number of messages that the target's application
 //! has taken so far (8 bytes, big-endian), so a message needs no identifier of its own.
 
-use super::flow::{self, Aborter, Flow, FlowError, Kind};
-use super::listener::{Incoming, Message, Served};
+use super::flow::{self, Flow, Kind};
+use super::flow_error::FlowError;
+use super::listener::{Message, Served};
 use super::{Chain, Endpoint, OpenError};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -232,7 +233,7 @@ async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>, end: End) {
     let result = tokio::try_join!(receipts.read(reader), write(&mut outgoing, waiting, writer, is_kept));
     let verdict = match result {
         Ok(_) => return,
-        Err(Early::Broken(error)) => Verdict::Broken(lost(&error, &aborter).await),
+        Err(Early::Broken(error)) => Verdict::Broken(aborter.explain(&error).await),
         Err(Early::Refused(cause)) => Verdict::Refused(cause),
     };
     tracing::debug!(?verdict, "a flow of messages ended");
@@ -242,14 +243,6 @@ async fn run(flow: Flow, mut outgoing: mpsc::Receiver<Outgoing>, end: End) {
         let _ = receipt.send(verdict.clone());
     }
     end.send_replace(Some(verdict));
-}
-
-/// How the flow broke on which this error came: if not by itself, it has been dropped for that.
-async fn lost(error: &io::Error, aborter: &Aborter) -> FlowError {
-    match FlowError::of(error) {
-        Some(error) => error,
-        None => aborter.ended().await.err().unwrap_or(FlowError::Closed),
-    }
 }
 
 /// Why a flow of messages ended early.
@@ -371,7 +364,7 @@ pub(super) async fn receive(flow: Flow, mut served: Served) {
             cause = served.refusal.cause() => return say_no_more(&cause, frames, writer).await,
         };
         let (take, verdict) = oneshot::channel();
-        let message = Incoming::Message(Message::new(from, payload.freeze(), take));
+        let message = Message::new(from, payload.freeze(), take);
         let is_handed_over = tokio::select! {
             biased;
             handed = flushed(served.incoming.send(message), &mut writer) => matches!(handed, Ok(Ok(()))),

@@ -3,7 +3,7 @@
 
 use super::{Failovers, Feed, Machine, Options, Parts, State, hear, parts};
 use crate::bootstrap::{Options as BootstrapOptions, Server};
-use crate::endpoint::{Endpoint, Flow, FlowEvent, Hop, Incoming, Listener, Options as EndpointOptions};
+use crate::endpoint::{Endpoint, Flow, FlowEvent, Hop, Listener, Options as EndpointOptions};
 use crate::net::coordinator::Coordinator;
 use crate::net::node::{self, Node};
 use crate::net::testing::LOOPBACK;
@@ -235,7 +235,7 @@ impl Stage {
             }
         };
         loop {
-            let Some(Incoming::Flow(incoming)) = self.listener.next().await else { continue };
+            let incoming = self.listener.accept().await.expect("a flow");
             if incoming.id() == flow.id() {
                 return (flow, events, incoming);
             }

@@ -12,7 +12,7 @@ use crate::pattern::Faults;
 use crate::stage::{Process, Relays, Stage};
 use crate::traffic::{Carried, Pace, Stream, carry};
 use book::Book;
-use hopline::endpoint::{Endpoint, Flow, Incoming, Listener, Options};
+use hopline::endpoint::{Endpoint, Flow, Listener, Options};
 use hopline_command::{Exit, Failure};
 use hopline_proto::id::FlowId;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -220,8 +220,7 @@ impl Crowd<'_> {
             self.flows.push(measured);
         }
         while !opened.is_empty() {
-            let Some(Incoming::Flow(flow)) = timeout(PATIENCE, pair.listener.next()).await.ok().flatten()
-            else {
+            let Some(flow) = timeout(PATIENCE, pair.listener.accept()).await.ok().flatten() else {
                 return Err(lost("a flow was opened, and did not come to its target"));
             };
             let Some(measured) = opened.remove(&flow.id()) else { continue };

@@ -1,0 +1,83 @@
+//! How an endpoint joins, said step by step.
+
+use super::{Endpoint, Options, StartError};
+use crate::net::state;
+use crate::net::ticket::Ticket;
+use hopline_proto::detector::Liveness;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The variable in which commands, too, look for a ticket.
+const TICKET: &str = "HOPLINE_TICKET";
+
+/// How an endpoint joins; from [`Endpoint::builder`]. What is not said is as the commands have it.
+#[derive(Clone, Debug, Default)]
+#[must_use = "an endpoint joins with `join`"]
+pub struct Builder {
+    ticket: Option<Ticket>,
+    options: Options,
+}
+
+impl Builder {
+    /// The ticket of the network to join. Default: the one in the environment variable `HOPLINE_TICKET`, or else that of the network
+    /// that a command of this user joined last.
+    pub fn ticket(mut self, ticket: Ticket) -> Self {
+        self.ticket = Some(ticket);
+        self
+    }
+
+    /// Where to keep the node's identity, and the routes that lead it on while no bootstrap answers. The directory is made if need be,
+    /// and is this process's alone while the endpoint lives. Default: both are forgotten with the process.
+    pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.options.data = Some(directory.into());
+        self
+    }
+
+    /// What listings call this node. It is not a name to be reached under: those are [`Endpoint::listen`]'s. Default: the first digits
+    /// of its id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
+    /// The local UDP address. Nobody ever connects to an endpoint, so it needs no open port. Default: any port, IPv4 and IPv6.
+    pub fn bind(mut self, address: SocketAddr) -> Self {
+        self.options.bind = address;
+        self
+    }
+
+    /// The number of relays on the chain of each flow that it opens: 1 to 8. Default: 3.
+    pub fn hops(mut self, hops: u8) -> Self {
+        self.options.hops = hops;
+        self
+    }
+
+    /// How soon a silent relay is given up: a preset for the network between the nodes. Default: [`Liveness::Auto`].
+    pub fn liveness(mut self, preset: Liveness) -> Self {
+        self.options.liveness = preset.config();
+        self
+    }
+
+    /// Joins the network. Resolves when a bootstrap has let this node in, within about 10 seconds for each bootstrap of the ticket.
+    /// It does not try again: commands do so for 10 seconds (`--wait`).
+    ///
+    /// The future may be dropped at any point; then the node does not join.
+    ///
+    /// # Errors
+    /// [`StartError`]: no tokio runtime, no ticket, a data directory that is in use, or a bootstrap that does not answer or refuses.
+    pub async fn join(self) -> Result<Endpoint, StartError> {
+        let ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None => ticket_at_hand()?,
+        };
+        Endpoint::join(ticket, self.options).await
+    }
+}
+
+/// The ticket that commands take where none is given.
+fn ticket_at_hand() -> Result<Ticket, StartError> {
+    let given = std::env::var(TICKET).ok().filter(|text| !text.is_empty());
+    let last = || std::fs::read_to_string(state::last_ticket()?).ok();
+    let text = given.or_else(last).ok_or(StartError::NoTicket)?;
+    text.trim().parse().map_err(StartError::Ticket)
+}
