@@ -167,6 +167,9 @@ fn serve_names(node: &Driven, names: &mut watch::Receiver<Vec<String>>) {
     node.with(|machine, now, actions| machine.serve(names, now, actions));
 }
 
+/// Whoever waits for a name to be registered.
+type Registered = oneshot::Sender<Result<(), Refusal>>;
+
 /// The node's side of the handles: who waits for what.
 struct Desk {
     events: broadcast::Sender<FlowEvent>,
@@ -180,7 +183,7 @@ struct Desk {
     /// Notified when a flow or the lease is over.
     ending: Notify,
     /// Who waits until the bootstrap has taken a name.
-    registering: RefCell<Vec<(String, oneshot::Sender<Result<(), Refusal>>)>>,
+    registering: RefCell<Vec<(String, Registered)>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
     routes: Option<Rc<RouteFile>>,
 }
