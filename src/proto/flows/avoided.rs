@@ -1,6 +1,7 @@
 //! Which relays an origin's flows avoid, and why.
 
-use super::{FlowKey, Flows};
+use super::key::FlowKey;
+use super::table::Flows;
 use crate::failure_memory::Failure;
 use crate::time::Time;
 
