@@ -51,7 +51,7 @@ async fn a_name_that_is_not_listened_to_any_more_is_free_at_once() {
             }
         }
     };
-    let _freed = timeout(Duration::from_secs(5), freed).await.expect("it is free");
+    let _freed = timeout(PATIENCE, freed).await.expect("it is free");
     assert!(one.listen("x").await.is_err(), "now it is the other's");
     one.listen("y").await.unwrap();
 }

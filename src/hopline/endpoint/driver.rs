@@ -167,9 +167,6 @@ fn serve_names(node: &Driven, names: &mut watch::Receiver<Vec<String>>) {
     node.with(|machine, now, actions| machine.serve(names, now, actions));
 }
 
-/// Whoever waits for a name to be registered.
-type Registered = oneshot::Sender<Result<(), Refusal>>;
-
 /// The node's side of the handles: who waits for what.
 struct Desk {
     events: broadcast::Sender<FlowEvent>,
@@ -183,11 +180,13 @@ struct Desk {
     /// Notified when a flow or the lease is over.
     ending: Notify,
     /// Who waits until the bootstrap has taken a name.
-    registering: RefCell<Vec<(String, Registered)>>,
+    registering: RefCell<Vec<Registering>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
     routes: Option<Rc<RouteFile>>,
 }
 
+/// A name, and where to answer.
+type Registering = (String, oneshot::Sender<Result<(), Refusal>>);
 type Opening = oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>;
 type Driven = Rc<Node<Machine>>;
 
@@ -384,7 +383,7 @@ impl Desk {
     /// The bootstrap refuses the names, for the sake of one of them if that is another node's.
     fn refused(&self, reason: &Refusal) {
         let taken = if let Refusal::NameTaken { name } = reason { Some(name) } else { None };
-        let is_meant = |(name, _): &mut (String, _)| taken.is_none_or(|taken| taken == name);
+        let is_meant = |(name, _): &mut Registering| taken.is_none_or(|taken| taken == name);
         for (_, reply) in self.registering.borrow_mut().extract_if(.., is_meant) {
             let _ = reply.send(Err(reason.clone()));
         }
