@@ -1,6 +1,6 @@
 //! Random traffic.
 
-use super::plan::{Scene, WARM_UP, as_usize};
+use super::scene::{Scene, WARM_UP, as_usize};
 use crate::dice::Dice;
 use crate::traffic::{Abort, FlowPlan, Reader, Script, Step, When};
 use crate::world::Settings;

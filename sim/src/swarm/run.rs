@@ -1,7 +1,8 @@
 //! One run: a safety phase with faults, a liveness phase in which a core is healed and everything has to complete, and a
 //! last look at what is left.
 
-use super::plan::{Plan, Trim, WARM_UP};
+use super::plan::{Plan, Trim};
+use super::scene::WARM_UP;
 use crate::check::Failure;
 use crate::dice::Dice;
 use crate::fault::{Found, Hit, Ordeal};
