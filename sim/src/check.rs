@@ -60,7 +60,7 @@ pub(crate) struct Checks {
 impl Checks {
     pub(crate) fn fail(&mut self, checker: &'static str, now: Time, what: impl Into<String>) {
         if self.failure.is_none() {
-            let at = now.since(crate::world::START);
+            let at = now.since(crate::settings::START);
             self.failure = Some(Failure { checker, what: what.into(), at });
         }
     }
