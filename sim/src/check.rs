@@ -3,11 +3,9 @@
 //! Checkers know the truth that no node knows: what each application has sent and taken, who lives, and what the bootstrap
 //! has issued. The first failure counts; the run ends there.
 
-mod ending;
 mod epochs;
 mod lanes;
 mod plans;
-mod pool;
 mod rights;
 
 use crate::network::NodeIndex;

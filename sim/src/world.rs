@@ -6,10 +6,12 @@
 
 mod applications;
 mod coordinator;
+mod ending;
 mod faults;
 mod legs;
 mod life;
 mod links;
+mod pool;
 
 pub(crate) use faults::Hit;
 pub(crate) use life::name;
