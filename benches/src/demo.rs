@@ -4,6 +4,7 @@
 //! that returns what comes, one that receives messages and one that sends some. This process is the flow's origin. What it
 //! reports, it has measured where the data arrives; it deliberately trusts no counter of the system under test.
 
+mod kill;
 mod killer;
 mod load;
 mod messages;
@@ -17,7 +18,8 @@ use aws_lc_rs::digest::Digest;
 use bytesize::ByteSize;
 use hopline::endpoint::{Endpoint, Flow, Inbox, Options};
 use hopline_command::{Exit, Failure};
-use killer::{Kill, Killer};
+use kill::Kill;
+use killer::Killer;
 use load::{Progress, Received};
 use messages::Arrived;
 use report::{Outcome, Screen};

@@ -3,11 +3,9 @@
 //! Checkers know the truth that no node knows: what each application has sent and taken, who lives, and what the bootstrap
 //! has issued. The first failure counts; the run ends there.
 
-mod ending;
 mod epochs;
 mod lanes;
 mod plans;
-mod pool;
 mod rights;
 
 use crate::network::NodeIndex;
@@ -60,7 +58,7 @@ pub(crate) struct Checks {
 impl Checks {
     pub(crate) fn fail(&mut self, checker: &'static str, now: Time, what: impl Into<String>) {
         if self.failure.is_none() {
-            let at = now.since(crate::world::START);
+            let at = now.since(crate::settings::START);
             self.failure = Some(Failure { checker, what: what.into(), at });
         }
     }

@@ -1,6 +1,5 @@
 //! Randomness of one purpose: each has its own, so that changing how one is used leaves the others' draws alone.
 
-use crate::network::mix;
 use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): eight bytes of state, and fast. Nothing here needs to be unpredictable.
@@ -72,4 +71,12 @@ impl Dice {
         }
         taken
     }
+}
+
+/// A number that looks random and depends on `n` alone (the finaliser of SplitMix64).
+pub(crate) const fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
 }

@@ -4,7 +4,7 @@
 //! datagrams (heartbeats) are really lost. A *cut* way loses everything, and what streams wanted to send comes when it is
 //! healed; a *held* way keeps everything, heartbeats too, and gives it all at once when it is released.
 
-use crate::dice::Dice;
+use crate::dice::{Dice, mix};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -138,14 +138,6 @@ impl Network {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// A number that looks random and depends on `n` alone (the finaliser of SplitMix64).
-pub(crate) const fn mix(n: u64) -> u64 {
-    let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    n ^ (n >> 31)
 }
 
 #[cfg(test)]

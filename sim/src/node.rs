@@ -1,7 +1,7 @@
 //! A node and what its driver would hold.
 
+use crate::happening::Happening;
 use crate::network::NodeIndex;
-use crate::world::Happening;
 use hopline_proto::endpoint::Endpoint;
 use hopline_proto::flows::Flows;
 use hopline_proto::frame::Control;

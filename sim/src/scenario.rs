@@ -3,9 +3,9 @@
 use crate::fault::{Aim, Fault, Found, Ordeal};
 use crate::network::Weather;
 use crate::node::{Gray, Lie, Skew};
+use crate::settings::{Fidelity, Settings};
 use crate::swarm::Plan;
 use crate::traffic::{FlowPlan, Reader, Script, Step, When};
-use crate::world::{Fidelity, Settings};
 use hopline_proto::bootstrap;
 use hopline_proto::flows::FlowsConfig;
 use std::time::Duration;

@@ -5,6 +5,7 @@ mod flows;
 mod hunt;
 mod plan;
 mod run;
+mod scene;
 mod shrink;
 
 pub(crate) use hunt::{Found, Hunt, hunt};

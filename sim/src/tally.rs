@@ -2,7 +2,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a counter counts what it counts")]
 
 use crate::conn::Packet;
-use crate::world::Fidelity;
+use crate::settings::Fidelity;
 use hdrhistogram::Histogram;
 use hopline_proto::Time;
 use hopline_proto::codec;

@@ -6,119 +6,34 @@
 
 mod applications;
 mod coordinator;
+mod ending;
+mod faults;
 mod legs;
 mod life;
 mod links;
+mod pool;
 
+pub(crate) use faults::Hit;
 pub(crate) use life::name;
 
 use crate::check::Checks;
 use crate::conn::{Conn, Packet, Side};
 use crate::detection::Detection;
 use crate::dice::Dice;
-use crate::network::{Network, NodeIndex, Weather};
+use crate::happening::Happening;
+use crate::network::{Network, NodeIndex};
 use crate::node::{Nodes, Role};
+use crate::settings::{Fidelity, START, Settings};
 use crate::tally::Tally;
 use crate::trace::{Trace, TraceHash};
 use crate::traffic::Apps;
 use coordinator::Coordinator;
 use hopline_proto::crypto::Key;
-use hopline_proto::flows::{FlowKey, FlowsConfig};
-use hopline_proto::machine::{Action, AskFailure, AskId, DialFailure, Event, Machine, Notice};
-use hopline_proto::rpc::{Request, Response};
-use hopline_proto::{NodeId, Time, bootstrap};
+use hopline_proto::flows::FlowKey;
+use hopline_proto::machine::{Action, DialFailure, Event, Machine, Notice};
+use hopline_proto::{NodeId, Time};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
-
-/// When the world begins: long enough after the Unix epoch that nothing underflows.
-pub(crate) const START: Time = Time::from_micros(1_000_000_000_000_000);
-
-/// How faithfully links are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fidelity {
-    /// Every heartbeat travels, every detector judges, every idle connection times out, every message is encoded.
-    Full,
-    /// No heartbeats: whoever loses a neighbour is told after a time that real detectors, run for a link of that delay,
-    /// would have taken.
-    Lean,
-}
-
-/// What a world is like.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) seed: u64,
-    pub(crate) weather: Weather,
-    pub(crate) fidelity: Fidelity,
-    pub(crate) flows: FlowsConfig,
-    pub(crate) bootstrap: bootstrap::Config,
-    /// Bytes that may be on their way on one stream.
-    pub(crate) stream_window: usize,
-    /// After this long without a packet an end gives its connection up.
-    pub(crate) idle_timeout: Duration,
-    /// How much later than asked for timers fire, at most.
-    pub(crate) timer_slack: Duration,
-}
-
-/// What happens at one moment.
-#[derive(Debug)]
-pub(crate) enum Happening {
-    Timer {
-        node: NodeIndex,
-        life: u32,
-        due: Time,
-    },
-    Packet {
-        conn: u32,
-        side: Side,
-        packet: Packet,
-    },
-    Up {
-        conn: u32,
-        side: Side,
-    },
-    Idle {
-        conn: u32,
-        side: Side,
-    },
-    /// The network says that the other end can't be reached.
-    Refused {
-        conn: u32,
-        side: Side,
-    },
-    Dial {
-        from: NodeIndex,
-        life: u32,
-        to: NodeIndex,
-        deadline: Time,
-    },
-    DialFailed {
-        node: NodeIndex,
-        life: u32,
-        peer: NodeId,
-    },
-    Request {
-        node: NodeIndex,
-        life: u32,
-        ask: AskId,
-        request: Box<Request>,
-    },
-    Answer {
-        node: NodeIndex,
-        life: u32,
-        ask: AskId,
-        result: Box<Result<Response, AskFailure>>,
-    },
-    App {
-        app: usize,
-        node: NodeIndex,
-    },
-    /// A node that was busy turns to what waits for it.
-    Work {
-        node: NodeIndex,
-        life: u32,
-    },
-    Coordinator,
-}
 
 /// See the module's documentation.
 pub(crate) struct World {

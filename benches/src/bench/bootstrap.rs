@@ -7,6 +7,7 @@
 mod pool;
 mod quic;
 mod report;
+mod times;
 
 pub(super) use pool::{Args as PoolArgs, measure as measure_pool};
 

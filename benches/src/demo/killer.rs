@@ -1,10 +1,11 @@
 //! Kills the relays that carry the flow, hop by hop, and sees to it that the pool does not run dry.
 
+use super::kill::{Kill, Repair};
 use super::load::Progress;
 use super::report::Screen;
 use crate::stage::Relays;
 use crate::watched::{Watched, is_protected, unprotected};
-use hopline::endpoint::{Cause, Chain, FlowEvent};
+use hopline::endpoint::{Chain, FlowEvent};
 use hopline_command::{Exit, Failure};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -18,27 +19,6 @@ const REPAIR_TIMEOUT: Duration = Duration::from_secs(30);
 const BACKUP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Kills come at random moments, up to so long after everything is well.
 const MAX_DELAY_MS: u64 = 250;
-
-/// A relay's death, and what came of it.
-#[derive(Clone, Debug)]
-pub(super) struct Kill {
-    pub(super) relay: String,
-    pub(super) hop: u8,
-    pub(super) repair: Repair,
-    /// The longest pause between two reads at the receiver, around the kill.
-    pub(super) gap: Duration,
-    /// The relay that was started in its place.
-    pub(super) replacement: String,
-}
-
-/// How the flow went on.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Repair {
-    /// Another relay took over the hop.
-    Rerouted { to: String, cause: Cause, gap_ms: f64 },
-    /// The flow went on over another chain.
-    Rebuilt,
-}
 
 /// Kills relays of one flow. See the module's documentation.
 pub(super) struct Killer<'a> {

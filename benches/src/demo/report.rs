@@ -1,7 +1,7 @@
 //! What a person sees: progress, a line a kill, and the summary.
 
 use super::Args;
-use super::killer::{Kill, Repair};
+use super::kill::{Kill, Repair};
 use super::load::Progress;
 use crate::pattern::Faults;
 use crate::report::{Report, Times, ms};

@@ -2,7 +2,7 @@
 
 use super::report::Report;
 use super::run::{Options, run};
-use crate::world::Fidelity;
+use crate::settings::Fidelity;
 use hopline_churn::{Arrivals, Sessions, Spec, ZoneFailures};
 use std::time::Duration;
 

@@ -3,7 +3,7 @@
 
 use super::stopwatch;
 use crate::churn::{Options, draw, run};
-use crate::world::Fidelity;
+use crate::settings::Fidelity;
 use clap::Args;
 use hopline_churn::{Arrivals, Spec, ZoneFailures, parse_duration};
 use std::io::IsTerminal;

@@ -3,7 +3,7 @@
 //! None lasts long enough for an endpoint to give its flows up, however many come together: what is lost is then the
 //! protocol's fault.
 
-use super::plan::{Scene, WARM_UP, as_usize};
+use super::scene::{Scene, WARM_UP, as_usize};
 use crate::dice::Dice;
 use crate::fault::{Aim, Fault, Found, Ordeal};
 use crate::network::{BOOTSTRAP, NodeIndex};

@@ -1,9 +1,9 @@
 //! Random traffic.
 
-use super::plan::{Scene, WARM_UP, as_usize};
+use super::scene::{Scene, WARM_UP, as_usize};
 use crate::dice::Dice;
+use crate::settings::Settings;
 use crate::traffic::{Abort, FlowPlan, Reader, Script, Step, When};
-use crate::world::Settings;
 use hopline_proto::flows::RESERVE_BYTES;
 use std::time::Duration;
 

@@ -2,22 +2,20 @@
 //!
 //! Each aspect is drawn with dice of its own, so that a [`Trim`], which leaves things out, changes nothing of the rest.
 
+use super::scene::{Scene, as_usize};
 use super::{faults, flows};
 use crate::dice::Dice;
 use crate::fault::Ordeal;
 use crate::network::Weather;
 use crate::node::Skew;
+use crate::settings::{Fidelity, Settings};
 use crate::traffic::FlowPlan;
-use crate::world::{Fidelity, Settings};
 use hopline_proto::bootstrap;
 use hopline_proto::flows::FlowsConfig;
 use hopline_proto::splice::Limits;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
-
-/// When the first flow may open: by then relays and targets are registered.
-pub(super) const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Everything that a run is made of.
 #[derive(Clone, Debug)]
@@ -125,16 +123,6 @@ impl Plan {
     }
 }
 
-/// What there is for flows to go over and faults to hit.
-pub(super) struct Scene {
-    pub(super) relays: usize,
-    pub(super) crowd: usize,
-    pub(super) zones: u16,
-    pub(super) endpoints: usize,
-    pub(super) calm: Duration,
-    pub(super) is_long: bool,
-}
-
 fn settings(seed: u64, dice: &mut Dice) -> Settings {
     let least = dice.log_millis(1, 60) / 4;
     let most = least * u32::try_from(dice.within(1, 4)).unwrap_or(1);
@@ -168,8 +156,4 @@ fn settings(seed: u64, dice: &mut Dice) -> Settings {
 fn skew(dice: &mut Dice) -> Skew {
     let signed = |n: u64, most: i64| i64::try_from(n).unwrap_or(0) - most;
     Skew { offset: signed(dice.below(400_001), 200_000), drift_ppm: signed(dice.below(401), 200) }
-}
-
-pub(super) fn as_usize(n: u64) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
 }

@@ -1,14 +1,16 @@
 //! One run: a safety phase with faults, a liveness phase in which a core is healed and everything has to complete, and a
 //! last look at what is left.
 
-use super::plan::{Plan, Trim, WARM_UP};
+use super::plan::{Plan, Trim};
+use super::scene::WARM_UP;
 use crate::check::Failure;
 use crate::dice::Dice;
-use crate::fault::{Found, Hit, Ordeal};
+use crate::fault::{Found, Ordeal};
 use crate::network::NodeIndex;
 use crate::node::{Blueprint, Role};
+use crate::settings::START;
 use crate::traffic::App;
-use crate::world::{START, World};
+use crate::world::{Hit, World};
 use hopline_proto::Time;
 use std::time::Duration;
 

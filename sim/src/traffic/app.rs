@@ -1,7 +1,8 @@
 //! The application at both ends of one flow.
 
 use super::script::{FlowPlan, Reader, When};
-use crate::network::{NodeIndex, mix};
+use crate::dice::mix;
+use crate::network::NodeIndex;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use hopline_proto::crypto::{self, Key};

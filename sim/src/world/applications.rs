@@ -1,6 +1,7 @@
 //! The applications at endpoints, and flows that have bytes to move.
 
-use super::{Happening, World};
+use super::World;
+use crate::happening::Happening;
 use crate::network::NodeIndex;
 use crate::node::Role;
 use hopline_proto::Time;

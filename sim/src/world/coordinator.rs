@@ -1,9 +1,11 @@
 //! The bootstrap: its machine, its process's life, and the way of questions to it and back.
 
-use super::{Happening, World};
+use super::World;
 use crate::dice::Dice;
 use crate::fault::Found;
+use crate::happening::Happening;
 use crate::network::{BOOTSTRAP, NodeIndex, Way};
+use crate::settings::{Fidelity, START};
 use hopline_proto::bootstrap::kept::{Change, Key};
 use hopline_proto::bootstrap::{Bootstrap, Config, Registration};
 use hopline_proto::codec;
@@ -45,11 +47,11 @@ impl Coordinator {
             seed,
             lives: 0,
             log: Vec::new(),
-            down_since: super::START,
+            down_since: START,
             armed: None,
-            up_since: super::START,
+            up_since: START,
         };
-        new.start(super::START, Found::Nothing);
+        new.start(START, Found::Nothing);
         new
     }
 
@@ -197,7 +199,7 @@ impl World {
             && bootstrap.poll_timeout().is_some_and(|due| due <= self.now)
         {
             bootstrap.handle_timeout(self.now);
-            if self.settings.fidelity == super::Fidelity::Full {
+            if self.settings.fidelity == Fidelity::Full {
                 self.coordinator.keep(Vec::new(), self.now);
             } else {
                 drop(bootstrap.take_events());

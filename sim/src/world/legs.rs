@@ -1,7 +1,8 @@
 //! Legs: their streams, and the bytes between those and the lanes.
 
-use super::{Happening, World};
+use super::World;
 use crate::conn::{Conn, Leg, LegEnd, Packet, Side, Stage, link_id, of_link};
+use crate::happening::Happening;
 use crate::network::NodeIndex;
 use bytes::Bytes;
 use hopline_proto::flows::FlowKey;

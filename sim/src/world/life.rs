@@ -1,9 +1,11 @@
 //! Nodes come, go, stop and start again.
 
-use super::{Happening, START, World};
+use super::World;
 use crate::conn::{Packet, Stage};
+use crate::happening::Happening;
 use crate::network::NodeIndex;
 use crate::node::{Blueprint, Gray, Lie, Node, Role, Skew};
+use crate::settings::START;
 use hopline_proto::clerk::ClerkConfig;
 use hopline_proto::endpoint::Endpoint;
 use hopline_proto::machine::Machine;

@@ -1,7 +1,8 @@
 //! Connections: how they come up, carry packets, and end.
 
-use super::{Happening, World};
+use super::World;
 use crate::conn::{Conn, Packet, Side, Stage, link_id, of_link};
+use crate::happening::Happening;
 use crate::network::{NodeIndex, Way};
 use hopline_proto::codec;
 use hopline_proto::endpoint::IDLE_INTERVAL;
@@ -319,7 +320,7 @@ impl World {
         }
     }
 
-    /// With [`Fidelity::Lean`](super::Fidelity::Lean): the end's node will find out that the other end is gone.
+    /// With [`Fidelity::Lean`](crate::settings::Fidelity::Lean): the end's node will find out that the other end is gone.
     pub(super) fn notice_later(&mut self, conn: u32, side: Side) {
         let Some(this) = self.conn(conn) else { return };
         let (here, there) = (this.end(side).node, this.end(1 - side).node);

@@ -2,6 +2,7 @@
 
 use super::events::{self, Streams};
 use super::exposition::Exposition;
+use super::view::STATUSES;
 use super::{Pages, peers};
 use crate::bootstrap::Observer;
 use axum::Json;
@@ -9,12 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hopline_proto::rpc::Status;
 use serde_json::json;
-
-/// Every status that a relay can have.
-pub(super) const STATUSES: [Status; 6] =
-    [Status::Registered, Status::Online, Status::Suspect, Status::Draining, Status::Offline, Status::Left];
 
 /// The pages of a bootstrap.
 #[must_use]

@@ -4,10 +4,9 @@
 //! any number of relays, and the whole text is never in memory. A relay that is forgotten meanwhile is left out.
 
 use super::Client;
-use super::bootstrap::STATUSES;
 use super::exposition::seconds;
 use super::guard::refuse;
-use super::view::{RelayView, TargetView};
+use super::view::{RelayView, STATUSES, TargetView};
 use crate::bootstrap::Observer;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;

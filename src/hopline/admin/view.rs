@@ -93,8 +93,8 @@ pub struct TargetView {
     pub lease_seconds: f64,
 }
 
-/// Statuses in the order in which they are told.
-const STATUSES: [Status; 6] =
+/// Every status that a relay can have, in the order in which they are told.
+pub(super) const STATUSES: [Status; 6] =
     [Status::Online, Status::Registered, Status::Suspect, Status::Draining, Status::Offline, Status::Left];
 
 /// Where a status stands among the others; last if it is none that we know.

@@ -4,7 +4,7 @@
 //! told: heartbeats come as far apart as they would, without anybody waiting. Beside it stands the plainest thing that could work: a
 //! hash map from relays to the ends of their leases, and as many relays as a chain has candidates, drawn blindly.
 
-use super::report::{Spread, Times};
+use super::times::{Spread, Times};
 use super::{BOOT, load, registration, resident_bytes};
 use crate::bench::flow::print_line;
 use crate::stage::Stage;

@@ -6,7 +6,7 @@
 //!
 //! Members are added until there are as many as asked for, or until one can't be: what limits them is told.
 
-use super::report::{Spread, Times};
+use super::times::{Spread, Times};
 use super::{Args, MIB, load, proc_bytes, registration, resident_bytes};
 use crate::bench::throughput::cpu_seconds;
 use crate::bench::{ANYWHERE, Exit, Failure};

@@ -1,62 +1,14 @@
 //! What came of it, for people, for scripts, and as a picture.
 
-use super::Args;
-use super::{MIB, pool, quic};
+use super::times::Spread;
+use super::{Args, MIB, pool, quic};
 use crate::plot::{self, Chart, Series, Shape};
 use crate::report::Report;
-use hdrhistogram::Histogram;
-use hopline_command::{Exit, Failure};
+use hopline_command::Failure;
 use plotters::style::RGBColor;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
-
-/// The longest time that is told apart from longer ones: a minute, in nanoseconds.
-const LONGEST_NS: u64 = 60_000_000_000;
-
-/// Times of one kind.
-pub(super) struct Times(Histogram<u64>);
-
-/// What is told of them.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Spread {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
-}
-
-impl Times {
-    pub(super) fn new() -> Result<Self, Failure> {
-        let times = Histogram::new_with_bounds(1, LONGEST_NS, 3);
-        times.map(Self).map_err(|error| Failure::new(Exit::Failed, error.to_string()))
-    }
-
-    pub(super) fn record(&mut self, time: Duration) {
-        self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// In microseconds.
-    pub(super) fn us(&self) -> Spread {
-        self.spread(1e3)
-    }
-
-    /// In milliseconds.
-    pub(super) fn ms(&self) -> Spread {
-        self.spread(1e6)
-    }
-
-    fn spread(&self, unit_ns: f64) -> Spread {
-        let at = |quantile| self.0.value_at_quantile(quantile) as f64 / unit_ns;
-        Spread { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
-    }
-}
 
 /// Both parts, as far as they were asked for.
 #[derive(Debug)]
@@ -201,16 +153,6 @@ mod tests {
     fn thousands_are_told_apart() {
         for (count, text) in [(0.0, "0"), (999.4, "999"), (1000.0, "1,000"), (1_234_567.0, "1,234,567")] {
             assert_eq!(grouped(count), text);
-        }
-    }
-
-    #[test]
-    fn a_spread_is_in_its_unit() {
-        let mut times = Times::new().unwrap();
-        (1..=100).for_each(|ms| times.record(Duration::from_millis(ms)));
-        let Spread { p50, p99, max, .. } = times.ms();
-        for (value, due) in [(p50, 50.0), (p99, 99.0), (max, 100.0), (times.us().p90, 90_000.0)] {
-            assert!((value / due - 1.0).abs() < 0.002, "{value} instead of {due}");
         }
     }
 }

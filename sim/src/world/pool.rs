@@ -1,6 +1,6 @@
 //! The pool agrees with who is alive, within bounds.
 
-use crate::world::World;
+use super::World;
 use hopline_proto::bootstrap::kept::{Key, Kind};
 use hopline_proto::pool::Relay;
 use std::time::Duration;

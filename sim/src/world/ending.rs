@@ -1,7 +1,7 @@
 //! At the end: every flow complete, and nothing left of any.
 
+use super::World;
 use crate::traffic::App;
-use crate::world::World;
 use hopline_proto::Time;
 use hopline_proto::frame::CloseCode;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl World {
         for index in 0..self.nodes.len() {
             let (flows, legs) = self.holdings(index);
             if self.nodes.at(index).is_alive() && flows + legs > 0 {
-                let name = crate::world::name(index, self.nodes.at(index).blueprint);
+                let name = super::name(index, self.nodes.at(index).blueprint);
                 let now = self.now;
                 let what = format!("{name} still holds {flows} flows and {legs} legs");
                 return self.checks.fail("leaks", now, what);
