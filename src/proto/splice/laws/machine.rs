@@ -1,7 +1,7 @@
 //! What a node does with its splice: the least that the relay's, the origin's and the target's machine have to do.
 
 use super::actions::Action;
-use super::checks::Check;
+use super::finding::Check;
 use super::leg::{ACCEPTOR, DIALER, Leg, Message, Packet, id, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
