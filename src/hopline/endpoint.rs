@@ -15,6 +15,7 @@ mod listener;
 mod messages;
 mod pump;
 mod route_file;
+mod served;
 
 pub use builder::Builder;
 pub use chain::{Chain, ChainHop, HopState};
@@ -24,8 +25,9 @@ pub use flow_error::FlowError;
 pub use halves::{RecvStream, SendStream};
 pub use hopline_proto::failure_memory::Ground;
 pub use hopline_proto::frame::{Cause, Evidence};
-pub use listener::{Inbox, Listener, Message};
+pub use listener::{Inbox, Listener};
 pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};
+pub use served::Message;
 
 use crate::net::coordinator::{Coordinator, JoinError};
 use crate::net::datadir::DataDirError;

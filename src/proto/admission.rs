@@ -22,7 +22,7 @@
 //! subnets share one.
 
 use super::allowance::{Allowance, Spent};
-use super::pool::relay::Subnet;
+use super::pool::Subnet;
 use super::time::Time;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};

@@ -5,13 +5,9 @@
 //! wrote it. All texts are padded to one length, so the length tells nothing either.
 
 use super::crypto::{Key, Sealed};
+use super::frame::MAX_CAUSE_BYTES;
 use super::id::FlowId;
 use super::splice::Position;
-
-/// Longest text, in bytes of UTF-8; what is longer loses its end.
-pub const MAX_CAUSE_BYTES: usize = 256;
-/// What a sealed one takes: the text, filled up with zeros, an authentication tag, a nonce.
-pub const SEALED_CAUSE_BYTES: usize = MAX_CAUSE_BYTES + 16 + 12;
 
 /// By which one end of a flow seals why it gave it up, and opens what the other end sealed.
 #[derive(Clone, Debug)]
@@ -59,6 +55,7 @@ pub fn bounded(cause: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::SEALED_CAUSE_BYTES;
 
     fn ends() -> [CauseKey; 2] {
         let (shared, flow) = (Key::from_bytes([3; 32]), FlowId::from_bytes([7; 16]));

@@ -8,7 +8,7 @@
 //! | a flow's failed relays (`flows/flow/view.rs`) | 32 | 5 s | plans for that flow |
 //! | a flow's gray relays (`flows/flow/distrust.rs`) | 32 | 30 s | the same |
 //! | an origin's kept routes (`endpoint/routes.rs`) | 64 | 60 s | being the only candidate of a hop of a kept route |
-//! | a target's lost attachments (`endpoint.rs`) | 16 | until nobody else is left | being named as an attachment relay |
+//! | a target's lost attachments (`endpoint/target.rs`) | 16 | until nobody else is left | being named as an attachment relay |
 //!
 //! Other things are remembered elsewhere, as they are not this. A ban (`links/bans.rs`) answers a violation, and grows.
 //! The failures of a next hop's candidates (`flows/flow/candidates.rs`) rank them for as long as the flow names them, without any

@@ -5,14 +5,12 @@
 //! forward bytes one way, an [`AttachOk`] frame and raw backward bytes the other. In control messages a leg is named by
 //! the number that its [`Attach`] gives it.
 
-use super::cause::SEALED_CAUSE_BYTES;
 use super::codec::{self, CodecError, Growing, MAX_FRAME_BYTES};
 use super::crypto::Sealed;
 use super::epoch::{Epoch, MAX_HOPS};
 use super::id::{BootId, FlowId};
-use super::lane::MAX_OFFSET;
+use super::lane::{Lane, MAX_OFFSET};
 use super::record::{MAX_CANDIDATES, MAX_RECORDS, Record, Tag};
-use super::splice::Opening;
 use serde::{Deserialize, Serialize};
 
 mod reroute;
@@ -25,6 +23,10 @@ pub const MAX_HEADER_BYTES: usize = 16 * 1024;
 pub const MAX_CONTROL_BYTES: usize = MAX_FRAME_BYTES;
 /// Most acks in one [`Control::Acks`].
 pub const MAX_ACKS: usize = 1024;
+/// Longest text of why an end gave a flow up, in bytes of UTF-8; what is longer loses its end.
+pub const MAX_CAUSE_BYTES: usize = 256;
+/// What a sealed one takes: the text, filled up with zeros, an authentication tag, a nonce.
+pub const SEALED_CAUSE_BYTES: usize = MAX_CAUSE_BYTES + 16 + 12;
 
 /// The first frame of a control stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +81,29 @@ impl Attach {
             forward_fin: self.forward_fin,
             backward_ack: self.backward_ack,
         }
+    }
+}
+
+/// The part of an [`Attach`] that concerns a splice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The dialer's path and counter.
+    pub epoch: Epoch,
+    /// Offset of the leg's first forward byte.
+    pub forward_start: u64,
+    /// Total length of the forward direction, when known.
+    pub forward_fin: Option<u64>,
+    /// Up to where the backward direction has been acked.
+    pub backward_ack: u64,
+}
+
+impl Opening {
+    /// Whether its offsets are possible at all.
+    #[must_use]
+    pub fn is_consistent(&self) -> bool {
+        self.forward_start <= MAX_OFFSET + 1
+            && self.backward_ack <= MAX_OFFSET + 1
+            && self.forward_fin.is_none_or(|fin| Lane::starting_at(self.forward_start).may_end_at(fin))
     }
 }
 

@@ -133,6 +133,10 @@ random_id! {
     BootId
 }
 
+/// A QUIC connection to a neighbour, numbered by the driver. Unique in the node's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u32);
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,7 @@ mod preservation;
 mod reach;
 pub mod relay;
 mod reports;
+mod subnet;
 pub mod targets;
 
 use super::id::{BootId, NodeId};
@@ -46,6 +47,7 @@ pub use relay::{Relay, RelayOffer};
 use reports::Reporters;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+pub use subnet::Subnet;
 
 /// How many relays are drawn at once for a sample by capacity,
 const ROUND: usize = 16;

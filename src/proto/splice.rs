@@ -10,7 +10,7 @@
 //! A splice does not know nodes, links, candidates, tags or the time: whoever owns it picks whom to dial, and dials.
 
 use super::epoch::Epoch;
-use super::frame::AttachOk;
+use super::frame::{AttachOk, Opening};
 use super::lane::{Lane, MAX_OFFSET, Violation};
 use super::planted::{self, Law};
 use bytes::Bytes;
@@ -23,7 +23,7 @@ mod laws;
 mod tests;
 mod types;
 
-pub use types::{Attached, Direction, Ending, Freed, LegId, Limits, MAX_FAILED_DIALS, Opening, Position};
+pub use types::{Attached, Direction, Ending, Freed, LegId, Limits, MAX_FAILED_DIALS, Position};
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 
 use super::flow::{self, Flow, Kind};
 use super::flow_error::FlowError;
-use super::listener::{Message, Served};
+use super::served::{Message, Served};
 use super::{Chain, Endpoint, OpenError};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};

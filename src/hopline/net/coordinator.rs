@@ -197,7 +197,7 @@ impl Coordinator {
         let shared = Shared::new(entrance, membership, place, address);
         let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
         let lookout = tokio::spawn(lookout::keep_watch(Arc::clone(&shared)));
-        let calls = tokio::spawn(calls::pass_on(Arc::clone(&shared)));
+        let calls = tokio::spawn(Arc::clone(&shared).pass_on());
         let endpoint = shared.entrance.dialer.endpoint.clone();
         let (runtime, word) = (Handle::current(), Some(Word::new()));
         let life =

@@ -1,3 +1,4 @@
+use super::target::NO_MORE_PAUSE;
 use super::*;
 use crate::bootstrap::{self, Bootstrap};
 use crate::crypto::Key;
@@ -5,9 +6,11 @@ use crate::detector::Pace;
 use crate::failure_memory::Failure;
 use crate::frame::{AttachOk, Control, Progress, Waypoint};
 use crate::id::BootId;
-use crate::links::Arrival;
+use crate::links::{Arrival, Links};
 use crate::machine::{AskId, ChainChange, DialFailure, LinkId};
 use crate::planted::{self, Law};
+use crate::record::Candidate;
+use crate::rpc::Offer;
 use crate::splice::Splice;
 use bytes::Bytes;
 use rand::SeedableRng;

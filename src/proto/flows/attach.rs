@@ -8,11 +8,11 @@ use super::table::Flows;
 use super::tasks::Task;
 use super::tell::explain;
 use crate::crypto::Sealed;
-use crate::frame::{Attach, AttachOk, CloseCode, Why};
+use crate::frame::{Attach, AttachOk, CloseCode, Opening, Why};
 use crate::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
 use crate::planted::{self, Law};
 use crate::record::Entry;
-use crate::splice::{Attached, LegId, Opening, Splice};
+use crate::splice::{Attached, LegId, Splice};
 use crate::time::Time;
 
 impl Flows {

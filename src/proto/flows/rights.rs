@@ -1,12 +1,11 @@
 //! What a node may do for a flow: the records and tags that it holds (Law 6), as origin, relay or target.
 
 use crate::crypto::Key;
-use crate::frame::Attach;
+use crate::frame::{Attach, Opening};
 use crate::id::FlowId;
 use crate::machine::Forbidden;
 use crate::planted::{self, Law};
 use crate::record::{Candidate, Entry, MAX_KEY_EPOCHS, Record, Route, Tag};
-use crate::splice::Opening;
 use std::collections::VecDeque;
 
 /// A node's own keys by key epoch, the latest that came last; entries are sealed to them. At most [`MAX_KEY_EPOCHS`]: those

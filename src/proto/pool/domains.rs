@@ -4,7 +4,8 @@
 //! is not in, in proportion to their sizes. Where most of a zone's relays share a subnet with the chain, the zone is
 //! searched. A zone without a name is unknown, so it is shared by nobody.
 
-use super::relay::{Relay, Subnet};
+use super::relay::Relay;
+use super::subnet::Subnet;
 use crate::id::NodeId;
 use foldhash::HashMap;
 use rand::RngExt;

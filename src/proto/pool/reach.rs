@@ -11,9 +11,7 @@
 //! identities, in several domains, keep new flows from 5N/2 relays that were reached before, or 5N newcomers: for as long as
 //! others can take those flows, and nobody dials them all the same.
 
-use super::relay::{Relay, Subnet};
-use super::{Pool, PoolEvent};
-use crate::id::NodeId;
+use super::subnet::Subnet;
 use crate::time::Time;
 use std::time::Duration;
 
@@ -74,7 +72,7 @@ impl Reach {
     }
 
     /// Somebody could not dial it. Returns whether it is doubted from now on.
-    fn failed(&mut self, voices: &mut Voices, domain: Option<Subnet>, now: Time) -> bool {
+    pub(super) fn failed(&mut self, voices: &mut Voices, domain: Option<Subnet>, now: Time) -> bool {
         voices.add(domain, now);
         let needed = if *self == Self::Proven { ENOUGH } else { 1 };
         let is_news = *self != Self::Doubted && voices.count(now) >= needed;
@@ -82,36 +80,6 @@ impl Reach {
             *self = Self::Doubted;
         }
         is_news
-    }
-}
-
-impl Pool {
-    /// Takes note that `reporter` could not dial `node`, beside what [`Pool::report_down`] makes of it.
-    pub fn report_unreached(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
-        if self.report_down(node, reporter, now) {
-            let domain = self.get(&reporter).filter(|known| !known.is_gone()).map(Relay::subnet);
-            let doubted = self.by_id(node).is_some_and(|relay| {
-                let (reach, voices) = relay.reach_mut();
-                reach.failed(voices, domain, now)
-            });
-            if doubted {
-                self.events.push(PoolEvent::Unreached(*node));
-            }
-        }
-    }
-
-    /// Takes note that `reporter`, which could not dial `node` before, has a link to it now.
-    pub fn report_reached(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
-        self.report_up(node, reporter, now);
-        self.reached(node);
-    }
-
-    /// Takes note that somebody who is not the relay itself has dialled it.
-    pub fn reached(&mut self, node: &NodeId) {
-        if let Some(relay) = self.by_id(node) {
-            let (reach, voices) = relay.reach_mut();
-            (*reach, *voices) = (Reach::Proven, Voices::default());
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A relay as the pool knows it.
 
 use super::reach::{Reach, Voices};
+use super::subnet::Subnet;
 use crate::families::Families;
 use crate::id::{BootId, NodeId};
 use crate::planted::{self, Law};
@@ -116,32 +117,6 @@ impl ZoneTag {
 pub(super) struct Report {
     pub(super) reporter: NodeId,
     pub(super) at: Time,
-}
-
-/// The part of a network in which machines tend to fail together: /24 of an IPv4 address, /48 of an IPv6 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subnet {
-    /// The first three bytes of an IPv4 address.
-    V4([u8; 3]),
-    /// The first six bytes of an IPv6 address.
-    V6([u8; 6]),
-}
-
-impl Subnet {
-    /// The subnet that an address lies in.
-    #[must_use]
-    pub const fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let [a, b, c, _] = v4.octets();
-                Self::V4([a, b, c])
-            }
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, ..] = v6.octets();
-                Self::V6([a, b, c, d, e, f])
-            }
-        }
-    }
 }
 
 impl Relay {
@@ -394,15 +369,5 @@ mod tests {
     #[test]
     fn what_is_touched_often_is_two_cache_lines() {
         assert_eq!((size_of::<Relay>(), offset_of!(Relay, node)), (128, 64));
-    }
-
-    #[test]
-    fn subnets_are_24_and_48_bits() {
-        let of = |text: &str| Subnet::of(text.parse().unwrap());
-        assert_eq!(of("10.1.2.3"), of("10.1.2.200"));
-        assert_ne!(of("10.1.2.3"), of("10.1.3.3"));
-        assert_eq!(of("10.1.2.3"), of("::ffff:10.1.2.9"), "an IPv4 address in IPv6 clothes");
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:9::1"));
-        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
     }
 }

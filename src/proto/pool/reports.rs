@@ -7,6 +7,7 @@
 //!
 //! Bounds: [`MAX_REPORTERS`] are remembered; a further one takes the place of the one whose last report is the oldest.
 
+use super::reach::{Reach, Voices};
 use super::relay::{Relay, Report};
 use super::{Config, Ignored, Pool, PoolEvent};
 use crate::id::NodeId;
@@ -79,6 +80,34 @@ impl Pool {
         self.update(node, now, |relay| relay.set_report(None));
         if status == Status::Suspect {
             self.set_status(node, Status::Online, now);
+        }
+    }
+
+    /// Takes note that `reporter` could not dial `node`, beside what [`Pool::report_down`] makes of it.
+    pub fn report_unreached(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
+        if self.report_down(node, reporter, now) {
+            let domain = self.get(&reporter).filter(|known| !known.is_gone()).map(Relay::subnet);
+            let doubted = self.by_id(node).is_some_and(|relay| {
+                let (reach, voices) = relay.reach_mut();
+                reach.failed(voices, domain, now)
+            });
+            if doubted {
+                self.events.push(PoolEvent::Unreached(*node));
+            }
+        }
+    }
+
+    /// Takes note that `reporter`, which could not dial `node` before, has a link to it now.
+    pub fn report_reached(&mut self, node: &NodeId, reporter: NodeId, now: Time) {
+        self.report_up(node, reporter, now);
+        self.reached(node);
+    }
+
+    /// Takes note that somebody who is not the relay itself has dialled it.
+    pub fn reached(&mut self, node: &NodeId) {
+        if let Some(relay) = self.by_id(node) {
+            let (reach, voices) = relay.reach_mut();
+            (*reach, *voices) = (Reach::Proven, Voices::default());
         }
     }
 

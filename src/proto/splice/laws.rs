@@ -37,7 +37,9 @@ mod actions;
 mod applications;
 mod checks;
 mod dice;
+mod fault;
 mod faults;
+mod finding;
 mod leg;
 mod machine;
 mod run;
@@ -46,7 +48,7 @@ mod trace;
 mod world;
 
 use crate::planted::{self, Law};
-use checks::{Finding, Scope};
+use finding::{Finding, Scope};
 use run::Outcome;
 use std::fmt;
 use tally::{Event, Tally};

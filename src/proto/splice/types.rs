@@ -1,9 +1,8 @@
-//! What a splice takes and gives: legs, directions, positions, openings, limits, and what follows from an input.
+//! What a splice takes and gives: legs, directions, positions, limits, and what follows from an input.
 
 use crate::epoch::Epoch;
 use crate::frame::{AttachOk, CloseCode};
-use crate::lane::{Lane, MAX_OFFSET};
-use crate::machine::LinkId;
+use crate::id::LinkId;
 
 /// A leg at this node, unique in the node's life: its link, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,29 +67,6 @@ pub enum Position {
 
 /// Dials in a row that may fail before a relay says `NoPath` (Law 5).
 pub const MAX_FAILED_DIALS: u32 = 6;
-
-/// The part of an [`Attach`](super::frame::Attach) that concerns a splice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opening {
-    /// The dialer's path and counter.
-    pub epoch: Epoch,
-    /// Offset of the leg's first forward byte.
-    pub forward_start: u64,
-    /// Total length of the forward direction, when known.
-    pub forward_fin: Option<u64>,
-    /// Up to where the backward direction has been acked.
-    pub backward_ack: u64,
-}
-
-impl Opening {
-    /// Whether its offsets are possible at all.
-    #[must_use]
-    pub fn is_consistent(&self) -> bool {
-        self.forward_start <= MAX_OFFSET + 1
-            && self.backward_ack <= MAX_OFFSET + 1
-            && self.forward_fin.is_none_or(|fin| Lane::starting_at(self.forward_start).may_end_at(fin))
-    }
-}
 
 /// How much a node buffers for one direction of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

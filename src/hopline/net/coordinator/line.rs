@@ -21,6 +21,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// A bootstrap that the network says is gone is given so long to come back before another is asked.
 pub(super) const RESTART: Duration = Duration::from_secs(1);
 
+/// How long a call is heeded after the one before, at least.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// What the handles of a node share.
 pub(super) struct Shared {
     pub(super) entrance: Entrance,
@@ -267,5 +270,16 @@ impl Shared {
         let failure = Arc::new(JoinError::of_attempts(vec![Attempt { address, cause }]));
         self.note(&failure);
         failure
+    }
+
+    /// Has the node know of calls: at most once a second, however often it is called and by whom; calls that come closer
+    /// together are one. Never ends.
+    pub(super) async fn pass_on(self: Arc<Self>) {
+        loop {
+            self.called.notified().await;
+            tracing::debug!("a bootstrap wants to hear from this node");
+            self.reached.send_modify(|times| *times += 1);
+            sleep(PAUSE).await;
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What the applications at both ends do: send pieces and an end, take bytes and compare them.
 
-use super::checks::{Check, value};
+use super::checks::value;
+use super::finding::Check;
 use super::world::{Stream, World};
 use crate::splice::{Direction, Splice};
 use bytes::Bytes;

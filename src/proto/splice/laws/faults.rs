@@ -1,6 +1,6 @@
 //! What goes wrong: relays crash and freeze, links break, neighbours are suspected wrongly, networks part for good.
 
-use super::dice::Dice;
+use super::fault::Fault;
 use super::leg::{ACCEPTOR, DIALER, Leg, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
@@ -9,53 +9,6 @@ use crate::splice::Direction;
 
 /// Pairs that are parted for good, at most.
 const MAX_PARTITIONS: usize = 8;
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
-    Crash,
-    Freeze,
-    Suspect,
-    Flap,
-    Part,
-    DeadEnd,
-    Delay,
-    Rest,
-    Doubt,
-    Fill,
-    Replay,
-}
-
-impl Fault {
-    /// All kinds, the usual ones more often.
-    const ALL: [Self; 16] = [
-        Self::Crash,
-        Self::Crash,
-        Self::Freeze,
-        Self::Suspect,
-        Self::Suspect,
-        Self::Suspect,
-        Self::Flap,
-        Self::Flap,
-        Self::Part,
-        Self::DeadEnd,
-        Self::Delay,
-        Self::Delay,
-        Self::Rest,
-        Self::Doubt,
-        Self::Fill,
-        Self::Replay,
-    ];
-
-    /// The faults of one world: all kinds, or only a few, which then meet each other more often (swarm testing: Groce
-    /// et al., ISSTA 2012).
-    pub(super) fn some(dice: &mut Dice) -> Vec<Self> {
-        if dice.one_in(2) {
-            return Self::ALL.to_vec();
-        }
-        (0..dice.within(1, 4)).map(|_| dice.pick(&Self::ALL)).collect()
-    }
-}
 
 impl World {
     /// One fault, if chance has one for the node that it picks.

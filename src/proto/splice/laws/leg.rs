@@ -5,8 +5,8 @@
 
 use super::dice::Dice;
 use crate::Epoch;
-use crate::frame::{AttachOk, CloseCode};
-use crate::splice::{LegId, Opening};
+use crate::frame::{AttachOk, CloseCode, Opening};
+use crate::splice::LegId;
 use bytes::Bytes;
 use std::collections::VecDeque;
 

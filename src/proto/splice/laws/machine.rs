@@ -1,15 +1,15 @@
 //! What a node does with its splice: the least that the relay's, the origin's and the target's machine have to do.
 
 use super::actions::Action;
-use super::checks::Check;
+use super::finding::Check;
 use super::leg::{ACCEPTOR, DIALER, Leg, Message, Packet, id, index};
 use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::Epoch;
-use crate::frame::{AttachOk, CloseCode};
+use crate::frame::{AttachOk, CloseCode, Opening};
 use crate::lane::Violation;
 use crate::planted::{self, Law};
-use crate::splice::{Attached, Direction, Ending, Freed, Opening, Position, Splice};
+use crate::splice::{Attached, Direction, Ending, Freed, Position, Splice};
 use bytes::Bytes;
 
 impl World {

@@ -1,7 +1,7 @@
 //! One run: chaos, then peace without faults, help by the origin if that stalls, and what is left afterwards.
 
 use super::actions::Action;
-use super::checks::{Check, Finding, Scope};
+use super::finding::{Check, Finding, Scope};
 use super::leg::index;
 use super::tally::{Event, Tally};
 use super::trace::Trace;

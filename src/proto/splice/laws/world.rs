@@ -1,8 +1,8 @@
 //! The world of one run: a chain of relays between an origin and a target, the legs between them, two applications.
 
-use super::checks::{Check, Finding, Scope};
 use super::dice::Dice;
-use super::faults::Fault;
+use super::fault::Fault;
+use super::finding::{Check, Finding, Scope};
 use super::leg::Leg;
 use super::tally::{Event, Tally};
 use super::trace::{Name, Trace};
