@@ -54,7 +54,7 @@ pub struct ZoneFailures {
 pub struct Crowd {
     /// When it begins.
     pub at: Duration,
-    /// How many.
+    /// The relays.
     pub relays: u32,
     /// How long it takes until all have joined; their times are uniform in it.
     pub within: Duration,

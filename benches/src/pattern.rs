@@ -110,7 +110,7 @@ impl std::ops::Add for Faults {
 
 /// Keeps book of which parts of a sequence came, whatever the order: bytes by offset, or messages by number.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct SequenceCounts {
     /// The end of the furthest part that came.
     top: u64,
     /// What below it did not come yet.
@@ -118,7 +118,7 @@ pub struct Tally {
     faults: Faults,
 }
 
-impl Tally {
+impl SequenceCounts {
     /// `count` came, of which the first is number `at`.
     pub fn came(&mut self, at: u64, count: u64) {
         let end = at + count;
@@ -170,7 +170,7 @@ pub struct Verifier {
     pattern: Pattern,
     total: u64,
     next: u64,
-    tally: Tally,
+    counts: SequenceCounts,
     /// Bytes that are not what should come next, and too few to tell where they belong.
     odd: Vec<u8>,
     expected: Vec<u8>,
@@ -184,7 +184,7 @@ impl Verifier {
             pattern,
             total,
             next: 0,
-            tally: Tally { top: 0, missing: Vec::new(), faults: NO_FAULTS },
+            counts: SequenceCounts { top: 0, missing: Vec::new(), faults: NO_FAULTS },
             odd: Vec::new(),
             expected: Vec::new(),
         }
@@ -202,18 +202,18 @@ impl Verifier {
 
     /// What is wrong if nothing more comes.
     pub fn faults(&self) -> Faults {
-        self.tally.faults(self.total)
+        self.counts.faults(self.total)
     }
 
     /// What is wrong if nothing more comes, and `total` was all there is: for data whose end is not known before.
     pub fn faults_of(&self, total: u64) -> Faults {
-        self.tally.faults(total)
+        self.counts.faults(total)
     }
 
     fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let right = self.right(bytes);
-            self.tally.came(self.next, right as u64);
+            self.counts.came(self.next, right as u64);
             self.next += right as u64;
             bytes = bytes.split_at(right).1;
             match self.pattern.locate(bytes, self.total) {
@@ -314,9 +314,9 @@ mod tests {
 
     #[test]
     fn messages_are_tallied_by_number() {
-        let mut tally = Tally::default();
-        [0, 1, 3, 2, 2, 5].into_iter().for_each(|number| tally.came(number, 1));
-        assert_eq!(tally.faults(7), Faults { lost: 2, duplicated: 1, reordered: 1 });
-        assert_eq!(tally.distinct(), 5);
+        let mut counts = SequenceCounts::default();
+        [0, 1, 3, 2, 2, 5].into_iter().for_each(|number| counts.came(number, 1));
+        assert_eq!(counts.faults(7), Faults { lost: 2, duplicated: 1, reordered: 1 });
+        assert_eq!(counts.distinct(), 5);
     }
 }

@@ -15,7 +15,7 @@ use epochs::Epochs;
 use hopline_proto::Time;
 use hopline_proto::flows::FlowKey;
 use hopline_proto::frame::Attach;
-use hopline_proto::machine::{Machine, Misdeed, Notice};
+use hopline_proto::machine::{Machine, Notice, Violation};
 use hopline_proto::rpc::{Request, Response};
 use hopline_proto::splice::{LegId, Limits};
 use rights::Issued;
@@ -45,10 +45,10 @@ pub(crate) struct Checks {
     /// Whether anything is checked: large runs only count.
     pub(crate) on: bool,
     pub(crate) failure: Option<Failure>,
-    /// Whether somebody lied: then relays may hold what is not true, and peers are told off.
+    /// Whether somebody lied: then relays may hold what is not true, and peers are accused.
     pub(crate) liars: bool,
     /// How often somebody was.
-    pub(crate) told_off: u64,
+    pub(crate) violations: u64,
     /// How much of each direction of a flow a node may buffer.
     pub(crate) limits: Limits,
     issued: Issued,
@@ -101,12 +101,13 @@ impl Checks {
         if let Notice::Ended { flow, .. } = notice {
             self.epochs.forget(index, *flow);
         }
-        self.told_off += u64::from(matches!(notice, Notice::Violation { .. }));
+        self.violations += u64::from(matches!(notice, Notice::Violation { .. }));
         if let Notice::Violation { what, .. } = notice
             && self.on
             && !self.liars
         {
-            let checker = if matches!(what, Misdeed::Forbidden(_)) { "conduct: rights" } else { "conduct" };
+            let checker =
+                if matches!(what, Violation::Forbidden(_)) { "violation: rights" } else { "violation" };
             let what = format!("{:?} says that an honest peer broke the protocol: {what}", node.id);
             self.fail(checker, now, what);
         }
@@ -114,7 +115,7 @@ impl Checks {
 
     /// A node's machine has done what it was to do.
     pub(crate) fn heeded(&mut self, now: Time, node: &mut Node) {
-        if self.on && node.role.as_mut().is_some_and(|role| role.flows().has_news()) {
+        if self.on && node.role.as_mut().is_some_and(|role| role.flows().has_events()) {
             self.fail("news", now, format!("{:?} has not acted on what arose in its flows", node.id));
         }
     }

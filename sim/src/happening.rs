@@ -64,5 +64,5 @@ pub(crate) enum Happening {
         node: NodeIndex,
         life: u32,
     },
-    Coordinator,
+    Bootstrap,
 }

@@ -196,7 +196,7 @@ mod tests {
                 let gray = if scenario.name == "gray" { 6 } else { 0 };
                 assert_eq!(outcome.gray, gray, "{} {seed}: {outcome:?}", scenario.name);
                 let lies = scenario.name.starts_with("false");
-                assert_eq!(outcome.told_off > 0, lies, "{} {seed}: {outcome:?}", scenario.name);
+                assert_eq!(outcome.violations > 0, lies, "{} {seed}: {outcome:?}", scenario.name);
             }
         }
     }

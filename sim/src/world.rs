@@ -5,7 +5,7 @@
 //! and no order of a hash map reaches anybody.
 
 mod applications;
-mod coordinator;
+mod bootstrap_process;
 mod ending;
 mod faults;
 mod legs;
@@ -24,10 +24,10 @@ use crate::happening::Happening;
 use crate::network::{Network, NodeIndex};
 use crate::node::{Nodes, Role};
 use crate::settings::{Fidelity, START, Settings};
-use crate::tally::Tally;
+use crate::statistics::Statistics;
 use crate::trace::{Trace, TraceHash};
 use crate::traffic::Apps;
-use coordinator::Coordinator;
+use bootstrap_process::BootstrapProcess;
 use hopline_proto::crypto::Key;
 use hopline_proto::flows::FlowKey;
 use hopline_proto::machine::{Action, DialFailure, Event, Machine, Notice};
@@ -41,10 +41,10 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     pub(crate) network: Network,
     pub(crate) nodes: Nodes,
-    pub(crate) coordinator: Coordinator,
+    pub(crate) bootstrap_process: BootstrapProcess,
     pub(crate) apps: Apps,
     pub(crate) checks: Checks,
-    pub(crate) tally: Tally,
+    pub(crate) statistics: Statistics,
     pub(crate) trace: Trace,
     pub(crate) hash: TraceHash,
     /// Things that happened.
@@ -71,10 +71,10 @@ impl World {
             now: START,
             network: Network::new(settings.weather, dice.next()),
             nodes: Nodes::default(),
-            coordinator: Coordinator::new(settings.bootstrap, secret, dice.next()),
+            bootstrap_process: BootstrapProcess::new(settings.bootstrap, secret, dice.next()),
             apps: Apps::default(),
             checks: Checks::default(),
-            tally: Tally::default(),
+            statistics: Statistics::default(),
             trace: Trace::default(),
             hash: TraceHash::default(),
             events: 0,
@@ -137,7 +137,7 @@ impl World {
             Happening::Dial { .. }
             | Happening::Request { .. }
             | Happening::Work { .. }
-            | Happening::Coordinator => None,
+            | Happening::Bootstrap => None,
         }
     }
 
@@ -210,7 +210,7 @@ impl World {
             }
             Happening::App { app, node } => self.app_due(app, node),
             Happening::Work { node, life } => self.work(node, life),
-            Happening::Coordinator => self.coordinator_due(),
+            Happening::Bootstrap => self.bootstrap_due(),
         }
     }
 
@@ -227,7 +227,7 @@ impl World {
             Happening::Answer { node, .. } => (8, *node as u64),
             Happening::App { app, .. } => (9, *app as u64),
             Happening::Work { node, .. } => (10, *node as u64),
-            Happening::Coordinator => (11, 0),
+            Happening::Bootstrap => (11, 0),
         };
         self.hash.word(self.now.as_micros());
         self.hash.word(kind << 56 | whom);
@@ -344,7 +344,7 @@ impl World {
 
     fn notice(&mut self, index: NodeIndex, notice: &Notice) {
         self.trace.notice(self.now, self.nodes.at(index).id, notice);
-        self.tally.notice(notice, self.now);
+        self.statistics.notice(notice, self.now);
         self.checks.notice(self.now, (index, self.nodes.at(index)), notice);
         if let Some((app, at)) = self.apps.notice(index, notice, self.now) {
             self.schedule(at, Happening::App { app, node: index });

@@ -1,7 +1,7 @@
 //! Standard input and output, joined with one flow after the other.
 //!
 //! A flow ends when both directions have ended; this end's direction ends with standard input. Once one direction has ended,
-//! [`Manners`] say how long the other may be silent, and people are told once what the command waits for.
+//! [`SilenceLimits`] say how long the other may be silent, and people are told once what the command waits for.
 //!
 //! Invariant: bytes of standard input that were not handed to a flow stay for the next one.
 
@@ -25,9 +25,9 @@ const HINT_AFTER: Duration = Duration::from_secs(5);
 /// How long a flow that failed may hold up its end with what is still to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How one side of a flow treats the other.
+/// How long a flow may be silent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Manners {
+pub(super) struct SilenceLimits {
     /// For how long the other end may be silent once this one has sent everything.
     pub(super) answer_within: Option<Duration>,
     /// For how long standard input may be silent once the other end has sent everything.
@@ -50,12 +50,12 @@ pub(super) struct QuitArgs {
 pub(super) struct Console {
     stdin: Stdin,
     stdout: Stdout,
-    manners: Manners,
+    limits: SilenceLimits,
 }
 
 impl Console {
-    pub(super) fn new(stdin: Stdin, manners: Manners) -> io::Result<Self> {
-        Ok(Self { stdin, stdout: Stdout::new()?, manners })
+    pub(super) fn new(stdin: Stdin, limits: SilenceLimits) -> io::Result<Self> {
+        Ok(Self { stdin, stdout: Stdout::new()?, limits })
     }
 
     /// Joins a flow with standard input and output until both directions have ended and everything was taken at both ends. If
@@ -84,10 +84,10 @@ impl Console {
     }
 
     async fn exchange(&mut self, flow: Flow, aborter: &Aborter, heard_all: &Cell<bool>) -> io::Result<End> {
-        let Self { stdin, stdout, manners } = self;
+        let Self { stdin, stdout, limits } = self;
         let (mut reader, mut writer) = split(flow);
-        let to_speak = Lull::new(manners.speak_within, manners.speak_hint);
-        let to_answer = Lull::new(manners.answer_within, manners.answer_hint);
+        let to_speak = Lull::new(limits.speak_within, limits.speak_hint);
+        let to_answer = Lull::new(limits.answer_within, limits.answer_hint);
         let send = async {
             send(stdin, &mut writer, aborter, &to_speak).await?;
             aborter.arrived().await;
@@ -124,7 +124,7 @@ enum End {
     Quit { is_taken: bool },
 }
 
-/// What the end of the other's patience means if that is all that is known.
+/// What it means that the other end gave up if that is all that is known.
 const NOT_TAKEN: &str =
     "everything arrived at the other end, but it did not say within --quit-after that it took it";
 

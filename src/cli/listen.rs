@@ -1,6 +1,6 @@
 //! `hopline listen`
 
-use crate::console::{Console, Manners, QuitArgs};
+use crate::console::{Console, QuitArgs, SilenceLimits};
 use hopline::endpoint::{Endpoint, Flow, FlowError, Listener};
 use hopline_command::join::ServeArgs;
 use hopline_command::stdio::Stdin;
@@ -69,14 +69,14 @@ async fn next(listener: &mut Listener) -> Result<Flow, Failure> {
 fn console(args: &Args) -> io::Result<Console> {
     let stdin = if args.receive_only { Stdin::closed() } else { Stdin::new() };
     let by_default = io::stdin().is_terminal().then_some(Duration::ZERO);
-    let manners = Manners {
+    let limits = SilenceLimits {
         answer_within: args.quit.quit_after,
         speak_within: args.quit.quit_after.or(by_default),
         answer_hint: "everything was sent, and the other end has not finished; --quit-after ends a flow that is silent",
         speak_hint: "the other end has sent everything; this one waits for the end of standard input (Ctrl-D; \
                      --receive-only does not read it, --quit-after ends a flow that is silent)",
     };
-    Console::new(stdin, manners)
+    Console::new(stdin, limits)
 }
 
 /// Serves one flow at a time, and says whether one is open.

@@ -17,7 +17,7 @@ mod ticket;
 mod top;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use hopline::net::farewell;
+use hopline::net::closing;
 use hopline_command::{Exit, Failure, journal, say};
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -148,7 +148,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         let result = run(cli.command).await;
         journal::finish().await;
-        farewell::said(LAST_WORDS).await;
+        closing::all_sent(LAST_WORDS).await;
         result
     });
     // A read of stdin may still be pending on a thread of the runtime; nothing waits for it.

@@ -1,6 +1,6 @@
 //! `hopline pipe`
 
-use crate::console::{Console, Manners, QuitArgs};
+use crate::console::{Console, QuitArgs, SilenceLimits};
 use hopline::endpoint::Endpoint;
 use hopline_command::join::OpenArgs;
 use hopline_command::journal::Stamped;
@@ -32,8 +32,8 @@ pub(super) struct Args {
 }
 
 impl Args {
-    const fn manners(&self) -> Manners {
-        Manners {
+    const fn limits(&self) -> SilenceLimits {
+        SilenceLimits {
             answer_within: self.quit.quit_after,
             speak_within: self.quit.quit_after,
             answer_hint: "everything was sent; this waits for the other end to finish (there with the end of its standard \
@@ -50,7 +50,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         if args.events {
             print_events(endpoint);
         }
-        let mut console = Console::new(Stdin::new(), args.manners())?;
+        let mut console = Console::new(Stdin::new(), args.limits())?;
         let flow = args.open.join.network.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
         Ok(console.join(flow).await?)
     };

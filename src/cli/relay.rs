@@ -67,7 +67,7 @@ pub(super) struct Args {
     drain_timeout: Duration,
     /// Answer each line of stdin with a line of counters: for benchmarks
     #[arg(long, hide = true)]
-    tally: bool,
+    counters: bool,
     #[command(flatten)]
     liveness: LivenessArgs,
     #[command(flatten)]
@@ -133,7 +133,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     tokio::select! {
         () = signals::shutdown() => {}
         () = relay.ended() => return Ok(()),
-        failed = answer(&relay), if args.tally => failed?,
+        failed = answer(&relay), if args.counters => failed?,
     }
     relay.drain().await;
     Ok(())

@@ -68,10 +68,10 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             pipe::print_events(endpoint);
         }
         let (sent, receipts) = mpsc::channel(MAX_OUTSTANDING);
-        let tally = Tally::default();
-        let mut printed = pin!(print_receipts(receipts, json, &tally));
+        let counts = SendCounts::default();
+        let mut printed = pin!(print_receipts(receipts, json, &counts));
         let line =
-            Line { endpoint, name: &name, wait: &open.join.network.wait, tally: &tally, carrier: None };
+            Line { endpoint, name: &name, wait: &open.join.network.wait, counts: &counts, carrier: None };
         let messages = Messages::of(text, raw, null);
         let ended = {
             let mut sending = pin!(line.send_all(messages, sent));
@@ -89,14 +89,14 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             }
         };
         let _ = timeout(GRACE, printed).await;
-        Err(tally.at_end(&ended))
+        Err(counts.at_end(&ended))
     };
     open.with_endpoint(std::future::pending(), work).await
 }
 
 /// How far the command is.
 #[derive(Debug, Default)]
-struct Tally {
+struct SendCounts {
     /// Messages that were read, and maybe sent.
     begun: Cell<u64>,
     delivered: Cell<u64>,
@@ -104,7 +104,7 @@ struct Tally {
     rest: Cell<&'static str>,
 }
 
-impl Tally {
+impl SendCounts {
     fn delivered(&self) -> String {
         match self.delivered.get() {
             0 => "no message delivered".to_owned(),
@@ -131,7 +131,7 @@ struct Line<'a> {
     endpoint: &'a Endpoint,
     name: &'a str,
     wait: &'a WaitArgs,
-    tally: &'a Tally,
+    counts: &'a SendCounts,
     /// The flow that carries them, from the first on. There is no second one: why it is lost would be lost with it.
     carrier: Option<Carrier>,
 }
@@ -142,9 +142,9 @@ impl Line<'_> {
         mut messages: Messages,
         sent: mpsc::Sender<(Instant, Receipt)>,
     ) -> Result<(), Failure> {
-        self.tally.rest.set(messages.rest());
+        self.counts.rest.set(messages.rest());
         while let Some(message) = self.next(&mut messages).await? {
-            self.tally.begun.set(self.tally.begun.get() + 1);
+            self.counts.begun.set(self.counts.begun.get() + 1);
             let (start, message) = (now(), Bytes::from(message));
             let receipt = self.send(message).await?;
             self.carrier.get_or_insert_with(|| receipt.carrier());
@@ -152,7 +152,7 @@ impl Line<'_> {
                 return Ok(());
             }
         }
-        self.tally.rest.set("");
+        self.counts.rest.set("");
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Line<'_> {
         };
         match timeout(GRACE, next).await {
             Ok(Ok(None)) => Ok(None),
-            _ => Err(lost.at(self.tally.so_far())),
+            _ => Err(lost.at(self.counts.so_far())),
         }
     }
 
@@ -174,7 +174,7 @@ impl Line<'_> {
         let send = self.wait.until(async || Ok(self.endpoint.send(self.name, message.clone()).await?));
         tokio::select! {
             biased;
-            lost = lost(&mut self.carrier) => Err(lost.at(self.tally.so_far())),
+            lost = lost(&mut self.carrier) => Err(lost.at(self.counts.so_far())),
             receipt = send => receipt,
         }
     }
@@ -296,13 +296,13 @@ fn now() -> Instant {
 async fn print_receipts(
     mut receipts: mpsc::Receiver<(Instant, Receipt)>,
     json: bool,
-    tally: &Tally,
+    counts: &SendCounts,
 ) -> Result<(), Failure> {
     let mut out = Stdout::new()?;
     let mut lines = Vec::new();
     let mut is_over = false;
     while !is_over {
-        let mut next = pin!(next_receipt(&mut receipts, json, tally));
+        let mut next = pin!(next_receipt(&mut receipts, json, counts));
         let next = match next.as_mut().now_or_never() {
             Some(next) => next,
             None => {
@@ -338,12 +338,12 @@ async fn print(out: &mut Stdout, lines: &mut Vec<u8>) -> Result<(), Failure> {
 async fn next_receipt(
     receipts: &mut mpsc::Receiver<(Instant, Receipt)>,
     json: bool,
-    tally: &Tally,
+    counts: &SendCounts,
 ) -> Result<Option<String>, Failure> {
     let Some((start, receipt)) = receipts.recv().await else { return Ok(None) };
-    receipt.await.map_err(|error| Failure::from(error).at(tally.so_far()))?;
-    let number = tally.delivered.get() + 1;
-    tally.delivered.set(number);
+    receipt.await.map_err(|error| Failure::from(error).at(counts.so_far()))?;
+    let number = counts.delivered.get() + 1;
+    counts.delivered.set(number);
     let ms = start.elapsed().as_secs_f64() * 1000.0;
     Ok(Some(match json {
         true => format!("{}\n", json!({"delivered": number, "ms": ms})),

@@ -4,7 +4,7 @@
 
 use crate::say::say;
 use hopline::endpoint::{DrainError, FlowError, ListenError, OpenError, SendError, StartError};
-use hopline::net::coordinator::JoinError;
+use hopline::net::bootstrap_client::JoinError;
 use hopline::net::datadir::DataDirError;
 use hopline::net::error::ErrorKind;
 use hopline_proto::machine::OpenFailure;

@@ -30,7 +30,7 @@ const PRUNE_EVERY: u32 = 32;
 /// Events that may wait for the disk.
 const MAX_QUEUED: usize = 1024;
 /// How long the end of a process waits for the disk.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An event and when this process heard of it: a line of `--events`, and of a journal.
 #[derive(Serialize)]
@@ -77,7 +77,7 @@ pub async fn finish() {
     let Some(journal) = KEPT.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
     journal.stop.cancel();
     let written = tokio::task::spawn_blocking(|| journal.thread.join());
-    let _ = tokio::time::timeout(PATIENCE, written).await;
+    let _ = tokio::time::timeout(TIMEOUT, written).await;
 }
 
 /// Hands events to the thread that writes, until it is told to stop and none is left.

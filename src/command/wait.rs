@@ -13,7 +13,7 @@ const PAUSES: Pauses = Pauses::doubling(Duration::from_millis(50), Duration::fro
 /// The first attempt is given this long in any case.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(5);
 
-/// How patient a command is, in all.
+/// How long a command waits, in all.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WaitArgs {
     /// How long to wait for a bootstrap that does not answer yet, a name that is not served yet, or more relays

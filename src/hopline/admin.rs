@@ -59,7 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
     "can't serve HTTP at {address}: {source}; choose another address with --admin, or none with --admin off"
 )]
 pub struct BindError {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
     /// What the operating system said.
     #[source]

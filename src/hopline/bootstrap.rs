@@ -1,4 +1,4 @@
-//! The bootstrap process: the network's coordinator as newcomers and members meet it on the wire.
+//! The bootstrap process: the network's bootstrap as newcomers and members meet it on the wire.
 //!
 //! What to answer is decided elsewhere: the pure [machine](hopline_proto::bootstrap) knows the pool and plans chains,
 //! [`authority`](crate::net::authority) issues certificates, and [`join`](crate::net::join) judges a newcomer's proofs.
@@ -17,9 +17,9 @@
 
 mod answers;
 mod counters;
-mod keeper;
+mod driver;
+mod events;
 mod metrics;
-mod news;
 mod observer;
 mod presence;
 mod server;
@@ -27,7 +27,7 @@ mod throttle;
 
 pub use crate::store::{NotStored, StoreError};
 pub use counters::Counters;
-pub use news::News;
+pub use events::BootstrapEvent;
 pub use observer::Observer;
 
 use crate::net::authority::{Authority, DEFAULT_VALIDITY, NetworkKey};
@@ -43,11 +43,11 @@ use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, BindError, TransportSettings};
 use crate::store::redb::Redb;
 use crate::store::{Opened, StoreHealth, format};
+use driver::Driver;
 use futures_util::FutureExt;
 use hopline_proto::NodeId;
 use hopline_proto::admission;
 use hopline_proto::bootstrap::{Bootstrap, Config, PolicyError};
-use keeper::Keeper;
 use server::{Shared, accept, keep_certified};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -225,8 +225,8 @@ impl Server {
         identity: Arc<Identity>,
     ) -> Result<Self, StartError> {
         let restored = u64::try_from(records.len()).unwrap_or(u64::MAX);
-        let keeper = Keeper::new(options.policies, authority.secret().clone(), Arc::clone(&store));
-        keeper.restore(records);
+        let driver = Driver::new(options.policies, authority.secret().clone(), Arc::clone(&store));
+        driver.restore(records);
         let membership = certify(&authority, &identity, options.validity);
         let endpoint = transport::bind(
             options.listen,
@@ -244,8 +244,8 @@ impl Server {
                 .await
                 .map_err(|_| StartError::Ended)??;
         }
-        let shared = Arc::new(Shared::new(authority, identity, store, keeper, &options));
-        shared.tally.registrations_restored.add(restored);
+        let shared = Arc::new(Shared::new(authority, identity, store, driver, &options));
+        shared.counters.registrations_restored.add(restored);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let server = Self { shared, endpoint, address, bootstraps, ticket, stop, tasks, data: None };
         server.spawn_tasks(membership, options.transport);
@@ -260,7 +260,7 @@ impl Server {
         self.spawn(keep_certified(shared, endpoint, membership, transport));
         let shared = Arc::clone(&self.shared);
         self.spawn(async move {
-            while AssertUnwindSafe(shared.keeper.keep_time()).catch_unwind().await.is_err() {
+            while AssertUnwindSafe(shared.driver.run_timers()).catch_unwind().await.is_err() {
                 tracing::error!("the bootstrap failed over what was due, and goes on; please report this");
                 sleep(AFTER_FAULT).await;
             }
@@ -326,7 +326,7 @@ impl Server {
 
     /// Lets `f` look at the pool, which answers nobody in the meantime.
     pub fn inspect<T>(&self, f: impl FnOnce(&Bootstrap) -> T) -> T {
-        self.shared.keeper.with(|machine, _| f(machine))
+        self.shared.driver.with(|machine, _| f(machine))
     }
 
     /// Removes a node from the network, durably: its lease is gone, and from its next request on it is refused. Other
@@ -336,7 +336,7 @@ impl Server {
     /// [`NotStored`] if it could not be made durable; then nothing has changed.
     pub async fn remove(&self, node: NodeId) -> Result<(), NotStored> {
         self.shared.store.deny(node).await?;
-        self.shared.keeper.with(|machine, now| machine.revoke(node, now));
+        self.shared.driver.with(|machine, now| machine.revoke(node, now));
         tracing::info!(%node, "removed a node from the network");
         Ok(())
     }
@@ -373,7 +373,7 @@ fn open(data: Option<&Path>) -> Result<OnDisk, StartError> {
         return Ok((None, Redb::open(None)?, Authority::generate(), Arc::new(Identity::generate())));
     };
     format::check(path)?;
-    let data = DataDir::open(path, Role::Bootstrap, datadir::PATIENCE)?;
+    let data = DataDir::open(path, Role::Bootstrap, datadir::TIMEOUT)?;
     let store = Redb::open(Some(path))?;
     let (authority, identity) = (Authority::load_or_create(path)?, Identity::load_or_create(path)?);
     format::mark(path)?;

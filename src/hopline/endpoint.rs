@@ -29,11 +29,11 @@ pub use listener::{Inbox, Listener};
 pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};
 pub use served::Message;
 
-use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::bootstrap_client::{BootstrapClient, JoinError};
+use crate::net::counters::{Neighbours, NodeCounters};
 use crate::net::datadir::DataDirError;
 use crate::net::enrolment::Feed;
 use crate::net::reach::Reach;
-use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::{Ticket, TicketError};
 use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
 use driver::Command;
@@ -54,8 +54,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// How long an endpoint that shuts down waits until the receipts of messages that it took have arrived, and for receipts.
-const RECEIPTS_PATIENCE: Duration = Duration::from_secs(2);
-const SENDERS_PATIENCE: Duration = Duration::from_millis(200);
+const RECEIPTS_TIMEOUT: Duration = Duration::from_secs(2);
+const SENDERS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How an endpoint joins and runs.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ pub struct Options {
     pub hops: u8,
     /// How neighbours are watched; [`Liveness`](hopline_proto::detector::Liveness) has presets.
     pub liveness: DetectorConfig,
-    /// How patient it is with bootstraps, if it serves names.
+    /// How soon it asks a bootstrap again that does not answer, if it serves names.
     pub enrolment: enrolment::Config,
     /// The QUIC transport.
     pub transport: TransportSettings,
@@ -188,10 +188,10 @@ pub struct Endpoint(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     commands: mpsc::Sender<Command>,
-    coordinator: Coordinator,
+    bootstrap_client: BootstrapClient,
     /// On which this endpoint joined: whoever calls it need not have one.
     runtime: Handle,
-    tally: Arc<Tally>,
+    counters: Arc<NodeCounters>,
     enrolment: Arc<Feed>,
     hops: u8,
     events: broadcast::Sender<FlowEvent>,
@@ -216,9 +216,9 @@ impl Endpoint {
         let node = driver::start(ticket, options, names.list()).await?;
         Ok(Self(Arc::new(Inner {
             commands: node.commands,
-            coordinator: node.coordinator,
+            bootstrap_client: node.bootstrap_client,
             runtime,
-            tally: node.tally,
+            counters: node.counters,
             enrolment: node.enrolment,
             hops,
             events: node.events,
@@ -230,18 +230,18 @@ impl Endpoint {
     /// Who this endpoint is.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.0.coordinator.node_id()
+        self.0.bootstrap_client.node_id()
     }
 
     /// What this endpoint thought of its neighbours so far.
     #[must_use]
     pub fn neighbours(&self) -> Neighbours {
-        self.0.tally.read()
+        self.0.counters.read()
     }
 
     /// Which relays it could reach.
     pub fn reach(&self) -> &Reach {
-        self.0.tally.reach()
+        self.0.counters.reach()
     }
 
     /// What becomes of its lease from now on, if it serves names. A receiver that lags by more than 64 changes misses the
@@ -319,7 +319,7 @@ impl Endpoint {
     /// # Errors
     /// [`AskFailure`] if no bootstrap answers.
     pub async fn list(&self) -> Result<Listing, AskFailure> {
-        self.within(driver::list(&self.0.coordinator)).await
+        self.within(driver::list(&self.0.bootstrap_client)).await
     }
 
     /// Has the relay of this name or id move its flows to others and end. The bootstrap tells it at once, or with its next
@@ -328,7 +328,7 @@ impl Endpoint {
     /// # Errors
     /// [`DrainError`] if the bootstrap can't be asked, or refuses.
     pub async fn drain(&self, relay: &str) -> Result<(), DrainError> {
-        let response = self.within(self.0.coordinator.drain(relay)).await?;
+        let response = self.within(self.0.bootstrap_client.drain(relay)).await?;
         if let Response::Refused(refusal) = response { Err(refusal.into()) } else { Ok(()) }
     }
 
@@ -342,15 +342,12 @@ impl Endpoint {
     pub async fn shutdown_because(&self, cause: impl Into<String>) {
         let cause: Arc<str> = Arc::from(cause.into());
         let shutdown = async {
-            tokio::join!(
-                self.0.names.close(&cause, RECEIPTS_PATIENCE),
-                self.0.senders.close(SENDERS_PATIENCE)
-            );
+            tokio::join!(self.0.names.close(&cause, RECEIPTS_TIMEOUT), self.0.senders.close(SENDERS_TIMEOUT));
             let (done, finished) = oneshot::channel();
             if self.0.commands.send(Command::Shutdown { cause, done }).await.is_ok() {
                 let _ = finished.await;
             }
-            self.0.coordinator.close().await;
+            self.0.bootstrap_client.close().await;
         };
         self.within(shutdown).await;
     }

@@ -63,7 +63,7 @@ pub use hopline_proto::detector::Liveness;
 pub use hopline_proto::id::{FlowId, NodeId};
 pub use hopline_proto::machine::AskFailure;
 pub use hopline_proto::rpc::{Listing, Refusal};
-pub use net::coordinator::JoinError;
+pub use net::bootstrap_client::JoinError;
 pub use net::datadir::DataDirError;
 #[doc(inline)]
 pub use net::ticket::{Ticket, TicketError};

@@ -6,21 +6,22 @@
 //! time and randomness.
 //!
 //! Communication: [`transport`] is the QUIC endpoint, and [`frames`] puts one message on a stream. [`bootstrap_rpc`] has the messages
-//! between nodes and bootstraps, and [`coordinator`] is the node's side of it. `gate` admits incoming connections. [`tally`] counts what
+//! between nodes and bootstraps, and [`bootstrap_client`] is the node's side of it. `gate` admits incoming connections. [`counters`] counts what
 //! a node believed of its neighbours, and `enrolment` reports changes of its lease. `address` and `local` know which address is whose.
 
 pub(crate) mod address;
 pub mod authority;
+pub mod bootstrap_client;
 pub mod bootstrap_rpc;
 pub mod clock;
+pub mod closing;
 mod congestion;
-pub mod coordinator;
+pub mod counters;
 pub mod datadir;
 pub(crate) mod enrolment;
 pub mod entropy;
 pub mod error;
 mod eyeballs;
-pub mod farewell;
 pub mod frames;
 pub(crate) mod gate;
 pub mod identity;
@@ -30,11 +31,10 @@ pub(crate) mod local;
 pub mod memory;
 pub(crate) mod node;
 pub(crate) mod outage;
-pub(crate) mod pulse;
+pub(crate) mod ping;
 pub mod reach;
 mod socket;
 pub mod state;
-pub mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;

@@ -4,22 +4,22 @@
 mod lies;
 mod load;
 mod observer;
-mod whereabouts;
+mod own_addresses;
 
 pub use observer::{Observer, Vitals};
 
+use crate::net::bootstrap_client::{BootstrapClient, JoinError};
 use crate::net::clock::Clock;
-use crate::net::coordinator::{Coordinator, JoinError};
+use crate::net::counters::{Neighbours, NodeCounters};
 use crate::net::datadir::{DataDir, DataDirError, Role};
 use crate::net::enrolment::Feed;
 use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Parts};
-use crate::net::tally::{Neighbours, Tally};
 use crate::net::ticket::Ticket;
 use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
-use hopline_proto::clerk::ClerkConfig;
+use hopline_proto::agent::AgentConfig;
 use hopline_proto::detector::Config as DetectorConfig;
 use hopline_proto::enrolment::{self, Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
@@ -30,6 +30,7 @@ use hopline_proto::record::Candidate;
 use hopline_proto::relay::Relay as Machine;
 use hopline_proto::rpc::{Capabilities, Offer, Refusal};
 use observer::Failovers;
+use own_addresses::OwnAddresses;
 use rand::Rng;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,7 +39,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::spawn_local;
-use whereabouts::Whereabouts;
 
 /// How long a relay that leaves waits for its last words to its neighbours to get out,
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -71,7 +71,7 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// How neighbours are watched; [`Liveness`](hopline_proto::detector::Liveness) has presets.
     pub liveness: DetectorConfig,
-    /// How patient it is with bootstraps.
+    /// How soon it asks a bootstrap again that does not answer.
     pub enrolment: enrolment::Config,
     /// How many bytes of all flows together it keeps for replay, beside 64 KiB for each direction of each: by default a
     /// quarter of the machine's memory.
@@ -160,8 +160,8 @@ impl Relay {
     /// [`StartError`] if no bootstrap lets it in, or the node can't be started.
     pub async fn start(ticket: Ticket, options: Options) -> Result<Self, StartError> {
         let data = DataDir::take(options.data.as_deref(), Role::Relay).await?;
-        let coordinator = Coordinator::join(ticket, data).await?;
-        let membership = coordinator.membership();
+        let bootstrap_client = BootstrapClient::join(ticket, data).await?;
+        let membership = bootstrap_client.membership();
         let id = membership.node_id();
         let name = options.name.clone().unwrap_or_else(|| id.short());
         let (drain, to_drain) = oneshot::channel();
@@ -170,19 +170,19 @@ impl Relay {
         let (questions, asked) = observer::questions();
         let failovers = Failovers::new();
         let build = {
-            let (name, patience) = (name.clone(), options.drain_timeout);
+            let (name, drain_timeout) = (name.clone(), options.drain_timeout);
             let listening = (told.clone(), enrolment.clone(), failovers.clone());
             let changes = enrolment.subscribe();
             move || {
-                let (parts, whereabouts) = parts(&options, name, coordinator, &membership, listening)?;
-                let (told_addresses, addresses) = watch::channel(whereabouts.look()?);
+                let (parts, own_addresses) = parts(&options, name, bootstrap_client, &membership, listening)?;
+                let (told_addresses, addresses) = watch::channel(own_addresses.look()?);
                 let directory = options.data.unwrap_or_else(|| PathBuf::from("."));
-                let loads = load::watch(directory, parts.tally.clone(), parts.clock)?;
+                let loads = load::watch(directory, parts.counters.clone(), parts.clock)?;
                 let main = async move |node: Rc<node::Node<Machine>>| {
                     node.with(|machine, now, actions| machine.start(now, actions));
                     spawn_local(load::tell(node.clone(), loads));
                     spawn_local(observer::answer(node.clone(), asked));
-                    spawn_local(whereabouts.watch(node.clone(), told_addresses));
+                    spawn_local(own_addresses.watch(node.clone(), told_addresses));
                     #[cfg(feature = "faults")]
                     spawn_local(node.clone().turn_gray_at_signals());
                     let mut state = told.subscribe();
@@ -191,7 +191,7 @@ impl Relay {
                         _ = state.wait_for(|state| *state == State::Draining || state.has_drained()) => {}
                     }
                     let drained = state.wait_for(State::has_drained);
-                    if tokio::time::timeout(patience, drained).await.is_err() {
+                    if tokio::time::timeout(drain_timeout, drained).await.is_err() {
                         let left = node.flows(|flows| flows.len());
                         tracing::warn!(
                             flows = left,
@@ -201,12 +201,12 @@ impl Relay {
                     leave(&node, changes.resubscribe()).await;
                     let _ = told.send(State::Ended);
                 };
-                let tally = parts.tally.clone();
-                Ok((parts, (addresses, tally), main))
+                let counters = parts.counters.clone();
+                Ok((parts, (addresses, counters), main))
             }
         };
-        let (addresses, tally) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
-        let observer = Observer { id, tally, failovers, state: state.clone(), questions };
+        let (addresses, counters) = node::start("hopline-relay", build).await.map_err(StartError::Node)?;
+        let observer = Observer { id, counters, failovers, state: state.clone(), questions };
         Ok(Self { name, addresses, state, observer, enrolment, drain })
     }
 
@@ -284,25 +284,25 @@ async fn leave(node: &Rc<node::Node<Machine>>, mut changes: broadcast::Receiver<
         tracing::warn!("no bootstrap received this relay's goodbye; its lease will expire");
     }
     let _ = tokio::time::timeout(LAST_WORDS, node.part()).await;
-    node.coordinator().close().await;
+    node.bootstrap_client().close().await;
 }
 
 fn parts(
     options: &Options,
     name: String,
-    coordinator: Coordinator,
+    bootstrap_client: BootstrapClient,
     membership: &Membership,
     (told, enrolment, failovers): (watch::Sender<State>, Arc<Feed>, Failovers),
-) -> Result<(Parts<Machine>, Whereabouts), node::StartFailure> {
+) -> Result<(Parts<Machine>, OwnAddresses), node::StartFailure> {
     let transport =
         TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
     let socket = node::open_socket(membership, options.listen, &transport)?;
-    let whereabouts = Whereabouts::new(socket.local, &options.advertise, coordinator.clone());
+    let own_addresses = OwnAddresses::new(socket.local, &options.advertise, bootstrap_client.clone());
     let mut rng = entropy::seeded_rng();
-    let bootstraps = coordinator.bootstraps();
-    let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
+    let bootstraps = bootstrap_client.bootstraps();
+    let agent = AgentConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let offer = Offer::Relay {
-        addresses: whereabouts.look()?,
+        addresses: own_addresses.look()?,
         zone: options.zone.clone(),
         capacity: options.capacity,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -312,18 +312,18 @@ fn parts(
     let mut flows = FlowsConfig { replay_bytes: options.replay_bytes, ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
     let parts = Parts {
-        machine: Machine::new(membership.node_id(), flows, clerk, offer),
+        machine: Machine::new(membership.node_id(), flows, agent, offer),
         boot: BootId::random(&mut rng),
         clock,
         socket,
-        coordinator,
-        tally: Tally::new(clock),
+        bootstrap_client,
+        counters: NodeCounters::new(clock),
         listener: Box::new(move |_, notice| {
             failovers.note(&notice);
             hear(&notice, &told, &enrolment);
         }),
     };
-    Ok((parts, whereabouts))
+    Ok((parts, own_addresses))
 }
 
 fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {

@@ -28,16 +28,16 @@ use std::sync::Arc;
 /// The bootstrap that a node is homed at: it registered there, and sends its heartbeats there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// This one.
+    /// This bootstrap.
     This,
-    /// Another one.
+    /// Another bootstrap, by its id.
     Other(NodeId),
 }
 
 /// A registration as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// It.
+    /// The registration.
     pub registration: Registration,
     /// Where the node is homed.
     pub owner: Owner,
@@ -89,7 +89,7 @@ pub struct StoreFailure {
 /// A store, just opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// It.
+    /// The store.
     pub store: Arc<dyn Store>,
     /// All registrations in it.
     pub records: Vec<Record>,

@@ -39,7 +39,7 @@ pub const MAX_SUBNETS: usize = 4096;
 /// How many places there are of a kind, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// So many.
+    /// The number.
     pub most: usize,
     /// Nobody loses one sooner than this to another of the same subnet.
     pub fair: Duration,
@@ -110,7 +110,7 @@ pub enum Verdict {
 /// A place that was just given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
-    /// Which.
+    /// The place.
     pub place: PlaceId,
     /// For how long.
     pub limit: Duration,

@@ -49,7 +49,7 @@ const MIN_ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 /// What a peer gets beside a round trip to show that an ICMP error was not about it.
 const REFUSAL_GRACE: Duration = Duration::from_millis(2);
 /// Intervals without a sign of life that are never suspicious.
-const FLOOR_INTERVALS: u32 = 3;
+const DEADLINE_INTERVALS: u32 = 3;
 /// The part of an interval by which a heartbeat may leave early because others leave.
 const ALONG_PART: u32 = 8;
 /// The part of an interval that passes at least between two heartbeats when others die.
@@ -118,7 +118,7 @@ pub enum Outcome {
 pub struct Detector {
     config: Config,
     busy: bool,
-    floor: Duration,
+    min_interval: Duration,
     belief: Belief,
     recovered: bool,
     reason: Option<Reason>,
@@ -164,7 +164,7 @@ impl Detector {
         Self {
             config,
             busy: false,
-            floor: Duration::ZERO,
+            min_interval: Duration::ZERO,
             belief: Belief::Alive,
             recovered: false,
             reason: None,
@@ -219,9 +219,9 @@ impl Detector {
     }
 
     /// The owner hears many peers: none of them is to be heard more often than this, unless there is a hint against it.
-    pub fn set_floor(&mut self, floor: Duration, now: Time) {
-        if self.floor != floor {
-            self.floor = floor;
+    pub fn set_min_interval(&mut self, min_interval: Duration, now: Time) {
+        if self.min_interval != min_interval {
+            self.min_interval = min_interval;
             self.repace(now);
         }
     }
@@ -237,7 +237,7 @@ impl Detector {
             self.inbound.slept += self.lateness(now);
         }
         self.note_arrival(heartbeat.sequence, now);
-        self.note_wish(heartbeat.wanted_us, now);
+        self.note_wanted(heartbeat.wanted_us, now);
         if heartbeat.probe {
             self.answer(now);
         }
@@ -283,7 +283,7 @@ impl Detector {
     }
 
     /// Takes an ICMP error: nobody has the peer's port, or no way leads to its host. Anybody may forge that, so it only
-    /// makes less patient: the peer is probed at once, and suspect unless it is heard within a round trip and a moment; the
+    /// makes the deadline shorter: the peer is probed at once, and suspect unless it is heard within a round trip and a moment; the
     /// moment is not granted once another error has come after the probe.
     pub fn on_refusal(&mut self, now: Time) {
         let first = *self.inbound.refused_at.get_or_insert(now);
@@ -351,7 +351,11 @@ impl Detector {
             Pace::Auto => {
                 let rtt = self.rtt.unwrap_or(self.handshake);
                 let interval = (rtt.mean * 2).clamp(self.config.auto_min, self.config.auto_max);
-                if self.is_hinted() { interval } else { interval.max(self.floor.min(self.config.auto_max)) }
+                if self.is_hinted() {
+                    interval
+                } else {
+                    interval.max(self.min_interval.min(self.config.auto_max))
+                }
             }
         };
         let urgent = self.busy || self.is_hinted();
@@ -376,7 +380,7 @@ impl Detector {
         [self.interval(), self.outbound.peer_wants, probing].into_iter().flatten().min()
     }
 
-    /// An upper estimate of the round trip (RFC 6298's retransmission timeout without its floor).
+    /// An upper estimate of the round trip (RFC 6298's retransmission timeout without its minimum).
     fn round_trip(&self) -> Duration {
         self.rtt.unwrap_or(self.handshake).bound()
     }
@@ -407,7 +411,7 @@ impl Detector {
         let is_steady = wanted * 2 >= self.outbound.announced && wanted <= self.outbound.announced * 2;
         let is_well = self.is_alive() && self.inbound.hint_at.is_none();
         let is_heard = now.since(self.inbound.heard_at) <= wanted * 2;
-        is_steady && is_well && is_heard && self.inbound.losses.bound() <= FLOOR_INTERVALS
+        is_steady && is_well && is_heard && self.inbound.losses.bound() <= DEADLINE_INTERVALS
     }
 
     fn note_arrival(&mut self, sequence: u32, now: Time) {
@@ -418,7 +422,7 @@ impl Detector {
         self.inbound.beat(sequence, self.interval(), now);
     }
 
-    fn note_wish(&mut self, wanted_us: u32, now: Time) {
+    fn note_wanted(&mut self, wanted_us: u32, now: Time) {
         let wanted = Duration::from_micros(wanted_us.into());
         self.outbound.peer_wants = (wanted_us > 0).then(|| wanted.clamp(MIN_INTERVAL, MAX_INTERVAL));
         if let Some(every) = self.send_interval() {
@@ -446,7 +450,7 @@ impl Detector {
         }
     }
 
-    /// After the interval may have changed: a wish for a much faster pace is not put off until the next heartbeat is due.
+    /// After the interval may have changed: a request for a much faster pace is not put off until the next heartbeat is due.
     fn repace(&mut self, now: Time) {
         let Some(interval) = self.interval() else { return };
         if interval * 2 >= self.outbound.announced {

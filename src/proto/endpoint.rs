@@ -12,10 +12,10 @@ mod routes;
 mod target;
 mod throttled;
 
-use super::clerk::{Clerk, ClerkConfig};
+use super::agent::{AgentConfig, BootstrapAgent};
 use super::failure_memory::Ground;
 use super::families::Families;
-use super::flows::{FAILED_LIFETIME, FlowKey, Flows, FlowsConfig, News};
+use super::flows::{FAILED_LIFETIME, FlowKey, Flows, FlowsConfig, FlowsEvent};
 use super::frame::Evidence;
 use super::id::{ChainId, FlowId, NodeId};
 use super::machine::{Action, AskFailure, Event, Machine, Notice, OpenFailure};
@@ -26,7 +26,7 @@ use super::timers::Timers;
 use avoided::Told;
 pub use avoided::{Avoided, Avoider};
 use backups::Backups;
-use rebuild::{HOP_PATIENCE, Waiting, Without};
+use rebuild::{HOP_TIMEOUT, Waiting, Without};
 use renewals::Renewals;
 use routes::Routes;
 pub use routes::{Kept, MAX_DESTINATIONS, MAX_ROUTES};
@@ -68,7 +68,7 @@ enum Asked {
 #[derive(Debug)]
 pub struct Endpoint {
     flows: Flows,
-    clerk: Clerk<Asked>,
+    agent: BootstrapAgent<Asked>,
     /// Where the flows lead that are being opened.
     opening: HashMap<FlowId, Destination>,
     /// Where the open flows of this origin lead.
@@ -82,7 +82,7 @@ pub struct Endpoint {
     routes_told: bool,
     told: Told,
     /// Until when whoever waits for a route waits for a bootstrap.
-    patience: Timers<Waiting>,
+    waits: Timers<Waiting>,
     target: Option<Target>,
     /// The IP families that this node can dial.
     dials: Families,
@@ -91,12 +91,12 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint that opens flows and serves no name yet.
     #[must_use]
-    pub fn new(me: NodeId, mut flows: FlowsConfig, clerk: ClerkConfig) -> Self {
+    pub fn new(me: NodeId, mut flows: FlowsConfig, agent: AgentConfig) -> Self {
         let idle = &mut flows.links.detector.idle;
         *idle = IDLE_INTERVAL.min(*idle);
         Self {
             flows: Flows::new(me, true, flows),
-            clerk: Clerk::new(clerk),
+            agent: BootstrapAgent::new(agent),
             opening: HashMap::new(),
             open: HashMap::new(),
             asking_route: HashSet::new(),
@@ -105,7 +105,7 @@ impl Endpoint {
             routes: Routes::default(),
             routes_told: false,
             told: Told::default(),
-            patience: Timers::default(),
+            waits: Timers::default(),
             target: None,
             dials: Families::BOTH,
         }
@@ -128,14 +128,14 @@ impl Endpoint {
     /// The application is no longer interested in a flow that it was opening.
     pub fn cancel(&mut self, flow: FlowId) {
         self.opening.remove(&flow);
-        self.patience.set(Waiting::Open(flow), None);
+        self.waits.set(Waiting::Open(flow), None);
     }
 
     fn ask_plan(&mut self, flow: FlowId, attempt: u32, actions: &mut Vec<Action>) {
         let Some(to) = self.opening.get(&flow).cloned() else { return };
         let (exclude, dials) = (Vec::new(), self.dials);
         let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude, dials };
-        self.clerk.ask(Asked::Plan { flow, to, attempt }, request, attempt > 1, actions);
+        self.agent.ask(Asked::Plan { flow, to, attempt }, request, attempt > 1, actions);
     }
 
     fn planned(
@@ -165,11 +165,11 @@ impl Endpoint {
         if transient && self.open_over_kept(flow, now, actions) {
             return;
         }
-        let untried = usize::try_from(attempt).is_ok_and(|asked| asked < self.clerk.bootstraps());
+        let untried = usize::try_from(attempt).is_ok_and(|asked| asked < self.agent.bootstraps());
         if transient && attempt < PLAN_ATTEMPTS || untried && is_local(&cause) {
             return self.ask_plan(flow, attempt + 1, actions);
         }
-        self.patience.set(Waiting::Open(flow), None);
+        self.waits.set(Waiting::Open(flow), None);
         if self.opening.remove(&flow).is_some() {
             actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
         }
@@ -190,7 +190,7 @@ impl Endpoint {
         tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
         let Some(chain) = records.first().map(|record| record.scope.chain) else { return };
         let request = Request::Replace { hop, records, active, exclude, dials: self.dials };
-        self.clerk.ask(Asked::Backup { flow, hop, chain }, request, false, actions);
+        self.agent.ask(Asked::Backup { flow, hop, chain }, request, false, actions);
     }
 
     /// Whether a flow still goes over that chain: if not, what was asked about it is of no use.
@@ -229,7 +229,7 @@ impl Endpoint {
     /// Leaves: names are given up, and flows for this cause; those whose applications have said their last word are left to
     /// end by themselves.
     pub fn leave(&mut self, cause: &str, now: Time, actions: &mut Vec<Action>) {
-        self.clerk.leave(&mut self.flows, now, actions);
+        self.agent.leave(&mut self.flows, now, actions);
         self.target = None;
         self.opening.clear();
         self.flows.abort_all(cause, false, now, actions);
@@ -239,69 +239,69 @@ impl Endpoint {
     /// Whether nothing holds an endpoint that leaves any more: neither a flow nor a name.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        self.flows.is_empty() && !self.clerk.is_leaving()
+        self.flows.is_empty() && !self.agent.is_leaving()
     }
 
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.clerk.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
+        if self.agent.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }
         // To act on one may bring about others.
-        while self.flows.has_news() {
-            let news = self.flows.take_news();
-            self.tell_avoided(&news, now, actions);
-            for news in news {
-                self.act_on(news, now, actions);
+        while self.flows.has_events() {
+            let events = self.flows.take_events();
+            self.tell_avoided(&events, now, actions);
+            for event in events {
+                self.act_on(event, now, actions);
             }
         }
     }
 
-    fn act_on(&mut self, news: News, now: Time, actions: &mut Vec<Action>) {
-        match news {
-            News::WantsRoute(flow) => self.rebuild(flow, now, actions),
-            News::WantsBackup { flow, hop, active } => {
+    fn act_on(&mut self, event: FlowsEvent, now: Time, actions: &mut Vec<Action>) {
+        match event {
+            FlowsEvent::WantsRoute(flow) => self.rebuild(flow, now, actions),
+            FlowsEvent::WantsBackup { flow, hop, active } => {
                 let is_served = active.is_some();
                 actions.push(Action::Notify(Notice::CandidateWanted { flow, hop, is_served }));
                 if active.is_none() && !self.backups.is_unserved(flow, hop) {
-                    self.patience.set(Waiting::Backup(flow, hop), Some(now + HOP_PATIENCE));
+                    self.waits.set(Waiting::Backup(flow, hop), Some(now + HOP_TIMEOUT));
                 }
                 if self.backups.want(flow, hop, active, now) {
                     self.ask_backup(flow, hop, active, now, actions);
                 }
             }
-            News::PeerSuspect { node, refused } => {
+            FlowsEvent::PeerSuspect { node, refused } => {
                 let ground = Ground::Seen(self.evidence(node).unwrap_or(Evidence::Silence));
                 self.routes.note_failed(node, ground, now);
                 if refused {
-                    self.clerk.report(node, actions);
+                    self.agent.report(node, actions);
                 } else {
-                    self.clerk.doubt(node, now);
+                    self.agent.doubt(node, now);
                 }
                 self.attachment_doubtful(node, now, actions);
             }
-            News::PeerRecovered(node) | News::PeerUp(node) => {
+            FlowsEvent::PeerRecovered(node) | FlowsEvent::PeerUp(node) => {
                 self.routes.note_alive(node);
-                self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
+                self.agent.take_back(node, self.flows.links().has_dialled(node), actions);
                 self.attach(now, actions);
             }
-            News::PeerUnreachable { node, is_news } => {
+            FlowsEvent::PeerUnreachable { node, is_new } => {
                 self.routes.note_failed(node, Ground::Seen(Evidence::NoAnswer), now);
-                if is_news {
-                    self.clerk.report_unreached(node, actions);
+                if is_new {
+                    self.agent.report_unreached(node, actions);
                 }
                 self.attachment_lost(node, Evidence::NoAnswer, now, actions);
             }
-            News::PeerGone(node) => self.attachment_lost(node, Evidence::Transport, now, actions),
-            News::PeerDraining(node) => {
+            FlowsEvent::PeerGone(node) => self.attachment_lost(node, Evidence::Transport, now, actions),
+            FlowsEvent::PeerDraining(node) => {
                 self.routes.note_failed(node, Ground::Seen(Evidence::Word), now);
                 self.attachment_lost(node, Evidence::Word, now, actions);
             }
-            News::Ended(flow) => {
+            FlowsEvent::Ended(flow) => {
                 self.open.remove(&flow);
                 self.backups.forget(flow);
                 self.renewals.forget(flow);
                 self.told.forget(flow);
-                self.patience.set(Waiting::Rebuild(flow), None);
+                self.waits.set(Waiting::Rebuild(flow), None);
             }
         }
     }
@@ -375,11 +375,11 @@ const fn is_final(result: &Result<Response, AskFailure>) -> bool {
 impl Machine for Endpoint {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
         if let Event::Asked { ask, result } = event {
-            if let Some((asked, result)) = self.clerk.answered(ask, result, &mut self.flows, now, actions) {
+            if let Some((asked, result)) = self.agent.answered(ask, result, &mut self.flows, now, actions) {
                 self.asked(asked, result, now, actions);
             }
         } else if matches!(event, Event::BootstrapReached) {
-            self.clerk.reached(&mut self.flows, now, actions);
+            self.agent.reached(&mut self.flows, now, actions);
         } else {
             self.flows.handle(event, now, actions);
         }
@@ -389,11 +389,11 @@ impl Machine for Endpoint {
 
     fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.flows.handle_timeout(now, actions);
-        self.clerk.handle_timeout(&mut self.flows, now, actions);
+        self.agent.handle_timeout(&mut self.flows, now, actions);
         for (flow, hop, active) in self.backups.take_due(now) {
             self.ask_backup(flow, hop, active, now, actions);
         }
-        self.patience_is_due(now, actions);
+        self.wait_is_due(now, actions);
         self.spares_are_due(now, actions);
         self.renew_due(now, actions);
         self.catch_up(now, actions);
@@ -405,9 +405,9 @@ impl Machine for Endpoint {
         let target = self.target.as_ref();
         let ask = target.filter(|target| target.room(&self.flows) > 0).and_then(|target| target.ask_due);
         let offer = target.and_then(|target| target.offer_due);
-        let routes = [self.patience.next(), self.routes.poll_timeout(), self.renewals.poll_timeout()];
+        let routes = [self.waits.next(), self.routes.poll_timeout(), self.renewals.poll_timeout()];
         let own = routes.into_iter().chain([self.backups.poll_timeout(), ask, offer]);
-        own.chain([self.flows.poll_timeout(), self.clerk.poll_timeout()]).flatten().min()
+        own.chain([self.flows.poll_timeout(), self.agent.poll_timeout()]).flatten().min()
     }
 
     fn flows(&mut self) -> &mut Flows {
@@ -415,7 +415,7 @@ impl Machine for Endpoint {
     }
 
     fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.flows.has_news() {
+        if self.flows.has_events() {
             self.catch_up(now, actions);
             self.tell_routes(actions);
         }

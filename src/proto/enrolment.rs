@@ -82,7 +82,7 @@ pub struct Enrolment {
     /// How long it gave for it.
     interval: Duration,
     /// When it hears of a change of load, if that is before.
-    news_at: Option<Time>,
+    load_report_at: Option<Time>,
     attempts_made: u64,
     /// When the last question was asked.
     asked_at: Time,
@@ -150,7 +150,7 @@ impl Enrolment {
             next: None,
             heartbeat_at: None,
             interval: Duration::ZERO,
-            news_at: None,
+            load_report_at: None,
             attempts_made: 0,
             asked_at: Time::ZERO,
             revived: false,
@@ -417,7 +417,7 @@ impl Enrolment {
         let attempt = Attempt(self.attempts_made);
         self.asking = Some((attempt, question));
         self.next = None;
-        self.news_at = None;
+        self.load_report_at = None;
         self.asked = self.bootstrap;
         let reached = std::mem::replace(&mut self.reached, false);
         let fresh_link =

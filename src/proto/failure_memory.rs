@@ -6,13 +6,13 @@
 //! | memory | holds | for | keeps it from |
 //! |---|---|---|---|
 //! | a flow's failed relays (`flows/flow/view.rs`) | 32 | 5 s | plans for that flow |
-//! | a flow's gray relays (`flows/flow/distrust.rs`) | 32 | 30 s | the same |
+//! | a flow's gray relays (`flows/flow/avoided.rs`) | 32 | 30 s | the same |
 //! | an origin's kept routes (`endpoint/routes.rs`) | 64 | 60 s | being the only candidate of a hop of a kept route |
 //! | a target's lost attachments (`endpoint/target.rs`) | 16 | until nobody else is left | being named as an attachment relay |
 //!
 //! Other things are remembered elsewhere, as they are not this. A ban (`links/bans.rs`) answers a violation, and grows.
 //! The failures of a next hop's candidates (`flows/flow/candidates.rs`) rank them for as long as the flow names them, without any
-//! time. What a node reported to its bootstrap (`clerk.rs`) is kept to be taken back. What a bootstrap was told of a relay
+//! time. What a node reported to its bootstrap (`agent.rs`) is kept to be taken back. What a bootstrap was told of a relay
 //! (`pool/reach.rs`, `pool/reports.rs`) is weighed by who says so.
 //!
 //! Bounds: each memory has its own; when it is full, whoever failed longest ago is forgotten.
@@ -48,7 +48,7 @@ impl fmt::Display for Ground {
 /// A node that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Which.
+    /// The node's id.
     pub node: NodeId,
     /// When it did, the last time.
     pub since: Time,

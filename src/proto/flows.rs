@@ -1,12 +1,12 @@
 //! All flows at one node, whatever its part in each, and the links that carry them.
 //!
 //! This is where the laws meet the neighbours. The relay's and the endpoint's machines own one [`Flows`] each, and act on its
-//! [`News`].
+//! [`FlowsEvent`].
 //!
 //! - One flow, and the parts that decide about it: `flow.rs`, `flow/`. Its next hop is a state machine: `flow/next.rs`.
 //! - All of them, and the indices over them: `table.rs`. What is still to be done: `tasks.rs`.
 //! - Facts come in: `events.rs`, `timeouts.rs`, and from applications and legs `traffic.rs`.
-//! - Legs begin and end: `attach.rs`, `legs.rs`, `ends.rs`. Peers misbehave: `conduct.rs`.
+//! - Legs begin and end: `attach.rs`, `legs.rs`, `ends.rs`. Peers misbehave: `violations.rs`.
 //! - The next hop is dialled, given up, and left in peace: `dial.rs`, `repair.rs`, `drain.rs`.
 //! - The chain stays usable: `records.rs`, `backups.rs`, `upkeep.rs`, `routes.rs`, `gray.rs`, `reach.rs`.
 //! - After every change a flow is settled (acks, FINs and completion follow): `settle.rs`, `schedule.rs`.
@@ -19,18 +19,17 @@ mod attach;
 mod avoided;
 mod backups;
 mod budget;
-mod conduct;
 mod config;
 mod dial;
 mod drain;
 mod ends;
 mod events;
 mod flow;
+mod flows_event;
 mod front;
 mod gray;
 mod key;
 mod legs;
-mod news;
 mod pace;
 mod probe;
 mod reach;
@@ -46,13 +45,14 @@ mod tell;
 mod timeouts;
 mod traffic;
 mod upkeep;
+mod violations;
 
 pub use budget::RESERVE_BYTES;
 pub use config::FlowsConfig;
 pub use flow::timer::Timer;
 pub use flow::view::FAILED_LIFETIME;
+pub use flows_event::FlowsEvent;
 pub use key::FlowKey;
-pub use news::News;
 pub use rights::KeyRing;
 pub use table::Flows;
 

@@ -234,7 +234,7 @@ impl Why {
 
 /// A relay asks the origin for another candidate for the hop after its own. Candidates are named by their place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BackupWish {
+pub struct BackupRequest {
     /// The hop.
     pub hop: u8,
     /// The version of the record that the places refer to.
@@ -340,13 +340,13 @@ pub enum Control {
         /// The leg.
         leg: u32,
         /// Which hop, and who of its candidates may stay.
-        wish: BackupWish,
+        request: BackupRequest,
     },
     /// A relay further down repaired its next hop.
     Rerouted {
         /// The leg.
         leg: u32,
-        /// What happened.
+        /// The repair.
         reroute: Reroute,
     },
     /// To a backup: keep links to the candidates of `next` warm, as you may be needed.
@@ -375,7 +375,7 @@ pub enum Control {
     Progress {
         /// The leg.
         leg: u32,
-        /// How far.
+        /// How far the flow has come.
         progress: Progress,
     },
     /// From a relay on its way down to the target: the way to the origin is lost, or there is one again.

@@ -27,7 +27,7 @@ const SMALL_BYTES: usize = 1024;
 
 /// What a peer sent can't be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
+pub enum FlowViolation {
     /// Bytes beyond the direction's end.
     #[error("data up to {end}, but the direction ends at {fin}")]
     PastFin {
@@ -53,7 +53,7 @@ pub enum Violation {
     /// More bytes that were received before than anybody holds.
     #[error("{bytes} bytes in a row that were received before")]
     EndlessReplay {
-        /// How many.
+        /// The number of bytes.
         bytes: u64,
     },
     /// Bytes, an end or an ack on a leg that is not attached.
@@ -177,9 +177,9 @@ impl Lane {
     /// The next bytes of the in-leg; those that were received before are dropped.
     ///
     /// # Errors
-    /// [`Violation`] if they lie beyond the direction's end, too many came before, or there is no in-leg.
-    pub fn push(&mut self, bytes: Bytes) -> Result<(), Violation> {
-        let start = self.incoming.ok_or(Violation::NotAttached)?;
+    /// [`FlowViolation`] if they lie beyond the direction's end, too many came before, or there is no in-leg.
+    pub fn push(&mut self, bytes: Bytes) -> Result<(), FlowViolation> {
+        let start = self.incoming.ok_or(FlowViolation::NotAttached)?;
         self.incoming = Some(self.take_in(start, bytes)?);
         Ok(())
     }
@@ -188,17 +188,17 @@ impl Lane {
     ///
     /// # Errors
     /// As [`Lane::push`].
-    pub fn push_fading(&mut self, bytes: Bytes) -> Result<(), Violation> {
-        let start = self.fading.ok_or(Violation::NotAttached)?;
+    pub fn push_fading(&mut self, bytes: Bytes) -> Result<(), FlowViolation> {
+        let start = self.fading.ok_or(FlowViolation::NotAttached)?;
         self.fading = Some(self.take_in(start, bytes)?);
         Ok(())
     }
 
     /// Takes what came at `start`, which is at most `received`; returns where it ends.
-    fn take_in(&mut self, start: u64, bytes: Bytes) -> Result<u64, Violation> {
+    fn take_in(&mut self, start: u64, bytes: Bytes) -> Result<u64, FlowViolation> {
         let end = start + bytes.len() as u64;
         if let Some(fin) = self.fin.filter(|fin| end > *fin) {
-            return Err(Violation::PastFin { end, fin });
+            return Err(FlowViolation::PastFin { end, fin });
         }
         if end > self.received {
             let known = usize::try_from(self.received - start).unwrap_or(usize::MAX);
@@ -210,7 +210,7 @@ impl Lane {
             self.replayed += bytes.len() as u64;
         }
         if self.replayed > MAX_REPLAY_BYTES {
-            return Err(Violation::EndlessReplay { bytes: self.replayed });
+            return Err(FlowViolation::EndlessReplay { bytes: self.replayed });
         }
         Ok(end)
     }
@@ -218,10 +218,10 @@ impl Lane {
     /// The direction ends at `offset`.
     ///
     /// # Errors
-    /// [`Violation::ContradictoryFin`] if more was received, or another end is known.
-    pub fn set_fin(&mut self, offset: u64) -> Result<(), Violation> {
+    /// [`FlowViolation::ContradictoryFin`] if more was received, or another end is known.
+    pub fn set_fin(&mut self, offset: u64) -> Result<(), FlowViolation> {
         if !self.may_end_at(offset) {
-            return Err(Violation::ContradictoryFin { offset });
+            return Err(FlowViolation::ContradictoryFin { offset });
         }
         self.fin = Some(offset);
         self.count_fin();
@@ -432,7 +432,7 @@ mod tests {
         lane.attach_out();
         assert_eq!((front(&lane), lane.received()), (b"abcdefgh".to_vec(), 8));
         lane.detach_in();
-        assert_eq!(lane.push(Bytes::from_static(b"x")), Err(Violation::NotAttached));
+        assert_eq!(lane.push(Bytes::from_static(b"x")), Err(FlowViolation::NotAttached));
     }
 
     #[test]
@@ -467,7 +467,7 @@ mod tests {
     #[test]
     fn an_end_before_the_last_byte_is_refused_unless_an_ack_counted_it() {
         let mut lane = fed(b"abc");
-        assert_eq!(lane.set_fin(2), Err(Violation::ContradictoryFin { offset: 2 }));
+        assert_eq!(lane.set_fin(2), Err(FlowViolation::ContradictoryFin { offset: 2 }));
         lane.ack(4);
         assert_eq!((lane.received(), lane.may_end_at(3), lane.may_end_at(2)), (4, true, false));
     }
@@ -475,11 +475,11 @@ mod tests {
     #[test]
     fn what_contradicts_is_refused() {
         let mut lane = fed(b"abc");
-        assert_eq!(lane.set_fin(1), Err(Violation::ContradictoryFin { offset: 1 }));
-        assert_eq!(lane.set_fin(u64::MAX), Err(Violation::ContradictoryFin { offset: u64::MAX }));
+        assert_eq!(lane.set_fin(1), Err(FlowViolation::ContradictoryFin { offset: 1 }));
+        assert_eq!(lane.set_fin(u64::MAX), Err(FlowViolation::ContradictoryFin { offset: u64::MAX }));
         lane.set_fin(4).unwrap();
-        assert_eq!(lane.set_fin(5), Err(Violation::ContradictoryFin { offset: 5 }));
-        assert_eq!(lane.push(Bytes::from_static(b"de")), Err(Violation::PastFin { end: 5, fin: 4 }));
+        assert_eq!(lane.set_fin(5), Err(FlowViolation::ContradictoryFin { offset: 5 }));
+        assert_eq!(lane.push(Bytes::from_static(b"de")), Err(FlowViolation::PastFin { end: 5, fin: 4 }));
         lane.push(Bytes::from_static(b"d")).unwrap();
     }
 

@@ -18,11 +18,11 @@
 //! 8. **Purity.** No I/O, no clock and no randomness of its own.
 
 pub mod admission;
+pub mod agent;
 pub mod allowance;
 pub mod backoff;
 pub mod bootstrap;
 pub mod cause;
-pub mod clerk;
 pub mod codec;
 pub mod crypto;
 pub mod detector;

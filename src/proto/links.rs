@@ -9,10 +9,10 @@
 //! Links do not know flows.
 
 mod bans;
-mod floor;
 mod liveness;
+mod min_interval;
 mod moves;
-mod wishes;
+mod wanted;
 
 use super::allowance::{Allowance, Spent};
 use super::backoff::Pauses;
@@ -24,13 +24,13 @@ use super::splice::LegId;
 use super::time::Time;
 use super::timers::Timers;
 use bans::Bans;
-use floor::Floor;
 use foldhash::{HashMap, HashMapExt};
 use liveness::neighbour;
+use min_interval::MinInterval;
 use moves::Moves;
 use std::net::SocketAddr;
 use std::time::Duration;
-use wishes::{Wish, Wishes};
+use wanted::{Demand, WantedPeers};
 
 pub use moves::Move;
 
@@ -39,7 +39,7 @@ pub use moves::Move;
 pub struct LinksConfig {
     /// How liveness is judged.
     pub detector: DetectorConfig,
-    /// Most neighbours that may be wanted, and most links; beyond, wishes are ignored and peers turned away.
+    /// Most neighbours that may be wanted, and most links; beyond, demands are ignored and peers turned away.
     pub max_links: usize,
     /// The pauses between attempts to dial a neighbour.
     pub redial: Pauses,
@@ -72,7 +72,7 @@ pub enum Standing {
 
 /// What the owner of [`Links`] has to act on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkNews {
+pub enum LinkEvent {
     /// Move what goes over this link.
     Suspect(LinkId),
     /// It is as good as before.
@@ -84,7 +84,7 @@ pub enum LinkNews {
 /// A connection that has just come up.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// It.
+    /// The link.
     pub link: LinkId,
     /// Who is at its other end.
     pub peer: NodeId,
@@ -108,7 +108,7 @@ struct Link {
     suspect: bool,
     draining: bool,
     moves: Moves,
-    /// Attaches of no use, and wishes for preparation, that the peer may yet send.
+    /// Attaches of no use, and requests for preparation, that the peer may yet send.
     errors: Spent,
     preparations: Spent,
 }
@@ -127,12 +127,12 @@ pub struct Links {
     links: HashMap<LinkId, Link>,
     /// Links that carry legs.
     busy: u32,
-    floor: Floor,
+    min_interval: MinInterval,
     active: HashMap<NodeId, LinkId>,
-    wishes: Wishes,
+    wanted_peers: WantedPeers,
     judged: Timers<LinkId>,
     bans: Bans,
-    news: Vec<LinkNews>,
+    events: Vec<LinkEvent>,
     /// Whether a peer was found suspect, and the others were not asked yet.
     ask_others: bool,
 }
@@ -145,13 +145,13 @@ impl Links {
             me,
             links: HashMap::new(),
             busy: 0,
-            floor: Floor::default(),
+            min_interval: MinInterval::default(),
             active: HashMap::new(),
-            wishes: Wishes::new(config.redial),
+            wanted_peers: WantedPeers::new(config.redial),
             judged: Timers::default(),
             bans: Bans::new(config.max_links),
             config,
-            news: Vec::new(),
+            events: Vec::new(),
             ask_others: false,
         }
     }
@@ -185,7 +185,7 @@ impl Links {
     pub fn standing(&self, peer: NodeId) -> Standing {
         match self.active(peer) {
             Some(link) => self.standing_over(link),
-            None if self.wishes.has_failed(peer) => Standing::Failed,
+            None if self.wanted_peers.has_failed(peer) => Standing::Failed,
             None => Standing::Absent,
         }
     }
@@ -231,11 +231,11 @@ impl Links {
     pub fn up(&mut self, arrival: Arrival, now: Time, actions: &mut Vec<Action>) -> Option<LinkId> {
         let Arrival { link: id, peer, boot, dialed, rtt } = arrival;
         if let Some(until) = self.bans.until(peer, now) {
-            self.wishes.banned(peer, until);
+            self.wanted_peers.banned(peer, until);
             actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Malformed });
             return None;
         }
-        self.wishes.up(peer);
+        self.wanted_peers.up(peer);
         if self.links.len() >= self.config.max_links {
             actions.push(Action::Disconnect { link: id, reason: DisconnectReason::Overloaded });
             return None;
@@ -294,7 +294,7 @@ impl Links {
         if self.active.get(&link.peer) == Some(&id) {
             self.active.remove(&link.peer);
             let again = self.bans.until(link.peer, now).unwrap_or(now);
-            self.wishes.lost(link.peer, link.suspect, again);
+            self.wanted_peers.lost(link.peer, link.suspect, again);
         }
         Some(link.peer)
     }
@@ -314,13 +314,13 @@ impl Links {
         self.links.get(&leg.link()).is_some_and(|link| leg.number() % 2 == u32::from(link.dialed))
     }
 
-    // ---- conduct ----
+    // ---- violations ----
 
     /// The peer at the end of `link` broke the protocol: it is turned away for a while, the longer the more often.
     pub fn ban(&mut self, id: LinkId, now: Time) {
         let Some(peer) = self.peer(id) else { return };
         self.bans.add(peer, now);
-        self.wishes.blame(peer, true);
+        self.wanted_peers.blame(peer, true);
     }
 
     /// Whether the peer at the end of `link` may have sent another attach that is of no use.
@@ -359,7 +359,7 @@ impl Links {
     /// Closes a link without legs that is retired, or that this node dialled and no longer wants.
     fn close_if_unneeded(&mut self, id: LinkId, actions: &mut Vec<Action>) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let unwanted = link.dialed && !self.wishes.contains(link.peer);
+        let unwanted = link.dialed && !self.wanted_peers.contains(link.peer);
         if link.legs == 0 && (link.retired || unwanted) {
             // It takes a moment to close, in which no new leg may use it.
             link.retired = true;
@@ -381,7 +381,7 @@ impl Links {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.wish(peer, Wish { addresses: addresses.to_vec(), until, needed: true }, now, actions);
+        self.demand(peer, Demand { addresses: addresses.to_vec(), until, needed: true }, now, actions);
     }
 
     /// `peer` may be wanted before `until`: a link to it is welcome, but worth one attempt only.
@@ -393,24 +393,24 @@ impl Links {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.wish(peer, Wish { addresses: addresses.to_vec(), until, needed: false }, now, actions);
+        self.demand(peer, Demand { addresses: addresses.to_vec(), until, needed: false }, now, actions);
     }
 
     /// Nobody here counts on `peer` any more: a link to it stays for as long as it was wanted.
     pub fn release(&mut self, peer: NodeId) {
-        self.wishes.release(peer);
+        self.wanted_peers.release(peer);
     }
 
-    fn wish(&mut self, peer: NodeId, wish: Wish, now: Time, actions: &mut Vec<Action>) {
-        let room = self.wishes.len() < self.config.max_links || self.wishes.contains(peer);
-        if peer != self.me && room && self.wishes.add(peer, wish) {
+    fn demand(&mut self, peer: NodeId, demand: Demand, now: Time, actions: &mut Vec<Action>) {
+        let room = self.wanted_peers.len() < self.config.max_links || self.wanted_peers.contains(peer);
+        if peer != self.me && room && self.wanted_peers.add(peer, demand) {
             self.connect(peer, now, actions);
         }
     }
 
     /// `peer` is wanted no more.
     pub fn unwant(&mut self, peer: NodeId, actions: &mut Vec<Action>) {
-        self.wishes.remove(peer);
+        self.wanted_peers.remove(peer);
         if let Some(link) = self.active(peer) {
             self.close_if_unneeded(link, actions);
         }
@@ -418,15 +418,15 @@ impl Links {
 
     fn connect(&mut self, peer: NodeId, now: Time, actions: &mut Vec<Action>) {
         if self.active.contains_key(&peer) {
-            self.wishes.rest(peer, now);
-        } else if let Some(addresses) = self.wishes.dial(peer) {
+            self.wanted_peers.rest(peer, now);
+        } else if let Some(addresses) = self.wanted_peers.dial(peer) {
             actions.push(Action::Connect { peer, addresses });
         }
     }
 
     /// Dialling `peer` came to nothing. Returns whether it looked good until now.
     pub fn connect_failed(&mut self, peer: NodeId, now: Time) -> bool {
-        self.wishes.failed(peer, now)
+        self.wanted_peers.failed(peer, now)
     }
 
     // ---- what is due, and what follows ----
@@ -435,7 +435,7 @@ impl Links {
     pub fn draining(&mut self, id: LinkId) {
         if let Some(link) = self.links.get_mut(&id).filter(|link| !link.draining) {
             link.draining = true;
-            self.news.push(LinkNews::Draining(id));
+            self.events.push(LinkEvent::Draining(id));
         }
     }
 
@@ -447,20 +447,20 @@ impl Links {
     }
 
     /// What the owner has to act on; to be asked after every input until there is nothing.
-    pub fn take_news(&mut self, now: Time, actions: &mut Vec<Action>) -> Vec<LinkNews> {
+    pub fn take_events(&mut self, now: Time, actions: &mut Vec<Action>) -> Vec<LinkEvent> {
         if std::mem::take(&mut self.ask_others) {
             self.ask_all(now, actions);
         }
-        std::mem::take(&mut self.news)
+        std::mem::take(&mut self.events)
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         if let Some(due) = self.judged.next().filter(|due| *due <= now) {
-            self.floor.note(due, now);
+            self.min_interval.note(due, now);
             self.judge_due(now, actions);
         }
-        while let Some((peer, has_ended)) = self.wishes.pop_due(now) {
+        while let Some((peer, has_ended)) = self.wanted_peers.pop_due(now) {
             if has_ended {
                 self.unwant(peer, actions);
             } else {
@@ -472,6 +472,6 @@ impl Links {
     /// When something will be due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        [self.judged.next(), self.wishes.next_due()].into_iter().flatten().min()
+        [self.judged.next(), self.wanted_peers.next_due()].into_iter().flatten().min()
     }
 }

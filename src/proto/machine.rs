@@ -10,7 +10,7 @@ use super::failure_memory::Failure;
 use super::flows::{FlowKey, Flows};
 use super::frame::{Attach, AttachOk, Cause, CloseCode, Control, Heartbeat, Reroute};
 use super::id::{BootId, FlowId, NodeId};
-use super::lane::Violation;
+use super::lane::FlowViolation;
 use super::planted::{self, Law};
 use super::record::Candidate;
 use super::rpc::{Refusal, Request, Response};
@@ -45,7 +45,7 @@ pub enum DialFailure {
     NoWay,
 }
 
-/// A fact.
+/// A fact that the machine is told.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A connection to a neighbour is up: handshake done, [`Hello`](super::frame::Hello) heard.
@@ -87,21 +87,21 @@ pub enum Event {
     ConnectFailed {
         /// Who was dialled.
         peer: NodeId,
-        /// Why.
+        /// Why it failed.
         failure: DialFailure,
     },
     /// A heartbeat came.
     Heartbeat {
         /// Over which connection.
         link: LinkId,
-        /// It.
+        /// The heartbeat.
         heartbeat: Heartbeat,
     },
     /// A control message came.
     Control {
         /// Over which connection.
         link: LinkId,
-        /// It.
+        /// The control message.
         control: Control,
     },
     /// Somebody opened a leg. The driver has kept its stream under [`LegId::new`]`(link, attach.leg)`.
@@ -141,7 +141,7 @@ pub enum Event {
     BootstrapReached,
 }
 
-/// A command.
+/// A command that the machine gives.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Dial a neighbour: ends in [`Event::LinkUp`] or [`Event::ConnectFailed`].
@@ -153,7 +153,7 @@ pub enum Action {
     },
     /// Close a connection. [`Event::LinkDown`] follows.
     Disconnect {
-        /// Which.
+        /// The link.
         link: LinkId,
         /// Why, for its log and the peer's.
         reason: DisconnectReason,
@@ -162,14 +162,14 @@ pub enum Action {
     Heartbeat {
         /// Over which connection.
         link: LinkId,
-        /// It.
+        /// The heartbeat.
         heartbeat: Heartbeat,
     },
     /// Send a control message.
     Control {
         /// Over which connection.
         link: LinkId,
-        /// It.
+        /// The control message.
         control: Control,
     },
     /// Open a leg's stream and send its header; raw bytes of the flow follow.
@@ -194,19 +194,19 @@ pub enum Action {
     CloseLeg {
         /// The leg.
         leg: LegId,
-        /// Why.
+        /// The close code.
         code: CloseCode,
     },
     /// A flow may have bytes to write or room to read: look again.
     Wake {
-        /// Which.
+        /// The flow.
         flow: FlowKey,
     },
     /// Ask the bootstrap: ends in [`Event::Asked`].
     Ask {
         /// The question's number.
         ask: AskId,
-        /// It.
+        /// The request.
         request: Request,
         /// Over a new connection, to the next bootstrap in the list, with its address resolved anew.
         fresh: bool,
@@ -239,14 +239,14 @@ pub enum Notice {
     Drained,
     /// What became of the node's lease.
     Enrolment {
-        /// What happened.
+        /// What changed.
         change: Change,
         /// How often what has happened so far.
         counters: Counters,
     },
     /// An origin's flow has a route and is on its way.
     Opened {
-        /// Which.
+        /// The flow.
         flow: FlowKey,
         /// Whom it leads to.
         target: NodeId,
@@ -257,28 +257,28 @@ pub enum Notice {
     },
     /// An origin's flow could not be opened.
     OpenFailed {
-        /// Which.
+        /// The flow.
         flow: FlowId,
-        /// Why.
+        /// The cause.
         cause: OpenFailure,
     },
     /// A target accepted a flow.
     Accepted {
-        /// Which.
+        /// The flow.
         flow: FlowKey,
     },
     /// A flow is over at this node.
     Ended {
-        /// Which.
+        /// The flow.
         flow: FlowKey,
-        /// Why.
+        /// The close code.
         code: CloseCode,
         /// Why the other end gave it up, in its own words.
         cause: Option<String>,
     },
     /// What an origin knows of its flow's chain, at first and after each change: candidates by hop, the active first.
     Chain {
-        /// Which flow.
+        /// The flow.
         flow: FlowKey,
         /// The hops, the target not counted.
         hops: Vec<Vec<Candidate>>,
@@ -287,7 +287,7 @@ pub enum Notice {
     },
     /// A hop of an origin's flow needs another candidate.
     CandidateWanted {
-        /// Which flow.
+        /// The flow.
         flow: FlowKey,
         /// Which hop, the nearest being 1.
         hop: u8,
@@ -296,9 +296,9 @@ pub enum Notice {
     },
     /// A relay repaired the hop after it (at a relay: this one).
     Rerouted {
-        /// Which flow.
+        /// The flow.
         flow: FlowKey,
-        /// What happened.
+        /// The repair.
         reroute: Box<Reroute>,
         /// Who noticed, where known: the relay of the hop before. `None` also if it was this node itself.
         by: Option<Box<Candidate>>,
@@ -309,7 +309,7 @@ pub enum Notice {
     },
     /// A relay failed an origin's flow, which avoids it for a while.
     Avoided {
-        /// Which flow.
+        /// The flow.
         flow: FlowKey,
         /// Which relay, where known.
         relay: Option<Candidate>,
@@ -323,14 +323,14 @@ pub enum Notice {
     },
     /// An endpoint is attached to these relays.
     Attachments {
-        /// Them.
+        /// The relays.
         relays: Vec<NodeId>,
     },
     /// A neighbour's state changed.
     Neighbour {
-        /// Which.
+        /// The node's id.
         node: NodeId,
-        /// To what.
+        /// What changed.
         change: NeighbourChange,
         /// Since it was last heard.
         silence: Duration,
@@ -341,8 +341,8 @@ pub enum Notice {
         link: LinkId,
         /// Who, unless the connection is gone already.
         peer: Option<NodeId>,
-        /// What.
-        what: Misdeed,
+        /// The violation.
+        what: Violation,
     },
     /// An origin keeps other routes than before: ask for them, to store them.
     RoutesChanged,
@@ -394,7 +394,7 @@ pub enum NeighbourChange {
 
 /// What a peer did that it must not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Misdeed {
+pub enum Violation {
     /// A frame's lists or numbers are out of bounds.
     #[error("a frame out of bounds")]
     OutOfBounds,
@@ -403,7 +403,7 @@ pub enum Misdeed {
     Forbidden(Forbidden),
     /// Bytes, an end or an ack that can't be true.
     #[error(transparent)]
-    Flow(#[from] Violation),
+    Flow(#[from] FlowViolation),
     /// An attach or an answer that contradicts what the target knows.
     #[error("an attach that can't be true")]
     Impossible,

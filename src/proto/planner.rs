@@ -131,7 +131,7 @@ impl Way {
 
 /// What is asked of a relay.
 #[derive(Clone, Copy, Debug, Default)]
-struct Want<'w> {
+struct Criteria<'w> {
     /// These will not do.
     exclude: &'w [NodeId],
     /// These only if there is no other.
@@ -188,14 +188,14 @@ impl Shared {
     }
 }
 
-impl Want<'_> {
+impl Criteria<'_> {
     fn allows(&self, relay: &Relay) -> bool {
         let excluded = self.exclude.contains(&relay.node) && !planted::broken(Law::ExcludeHeeded);
         relay.has_room() && !excluded && fits(relay, self.between)
     }
 
-    /// What a relay should have nothing of, the most demanding wish first.
-    fn wishes(&self) -> [Apart<'_>; 5] {
+    /// What a relay should have nothing of, the most demanding preference first.
+    fn preferences(&self) -> [Apart<'_>; 5] {
         let none = Vec::new();
         let partner: Vec<&Relay> = self.partner.into_iter().collect();
         let all: Vec<&Relay> = partner.iter().chain(self.others).copied().collect();
@@ -331,8 +331,8 @@ impl<'a, R: Rng> Planner<'a, R> {
         reserved: &[NodeId],
         between: Between,
     ) -> Option<&'a Relay> {
-        let lasting = Want { lasting: true, ..Want::default() };
-        self.choose(&Want { exclude, reserved, partner: active, others, between, ..lasting })
+        let lasting = Criteria { lasting: true, ..Criteria::default() };
+        self.choose(&Criteria { exclude, reserved, partner: active, others, between, ..lasting })
     }
 
     /// Up to `count` relays for a target to attach to, none of them in `exclude`: independent of each other and of those
@@ -345,9 +345,15 @@ impl<'a, R: Rng> Planner<'a, R> {
         for _ in 0..count {
             let between = [self.dials, Families::BOTH];
             let (exclude, others_so_far) = (taken.as_slice(), others.as_slice());
-            let want =
-                Want { exclude, avoid: has, others: others_so_far, between, wide: true, ..Want::default() };
-            let Some(relay) = self.choose(&want) else { break };
+            let criteria = Criteria {
+                exclude,
+                avoid: has,
+                others: others_so_far,
+                between,
+                wide: true,
+                ..Criteria::default()
+            };
+            let Some(relay) = self.choose(&criteria) else { break };
             taken.push(relay.node);
             others.push(relay);
             chosen.push(relay);
@@ -368,9 +374,15 @@ impl<'a, R: Rng> Planner<'a, R> {
         let mut primaries = vec![last];
         while primaries.len() < hops {
             let between = way.at(primaries.len());
-            let want = Want { exclude: taken, avoid: &avoid, others: &primaries, between, ..Want::default() };
+            let criteria = Criteria {
+                exclude: taken,
+                avoid: &avoid,
+                others: &primaries,
+                between,
+                ..Criteria::default()
+            };
             let too_small = PlanError::TooSmall { need: hops, have: primaries.len() };
-            let relay = self.choose(&want).ok_or(too_small)?;
+            let relay = self.choose(&criteria).ok_or(too_small)?;
             if !planted::broken(Law::DistinctPrimary) {
                 taken.push(relay.node);
             }
@@ -397,36 +409,37 @@ impl<'a, R: Rng> Planner<'a, R> {
         self.replacement(Some(primary), &others, taken, attachments, between)
     }
 
-    fn choose(&mut self, want: &Want<'_>) -> Option<&'a Relay> {
+    fn choose(&mut self, criteria: &Criteria<'_>) -> Option<&'a Relay> {
         if self.pool.assignable().len() > SCAN
-            && let Some(relay) = self.choose_of_sample(want)
+            && let Some(relay) = self.choose_of_sample(criteria)
         {
             return Some(relay);
         }
         let pool = self.pool;
-        self.best(pool.assignable().iter(), want).map(|(_, relay)| relay)
+        self.best(pool.assignable().iter(), criteria).map(|(_, relay)| relay)
     }
 
-    fn choose_of_sample(&mut self, want: &Want<'_>) -> Option<&'a Relay> {
+    fn choose_of_sample(&mut self, criteria: &Criteria<'_>) -> Option<&'a Relay> {
         let pool = self.pool;
         let drawn: [Option<&'a Relay>; SAMPLE] = pool.sample(self.rng);
         // All at first, so that a large pool's memory answers for all at the same time.
         let drawn = drawn.map(|relay| relay.filter(|relay| relay.has_room()));
-        let best = self.best(drawn.into_iter().flatten(), want);
+        let best = self.best(drawn.into_iter().flatten(), criteria);
         if best.is_some_and(|(score, _)| score.is_independent()) {
             return best.map(|(_, relay)| relay);
         }
-        let apart = want.wishes().into_iter().find_map(|apart| self.best_apart(&apart, want));
+        let apart = criteria.preferences().into_iter().find_map(|apart| self.best_apart(&apart, criteria));
         [best, apart].into_iter().flatten().min_by_key(|(score, _)| *score).map(|(_, relay)| relay)
     }
 
     /// The best of a sample of relays that are in none of these domains, if there is one.
-    fn best_apart(&mut self, apart: &Apart<'_>, want: &Want<'_>) -> Option<(Score, &'a Relay)> {
+    fn best_apart(&mut self, apart: &Apart<'_>, criteria: &Criteria<'_>) -> Option<(Score, &'a Relay)> {
         let pool = self.pool;
-        let is_good =
-            |relay: &Relay| want.allows(relay) && !relay.is_doubted() && !want.avoid.contains(&relay.node);
+        let is_good = |relay: &Relay| {
+            criteria.allows(relay) && !relay.is_doubted() && !criteria.avoid.contains(&relay.node)
+        };
         let drawn = pool.draw_apart(apart, SAMPLE, self.rng, is_good);
-        self.best(drawn.into_iter(), want)
+        self.best(drawn.into_iter(), criteria)
     }
 
     /// Who a relay is, is looked at last, and only if it is better than all before it: that is elsewhere in memory than what
@@ -434,20 +447,20 @@ impl<'a, R: Rng> Planner<'a, R> {
     fn best(
         &mut self,
         relays: impl Iterator<Item = &'a Relay>,
-        want: &Want<'_>,
+        criteria: &Criteria<'_>,
     ) -> Option<(Score, &'a Relay)> {
         let mut best: Option<(Score, &Relay)> = None;
         let mut avoided: Option<(Score, &Relay)> = None;
         for relay in relays.filter(|relay| relay.has_room()) {
-            let score = want.score(relay, self.now, self.rng.next_u64());
-            if best.is_some_and(|(known, _)| known <= score) || !want.allows(relay) {
+            let score = criteria.score(relay, self.now, self.rng.next_u64());
+            if best.is_some_and(|(known, _)| known <= score) || !criteria.allows(relay) {
                 continue;
             }
-            if want.avoid.contains(&relay.node) {
+            if criteria.avoid.contains(&relay.node) {
                 let score = Score { avoided: true, ..score };
                 avoided = avoided.filter(|(known, _)| *known <= score).or(Some((score, relay)));
             } else {
-                let score = Score { reserved: want.reserved.contains(&relay.node), ..score };
+                let score = Score { reserved: criteria.reserved.contains(&relay.node), ..score };
                 best = best.filter(|(known, _)| *known <= score).or(Some((score, relay)));
             }
         }

@@ -44,7 +44,7 @@ pub enum Law {
     /// A tombstone's DONE comes with its control message.
     DoneExplained,
     /// A node that lost its prev waits for another.
-    OrphanPatience,
+    OrphanTimeout,
     /// A close is noticed also while nothing is read.
     CloseNoticed,
     /// A leg that was replaced is closed.
@@ -105,7 +105,7 @@ impl Law {
         Self::Window,
         Self::Tombstone,
         Self::DoneExplained,
-        Self::OrphanPatience,
+        Self::OrphanTimeout,
         Self::CloseNoticed,
         Self::ReplacedLegClosed,
         Self::Redial,

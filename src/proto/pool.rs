@@ -108,7 +108,7 @@ pub enum PoolEvent {
     Forgotten(NodeId),
     /// Self-preservation began: this many relays fell silent at once.
     Preserving {
-        /// How many.
+        /// The number of overdue relays.
         overdue: usize,
     },
     /// Self-preservation ended.
@@ -264,7 +264,7 @@ impl Pool {
         if status == Status::Left {
             return false;
         }
-        if !relay.is_news(heartbeat) {
+        if !relay.is_new(heartbeat) {
             self.events.push(PoolEvent::Ignored(Ignored::Heartbeat));
             return true;
         }

@@ -1,8 +1,8 @@
 //! The relay's machine: flows pass through it, and the bootstrap knows it as a member of the pool.
 
-use super::clerk::{Clerk, ClerkConfig};
+use super::agent::{AgentConfig, BootstrapAgent};
 use super::enrolment;
-use super::flows::{Flows, FlowsConfig, News};
+use super::flows::{Flows, FlowsConfig, FlowsEvent};
 use super::id::NodeId;
 use super::machine::{Action, Event, Machine, Notice};
 use super::rpc::{Load, Offer};
@@ -14,11 +14,11 @@ use std::time::Duration;
 /// A process that was stopped for so long may have been found silent by a neighbour.
 const STOPPED: Duration = Duration::from_millis(25);
 
-/// A relay. Its part in each flow is [`Flows`]' business, its lease and its questions the clerk's.
+/// A relay. Its part in each flow is [`Flows`]' business, its lease and its questions the bootstrap agent's.
 #[derive(Debug)]
 pub struct Relay {
     flows: Flows,
-    clerk: Clerk<Infallible>,
+    agent: BootstrapAgent<Infallible>,
     offer: Offer,
     stage: Stage,
 }
@@ -34,46 +34,46 @@ enum Stage {
 impl Relay {
     /// A relay that will offer this to the bootstrap.
     #[must_use]
-    pub fn new(me: NodeId, flows: FlowsConfig, clerk: ClerkConfig, offer: Offer) -> Self {
-        let (flows, clerk) = (Flows::new(me, false, flows), Clerk::new(clerk));
-        Self { flows, clerk, offer, stage: Stage::Serving }
+    pub fn new(me: NodeId, flows: FlowsConfig, agent: AgentConfig, offer: Offer) -> Self {
+        let (flows, agent) = (Flows::new(me, false, flows), BootstrapAgent::new(agent));
+        Self { flows, agent, offer, stage: Stage::Serving }
     }
 
     /// Starts to ask for a lease.
     pub fn start(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.clerk.offer(self.offer.clone(), &mut self.flows, now, actions);
+        self.agent.offer(self.offer.clone(), &mut self.flows, now, actions);
     }
 
     /// It is dialled at these addresses from now on, the preferred one first: the bootstrap hears of it at once.
     pub fn set_addresses(&mut self, new: Vec<SocketAddr>, now: Time, actions: &mut Vec<Action>) {
         if let Offer::Relay { addresses, .. } = &mut self.offer {
             *addresses = new;
-            self.clerk.offer(self.offer.clone(), &mut self.flows, now, actions);
+            self.agent.offer(self.offer.clone(), &mut self.flows, now, actions);
         }
     }
 
     /// How busy its machine is, for the next heartbeat. Its flows it counts itself.
     pub const fn set_load(&mut self, load: Load) {
-        self.clerk.set_load(load);
+        self.agent.set_load(load);
     }
 
     /// How often what has happened to its lease.
     #[must_use]
     pub fn enrolment_counters(&self) -> enrolment::Counters {
-        self.clerk.enrolment_counters()
+        self.agent.enrolment_counters()
     }
 
     /// Whether it has a lease, as far as it knows.
     #[must_use]
     pub fn is_enrolled(&self) -> bool {
-        self.clerk.is_enrolled()
+        self.agent.is_enrolled()
     }
 
     /// Takes no new flows, and has those that it carries moved elsewhere: [`Notice::Drained`] says when that is done.
     pub fn drain(&mut self, now: Time, actions: &mut Vec<Action>) {
         if self.stage == Stage::Serving {
             self.stage = Stage::Draining;
-            self.clerk.drain(&mut self.flows, now, actions);
+            self.agent.drain(&mut self.flows, now, actions);
             self.flows.drain(actions);
             actions.push(Action::Notify(Notice::Draining));
             self.catch_up(now, actions);
@@ -82,7 +82,7 @@ impl Relay {
 
     /// Leaves: the bootstrap is told, and every flow's prev goes on over its backup at once.
     pub fn leave(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.clerk.leave(&mut self.flows, now, actions);
+        self.agent.leave(&mut self.flows, now, actions);
         self.flows.leave_all(now, actions);
         self.act_on_flows(now, actions);
     }
@@ -90,39 +90,41 @@ impl Relay {
     /// Whether the bootstrap has yet to answer that.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
-        self.clerk.is_leaving()
+        self.agent.is_leaving()
     }
 
     /// A neighbour may have reported this relay down while it was stopped or cut off: it shows that it lives.
     fn note_stop(&mut self, now: Time) {
         if self.poll_timeout().is_some_and(|due| now.since(due) >= STOPPED) {
-            self.clerk.revive(now);
+            self.agent.revive(now);
         }
     }
 
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
-        for news in self.flows.take_news() {
-            match news {
-                News::PeerSuspect { node, refused: false } => self.clerk.doubt(node, now),
-                News::PeerSuspect { node, refused: true } => self.clerk.report(node, actions),
-                News::PeerUnreachable { node, is_news: true } => self.clerk.report_unreached(node, actions),
-                News::PeerUp(node) => {
-                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions)
+        for event in self.flows.take_events() {
+            match event {
+                FlowsEvent::PeerSuspect { node, refused: false } => self.agent.doubt(node, now),
+                FlowsEvent::PeerSuspect { node, refused: true } => self.agent.report(node, actions),
+                FlowsEvent::PeerUnreachable { node, is_new: true } => {
+                    self.agent.report_unreached(node, actions)
                 }
-                News::PeerRecovered(node) => {
-                    self.clerk.take_back(node, self.flows.links().has_dialled(node), actions);
-                    self.clerk.revive(now);
+                FlowsEvent::PeerUp(node) => {
+                    self.agent.take_back(node, self.flows.links().has_dialled(node), actions)
                 }
-                News::PeerGone(_)
-                | News::PeerDraining(_)
-                | News::PeerUnreachable { is_news: false, .. }
-                | News::Ended(_)
-                | News::WantsBackup { .. }
-                | News::WantsRoute(_) => {}
+                FlowsEvent::PeerRecovered(node) => {
+                    self.agent.take_back(node, self.flows.links().has_dialled(node), actions);
+                    self.agent.revive(now);
+                }
+                FlowsEvent::PeerGone(_)
+                | FlowsEvent::PeerDraining(_)
+                | FlowsEvent::PeerUnreachable { is_new: false, .. }
+                | FlowsEvent::Ended(_)
+                | FlowsEvent::WantsBackup { .. }
+                | FlowsEvent::WantsRoute(_) => {}
             }
         }
-        self.clerk.tell_load(&self.flows, now);
-        if self.stage == Stage::Serving && self.clerk.is_drain_ordered() {
+        self.agent.tell_load(&self.flows, now);
+        if self.stage == Stage::Serving && self.agent.is_drain_ordered() {
             return self.drain(now, actions);
         }
         if self.stage == Stage::Draining && self.flows.is_empty() {
@@ -136,9 +138,9 @@ impl Machine for Relay {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
         self.note_stop(now);
         if let Event::Asked { ask, result } = event {
-            let _ = self.clerk.answered(ask, result, &mut self.flows, now, actions);
+            let _ = self.agent.answered(ask, result, &mut self.flows, now, actions);
         } else if matches!(event, Event::BootstrapReached) {
-            self.clerk.reached(&mut self.flows, now, actions);
+            self.agent.reached(&mut self.flows, now, actions);
         } else {
             self.flows.handle(event, now, actions);
         }
@@ -148,12 +150,12 @@ impl Machine for Relay {
     fn handle_timeout(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.note_stop(now);
         self.flows.handle_timeout(now, actions);
-        self.clerk.handle_timeout(&mut self.flows, now, actions);
+        self.agent.handle_timeout(&mut self.flows, now, actions);
         self.catch_up(now, actions);
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        [self.flows.poll_timeout(), self.clerk.poll_timeout()].into_iter().flatten().min()
+        [self.flows.poll_timeout(), self.agent.poll_timeout()].into_iter().flatten().min()
     }
 
     fn flows(&mut self) -> &mut Flows {
@@ -161,7 +163,7 @@ impl Machine for Relay {
     }
 
     fn act_on_flows(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.flows.has_news() {
+        if self.flows.has_events() {
             self.catch_up(now, actions);
         }
     }
@@ -179,9 +181,9 @@ mod tests {
     fn who_can_not_be_dialled_for_want_of_a_way_is_not_reported() {
         for (failure, is_reported) in [(DialFailure::NoWay, false), (DialFailure::NoAnswer, true)] {
             let address = SocketAddr::from(([10, 0, 0, 1], 1));
-            let (flows, clerk) = (FlowsConfig::default(), ClerkConfig::default());
+            let (flows, agent) = (FlowsConfig::default(), AgentConfig::default());
             let offer = Offer::relay(address, "", 1);
-            let mut relay = Relay::new(NodeId::from_bytes([1; 32]), flows, clerk, offer);
+            let mut relay = Relay::new(NodeId::from_bytes([1; 32]), flows, agent, offer);
             let (now, mut actions) = (Time::ZERO, Vec::new());
             relay.flows.links_mut().want(PEER, &[address], Time::MAX, now, &mut actions);
             relay.handle(Event::ConnectFailed { peer: PEER, failure }, now, &mut actions);
@@ -197,8 +199,8 @@ mod tests {
     #[test]
     fn other_addresses_are_registered_at_once() {
         let [old, new] = [1, 2].map(|n| SocketAddr::from(([10, 0, 0, n], 1)));
-        let (flows, clerk) = (FlowsConfig::default(), ClerkConfig::default());
-        let mut relay = Relay::new(NodeId::from_bytes([1; 32]), flows, clerk, Offer::relay(old, "", 1));
+        let (flows, agent) = (FlowsConfig::default(), AgentConfig::default());
+        let mut relay = Relay::new(NodeId::from_bytes([1; 32]), flows, agent, Offer::relay(old, "", 1));
         let (mut now, mut actions) = (Time::ZERO, Vec::new());
         relay.start(now, &mut actions);
         relay.set_addresses(vec![new], now, &mut actions);

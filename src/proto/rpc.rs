@@ -130,12 +130,12 @@ pub enum Request {
     },
     /// A neighbour was found dead.
     ReportDown {
-        /// Which.
+        /// The node's id.
         node: NodeId,
     },
     /// Relays to attach to, for a target.
     Attachments {
-        /// How many.
+        /// The number.
         count: u8,
         /// Those that will not do.
         exclude: Vec<NodeId>,
@@ -172,7 +172,7 @@ pub enum Request {
     Drain,
     /// A neighbour that this node reported down is heard again.
     ReportUp {
-        /// Which.
+        /// The node's id.
         node: NodeId,
     },
     /// As `Plan`, but the flow that it is for goes over another chain: nothing is assigned yet.
@@ -193,12 +193,12 @@ pub enum Request {
     },
     /// A relay could not be dialled. It may live all the same.
     ReportUnreached {
-        /// Which.
+        /// The node's id.
         node: NodeId,
     },
     /// A relay that this node could not dial it has dialled now.
     ReportReached {
-        /// Which.
+        /// The node's id.
         node: NodeId,
     },
     /// Something that only newer nodes ask.
@@ -431,7 +431,7 @@ pub enum Refusal {
     /// The request proves no right to what it asks.
     #[error("not allowed: {reason}")]
     Denied {
-        /// Why.
+        /// The reason.
         reason: DenyReason,
     },
     /// None of the target's attachment relays is in the pool now: it will attach to others soon.

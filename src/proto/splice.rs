@@ -11,7 +11,7 @@
 
 use super::epoch::Epoch;
 use super::frame::{AttachOk, Opening};
-use super::lane::{Lane, MAX_OFFSET, Violation};
+use super::lane::{FlowViolation, Lane, MAX_OFFSET};
 use super::planted::{self, Law};
 use bytes::Bytes;
 
@@ -272,14 +272,14 @@ impl Splice {
     /// Next answered.
     ///
     /// # Errors
-    /// [`Violation`] if the answer contradicts what is known, or leaves a gap: the leg is useless then, and at a relay
+    /// [`FlowViolation`] if the answer contradicts what is known, or leaves a gap: the leg is useless then, and at a relay
     /// (Law 5) so is the flow.
-    pub fn answered(&mut self, leg: LegId, answer: &AttachOk) -> Result<(), Violation> {
+    pub fn answered(&mut self, leg: LegId, answer: &AttachOk) -> Result<(), FlowViolation> {
         if self.next != Some(leg) || self.next_answered {
-            return Err(Violation::NotAttached);
+            return Err(FlowViolation::NotAttached);
         }
         if answer.backward_start > self.backward.received() {
-            return Err(Violation::AckBeyondSent {
+            return Err(FlowViolation::AckBeyondSent {
                 offset: answer.backward_start,
                 sent: self.backward.received(),
             });
@@ -375,9 +375,9 @@ impl Splice {
     /// Bytes came over `leg`.
     ///
     /// # Errors
-    /// [`Violation`] if they lie beyond the end, or the leg is not attached.
-    pub fn receive(&mut self, leg: LegId, bytes: Bytes) -> Result<(), Violation> {
-        let direction = self.fed_by(leg).ok_or(Violation::NotAttached)?;
+    /// [`FlowViolation`] if they lie beyond the end, or the leg is not attached.
+    pub fn receive(&mut self, leg: LegId, bytes: Bytes) -> Result<(), FlowViolation> {
+        let direction = self.fed_by(leg).ok_or(FlowViolation::NotAttached)?;
         if self.fading == Some(leg) {
             self.backward.push_fading(bytes)?;
         } else {
@@ -402,18 +402,18 @@ impl Splice {
     /// Whoever is behind `leg` says where the direction that it feeds ends.
     ///
     /// # Errors
-    /// [`Violation`] if that contradicts what is known, or the leg is not attached.
-    pub fn fin(&mut self, leg: LegId, offset: u64) -> Result<(), Violation> {
-        let direction = self.fed_by(leg).ok_or(Violation::NotAttached)?;
+    /// [`FlowViolation`] if that contradicts what is known, or the leg is not attached.
+    pub fn fin(&mut self, leg: LegId, offset: u64) -> Result<(), FlowViolation> {
+        let direction = self.fed_by(leg).ok_or(FlowViolation::NotAttached)?;
         self.lane_mut(direction).set_fin(offset)
     }
 
     /// Whoever is behind `leg` says up to where the direction that feeds it was acked.
     ///
     /// # Errors
-    /// [`Violation`] if this node is the direction's source and has not sent that much, or the leg is not attached.
-    pub fn ack(&mut self, leg: LegId, offset: u64) -> Result<(), Violation> {
-        let direction = self.acked_by(leg).ok_or(Violation::NotAttached)?;
+    /// [`FlowViolation`] if this node is the direction's source and has not sent that much, or the leg is not attached.
+    pub fn ack(&mut self, leg: LegId, offset: u64) -> Result<(), FlowViolation> {
+        let direction = self.acked_by(leg).ok_or(FlowViolation::NotAttached)?;
         let wrong = self.fed_by(leg).filter(|_| planted::broken(Law::AckDirection));
         let direction = wrong.unwrap_or(direction);
         self.check_ack(direction, offset)?;
@@ -422,13 +422,13 @@ impl Splice {
     }
 
     /// Only a direction's source can judge its acks (Law 1).
-    fn check_ack(&self, direction: Direction, offset: u64) -> Result<(), Violation> {
+    fn check_ack(&self, direction: Direction, offset: u64) -> Result<(), FlowViolation> {
         let is_source = match direction {
             Direction::Forward => self.position == Position::Origin,
             Direction::Backward => self.position == Position::Target,
         };
         let sent = if is_source { self.lane(direction).received() } else { MAX_OFFSET + 1 };
-        if offset > sent { Err(Violation::AckBeyondSent { offset, sent }) } else { Ok(()) }
+        if offset > sent { Err(FlowViolation::AckBeyondSent { offset, sent }) } else { Ok(()) }
     }
 
     // ---- what goes out ----

@@ -1,6 +1,6 @@
 //! Relays with several addresses: whoever dials them comes to one that leads there.
 
-use crate::fixture::{Chain, Cluster, PATIENCE, Process, run};
+use crate::fixture::{Chain, Cluster, Process, TIMEOUT, run};
 use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -24,12 +24,12 @@ async fn a_relay_is_reached_at_its_second_address_if_the_first_leads_nowhere() {
         };
         let (target, origin) = (join().await, join().await);
         let mut listener = target.listen("sink").await.unwrap();
-        let mut flow = timeout(PATIENCE, origin.open("sink")).await.unwrap().unwrap();
+        let mut flow = timeout(TIMEOUT, origin.open("sink")).await.unwrap().unwrap();
         flow.write_all(b"here").await.unwrap();
         flow.shutdown().await.unwrap();
-        let Some(mut came) = timeout(PATIENCE, listener.accept()).await.unwrap() else { panic!() };
+        let Some(mut came) = timeout(TIMEOUT, listener.accept()).await.unwrap() else { panic!() };
         let mut read = Vec::new();
-        timeout(PATIENCE, came.read_to_end(&mut read)).await.unwrap().unwrap();
+        timeout(TIMEOUT, came.read_to_end(&mut read)).await.unwrap().unwrap();
         assert_eq!(read, b"here");
         tokio::join!(origin.shutdown(), target.shutdown());
     }
@@ -123,7 +123,7 @@ async fn a_relay_that_nobody_can_reach_attracts_no_flows() {
     let (mut primaries, mut backups) = (0, 0);
     for _ in 0..FLOWS {
         let mut chain = Chain::of(&origin);
-        let _flow = timeout(PATIENCE, origin.open("sink")).await.unwrap().unwrap();
+        let _flow = timeout(TIMEOUT, origin.open("sink")).await.unwrap().unwrap();
         chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
         let count = |is: &dyn Fn(&Hop) -> bool| chain.hops.iter().filter(|hop| is(hop)).count();
         primaries += count(&|hop| is_nowhere(&hop.primary));
@@ -133,5 +133,5 @@ async fn a_relay_that_nobody_can_reach_attracts_no_flows() {
     // The first that tries it finds out. Until the bootstrap hears of that, the next may be planned.
     assert!(primaries <= 3 && backups <= 3, "{primaries} primaries, {backups} backups");
     tokio::join!(origin.shutdown(), target.shutdown());
-    timeout(PATIENCE, accept).await.expect("it ends with its endpoint").unwrap();
+    timeout(TIMEOUT, accept).await.expect("it ends with its endpoint").unwrap();
 }

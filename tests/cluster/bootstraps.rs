@@ -1,6 +1,6 @@
 //! Two bootstraps in one ticket: whoever finds one of them dead goes on to the other.
 
-use crate::fixture::{Ended, PATIENCE, Process, pattern, run};
+use crate::fixture::{Ended, Process, TIMEOUT, pattern, run};
 use hopline::endpoint::{Endpoint, Flow, Options};
 use hopline::net::authority::Authority;
 use hopline::net::ticket::{Grant, Ticket};
@@ -102,7 +102,7 @@ impl Pair {
                 }
             }
         };
-        let came = timeout(INTERVAL * 2 + PATIENCE, came).await.expect("all of them at the other bootstrap");
+        let came = timeout(INTERVAL * 2 + TIMEOUT, came).await.expect("all of them at the other bootstrap");
         watcher.shutdown().await;
         came
     }
@@ -135,7 +135,7 @@ async fn assert_flows(flow: &mut Flow) {
             read.read_exact(&mut echoed)
         )
     };
-    timeout(PATIENCE, exchange).await.expect("a stall").unwrap();
+    timeout(TIMEOUT, exchange).await.expect("a stall").unwrap();
     assert!(echoed == sent, "it came back altered");
 }
 

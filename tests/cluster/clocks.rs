@@ -1,6 +1,6 @@
 //! Machines whose clocks are wrong, or are set while everything runs. Their time is libfaketime's (Debian: faketime).
 
-use crate::fixture::{Ended, HOPLINE, PATIENCE, Process};
+use crate::fixture::{Ended, HOPLINE, Process, TIMEOUT};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ fn assert_echoes(machine: &Machine, home: &TempDir, ticket: &str) -> Duration {
         if status.success() && stdout == ["here"] {
             return since.elapsed();
         }
-        assert!(since.elapsed() < PATIENCE, "{stderr}");
+        assert!(since.elapsed() < TIMEOUT, "{stderr}");
     }
 }
 

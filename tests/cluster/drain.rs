@@ -61,7 +61,7 @@ async fn every_relay_of_a_chain_is_restarted_in_turn() {
         cluster.add_relay(&format!("{name}-again"));
     }
     stop.send(true).unwrap();
-    assert!(timeout(crate::fixture::PATIENCE, chat).await.expect("a stall").unwrap(), "it came back altered");
+    assert!(timeout(crate::fixture::TIMEOUT, chat).await.expect("a stall").unwrap(), "it came back altered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +75,7 @@ async fn a_relay_is_drained_by_its_name() {
     let order = cluster.start_process(&["drain", &name, "--json"]);
     // On a busy machine it may have been left before, for being late.
     while chain.hops.iter().any(|hop| hop.primary == name) {
-        timeout(crate::fixture::PATIENCE, chain.next()).await.expect("the flow leaves it");
+        timeout(crate::fixture::TIMEOUT, chain.next()).await.expect("the flow leaves it");
     }
     let ended = tokio::task::spawn_blocking(|| (relay.finish(), order.finish())).await.unwrap();
     assert!(ended.0.status.success(), "{}", ended.0.stderr);
@@ -83,7 +83,7 @@ async fn a_relay_is_drained_by_its_name() {
     assert!(ended.1.stdout.concat().contains(r#""status":"left""#), "{:?}", ended.1.stdout);
     assert!(ended.1.stdout.concat().contains(r#""flows":0"#), "{:?}", ended.1.stdout);
     stop.send(true).unwrap();
-    assert!(timeout(crate::fixture::PATIENCE, chat).await.expect("a stall").unwrap(), "it came back altered");
+    assert!(timeout(crate::fixture::TIMEOUT, chat).await.expect("a stall").unwrap(), "it came back altered");
 }
 
 /// It is called: with heartbeats half a minute apart, or more, nobody would wait for one.

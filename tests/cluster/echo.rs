@@ -25,11 +25,11 @@ pub async fn serve_echo(target: &Endpoint) {
 }
 
 /// Sends a part at every tick, checks what returns and counts it, until told to stop. The longest time that one took, which
-/// must not be more than `patience`.
+/// must not be more than `limit`.
 pub async fn keep_sending(
     mut flow: Flow,
     n: usize,
-    patience: Duration,
+    limit: Duration,
     count: impl Fn(),
     stopped: watch::Receiver<bool>,
 ) -> Duration {
@@ -48,13 +48,13 @@ pub async fn keep_sending(
             flow.flush().await?;
             flow.read_exact(&mut echoed).await
         };
-        timeout(patience, exchange).await.expect("a stall").unwrap();
+        timeout(limit, exchange).await.expect("a stall").unwrap();
         assert!(echoed == sent, "a part came back altered");
         longest = longest.max(began.elapsed());
         count();
     }
     flow.shutdown().await.unwrap();
     assert_eq!(flow.read(&mut [0]).await.unwrap(), 0, "nothing comes after the end");
-    timeout(patience, flow.finished()).await.expect("a stall").unwrap();
+    timeout(limit, flow.finished()).await.expect("a stall").unwrap();
     longest
 }

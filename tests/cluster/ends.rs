@@ -1,6 +1,6 @@
 //! Ends: a flow is done when everything was taken, who leaves in peace says so, and who is killed is missed soon.
 
-use crate::fixture::{Cluster, HOPLINE, PATIENCE, Process};
+use crate::fixture::{Cluster, HOPLINE, Process, TIMEOUT};
 use hopline::endpoint::{Aborter, Endpoint, Flow, FlowError};
 use std::io::Write;
 use std::process::Command;
@@ -37,7 +37,7 @@ impl Case {
         let (mut process, mut flow) = if self.process_opens {
             let mut listener = endpoint.listen(name).await.unwrap();
             let process = cluster.start_process(&["pipe", name, "--hops", "2"]);
-            let incoming = timeout(PATIENCE, listener.accept()).await.expect("a flow");
+            let incoming = timeout(TIMEOUT, listener.accept()).await.expect("a flow");
             let Some(flow) = incoming else { panic!("no flow") };
             (process, flow)
         } else {
@@ -48,7 +48,7 @@ impl Case {
         stdin.write_all(b"y").unwrap();
         flow.write_all(b"x\n").await.unwrap();
         flow.flush().await.unwrap();
-        assert_eq!(timeout(PATIENCE, flow.read_u8()).await.expect("a byte").unwrap(), b'y');
+        assert_eq!(timeout(TIMEOUT, flow.read_u8()).await.expect("a byte").unwrap(), b'y');
         let line = tokio::task::block_in_place(|| process.line());
         assert_eq!(line, "x");
         if self.we_have_ended {
@@ -56,7 +56,7 @@ impl Case {
         }
         if self.process_has_ended {
             drop(stdin);
-            assert_eq!(timeout(PATIENCE, flow.read(&mut [0])).await.expect("the end").unwrap(), 0);
+            assert_eq!(timeout(TIMEOUT, flow.read(&mut [0])).await.expect("the end").unwrap(), 0);
         } else {
             // Held open for as long as the process lives.
             std::mem::forget(stdin);
@@ -166,7 +166,7 @@ async fn a_flow_that_is_refused_ends_at_once_with_the_cause() {
     let mut listener = endpoint.listen("x").await.unwrap();
     let mut pipe = cluster.start_process(&["pipe", "x", "--hops", "2"]);
     let stdin = pipe.stdin();
-    let Some(flow) = timeout(PATIENCE, listener.accept()).await.expect("a flow") else { panic!() };
+    let Some(flow) = timeout(TIMEOUT, listener.accept()).await.expect("a flow") else { panic!() };
     flow.abort("busy: it serves another");
     let pipe = tokio::task::block_in_place(|| pipe.finish());
     assert_eq!(pipe.status.code(), LOST);

@@ -1,6 +1,6 @@
 //! Relays die under a flow, and the flow does not notice.
 
-use crate::fixture::{Chain, Cluster, PATIENCE, pattern};
+use crate::fixture::{Chain, Cluster, TIMEOUT, pattern};
 use hopline::endpoint::{Endpoint, Flow, FlowEvent};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::time::timeout;
@@ -25,12 +25,12 @@ async fn echo_through_kills(
         }
         returned.resize(sent.len(), 0);
         let exchange = async { tokio::try_join!(send(&mut writer, sent), reader.read_exact(&mut returned)) };
-        timeout(PATIENCE, exchange).await.expect("a stall").unwrap();
+        timeout(TIMEOUT, exchange).await.expect("a stall").unwrap();
         assert!(returned == sent, "part {n} came back altered");
     }
     writer.shutdown().await.unwrap();
     assert_eq!(reader.read(&mut [0]).await.unwrap(), 0, "nothing comes after the end");
-    timeout(PATIENCE, reader.unsplit(writer).finished()).await.expect("a stall").unwrap();
+    timeout(TIMEOUT, reader.unsplit(writer).finished()).await.expect("a stall").unwrap();
     chain
 }
 
@@ -63,7 +63,7 @@ async fn the_bootstrap_is_frozen_meanwhile() {
     cluster.bootstrap.signal("-CONT");
     flow.shutdown().await.unwrap();
     assert_eq!(flow.read(&mut [0]).await.unwrap(), 0);
-    timeout(PATIENCE, flow.finished()).await.expect("a stall").unwrap();
+    timeout(TIMEOUT, flow.finished()).await.expect("a stall").unwrap();
 }
 
 async fn send(writer: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> std::io::Result<()> {
@@ -75,7 +75,7 @@ async fn assert_echo(flow: &mut Flow, data: &[u8]) {
     let mut returned = vec![0; data.len()];
     let (mut reader, mut writer) = split(&mut *flow);
     let exchange = async { tokio::try_join!(send(&mut writer, data), reader.read_exact(&mut returned)) };
-    timeout(PATIENCE, exchange).await.expect("a stall").unwrap();
+    timeout(TIMEOUT, exchange).await.expect("a stall").unwrap();
     assert!(returned == data, "it came back altered");
 }
 
@@ -113,7 +113,7 @@ async fn a_half_closed_flow_is_answered_though_its_relays_die() {
         flow.finished().await.map_err(std::io::Error::from)
     };
     let both = async { tokio::try_join!(send, receive) };
-    timeout(PATIENCE, both).await.expect("a stall").map(|_: ((), ())| ()).unwrap();
+    timeout(TIMEOUT, both).await.expect("a stall").map(|_: ((), ())| ()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Networks of IPv4, of IPv6 and of both, in every mixture that has a path, and hosts whose addresses change.
 
 use crate::echo::{keep_sending, serve_echo};
-use crate::fixture::{Chain, PATIENCE, pattern};
+use crate::fixture::{Chain, TIMEOUT, pattern};
 use hopline::bootstrap::{self, Server};
 use hopline::endpoint::{self, Endpoint, FlowEvent, ListenError, OpenError};
 use hopline::relay::{self, Relay};
@@ -123,7 +123,7 @@ async fn until(what: &str, is_it: impl Fn() -> bool) -> Duration {
             ticks.tick().await;
         }
     };
-    timeout(PATIENCE, so).await.unwrap_or_else(|_| panic!("not so in time: {what}"));
+    timeout(TIMEOUT, so).await.unwrap_or_else(|_| panic!("not so in time: {what}"));
     began.elapsed()
 }
 
@@ -135,15 +135,15 @@ struct Talk {
 }
 
 impl Talk {
-    async fn begin(origin: &Endpoint, patience: Duration) -> Self {
-        let flow = timeout(PATIENCE, origin.open("echo")).await.expect("a flow").unwrap();
+    async fn begin(origin: &Endpoint, limit: Duration) -> Self {
+        let flow = timeout(TIMEOUT, origin.open("echo")).await.expect("a flow").unwrap();
         let parts = Arc::<AtomicUsize>::default();
         let (stop, stopped) = watch::channel(false);
         let counted = parts.clone();
         let count = move || {
             counted.fetch_add(1, Ordering::Relaxed);
         };
-        let longest = tokio::spawn(keep_sending(flow, 0, patience, count, stopped));
+        let longest = tokio::spawn(keep_sending(flow, 0, limit, count, stopped));
         let talk = Self { parts, stop, longest };
         talk.goes_on().await;
         talk
@@ -167,23 +167,23 @@ impl Talk {
 async fn try_out(case: &Case) -> Result<(), TestbedError> {
     let world = World::start(case).await?;
     let (target, origin) = (world.join(TARGET, case.hops).await, world.join(ORIGIN, case.hops).await);
-    timeout(PATIENCE, serve_echo(&target)).await.expect("an attachment");
+    timeout(TIMEOUT, serve_echo(&target)).await.expect("an attachment");
     let mut chain = Chain::of(&origin);
-    let mut flow = timeout(PATIENCE, origin.open("echo")).await.expect("a flow").unwrap();
+    let mut flow = timeout(TIMEOUT, origin.open("echo")).await.expect("a flow").unwrap();
     let (sent, mut echoed) = (pattern(200_000), vec![0; 200_000]);
     let (first, rest) = echoed.split_at_mut(100_000);
     flow.write_all(&sent[..100_000]).await.unwrap();
     flow.flush().await.unwrap();
-    timeout(PATIENCE, flow.read_exact(first)).await.expect("the first half").unwrap();
+    timeout(TIMEOUT, flow.read_exact(first)).await.expect("the first half").unwrap();
     assert!(world.is_nobody_blamed(None), "whoever can't be reached for want of a family is not to blame");
     chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
     let killed = chain.primary(1);
     world.bed.isolate(FIRST + World::place(&killed));
     flow.write_all(&sent[100_000..]).await.unwrap();
     flow.shutdown().await.unwrap();
-    timeout(PATIENCE, flow.read_exact(rest)).await.expect("the second half").unwrap();
+    timeout(TIMEOUT, flow.read_exact(rest)).await.expect("the second half").unwrap();
     assert!(echoed == sent, "what returned is what was sent");
-    timeout(PATIENCE, flow.finished()).await.expect("an end").unwrap();
+    timeout(TIMEOUT, flow.finished()).await.expect("an end").unwrap();
     assert!(world.is_nobody_blamed(Some(&killed)));
     Ok(())
 }
@@ -200,7 +200,7 @@ async fn flows_go_wherever_there_is_a_path() {
     ];
     for case in cases {
         println!("{case:?}");
-        if let Err(error) = timeout(PATIENCE * 3, try_out(&case)).await.expect("an end in time") {
+        if let Err(error) = timeout(TIMEOUT * 3, try_out(&case)).await.expect("an end in time") {
             return println!("SKIPPED: {error}");
         }
     }
@@ -215,10 +215,10 @@ async fn who_can_dial_nobody_is_told_so_and_blames_nobody() {
     };
     let (target, origin) = (world.join(TARGET, case.hops).await, world.join(ORIGIN, case.hops).await);
     serve_echo(&target).await;
-    let opened = timeout(PATIENCE, origin.open("echo")).await.expect("an answer");
+    let opened = timeout(TIMEOUT, origin.open("echo")).await.expect("an answer");
     let refusal = Refusal::OutOfReach { dials: V4 };
     assert!(matches!(&opened, Err(OpenError::Route(OpenFailure::Refused(r))) if *r == refusal), "{opened:?}");
-    let served = timeout(PATIENCE, origin.listen("here")).await.expect("an answer");
+    let served = timeout(TIMEOUT, origin.listen("here")).await.expect("an answer");
     assert!(matches!(&served, Err(ListenError::Refused(r)) if *r == refusal), "{served:?}");
     assert!(world.is_nobody_blamed(None));
 }
@@ -235,7 +235,7 @@ async fn a_relay_whose_address_changes_is_in_the_pool_with_the_new_one() {
         let (target, origin) = (world.join(TARGET, 2).await, world.join(ORIGIN, 2).await);
         serve_echo(&target).await;
         let mut chain = Chain::of(&origin);
-        let talk = Talk::begin(&origin, PATIENCE).await;
+        let talk = Talk::begin(&origin, TIMEOUT).await;
         chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
         let moved = chain.primary(1);
         let (host, old) = (world.bed.host(FIRST + World::place(&moved)), world.offered(&moved));
@@ -253,7 +253,7 @@ async fn a_relay_whose_address_changes_is_in_the_pool_with_the_new_one() {
         assert_eq!(world.offered(&moved).len(), old.len());
         talk.goes_on().await;
         // Three hops over three relays: it is one of them.
-        let all = timeout(PATIENCE, origin.open_over("echo", 3)).await.expect("a flow").unwrap();
+        let all = timeout(TIMEOUT, origin.open_over("echo", 3)).await.expect("a flow").unwrap();
         drop(all);
         println!("the longest pause was {:.1?}", talk.end().await);
     }
@@ -269,14 +269,14 @@ async fn flows_outlive_other_addresses_of_their_ends_and_a_cut_of_everything() {
     };
     let (target, origin) = (world.join(TARGET, 2).await, world.join(ORIGIN, 2).await);
     serve_echo(&target).await;
-    let talk = Talk::begin(&origin, CUT + PATIENCE).await;
+    let talk = Talk::begin(&origin, CUT + TIMEOUT).await;
     for end in [ORIGIN, TARGET] {
         world.bed.host(end).renumber().unwrap();
         talk.goes_on().await;
     }
     let before = talk.end().await;
-    assert!(before < PATIENCE, "{before:?}");
-    let talk = Talk::begin(&origin, CUT + PATIENCE).await;
+    assert!(before < TIMEOUT, "{before:?}");
+    let talk = Talk::begin(&origin, CUT + TIMEOUT).await;
     (0..world.bed.len()).for_each(|host| world.bed.isolate(host));
     tokio::time::sleep(CUT).await;
     world.bed.heal_all();

@@ -1,6 +1,6 @@
 //! What a program that uses the library relies on.
 
-use crate::fixture::{Cluster, PATIENCE};
+use crate::fixture::{Cluster, TIMEOUT};
 use futures_util::FutureExt;
 use hopline::{Chain, Endpoint, FlowError, ListenError, SendError, StartError};
 use std::pin::pin;
@@ -38,7 +38,7 @@ async fn a_name_that_is_not_listened_to_any_more_is_free_at_once() {
     assert!(matches!(second, Err(ListenError::Twice { .. })), "{second:?}");
     assert!(other.listen("x").await.is_err(), "it is taken");
     drop(first);
-    let again = timeout(PATIENCE, one.listen("x")).await.expect("an answer").unwrap();
+    let again = timeout(TIMEOUT, one.listen("x")).await.expect("an answer").unwrap();
     drop(again);
     // Long before the lease ends, which the endpoint keeps.
     let mut ticks = interval(Duration::from_millis(20));
@@ -51,7 +51,7 @@ async fn a_name_that_is_not_listened_to_any_more_is_free_at_once() {
             }
         }
     };
-    let _freed = timeout(PATIENCE, freed).await.expect("it is free");
+    let _freed = timeout(TIMEOUT, freed).await.expect("it is free");
     assert!(one.listen("x").await.is_err(), "now it is the other's");
     one.listen("y").await.unwrap();
 }
@@ -62,19 +62,19 @@ async fn a_name_takes_flows_or_messages_or_both() {
     let [target, origin] = [cluster.join().await, cluster.join().await];
     let mut inbox = target.receive("x").await.unwrap();
     let mut refused = origin.open("x").await.unwrap();
-    let error = timeout(PATIENCE, refused.read(&mut [0])).await.expect("an end").unwrap_err();
+    let error = timeout(TIMEOUT, refused.read(&mut [0])).await.expect("an end").unwrap_err();
     assert!(error.to_string().contains("\"x\" takes messages, not flows"), "{error}");
     let mut listener = target.listen("x").await.unwrap();
     let (mut flow, receipt) = (origin.open("x").await.unwrap(), origin.send("x", "hello").await.unwrap());
     flow.write_all(b"!").await.unwrap();
     flow.flush().await.unwrap();
-    assert_eq!(timeout(PATIENCE, inbox.recv()).await.expect("a message").unwrap().take(), "hello");
-    timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
-    let came = timeout(PATIENCE, listener.accept()).await.expect("a flow").unwrap();
+    assert_eq!(timeout(TIMEOUT, inbox.recv()).await.expect("a message").unwrap().take(), "hello");
+    timeout(TIMEOUT, receipt).await.expect("a receipt").unwrap();
+    let came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
     assert_eq!((came.id(), came.peer()), (flow.id(), origin.id()));
     inbox.close("it has heard enough");
     let refused = async { origin.send("x", "more").await?.await };
-    let error = timeout(PATIENCE, refused).await.expect("an end").unwrap_err();
+    let error = timeout(TIMEOUT, refused).await.expect("an end").unwrap_err();
     assert!(matches!(error, SendError::Refused { .. }), "{error}");
     target.shutdown().await;
     assert!(listener.accept().await.is_none());
@@ -96,7 +96,7 @@ async fn a_direction_is_finished_when_the_application_at_the_other_end_took_ever
         };
         let (answer, mut question) = came.split();
         let mut heard = String::new();
-        let read = timeout(PATIENCE, question.read_to_string(&mut heard));
+        let read = timeout(TIMEOUT, question.read_to_string(&mut heard));
         tokio::select! {
             biased;
             ended = &mut finishing => panic!("it was only read: {ended:?}"),
@@ -107,7 +107,7 @@ async fn a_direction_is_finished_when_the_application_at_the_other_end_took_ever
     };
     assert_eq!(question.read(&mut [0]).await.unwrap(), 0);
     drop(question);
-    timeout(PATIENCE, send.finish()).await.expect("it was taken").unwrap();
+    timeout(TIMEOUT, send.finish()).await.expect("it was taken").unwrap();
     answer.write_all(b"answer").await.unwrap();
     let taken = async {
         let mut heard = String::new();
@@ -116,9 +116,9 @@ async fn a_direction_is_finished_when_the_application_at_the_other_end_took_ever
         drop(receive);
     };
     let (finished, ()) =
-        timeout(PATIENCE, async { tokio::join!(answer.finish(), taken) }).await.expect("an end");
+        timeout(TIMEOUT, async { tokio::join!(answer.finish(), taken) }).await.expect("an end");
     finished.unwrap();
-    timeout(PATIENCE, send.finish()).await.expect("it is over").unwrap();
+    timeout(TIMEOUT, send.finish()).await.expect("it is over").unwrap();
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_half_that_is_dropped_before_its_end_aborts_the_flow() {
         let (mut send, receive) = origin.open("x").await.unwrap().split();
         send.write_all(b"!").await.unwrap();
         send.flush().await.unwrap();
-        let mut came = timeout(PATIENCE, listener.accept()).await.expect("a flow").unwrap();
+        let mut came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
         let _kept = if drops_sender {
             drop(send);
             (None, Some(receive))
@@ -142,7 +142,7 @@ async fn a_half_that_is_dropped_before_its_end_aborts_the_flow() {
             let mut heard = Vec::new();
             came.read_to_end(&mut heard).await
         };
-        let error = timeout(PATIENCE, broken).await.expect("an end").unwrap_err();
+        let error = timeout(TIMEOUT, broken).await.expect("an end").unwrap_err();
         assert!(error.get_ref().is_some_and(|error| error.is::<FlowError>()), "{error}");
         assert!(error.to_string().contains("dropped the flow before the end"), "{error}");
     }
@@ -156,13 +156,13 @@ async fn a_flows_chain_shows_a_failover_and_is_protected_again() {
     let mut flow = origin.open_over("x", 2).await.unwrap();
     let mut chain = flow.watch_chain();
     let relay = chain.borrow().primary(1).expect("a chain").to_owned();
-    timeout(PATIENCE, chain.wait_for(Chain::is_protected)).await.expect("backups").unwrap();
+    timeout(TIMEOUT, chain.wait_for(Chain::is_protected)).await.expect("backups").unwrap();
     cluster.kill(&relay);
     let is_repaired = |chain: &Chain| !chain.carries(&relay) && chain.is_protected();
-    let repaired = timeout(PATIENCE, chain.wait_for(is_repaired)).await.expect("a repair").unwrap().clone();
+    let repaired = timeout(TIMEOUT, chain.wait_for(is_repaired)).await.expect("a repair").unwrap().clone();
     assert!(repaired.failovers() >= 1 && repaired.hops().len() == 2, "{repaired:?}");
     flow.shutdown().await.unwrap();
     drop(flow);
     let over = async { while chain.changed().await.is_ok() {} };
-    timeout(PATIENCE, over).await.expect("the flow is over");
+    timeout(TIMEOUT, over).await.expect("the flow is over");
 }

@@ -35,7 +35,6 @@ mod library;
 mod messages;
 mod misuse;
 mod names;
-mod news;
 mod outlive;
 #[cfg(target_os = "linux")]
 mod partition;
@@ -52,3 +51,4 @@ mod strangers;
 #[cfg(target_os = "linux")]
 mod streams;
 mod throughput;
+mod visibility;

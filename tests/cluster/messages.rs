@@ -1,6 +1,6 @@
 //! Messages: each is taken once, in order, and has its receipt.
 
-use crate::fixture::{Cluster, HOPLINE, PATIENCE};
+use crate::fixture::{Cluster, HOPLINE, TIMEOUT};
 use hopline::endpoint::{MAX_MESSAGE_BYTES, SendError};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -48,12 +48,12 @@ async fn a_message_that_is_not_taken_has_no_receipt() {
     let message = inbox.recv().await.unwrap();
     assert_eq!((&message.payload()[..], message.from()), (&b"hello"[..], origin.id()));
     drop(message);
-    let refused = timeout(PATIENCE, receipt).await.expect("an end");
+    let refused = timeout(TIMEOUT, receipt).await.expect("an end");
     assert!(matches!(refused, Err(SendError::Refused { .. })), "{refused:?}");
     let receipt = origin.send("x", "again").await.unwrap();
     let message = inbox.recv().await.unwrap();
     assert_eq!(message.take(), "again");
-    timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
+    timeout(TIMEOUT, receipt).await.expect("a receipt").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +66,7 @@ async fn an_empty_message_is_a_message_and_a_too_long_one_is_refused_before_it_l
         let receipt = origin.send("x", vec![7; length]).await.unwrap();
         let message = inbox.recv().await.unwrap();
         assert_eq!(message.take(), vec![7; length]);
-        timeout(PATIENCE, receipt).await.expect("a receipt").unwrap();
+        timeout(TIMEOUT, receipt).await.expect("a receipt").unwrap();
         let refused = origin.send("x", vec![7; MAX_MESSAGE_BYTES + 1]).await;
         assert!(
             matches!(refused, Err(SendError::TooLong { bytes }) if bytes == MAX_MESSAGE_BYTES + 1),

@@ -2,8 +2,8 @@
 
 use crate::fixture::{Cluster, Ended, run};
 use hopline::net::authority::Authority;
+use hopline::net::bootstrap_client::BootstrapClient;
 use hopline::net::clock::Clock;
-use hopline::net::coordinator::Coordinator;
 use hopline::net::ticket::{Grant, Ticket};
 use hopline::net::transport::{self, TransportSettings};
 use hopline::net::{entropy, tls};
@@ -101,8 +101,8 @@ fn a_relay_with_a_wrong_or_used_up_secret_is_refused() {
 
 /// A member that connects to a relay and speaks as it likes.
 async fn connect(cluster: &Cluster, relay: &str) -> quinn::Connection {
-    let coordinator = Coordinator::join(cluster.ticket.parse().unwrap(), None).await.unwrap();
-    let membership = coordinator.membership();
+    let bootstrap_client = BootstrapClient::join(cluster.ticket.parse().unwrap(), None).await.unwrap();
+    let membership = bootstrap_client.membership();
     let settings = TransportSettings::default();
     let mut client = tls::link_client(&membership).unwrap();
     let mut transport = transport::transport(&settings);

@@ -1,6 +1,6 @@
 //! A bootstrap that is named, not numbered, may move to another machine. And names of targets: who holds them, for how long.
 
-use crate::fixture::{Cluster, HOPLINE, PATIENCE, Process};
+use crate::fixture::{Cluster, HOPLINE, Process, TIMEOUT};
 use hopline::endpoint::{Endpoint, Options};
 use hopline::net::authority::Authority;
 use hopline::net::ticket::{Grant, Ticket};
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::time::{interval, timeout};
 
-/// A heartbeat, the patience for its answer, and a dial.
+/// A heartbeat, the timeout of its answer, and a dial.
 const LATEST: Duration = Duration::from_secs(2 + 5 + 3);
 
 /// A command whose /etc/hosts is this file. Needs root.
@@ -58,7 +58,7 @@ async fn knows_a_relay(home: &Path, address: &str) {
             ticks.tick().await;
         }
     };
-    timeout(LATEST + PATIENCE, known).await.expect("a relay that looks its bootstrap up anew");
+    timeout(LATEST + TIMEOUT, known).await.expect("a relay that looks its bootstrap up anew");
     endpoint.shutdown().await;
 }
 
@@ -116,7 +116,7 @@ fn a_listener_that_was_killed_has_its_name_again_at_once() {
     }
     let began = Instant::now();
     let _holder = cluster.serve(&listen);
-    assert!(began.elapsed() < PATIENCE / 2, "well before the lease of the one before ends");
+    assert!(began.elapsed() < TIMEOUT / 2, "well before the lease of the one before ends");
     let ended = cluster.run(&["pipe", "echo", "--hops", "1"], b"hello");
     assert_eq!(ended.stdout, ["hello"], "{}", ended.stderr);
 }

@@ -1,6 +1,6 @@
 //! A flow outlives every record, every key, every certificate and every relay that it began with.
 
-use crate::fixture::{Chain, Cluster, PATIENCE, pattern};
+use crate::fixture::{Chain, Cluster, TIMEOUT, pattern};
 use hopline::endpoint::{Flow, FlowEvent};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,14 +34,14 @@ async fn keep_sending(
             flow.flush().await?;
             flow.read_exact(&mut echoed).await
         };
-        timeout(PATIENCE, exchange).await.expect("a stall").unwrap();
+        timeout(TIMEOUT, exchange).await.expect("a stall").unwrap();
         assert!(echoed == sent, "part {parts} came back altered");
         parts += 1;
         returned.store(parts, Ordering::Relaxed);
     }
     flow.shutdown().await.unwrap();
     assert_eq!(flow.read(&mut [0]).await.unwrap(), 0, "nothing comes after the end");
-    timeout(PATIENCE, flow.finished()).await.expect("a stall").unwrap();
+    timeout(TIMEOUT, flow.finished()).await.expect("a stall").unwrap();
     parts
 }
 
@@ -85,13 +85,13 @@ async fn a_flow_outlives_everything_that_it_began_with() {
         assert!(chain.rerouted > before || chain.hops.len() == 3);
     }
     // Processes that were there from the beginning open and take new flows.
-    let mut second = timeout(PATIENCE, endpoint.open("echo")).await.expect("a stall").unwrap();
+    let mut second = timeout(TIMEOUT, endpoint.open("echo")).await.expect("a stall").unwrap();
     second.write_all(b"new").await.unwrap();
     let mut echoed = [0; 3];
-    timeout(PATIENCE, second.read_exact(&mut echoed)).await.expect("a stall").unwrap();
+    timeout(TIMEOUT, second.read_exact(&mut echoed)).await.expect("a stall").unwrap();
     assert_eq!(&echoed, b"new");
     stop.send(()).unwrap();
-    let parts = timeout(PATIENCE, traffic).await.expect("a stall").unwrap();
+    let parts = timeout(TIMEOUT, traffic).await.expect("a stall").unwrap();
     assert!(parts > 100, "{parts} parts are no steady traffic");
     eprintln!("{parts} parts of {PART} bytes in {:?}, {} repairs", began.elapsed(), chain.rerouted);
 }

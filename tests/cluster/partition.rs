@@ -1,7 +1,7 @@
 //! A part of the relays can't reach the bootstrap for a while: nobody's flow notices, and the pool keeps its head.
 
 use crate::echo::{keep_sending, serve_echo};
-use crate::fixture::PATIENCE;
+use crate::fixture::TIMEOUT;
 use hopline::bootstrap::{self, Server};
 use hopline::endpoint::{self, Endpoint};
 use hopline::net::ticket::Ticket;
@@ -84,7 +84,7 @@ impl World {
             let count = move || {
                 count[n].fetch_add(1, Ordering::Relaxed);
             };
-            flows.push(tokio::spawn(keep_sending(flow, n, PATIENCE, count, stopped.clone())));
+            flows.push(tokio::spawn(keep_sending(flow, n, TIMEOUT, count, stopped.clone())));
         }
         Ok(Self { bed, server, relays, returned, stop, flows, _ends: [origin, target] })
     }
@@ -106,7 +106,7 @@ impl World {
                 ticks.tick().await;
             }
         };
-        timeout(PATIENCE, whole).await.expect("all relays in the pool");
+        timeout(TIMEOUT, whole).await.expect("all relays in the pool");
     }
 
     /// Cuts this share of the relays off the bootstrap for five leases.
@@ -157,7 +157,7 @@ impl World {
         let healed = Instant::now();
         self.bed.heal_all();
         for heard in heard {
-            timeout(PATIENCE, heard).await.expect("a relay that comes back").unwrap();
+            timeout(TIMEOUT, heard).await.expect("a relay that comes back").unwrap();
         }
         healed.elapsed()
     }
@@ -167,7 +167,7 @@ impl World {
         self.stop.send_replace(true);
         let mut longest = Duration::ZERO;
         for flow in self.flows {
-            longest = longest.max(timeout(PATIENCE, flow).await.expect("a stall").unwrap());
+            longest = longest.max(timeout(TIMEOUT, flow).await.expect("a stall").unwrap());
         }
         longest
     }
@@ -207,8 +207,8 @@ async fn a_partition_ends_no_flow_and_empties_no_pool() {
         Err(why) => return println!("SKIPPED: {why}"),
     };
     // A relay that is cut off asks at least so often, and a question may be under way, in vain, when the cut heals.
-    let patience = enrolment::Config::dev();
-    let back = patience.backoff_max * (100 + patience.jitter_percent) / 100 + Duration::from_secs(5);
+    let limit = enrolment::Config::dev();
+    let back = limit.backoff_max * (100 + limit.jitter_percent) / 100 + Duration::from_secs(5);
     let most = (RELAYS * 15 / 100).max(3);
     println!(
         "| cut off | evicted | at most in one window | all back after | parts that returned |\n|---|---|---|---|---|"

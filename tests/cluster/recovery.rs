@@ -1,6 +1,6 @@
 //! All links are cut for a while and heal: everybody is back soon, and whoever wants something meanwhile waits for it.
 
-use crate::fixture::{Ended, HOPLINE, PATIENCE, Process};
+use crate::fixture::{Ended, HOPLINE, Process, TIMEOUT};
 use hopline::bootstrap::{Options, Server};
 use hopline_lab::testbed::Testbed;
 use hopline_proto::bootstrap::Config;
@@ -83,7 +83,7 @@ impl World {
                 ticks.tick().await;
             }
         };
-        timeout(PATIENCE, back).await.expect("all relays in the pool again");
+        timeout(TIMEOUT, back).await.expect("all relays in the pool again");
     }
 
     fn cut(&self) {

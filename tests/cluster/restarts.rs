@@ -1,9 +1,9 @@
 //! The bootstrap is killed again and again, at random moments, and comes back: nothing that it answered is lost.
 
-use crate::fixture::{Chain, Cluster, PATIENCE, Process, run};
+use crate::fixture::{Chain, Cluster, Process, TIMEOUT, run};
 use hopline::endpoint::{Flow, FlowEvent};
+use hopline::net::bootstrap_client::BootstrapClient;
 use hopline::net::clock::Clock;
-use hopline::net::coordinator::Coordinator;
 use hopline::net::entropy;
 use hopline::store::Opened;
 use hopline::store::redb::Redb;
@@ -51,13 +51,13 @@ fn unreachable(capacity: u32) -> Offer {
 }
 
 /// A relay that registers anew all the time, with another capacity each time, and heartbeats in between. Nobody can dial it.
-async fn register_and_heartbeat(coordinator: Coordinator, answered: Answered) {
-    let node = coordinator.node_id();
+async fn register_and_heartbeat(bootstrap_client: BootstrapClient, answered: Answered) {
+    let node = bootstrap_client.node_id();
     let first = answered.lock().unwrap().get(&node).copied().unwrap_or(0) + 1;
     for capacity in first.. {
         let offer = unreachable(capacity);
         let name = format!("registrar-{}", &node.short()[..4]);
-        if is_leased(&coordinator, Request::Register { name, offer, boot: BOOT }).await {
+        if is_leased(&bootstrap_client, Request::Register { name, offer, boot: BOOT }).await {
             answered.lock().unwrap().insert(node, capacity);
         }
         let heartbeat = Heartbeat {
@@ -66,12 +66,12 @@ async fn register_and_heartbeat(coordinator: Coordinator, answered: Answered) {
             load: Load::default(),
             key_epoch: None,
         };
-        is_leased(&coordinator, Request::Heartbeat(heartbeat)).await;
+        is_leased(&bootstrap_client, Request::Heartbeat(heartbeat)).await;
     }
 }
 
-async fn is_leased(coordinator: &Coordinator, request: Request) -> bool {
-    match coordinator.ask(request, PATIENCE).await {
+async fn is_leased(bootstrap_client: &BootstrapClient, request: Request) -> bool {
+    match bootstrap_client.ask(request, TIMEOUT).await {
         Ok(Response::Lease(_)) => true,
         Ok(Response::Refused(Refusal::Throttled { retry_after })) => {
             sleep(retry_after).await;
@@ -82,9 +82,9 @@ async fn is_leased(coordinator: &Coordinator, request: Request) -> bool {
     }
 }
 
-async fn list(coordinator: &Coordinator) -> Listing {
+async fn list(bootstrap_client: &BootstrapClient) -> Listing {
     loop {
-        match coordinator.ask(Request::List, PATIENCE).await {
+        match bootstrap_client.ask(Request::List, TIMEOUT).await {
             Ok(Response::Listing(listing)) => return *listing,
             Ok(Response::Refused(Refusal::Throttled { retry_after })) => sleep(retry_after).await,
             Err(_) => {}
@@ -154,10 +154,10 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
     let stop = Arc::new(AtomicBool::new(false));
     let flow = keep_talking(cluster.start_process(&["pipe", "echo"]), Arc::clone(&stop));
     let ticket = || cluster.ticket.parse().unwrap();
-    let observer = Coordinator::join(ticket(), None).await.unwrap();
+    let observer = BootstrapClient::join(ticket(), None).await.unwrap();
     let mut registrars = Vec::new();
     for _ in 0..REGISTRARS {
-        registrars.push(Coordinator::join(ticket(), None).await.unwrap());
+        registrars.push(BootstrapClient::join(ticket(), None).await.unwrap());
     }
     let (answered, mut rng, mut starts) = (Answered::default(), entropy::seeded_rng(), Vec::new());
     for kill in 0..kills {
@@ -171,9 +171,9 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(PATIENCE, some_are_answered).await.expect("answers");
+        timeout(TIMEOUT, some_are_answered).await.expect("answers");
         let known = answered.lock().unwrap().clone();
-        let listing = timeout(PATIENCE, list(&observer)).await.expect("an answer");
+        let listing = timeout(TIMEOUT, list(&observer)).await.expect("an answer");
         assert_complete(&listing, &cluster, &known);
         sleep(Duration::from_micros(rng.random_range(0..300_000))).await;
         cluster.bootstrap.kill();
@@ -181,7 +181,7 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
         load.shutdown().await;
         let before = Instant::now();
         tokio::task::block_in_place(|| cluster.restart_bootstrap());
-        let listing = timeout(PATIENCE, list(&observer)).await.expect("an answer");
+        let listing = timeout(TIMEOUT, list(&observer)).await.expect("an answer");
         starts.push(before.elapsed());
         assert_complete(&listing, &cluster, &answered.lock().unwrap());
         assert!(!flow.is_finished(), "the flow ended at kill {kill}");
@@ -206,7 +206,7 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
 async fn exchange(flow: &mut Flow) {
     flow.write_u8(b'?').await.unwrap();
     flow.flush().await.unwrap();
-    assert_eq!(timeout(PATIENCE, flow.read_u8()).await.expect("an answer").unwrap(), b'?');
+    assert_eq!(timeout(TIMEOUT, flow.read_u8()).await.expect("an answer").unwrap(), b'?');
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -263,7 +263,7 @@ fn who_keeps_an_identity_has_its_name_back_at_once() {
     let mut listener = cluster.serve(&args);
     for round in 0..3 {
         listener.kill();
-        listener = cluster.serve(&args); // ready within PATIENCE, where a lease lasts longer
+        listener = cluster.serve(&args); // ready within TIMEOUT, where a lease lasts longer
         let ended = cluster.run(&["pipe", "x"], b"hello");
         assert_eq!(ended.stdout, ["hello"], "round {round}: {}", ended.stderr);
     }

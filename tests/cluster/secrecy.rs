@@ -1,6 +1,6 @@
 //! Relays see ciphertext only.
 
-use crate::fixture::{Cluster, PATIENCE};
+use crate::fixture::{Cluster, TIMEOUT};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
@@ -40,7 +40,7 @@ async fn no_relay_has_the_plaintext_in_its_memory() {
         writer.flush().await
     };
     let exchange = async { tokio::try_join!(send, reader.read_exact(&mut returned)) };
-    tokio::time::timeout(PATIENCE, exchange).await.expect("a stall").unwrap();
+    tokio::time::timeout(TIMEOUT, exchange).await.expect("a stall").unwrap();
     assert!(returned == data);
     match is_in_memory(echo.id(), secret) {
         Some(seen) => assert!(seen, "the search finds the plaintext where it must be"),

@@ -1,6 +1,6 @@
 //! Senders: `send` heeds a signal whatever it waits for, and learns what became of its receiver, which says why it ends.
 
-use crate::fixture::{Cluster, Ended, HOPLINE, PATIENCE, Process};
+use crate::fixture::{Cluster, Ended, HOPLINE, Process, TIMEOUT};
 use futures_util::FutureExt;
 use hopline::endpoint::{Inbox, SendError};
 use std::fs::File;
@@ -20,7 +20,7 @@ const REFUSED: Option<i32> = Some(4);
 const LOST: Option<i32> = Some(6);
 
 async fn message(inbox: &mut Inbox) -> hopline::endpoint::Message {
-    timeout(PATIENCE, inbox.recv()).await.expect("a message").expect("no end")
+    timeout(TIMEOUT, inbox.recv()).await.expect("a message").expect("no end")
 }
 
 async fn finish_soon(process: Process) -> Ended {

@@ -1,6 +1,6 @@
 //! Strangers knock at every door, and nobody else has to wait for it.
 
-use crate::fixture::{Cluster, PATIENCE};
+use crate::fixture::{Cluster, TIMEOUT};
 use crate::hostile::{Attack, Attacker, RATE};
 use hopline::endpoint::{Endpoint, Options};
 use hopline::net::ticket::Ticket;
@@ -30,7 +30,7 @@ async fn visit(ticket: &Ticket) -> Duration {
 async fn visits(ticket: &Ticket) -> Vec<Duration> {
     let mut took = Vec::new();
     for number in 0..NEWCOMERS {
-        let visited = timeout(PATIENCE / 4, visit(ticket)).await;
+        let visited = timeout(TIMEOUT / 4, visit(ticket)).await;
         took.push(visited.unwrap_or_else(|_| panic!("newcomer {number} waits for too long, after {took:?}")));
     }
     took.sort();
@@ -48,7 +48,7 @@ async fn attacked(attack: Attack) {
     let attacker = Attacker::start(attack, ticket.network(), relays, address(&cluster.bootstrap.ready));
     let began = Instant::now();
     while attacker.attempts() < u64::from(RATE) * 5 {
-        assert!(began.elapsed() < PATIENCE, "only {} attempts", attacker.attempts());
+        assert!(began.elapsed() < TIMEOUT, "only {} attempts", attacker.attempts());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let war = visits(&ticket).await;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 /// How long anything may take before a test counts as hung.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The binary under test.
 pub const HOPLINE: &str = env!("CARGO_BIN_EXE_hopline");
@@ -50,7 +50,7 @@ impl Process {
 
     /// Waits for its `ready` line.
     pub fn until_ready(mut self) -> Self {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(TIMEOUT) {
             Ok(line) => {
                 let fields = line.strip_prefix("ready ").unwrap_or_else(|| panic!("it began with {line:?}"));
                 self.ready = serde_json::from_str(fields).unwrap();
@@ -103,7 +103,7 @@ impl Process {
 
     /// The next line that it prints.
     pub fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("a line on stdout")
+        self.lines.recv_timeout(TIMEOUT).expect("a line on stdout")
     }
 
     pub fn signal(&self, signal: &str) {
@@ -129,7 +129,7 @@ impl Process {
     pub fn until_says(&self, what: &str) {
         let said = self.said.text.lock().unwrap();
         let is_silent = |text: &mut String| !text.contains(what);
-        let (said, waited) = self.said.more.wait_timeout_while(said, PATIENCE, is_silent).unwrap();
+        let (said, waited) = self.said.more.wait_timeout_while(said, TIMEOUT, is_silent).unwrap();
         assert!(!waited.timed_out(), "it did not say {what:?}, but {said:?}");
     }
 
@@ -245,7 +245,7 @@ impl Chain {
     /// Waits for an event of a kind, taking in all before it.
     pub async fn until(&mut self, is_it: impl Fn(&FlowEvent) -> bool) -> FlowEvent {
         loop {
-            let event = tokio::time::timeout(PATIENCE, self.next()).await.expect("an event");
+            let event = tokio::time::timeout(TIMEOUT, self.next()).await.expect("an event");
             if is_it(&event) {
                 return event;
             }

@@ -1,7 +1,7 @@
 //! The network that the cases share, and how one of them is played on it.
 
 use crate::cases::{Case, Step, Who};
-use crate::fixture::{Chain, Cluster, PATIENCE, Process};
+use crate::fixture::{Chain, Cluster, Process, TIMEOUT};
 use crate::network::Network;
 use hopline::endpoint::{Endpoint, FlowEvent, Hop, Listener};
 use hopline_lab::pattern::Faults;
@@ -115,13 +115,13 @@ impl Stage {
             .map(|(name, way)| Arc::new(Stream::new(name, self.flows * 2 + way, PACE)));
         let stop = CancellationToken::new();
         let [forward, backward] = &ways;
-        let opened = timeout(PATIENCE, self.origin.open_over(TARGET, hops)).await;
+        let opened = timeout(TIMEOUT, self.origin.open_over(TARGET, hops)).await;
         let flow =
             opened.map_err(|_| "the flow was not opened in time")?.map_err(|error| error.to_string())?;
         chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
         let origin = carry(flow, forward.clone(), backward.clone(), stop.clone());
         // A flow reaches its target with the first byte.
-        let Ok(Some(flow)) = timeout(PATIENCE, self.listener.accept()).await else {
+        let Ok(Some(flow)) = timeout(TIMEOUT, self.listener.accept()).await else {
             return Err("the flow did not come to its target".to_owned());
         };
         let target = carry(flow, backward.clone(), forward.clone(), stop.clone());
@@ -130,11 +130,11 @@ impl Stage {
 
     /// Waits until every hop has a primary and a backup that run.
     async fn protected(&self, chain: &mut Chain) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let runs = |relay: &String| self.cluster.relays.contains_key(relay);
         while !chain.hops.iter().all(|hop| runs(&hop.primary) && hop.backup.as_ref().is_some_and(runs)) {
             let event = timeout_at(deadline, chain.next()).await;
-            event.map_err(|_| format!("a hop has no backup that runs after {PATIENCE:?}"))?;
+            event.map_err(|_| format!("a hop has no backup that runs after {TIMEOUT:?}"))?;
         }
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Run {
             let enough = ways.each_ref().map(|way| way.sent() + more);
             tokio::join!(forward.has_received(enough[0]), backward.has_received(enough[1]))
         });
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             tokio::select! {
                 _ = &mut arrived => return Ok(()),
@@ -310,7 +310,7 @@ impl Run {
         self.stop.cancel();
         let mut carried = Vec::new();
         for end in self.ends {
-            let ended = timeout(PATIENCE, end).await.map_err(|_| "the flow did not end")?;
+            let ended = timeout(TIMEOUT, end).await.map_err(|_| "the flow did not end")?;
             carried.push(ended.unwrap().map_err(|error| format!("the flow broke: {error}"))?);
         }
         let [origin, target] = [&carried[0], &carried[1]];

@@ -2,7 +2,7 @@
 //!
 //! No node dies. Processes that only spin take CPU, or the [testbed](crate::testbed) loses datagrams, while many flows carry a little
 //! checked data both ways. So every suspicion is false, and every failover unnecessary. Suspicions come from every node's own
-//! [tally](hopline::net::tally), which relays tell over their stdin, from when all flows were open until the senders stop.
+//! [counters](hopline::net::counters), which relays tell over their stdin, from when all flows were open until the senders stop.
 
 mod report;
 
@@ -14,7 +14,7 @@ use crate::stage::{Process, Stage};
 use bytesize::ByteSize;
 use futures_util::future::{select_all, try_join_all};
 use hopline::endpoint::FlowEvent;
-use hopline::net::tally::Neighbours;
+use hopline::net::counters::Neighbours;
 use hopline_command::ready;
 use report::{Node, Outcome, Repairs};
 use serde_json::json;
@@ -114,7 +114,11 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     };
     let relays = (1..=args.relays).map(|number| {
         let (name, ticket) = (format!("r{number}"), Some(ticket));
-        stage.start(&name, ticket, &["relay", "--name", &name, "--listen", &stage.address(&name), "--tally"])
+        stage.start(
+            &name,
+            ticket,
+            &["relay", "--name", &name, "--listen", &stage.address(&name), "--counters"],
+        )
     });
     let relays = all_ready(relays.collect::<Result<_, _>>()?).await?;
     let ours = ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
@@ -159,7 +163,7 @@ impl Bench<'_> {
             .map(|number| self.stage.start(&format!("spinner-{number}"), None, &["bench", "spin"]));
         let _spinners = all_ready(spinners.collect::<Result<_, _>>()?).await?;
         self.stage.lose(args.loss);
-        let before = self.tallies().await?;
+        let before = self.counters().await?;
         let start = Instant::now();
         let shared = Arc::new(Shared {
             seed: self.seed,
@@ -186,7 +190,7 @@ impl Bench<'_> {
     /// What the nodes thought of each other while there was load; sees to it that the load ends, too.
     async fn measure(&mut self, before: &[Node], shared: &Shared) -> Result<Vec<Node>, Failure> {
         sleep_until(shared.end).await;
-        let after = self.tallies().await?;
+        let after = self.counters().await?;
         // What is still under way may arrive in peace.
         self.stage.lose(0.0);
         let give_up = shared.give_up.clone();
@@ -198,7 +202,7 @@ impl Bench<'_> {
     }
 
     /// What each node thinks of its neighbours.
-    async fn tallies(&mut self) -> Result<Vec<Node>, Failure> {
+    async fn counters(&mut self) -> Result<Vec<Node>, Failure> {
         let mut nodes = Vec::new();
         for relay in &mut self.relays {
             let answer = relay.ask("neighbours").await?;

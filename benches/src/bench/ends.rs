@@ -3,7 +3,7 @@
 //! They run on threads of this very process, not as processes of their own: their death is not what is measured, and one
 //! clock times both ends.
 
-use crate::pattern::{Faults, Tally};
+use crate::pattern::{Faults, SequenceCounts};
 use crate::stage::Stage;
 use hdrhistogram::Histogram;
 use hopline::endpoint::{Endpoint, Flow, Inbox, Listener, Options, Receipt};
@@ -36,7 +36,7 @@ struct Arrivals(Mutex<Arrived>);
 #[derive(Debug, Default)]
 struct Arrived {
     flows: HashMap<Number, oneshot::Sender<Flow>>,
-    messages: Tally,
+    messages: SequenceCounts,
     /// Messages of an earlier phase, or from nobody.
     strays: u64,
     phase: u32,
@@ -128,7 +128,7 @@ impl Pair {
     pub(super) fn begin(&self, phase: u32) {
         let mut arrived = self.arrivals.lock();
         arrived.phase = phase;
-        arrived.messages = Tally::default();
+        arrived.messages = SequenceCounts::default();
         arrived.strays = 0;
     }
 

@@ -31,7 +31,7 @@ const ORIGIN: &str = "origin";
 /// Bootstrap, origin, target.
 const NOT_RELAYS: usize = 3;
 /// How long a repair, a new backup, or the flow's last words may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long nothing is done before each fault, in milliseconds: at random, so that faults meet heartbeats at any phase.
 const CALM_MS: std::ops::RangeInclusive<u64> = 100..=200;
 
@@ -303,7 +303,7 @@ impl Bench<'_> {
         let (forward, backward) = (self.forward.clone(), self.backward.clone());
         let at_origin = tokio::spawn(carry(flow, forward.clone(), backward.clone(), stop.clone()));
         // A flow reaches its target with the first byte.
-        let Some(flow) = timeout(PATIENCE, listener.accept()).await.ok().flatten() else {
+        let Some(flow) = timeout(TIMEOUT, listener.accept()).await.ok().flatten() else {
             return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
         };
         let at_target = tokio::spawn(carry(flow, backward, forward, stop.clone()));
@@ -316,7 +316,7 @@ impl Bench<'_> {
         stop.cancel();
         let mut faults = crate::pattern::Faults::default();
         for end in [at_origin, at_target] {
-            let ended = timeout(PATIENCE, end).await.map_err(|_| lost("the flow did not end"))?;
+            let ended = timeout(TIMEOUT, end).await.map_err(|_| lost("the flow did not end"))?;
             faults = faults + ended.map_err(std::io::Error::other)??.faults;
         }
         let bytes = self.forward.sent() + self.backward.sent();
@@ -352,7 +352,7 @@ impl Bench<'_> {
         let sent = [self.forward.sent(), self.backward.sent()];
         let arrived =
             async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
-        timeout(PATIENCE, arrived).await.map_err(|_| lost("no data came any more"))?;
+        timeout(TIMEOUT, arrived).await.map_err(|_| lost("no data came any more"))?;
         let gap = self.longest();
         self.restore(relay, &prev).await?;
         Ok(Run { hop, gap, repair, rebuilt_for, calm })
@@ -377,7 +377,7 @@ impl Bench<'_> {
                 self.relays.put_back(relay);
                 return Ok(());
             }
-            Cause::Drain => relay.success(PATIENCE).await?,
+            Cause::Drain => relay.success(TIMEOUT).await?,
             Cause::Cut => {
                 self.stage.heal(prev, relay.name());
                 self.relays.put_back(relay);
@@ -405,7 +405,7 @@ impl Bench<'_> {
         };
         let cause = self.args.cause;
         let is_left = |chain: &Chain| !cause.hits(chain, prev, relay, at);
-        if self.watched.until(Instant::now() + PATIENCE, is_left, heard).await? {
+        if self.watched.until(Instant::now() + TIMEOUT, is_left, heard).await? {
             Ok((repair, rebuilt_for))
         } else {
             Err(lost("nobody took over"))
@@ -416,7 +416,7 @@ impl Bench<'_> {
     async fn protected(&mut self) -> Result<(), Failure> {
         let Self { watched, relays, .. } = self;
         let so = |chain: &Chain| is_protected(chain, |relay| relays.runs(relay));
-        match watched.until(Instant::now() + PATIENCE, so, |_| ()).await? {
+        match watched.until(Instant::now() + TIMEOUT, so, |_| ()).await? {
             true => Ok(()),
             false => Err(lost("a hop has had no backup that runs for too long")),
         }

@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 const TARGET: &str = "sink";
 /// How long new backups, or the flow's last words, may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often something is sent where the rate is limited,
 const TICK: Duration = Duration::from_millis(1);
 /// and the most that is written or read at once.
@@ -196,7 +196,7 @@ impl Load {
     /// Waits until every hop has a primary and a backup that run.
     async fn protected(&mut self, runs: impl Fn(&str) -> bool) -> Result<(), Failure> {
         let so = |chain: &Chain| is_protected(chain, &runs);
-        match self.watched.until(Instant::now() + PATIENCE, so, |_| ()).await? {
+        match self.watched.until(Instant::now() + TIMEOUT, so, |_| ()).await? {
             true => Ok(()),
             false => Err(lost("a hop has had no backup that runs for too long")),
         }
@@ -211,7 +211,7 @@ impl Load {
     async fn finish(&mut self) -> Result<(Faults, bool), Failure> {
         self.stop.cancel();
         let [at_origin, at_target] = &mut self.ends;
-        let ended = timeout(PATIENCE, async { tokio::join!(at_origin, at_target) }).await;
+        let ended = timeout(TIMEOUT, async { tokio::join!(at_origin, at_target) }).await;
         let (at_origin, at_target) = ended.map_err(|_| lost("the flow did not end"))?;
         let joined = |end: Result<_, tokio::task::JoinError>| end.map_err(std::io::Error::other);
         let (at_origin, at_target) = (joined(at_origin)??, joined(at_target)??);
@@ -223,7 +223,7 @@ impl Load {
 
 /// A flow reaches its target with the first byte.
 async fn arrived(listener: &mut Listener) -> Result<Flow, Failure> {
-    match timeout(PATIENCE, listener.accept()).await {
+    match timeout(TIMEOUT, listener.accept()).await {
         Ok(Some(flow)) => Ok(flow),
         _ => Err(lost("the flow was opened, and did not come to its target")),
     }

@@ -1,6 +1,6 @@
 //! Numbered messages both ways beside the data: exactly once and in order is checked where they arrive.
 
-use crate::pattern::{Faults, Tally};
+use crate::pattern::{Faults, SequenceCounts};
 use crate::stage::Process;
 use hopline::endpoint::{Endpoint, Inbox, Receipt};
 use hopline_command::{Exit, Failure};
@@ -24,7 +24,7 @@ pub(super) struct Arrived(watch::Sender<Arrivals>);
 
 #[derive(Debug, Default)]
 struct Arrivals {
-    tally: Tally,
+    counts: SequenceCounts,
     last: Option<Instant>,
     longest_pause: Duration,
 }
@@ -35,7 +35,7 @@ impl Arrived {
             return Err(Failure::new(Exit::Failed, format!("a message came that nobody sent: {text:?}")));
         };
         self.0.send_modify(|arrivals| {
-            arrivals.tally.came(number, 1);
+            arrivals.counts.came(number, 1);
             let pause = arrivals.last.replace(now).map_or(Duration::ZERO, |last| now - last);
             arrivals.longest_pause = arrivals.longest_pause.max(pause);
         });
@@ -43,11 +43,11 @@ impl Arrived {
     }
 
     pub(super) fn delivered(&self) -> u64 {
-        self.0.borrow().tally.distinct()
+        self.0.borrow().counts.distinct()
     }
 
     pub(super) fn faults(&self, sent: u64) -> Faults {
-        self.0.borrow().tally.faults(sent)
+        self.0.borrow().counts.faults(sent)
     }
 
     /// The longest pause between two messages.
@@ -58,7 +58,7 @@ impl Arrived {
     /// Waits until as many have come as were sent, or for as long as that may take: what is lost then is lost.
     async fn all(&self, sent: u64) {
         let mut arrivals = self.0.subscribe();
-        let _ = timeout(LAST, arrivals.wait_for(|arrivals| arrivals.tally.distinct() >= sent)).await;
+        let _ = timeout(LAST, arrivals.wait_for(|arrivals| arrivals.counts.distinct() >= sent)).await;
     }
 
     /// Takes in what a process prints, as long as it does.

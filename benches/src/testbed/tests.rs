@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// More than a packet takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Two hosts, and a socket on each, connected to each other; and a third.
 struct Pair {
@@ -27,7 +27,7 @@ fn pair() -> Option<Pair> {
     let [a, b, third] = [0, 1, 2].map(|host| {
         let host = bed.host(host);
         let socket = host.enter(|| UdpSocket::bind((host.address(), 0))).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         socket
     });
     let sockets = [a, b];

@@ -1,6 +1,6 @@
 //! What came of a run under churn.
 
-use crate::tally::Tally;
+use crate::statistics::Statistics;
 use crate::traffic::{App, quantile};
 use crate::world::World;
 use hopline_proto::frame::CloseCode;
@@ -83,12 +83,12 @@ const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
 
 impl Report {
     pub(super) fn sample(&mut self, sample: Sample, world: &World) {
-        let (tally, last) = (&world.tally, self.totals());
+        let (statistics, last) = (&world.statistics, self.totals());
         let now = Before {
             delivered: world.apps.delivery.bytes,
-            control: control_bytes(tally),
-            asks: tally.asks,
-            reroutes: tally.reroutes,
+            control: control_bytes(statistics),
+            asks: statistics.asks,
+            reroutes: statistics.reroutes,
         };
         let seconds = sample.every.as_secs_f64().max(1e-9);
         let rate = |now: u64, before: u64| as_f64(now - before) / seconds;
@@ -100,8 +100,8 @@ impl Report {
             ..sample
         });
         self.taken = now.delivered;
-        self.unprotected = tally.unprotected();
-        self.control = of_tally(tally);
+        self.unprotected = statistics.unprotected();
+        self.control = of_statistics(statistics);
         (self.asks, self.reroutes) = (now.asks, now.reroutes);
     }
 
@@ -116,24 +116,25 @@ impl Report {
     }
 
     pub(super) fn conclude(&mut self, world: &World) {
-        let (tally, delivery) = (&world.tally, &world.apps.delivery);
+        let (statistics, delivery) = (&world.statistics, &world.apps.delivery);
         for (number, app) in world.apps.iter().enumerate() {
             self.count(number, app);
         }
         let of = |histogram| QUANTILES.map(|q| (q, quantile(histogram, q))).to_vec();
         (self.latency, self.messages) = (of(&delivery.latency), delivery.latency.len());
-        self.gaps = of(&tally.gaps);
-        self.protected = of(&tally.protected);
-        if !tally.noticed.is_empty() {
-            self.noticed = of(&tally.noticed);
+        self.gaps = of(&statistics.gaps);
+        self.protected = of(&statistics.protected);
+        if !statistics.noticed.is_empty() {
+            self.noticed = of(&statistics.noticed);
         }
         self.corrupt = delivery.corrupt.is_some();
         self.taken = delivery.bytes;
-        (self.reroutes, self.rebuilds, self.backups) = (tally.reroutes, tally.rebuilds, tally.backups);
-        (self.opened, self.open_failures) = (tally.opened, tally.open_failures);
-        (self.asks, self.refused) = (tally.asks, tally.refused);
-        (self.ask_bytes, self.answer_bytes) = (tally.ask_bytes, tally.answer_bytes);
-        (self.events, self.connections) = (world.events, tally.connections);
+        (self.reroutes, self.rebuilds, self.backups) =
+            (statistics.reroutes, statistics.rebuilds, statistics.backups);
+        (self.opened, self.open_failures) = (statistics.opened, statistics.open_failures);
+        (self.asks, self.refused) = (statistics.asks, statistics.refused);
+        (self.ask_bytes, self.answer_bytes) = (statistics.ask_bytes, statistics.answer_bytes);
+        (self.events, self.connections) = (world.events, statistics.connections);
         (self.simulated, self.hash) = (world.elapsed(), world.hash.value());
     }
 
@@ -303,12 +304,12 @@ impl Report {
     }
 }
 
-fn of_tally(tally: &Tally) -> Control {
-    Control { acks: tally.acks, repairs: tally.repairs, headers: tally.headers }
+fn of_statistics(statistics: &Statistics) -> Control {
+    Control { acks: statistics.acks, repairs: statistics.repairs, headers: statistics.headers }
 }
 
-fn control_bytes(tally: &Tally) -> u64 {
-    tally.acks.1 + tally.repairs.1 + tally.headers.1
+fn control_bytes(statistics: &Statistics) -> u64 {
+    statistics.acks.1 + statistics.repairs.1 + statistics.headers.1
 }
 
 fn quantiles(list: &[(f64, Duration)]) -> String {

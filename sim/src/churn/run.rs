@@ -284,7 +284,7 @@ impl Run {
             at: self.world.elapsed().saturating_sub(WARM_UP),
             every,
             living: loads.len(),
-            fairness: crate::tally::jain(&loads),
+            fairness: crate::statistics::jain(&loads),
             most_loaded: loads.iter().copied().max().unwrap_or(0),
             ..Sample::default()
         };

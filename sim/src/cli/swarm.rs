@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How long a failing seed is shrunk at most.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// Failing seeds that are shrunk.
 const SHRUNK: usize = 3;
 
@@ -91,7 +91,7 @@ impl Swarm {
         );
         println!("{}", summary(&found, clock()));
         for (seed, failure) in found.failures.iter().take(SHRUNK) {
-            let trim = shrink(*seed, failure.checker, PATIENCE, &clock);
+            let trim = shrink(*seed, failure.checker, TIMEOUT, &clock);
             println!("seed {seed}: {failure}\n  repeat with: hopline-sim replay {seed}{trim}");
         }
         if found.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -71,7 +71,7 @@ pub(crate) fn guarded(plan: &Plan, trim: &Trim) -> Outcome {
             reroutes: 0,
             rebuilds: 0,
             gray: 0,
-            told_off: 0,
+            violations: 0,
             bytes: 0,
             longest: Duration::ZERO,
             settled: Duration::ZERO,

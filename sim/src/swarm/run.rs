@@ -36,8 +36,8 @@ pub(crate) struct Outcome {
     pub(crate) rebuilds: u64,
     /// Those for want of progress.
     pub(crate) gray: u64,
-    /// How often somebody was told off for what can't be true.
-    pub(crate) told_off: u64,
+    /// How often somebody was accused for what can't be true.
+    pub(crate) violations: u64,
     pub(crate) bytes: u64,
     /// From sending to taking, at most.
     pub(crate) longest: Duration,
@@ -67,10 +67,10 @@ pub(crate) fn run(plan: &Plan, trim: &Trim, told: bool) -> Outcome {
         events: world.events,
         simulated: world.elapsed(),
         faults,
-        reroutes: world.tally.reroutes,
-        rebuilds: world.tally.rebuilds,
-        gray: world.tally.gray,
-        told_off: world.checks.told_off,
+        reroutes: world.statistics.reroutes,
+        rebuilds: world.statistics.rebuilds,
+        gray: world.statistics.gray,
+        violations: world.checks.violations,
         bytes: world.apps.delivery.bytes,
         longest: Duration::from_micros(world.apps.delivery.latency.max()),
         settled,

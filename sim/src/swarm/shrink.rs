@@ -13,13 +13,13 @@ fn fails(seed: u64, trim: &Trim, checker: &str) -> bool {
 }
 
 /// Leaves out faults, flows, relays, bytes and bad weather for as long as the run fails in the same check.
-pub(crate) fn shrink(seed: u64, checker: &str, patience: Duration, clock: impl Fn() -> Duration) -> Trim {
+pub(crate) fn shrink(seed: u64, checker: &str, limit: Duration, clock: impl Fn() -> Duration) -> Trim {
     let plan = Plan::draw(seed);
     let mut trim = Trim::default();
     let (mut runs, begun) = (0, clock());
     let mut accept = |trim: &mut Trim, candidate: Trim| {
         runs += 1;
-        let may = runs <= MAX_RUNS && clock().saturating_sub(begun) < patience;
+        let may = runs <= MAX_RUNS && clock().saturating_sub(begun) < limit;
         let better = may && candidate != *trim && fails(seed, &candidate, checker);
         if better {
             *trim = candidate;

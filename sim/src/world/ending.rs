@@ -50,8 +50,8 @@ impl World {
 
     /// Where nothing was ever wrong no chain may be left for want of progress: slow readers and slow links are no faults.
     pub(crate) fn check_blame(&mut self, faults: usize) {
-        if faults == 0 && self.tally.gray > 0 {
-            let (gray, now) = (self.tally.gray, self.now);
+        if faults == 0 && self.statistics.gray > 0 {
+            let (gray, now) = (self.statistics.gray, self.now);
             self.checks.fail("blame", now, format!("{gray} chains without any fault were left as gray"));
         }
     }

@@ -6,7 +6,7 @@ use crate::happening::Happening;
 use crate::network::NodeIndex;
 use crate::node::{Blueprint, Gray, Lie, Node, Role, Skew};
 use crate::settings::START;
-use hopline_proto::clerk::ClerkConfig;
+use hopline_proto::agent::AgentConfig;
 use hopline_proto::endpoint::Endpoint;
 use hopline_proto::machine::Machine;
 use hopline_proto::relay::Relay;
@@ -67,12 +67,12 @@ impl World {
         let node = self.nodes.at(index);
         let (id, blueprint, flows) = (node.id, node.blueprint, self.settings.flows.clone());
         let name = name(index, blueprint);
-        let clerk = ClerkConfig { name, seed: self.dice.next(), ..ClerkConfig::default() };
+        let agent = AgentConfig { name, seed: self.dice.next(), ..AgentConfig::default() };
         match blueprint {
-            Blueprint::Endpoint => Role::Endpoint(Box::new(Endpoint::new(id, flows, clerk))),
+            Blueprint::Endpoint => Role::Endpoint(Box::new(Endpoint::new(id, flows, agent))),
             Blueprint::Relay { zone, capacity } => {
                 let offer = Offer::relay(address(index), &format!("z{zone}"), capacity);
-                Role::Relay(Box::new(Relay::new(id, flows, clerk, offer)))
+                Role::Relay(Box::new(Relay::new(id, flows, agent, offer)))
             }
         }
     }

@@ -65,7 +65,7 @@ impl World {
         self.conns.push(Some(Box::new(Conn::new(from, to, self.now))));
         self.nodes.at_mut(from).conns.push(conn);
         self.nodes.at_mut(to).conns.push(conn);
-        self.tally.connections += 1;
+        self.statistics.connections += 1;
         // Each end waits for the other's hello: one round trip for the acceptor from now, half of one more for the dialer.
         let leg = self.network.delay(from, to);
         self.schedule(self.now + leg * 2, Happening::Up { conn, side: 1 });
@@ -145,13 +145,13 @@ impl World {
                 return SMALL_BYTES;
             }
             Packet::Control(_) | Packet::Open(_) | Packet::Answer(..) if !self.is_full() => {
-                self.tally.sampled_size(packet) + codec::PREFIX_BYTES
+                self.statistics.sampled_size(packet) + codec::PREFIX_BYTES
             }
             Packet::Control(control) => frame(codec::to_bytes(control)),
             Packet::Open(attach) => frame(codec::to_bytes(attach)),
             Packet::Answer(_, answer) => frame(codec::to_bytes(answer)),
         };
-        self.tally.control(self.nodes.at(from).is_relay(), control, packet);
+        self.statistics.control(self.nodes.at(from).is_relay(), control, packet);
         control
     }
 
@@ -331,7 +331,7 @@ impl World {
         }
         let after = self.detection.draw(config, delay, busy);
         if busy {
-            self.tally.noticed.saturating_record(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+            self.statistics.noticed.saturating_record(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
         }
         self.schedule(self.now + after, Happening::Packet { conn, side, packet: Packet::Shut });
     }

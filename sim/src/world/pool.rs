@@ -14,7 +14,7 @@ impl World {
     /// A bootstrap has started again and given these their places back: each relay has it for a lease at least.
     pub(crate) fn check_restored(&mut self, restored: &[Key]) {
         let lease = self.settings.bootstrap.pool.lease;
-        let Some(bootstrap) = &self.coordinator.bootstrap else { return };
+        let Some(bootstrap) = &self.bootstrap_process.bootstrap else { return };
         let has_grace = |relay: &Relay| relay.is_assignable() && relay.lease_left(self.now) >= lease;
         let relays = restored.iter().filter(|key| key.kind == Kind::Relay);
         let without =
@@ -31,7 +31,7 @@ impl World {
 
     /// Compares the pool with the truth. To be asked while the bootstrap is up and reachable, since that long.
     pub(crate) fn check_pool(&mut self, reachable_for: Duration) {
-        let Some(bootstrap) = &self.coordinator.bootstrap else { return };
+        let Some(bootstrap) = &self.bootstrap_process.bootstrap else { return };
         let pool = bootstrap.pool();
         let may_stay = self.settings.bootstrap.pool.lease * DEAD_BOUND_LEASES;
         let mut wrong = None;

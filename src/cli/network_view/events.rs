@@ -7,7 +7,7 @@ use std::collections::HashMap;
 /// Something that happened.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub(crate) struct NetworkEvent {
-    /// What.
+    /// The event.
     pub(crate) event: String,
     /// To whom, if it happened to a node.
     pub(crate) name: Option<String>,

@@ -40,13 +40,13 @@ pub(super) async fn page(State(streams): State<Streams>) -> Response {
     let Ok(seat) = streams.seats.try_acquire_owned() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many listen to events already: end one of them");
     };
-    let told = stream::unfold((streams.observer.news(), seat), |(mut news, seat)| async {
-        let told = match news.recv().await {
-            Ok(news) => news.to_json(),
+    let told = stream::unfold((streams.observer.events(), seat), |(mut events, seat)| async {
+        let told = match events.recv().await {
+            Ok(event) => event.to_json(),
             Err(RecvError::Lagged(count)) => json!({"event": "missed", "count": count}),
             Err(RecvError::Closed) => return None,
         };
-        Some((Ok::<_, Infallible>(Event::default().data(told.to_string())), (news, seat)))
+        Some((Ok::<_, Infallible>(Event::default().data(told.to_string())), (events, seat)))
     });
     let mut response = Sse::new(told).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
     response.extensions_mut().insert(Endless);

@@ -29,7 +29,7 @@ const BATCH: usize = 256;
 /// What the reader wants to see.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wishes {
+pub(super) struct PeersQuery {
     /// The relays' real addresses too.
     #[serde(default)]
     addresses: bool,
@@ -61,9 +61,9 @@ struct Census {
 pub(super) async fn page(
     State(observer): State<Observer>,
     Extension(Client(from)): Extension<Client>,
-    wishes: Result<Query<Wishes>, QueryRejection>,
+    query: Result<Query<PeersQuery>, QueryRejection>,
 ) -> Response {
-    let (wishes, selection) = match understand(wishes) {
+    let (query, selection) = match understand(query) {
         Ok(understood) => understood,
         Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
@@ -72,16 +72,16 @@ pub(super) async fn page(
             "the relays' real addresses are shown on the bootstrap's own machine only: ask over loopback";
         return refuse(StatusCode::FORBIDDEN, why);
     }
-    let (head, census) = begin(&observer, selection, wishes.limit.unwrap_or(usize::MAX));
+    let (head, census) = begin(&observer, selection, query.limit.unwrap_or(usize::MAX));
     let parts = stream::iter(render(observer, selection, head, census).map(Ok::<_, Infallible>));
     ([(CONTENT_TYPE, "application/json")], Body::from_stream(parts)).into_response()
 }
 
-fn understand(wishes: Result<Query<Wishes>, QueryRejection>) -> Result<(Wishes, Selection), String> {
-    let Query(wishes) = wishes.map_err(|rejection| rejection.body_text())?;
-    let status = wishes.status.as_deref().map(parse_status).transpose()?;
-    let selection = Selection { addresses: wishes.addresses, status };
-    Ok((wishes, selection))
+fn understand(query: Result<Query<PeersQuery>, QueryRejection>) -> Result<(PeersQuery, Selection), String> {
+    let Query(query) = query.map_err(|rejection| rejection.body_text())?;
+    let status = query.status.as_deref().map(parse_status).transpose()?;
+    let selection = Selection { addresses: query.addresses, status };
+    Ok((query, selection))
 }
 
 fn parse_status(text: &str) -> Result<Status, String> {

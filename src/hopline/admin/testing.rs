@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What came back.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) async fn exchange(url: &str, request: &str) -> Answer {
     let mut stream = connect(url).await;
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+    timeout(TIMEOUT, stream.read_to_string(&mut text)).await.unwrap().unwrap();
     Answer::parse(&text)
 }
 
@@ -87,7 +87,7 @@ impl Events {
 
     async fn line(&mut self) -> String {
         let mut line = String::new();
-        assert_ne!(timeout(PATIENCE, self.0.read_line(&mut line)).await.unwrap().unwrap(), 0, "the end");
+        assert_ne!(timeout(TIMEOUT, self.0.read_line(&mut line)).await.unwrap().unwrap(), 0, "the end");
         line.trim_end().to_owned()
     }
 }

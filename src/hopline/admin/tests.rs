@@ -1,7 +1,7 @@
 //! Real servers, real requests.
 
 use super::events::Streams;
-use super::testing::{Answer, Events, PATIENCE, connect, exchange, get};
+use super::testing::{Answer, Events, TIMEOUT, connect, exchange, get};
 use super::*;
 use crate::bootstrap::{self, Observer, Server};
 use crate::net::testing::LOOPBACK;
@@ -148,9 +148,9 @@ async fn what_a_bootstrap_counts_can_be_read() {
     (0..3).for_each(|n| register(&observer, n));
     ask(&observer, node(1), Request::Deregister { boot: BOOT });
     let ticket = stage.server.ticket().clone();
-    let coordinator = crate::net::coordinator::Coordinator::join(ticket, None).await.unwrap();
-    coordinator.ask(Request::List, PATIENCE).await.unwrap();
-    coordinator.ask(Request::Deregister { boot: BOOT }, PATIENCE).await.unwrap();
+    let bootstrap_client = crate::net::bootstrap_client::BootstrapClient::join(ticket, None).await.unwrap();
+    bootstrap_client.ask(Request::List, TIMEOUT).await.unwrap();
+    bootstrap_client.ask(Request::Deregister { boot: BOOT }, TIMEOUT).await.unwrap();
     let shown = stage.get("/metrics").await;
     assert!(shown.head.contains("openmetrics-text"), "{}", shown.head);
     let samples = shown.samples();
@@ -275,7 +275,7 @@ async fn a_slow_reader_is_told_what_it_missed() {
     }
     let mut body = response.into_body().into_data_stream();
     let mut next = async || {
-        let part = timeout(PATIENCE, body.next()).await.unwrap().unwrap().unwrap();
+        let part = timeout(TIMEOUT, body.next()).await.unwrap().unwrap().unwrap();
         let text = String::from_utf8(part.to_vec()).unwrap();
         serde_json::from_str::<Value>(text.strip_prefix("data: ").unwrap().trim_end()).unwrap()
     };
@@ -285,7 +285,7 @@ async fn a_slow_reader_is_told_what_it_missed() {
 
 /// A request that a webhook got, its connection, and what to answer.
 async fn hook(listener: &TcpListener, answer: &str) -> Value {
-    let (mut stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    let (mut stream, _) = timeout(TIMEOUT, listener.accept()).await.unwrap().unwrap();
     let mut text = String::new();
     while !text.ends_with('}') {
         let mut bytes = [0; 1024];
@@ -311,9 +311,9 @@ async fn a_webhook_is_tried_again_and_then_given_up() {
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let url = format!("http://{}/hook?a=b", listener.local_addr().unwrap()).parse().unwrap();
     let pauses = Pauses::growing(Duration::from_millis(1), Duration::from_millis(4), 4);
-    let patience = webhook::Patience { timeout: Duration::from_secs(2), pauses };
-    let mut news = observer.news();
-    let running = tokio::spawn(webhook::run_with(url, observer.clone(), patience));
+    let policy = webhook::RetryPolicy { timeout: Duration::from_secs(2), pauses };
+    let mut events = observer.events();
+    let running = tokio::spawn(webhook::run_with(url, observer.clone(), policy));
     tokio::task::yield_now().await;
     register(&observer, 7); // it is never heard again, and so goes offline
     let told = [hook(&listener, "").await, hook(&listener, BUSY).await, hook(&listener, OK).await];
@@ -327,7 +327,7 @@ async fn a_webhook_is_tried_again_and_then_given_up() {
     let metrics = stage.get("/metrics").await.samples();
     assert_eq!(metrics["hopline_webhook_events_total{outcome=\"failed\"}"], 1.0);
     assert!(metrics["hopline_webhook_events_total{outcome=\"delivered\"}"] >= 1.0);
-    assert_eq!(news.recv().await.unwrap().word(), "joined", "which no webhook is told of");
+    assert_eq!(events.recv().await.unwrap().word(), "joined", "which no webhook is told of");
     running.abort();
 }
 

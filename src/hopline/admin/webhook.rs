@@ -3,7 +3,7 @@
 //! Each event is one request, in order, tried [`ATTEMPTS`] times. Events wait in a bounded queue; when it is full the oldest is dropped
 //! and counted. Only this task waits for the URL's server.
 
-use crate::bootstrap::{News, Observer};
+use crate::bootstrap::{BootstrapEvent, Observer};
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use axum::http::uri::{Authority, Scheme};
@@ -28,14 +28,14 @@ const ATTEMPTS: usize = 3;
 
 /// How long is waited.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct RetryPolicy {
     /// For the other side, each time.
     pub(super) timeout: Duration,
     /// After each attempt that failed.
     pub(super) pauses: Pauses,
 }
 
-const PATIENCE: Patience = Patience {
+const RETRY_POLICY: RetryPolicy = RetryPolicy {
     timeout: Duration::from_secs(5),
     pauses: Pauses::growing(Duration::from_millis(500), Duration::from_secs(2), 4),
 };
@@ -86,20 +86,20 @@ enum Failure {
 
 /// Sends what happens from now on to `url`. Never ends.
 pub async fn run(url: Url, observer: Observer) {
-    run_with(url, observer, PATIENCE).await;
+    run_with(url, observer, RETRY_POLICY).await;
 }
 
-pub(super) async fn run_with(url: Url, observer: Observer, patience: Patience) {
-    let mut news = observer.news();
+pub(super) async fn run_with(url: Url, observer: Observer, policy: RetryPolicy) {
+    let mut events = observer.events();
     let count = |outcome| observer.metrics().webhook.get_or_create(&[("outcome", outcome)]).clone();
     let (delivered, failed, missed) = (count("delivered"), count("failed"), count("missed"));
     loop {
-        match news.recv().await {
-            Ok(news) if is_wanted(&news) => match deliver(&url, &news, patience).await {
+        match events.recv().await {
+            Ok(event) if is_wanted(&event) => match deliver(&url, &event, policy).await {
                 Ok(()) => drop(delivered.inc()),
                 Err(error) => {
                     failed.inc();
-                    tracing::warn!(url = %url.uri, event = news.word(), %error, "the webhook did not take an event; given up");
+                    tracing::warn!(url = %url.uri, event = event.word(), %error, "the webhook did not take an event; given up");
                 }
             },
             Ok(_) => {}
@@ -112,8 +112,8 @@ pub(super) async fn run_with(url: Url, observer: Observer, patience: Patience) {
     }
 }
 
-const fn is_wanted(news: &News) -> bool {
-    match news.event {
+const fn is_wanted(event: &BootstrapEvent) -> bool {
+    match event.kind {
         PoolEvent::Offline(_) | PoolEvent::Back(_) | PoolEvent::Preserving { .. } | PoolEvent::Resumed => {
             true
         }
@@ -132,13 +132,13 @@ const fn is_wanted(news: &News) -> bool {
 }
 
 /// Sends one event, several times if need be; the last failure, if it was in vain.
-async fn deliver(url: &Url, news: &News, patience: Patience) -> Result<(), Failure> {
-    let text = news.to_json().to_string();
+async fn deliver(url: &Url, event: &BootstrapEvent, policy: RetryPolicy) -> Result<(), Failure> {
+    let text = event.to_json().to_string();
     let attempt = async || {
-        let sent = timeout(patience.timeout, send(url, text.clone())).await;
-        sent.unwrap_or(Err(Failure::Timeout(patience.timeout)))
+        let sent = timeout(policy.timeout, send(url, text.clone())).await;
+        sent.unwrap_or(Err(Failure::Timeout(policy.timeout)))
     };
-    for pause in patience.pauses.sequence().take(ATTEMPTS - 1) {
+    for pause in policy.pauses.sequence().take(ATTEMPTS - 1) {
         let Err(error) = attempt().await else { return Ok(()) };
         tracing::debug!(url = %url.uri, %error, "the webhook did not take an event; trying again");
         sleep(pause).await;

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 /// How long somebody who wants a name waits for others who want it: each asks its holder for a second.
 const HOLDER_TURN: Duration = Duration::from_secs(3);
 /// How long the answer to a registration, or to its end, waits for the disk. Whoever asked would soon ask another bootstrap.
-const SAVE_PATIENCE: Duration = Duration::from_secs(2);
+const SAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a node is told that asks what only newer bootstraps know.
 const fn unknown_request() -> BootstrapResponse {
@@ -31,14 +31,14 @@ impl Shared {
     /// A member was reported down, and whoever did so is believed: if it has a connection, and that does not answer either, it
     /// is as good as broken.
     pub(super) async fn look_after(&self, node: &NodeId) {
-        let reported = || self.keeper.with(|machine, now| machine.pool().reported(node, now));
+        let reported = || self.driver.with(|machine, now| machine.pool().reported(node, now));
         let Some(lease_ends) = reported() else { return };
         let Some(silent) = self.silent(node, Duration::ZERO).await else { return };
-        self.keeper.with(|machine, now| {
+        self.driver.with(|machine, now| {
             // It may have come back meanwhile, or been heard.
             let is_same = silent == self.presence.numbers(node);
             if is_same && machine.pool().reported(node, now) == Some(lease_ends) {
-                self.tally.cut_off.count();
+                self.counters.cut_off.count();
                 tracing::debug!(node = %node.short(), "a member that was reported down does not answer here either");
                 machine.cut_off(node, now);
             }
@@ -59,13 +59,13 @@ impl Shared {
         let holder = |machine: &Bootstrap| {
             machine.targets().by_name(name).map(|target| (target.node, target.lease_ends))
         };
-        let Some(held) = self.keeper.with(|machine, _| holder(machine)) else { return true };
+        let Some(held) = self.driver.with(|machine, _| holder(machine)) else { return true };
         let Some(silent) = self.silent(&held.0, HOLDER_TURN).await else { return false };
-        self.keeper.with(|machine, _| {
+        self.driver.with(|machine, _| {
             // It may have come back meanwhile, or been heard.
             let is_gone = silent == self.presence.numbers(&held.0) && holder(machine) == Some(held);
             if is_gone {
-                self.tally.names_freed.count();
+                self.counters.names_freed.count();
                 tracing::info!(name, node = %held.0.short(), "freed a name: its holder does not answer any more");
                 machine.vacate(&held.0);
             }
@@ -105,13 +105,13 @@ impl Shared {
         let class =
             if let BootstrapRequest::Ask(request) = &request { Class::of(request) } else { Class::Renewal };
         if let Err(refusal) = self.throttle.admit(&node, class) {
-            self.tally.throttled(class);
+            self.counters.throttled(class);
             return Some(BootstrapResponse::Answer(Response::Refused(refusal)));
         }
         match request {
             BootstrapRequest::Join(_) => self.not_allowed(connection),
             BootstrapRequest::Renew => {
-                self.tally.renewed.count();
+                self.counters.renewed.count();
                 tracing::debug!(%node, "renewed a certificate");
                 Some(BootstrapResponse::Issued(self.issue(&public_key)))
             }
@@ -144,16 +144,19 @@ impl Shared {
 
     /// The machine's answer. What must be remembered of it is on disk then, if the disk can be written.
     async fn ask_once(&self, node: NodeId, request: Request) -> Response {
-        let (response, saving) = self.keeper.answer(node, request);
+        let (response, saving) = self.driver.answer(node, request);
         if let Some(saving) = saving {
-            let saved = timeout(SAVE_PATIENCE, saving).await.is_ok_and(|saved| saved.is_ok());
+            let saved = timeout(SAVE_TIMEOUT, saving).await.is_ok_and(|saved| saved.is_ok());
             if matches!(response, Response::Lease(_)) {
-                let counter =
-                    if saved { &self.tally.registrations_saved } else { &self.tally.registrations_unsaved };
+                let counter = if saved {
+                    &self.counters.registrations_saved
+                } else {
+                    &self.counters.registrations_unsaved
+                };
                 counter.count();
             }
         }
-        self.tally.answered.count();
+        self.counters.answered.count();
         response
     }
 
@@ -171,7 +174,7 @@ impl Shared {
             tracing::warn!(node = %by, relay, %refusal, "refused to drain a relay");
             return BootstrapResponse::JoinRefused(refusal);
         }
-        let ordered = self.keeper.with(|machine, now| machine.order_drain(relay, now));
+        let ordered = self.driver.with(|machine, now| machine.order_drain(relay, now));
         tracing::info!(node = %by, relay, ordered = ordered.is_ok(), "was asked to drain a relay");
         BootstrapResponse::Answer(match ordered {
             Ok(relay) => {
@@ -199,12 +202,12 @@ impl Shared {
         let ticket = HEXLOWER.encode(&request.grant().id);
         match self.admit(binding, request).await {
             Ok(Ok(node)) => {
-                self.tally.joined.count();
+                self.counters.joined.count();
                 tracing::info!(%from, %node, ticket, "admitted a newcomer");
                 Some(BootstrapResponse::Issued(self.issue(request.public_key())))
             }
             Ok(Err(refusal)) => {
-                self.tally.joins_refused.count();
+                self.counters.joins_refused.count();
                 self.gate.remark(|unsaid| {
                     tracing::warn!(%from, node = %claimed, ticket, %refusal, unsaid, "refused a newcomer");
                 });
@@ -242,7 +245,7 @@ impl Shared {
     pub(super) fn is_removed(&self, connection: &Connection, node: &NodeId) -> bool {
         let removed = self.store.is_denied(node);
         if removed {
-            self.tally.removed_refused.count();
+            self.counters.removed_refused.count();
             let from = canonical(connection.remote_address());
             tracing::warn!(%from, %node, "closed a connection of a node that was removed");
             BootstrapClose::Removed.close(connection);

@@ -22,11 +22,11 @@ macro_rules! counters {
 
         /// [`Counters`] in the making.
         #[derive(Debug, Default)]
-        pub(super) struct Tally {
+        pub(super) struct LiveCounters {
             $(pub(super) $name: Counter,)*
         }
 
-        impl Tally {
+        impl LiveCounters {
             pub(super) fn read(&self) -> Counters {
                 Counters { $($name: self.$name.0.load(Ordering::Relaxed),)* }
             }
@@ -83,7 +83,7 @@ counters! {
     removed_refused,
 }
 
-impl Tally {
+impl LiveCounters {
     /// Counts a request that was told to come later.
     pub(super) fn throttled(&self, class: Class) {
         match class {

@@ -1,8 +1,8 @@
 //! An operator's view of a bootstrap: read-only, and valid at any time, also while it stops.
 
 use super::counters::Counters;
+use super::events::{BootstrapEvent, EventCounts};
 use super::metrics::Metrics;
-use super::news::{EventCounts, News};
 use super::server::Shared;
 use crate::net::authority::NetworkKey;
 use crate::store::StoreHealth;
@@ -42,7 +42,7 @@ impl Observer {
     /// When it started.
     #[must_use]
     pub fn started_at(&self) -> Time {
-        self.shared.keeper.started_at()
+        self.shared.driver.started_at()
     }
 
     /// What it has counted.
@@ -53,13 +53,13 @@ impl Observer {
 
     /// Lets `f` look at the pool at the present time. It answers nobody in the meantime, so `f` is to be short.
     pub fn inspect<T>(&self, f: impl FnOnce(&Bootstrap, Time) -> T) -> T {
-        self.shared.keeper.with(|machine, now| f(machine, now))
+        self.shared.driver.with(|machine, now| f(machine, now))
     }
 
     /// What happens to the pool from now on.
     #[must_use]
-    pub fn news(&self) -> broadcast::Receiver<News> {
-        self.shared.keeper.bulletin().subscribe()
+    pub fn events(&self) -> broadcast::Receiver<BootstrapEvent> {
+        self.shared.driver.event_feed().subscribe()
     }
 
     /// Whether it takes no more questions, as it is about to end.
@@ -77,7 +77,7 @@ impl Observer {
     /// Lets a test be every node there is.
     #[cfg(test)]
     pub(crate) fn change<T>(&self, f: impl FnOnce(&mut Bootstrap, Time) -> T) -> T {
-        self.shared.keeper.with(f)
+        self.shared.driver.with(f)
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -85,6 +85,6 @@ impl Observer {
     }
 
     pub(crate) fn event_counts(&self) -> EventCounts {
-        self.shared.keeper.bulletin().counts()
+        self.shared.driver.event_feed().counts()
     }
 }

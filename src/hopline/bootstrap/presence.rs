@@ -1,7 +1,7 @@
 //! Which members are connected, and how their connections ended.
 
 use crate::net::bootstrap_rpc::BootstrapClose;
-use crate::net::pulse;
+use crate::net::ping;
 use hopline_proto::NodeId;
 use quinn::{Connection, ConnectionError};
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 /// Most connections of one member. It needs one; of those of before this side may not have heard yet that they ended.
 const MOST: usize = 8;
 /// How long a member that was reported down may take to show that it lives.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The connections of each member. It knows those only that have any.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Line {
 
     /// Has the member ask this bootstrap something now, if it has a lease. Whether that is on its way.
     pub(super) fn call(&self) -> bool {
-        pulse::call(&self.connection)
+        ping::call(&self.connection)
     }
 
     /// Whether the other end's transport still answers: it acknowledges a stream. `None` if that can't be said: somebody has
@@ -97,7 +97,7 @@ impl Line {
     /// itself.
     pub(super) async fn answers(&self, turn: Duration) -> Option<bool> {
         let _asking = timeout(turn, self.asking.acquire()).await.ok()?.ok()?;
-        let acknowledges = pulse::acknowledges(&self.connection, PATIENCE).await;
+        let acknowledges = ping::acknowledges(&self.connection, TIMEOUT).await;
         match self.connection.close_reason().filter(|_| acknowledges != Some(true)) {
             Some(end) => is_broken(&end).then_some(false),
             None => acknowledges,

@@ -7,8 +7,8 @@
 //! The accept loop waits only for the next attempt. Each handshake and each connection has a task. The [gate](crate::net::gate) limits
 //! handshakes and new nodes; members have separate places, which strangers cannot take.
 
-use super::counters::{Counters, Tally};
-use super::keeper::Keeper;
+use super::counters::{Counters, LiveCounters};
+use super::driver::Driver;
 use super::metrics::{self, Metrics};
 use super::presence::{self, Line, Presence};
 use super::throttle::Throttle;
@@ -47,7 +47,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const SHORTEST_LOOK: Duration = Duration::from_millis(100);
 
 /// How long a newcomer that has its answer may take to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What all connections of a bootstrap share.
 #[derive(Debug)]
@@ -55,8 +55,8 @@ pub(super) struct Shared {
     pub(super) authority: Authority,
     pub(super) identity: Arc<Identity>,
     pub(super) store: Arc<dyn Store>,
-    pub(super) keeper: Keeper,
-    pub(super) tally: Tally,
+    pub(super) driver: Driver,
+    pub(super) counters: LiveCounters,
     pub(super) throttle: Throttle,
     pub(super) presence: Presence<Line>,
     pub(super) metrics: Metrics,
@@ -97,7 +97,7 @@ impl Shared {
         authority: Authority,
         identity: Arc<Identity>,
         store: Arc<dyn Store>,
-        keeper: Keeper,
+        driver: Driver,
         options: &Options,
     ) -> Self {
         let members = Semaphore::new(options.limits.members.clamp(1, Semaphore::MAX_PERMITS));
@@ -105,8 +105,8 @@ impl Shared {
             authority,
             identity,
             store,
-            keeper,
-            tally: Tally::default(),
+            driver,
+            counters: LiveCounters::default(),
             throttle: Throttle::new(&options.limits),
             presence: Presence::default(),
             metrics: Metrics::default(),
@@ -120,10 +120,10 @@ impl Shared {
     /// What was counted here, and by the store.
     pub(super) fn counters(&self) -> Counters {
         let store = self.store.health();
-        self.tally.retries.set(self.gate.counters().to_prove);
-        self.tally.store_writes.set(store.writes);
-        self.tally.store_failures.set(store.failures);
-        self.tally.read()
+        self.counters.retries.set(self.gate.counters().to_prove);
+        self.counters.store_writes.set(store.writes);
+        self.counters.store_failures.set(store.failures);
+        self.counters.read()
     }
 }
 
@@ -176,7 +176,7 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, mut place: Place) {
         let told = |mismatch: Mismatch| shared.turned_away(from, &mismatch.told("the node that asks"));
         return agreed.ok().and_then(Result::err).map_or((), told);
     }
-    shared.tally.connections.count();
+    shared.counters.connections.count();
     let certificates = tls::peer_certificates(&connection);
     let Some(certificate) = certificates.first() else {
         return shared.serve_newcomer(&connection, place).await;
@@ -187,7 +187,7 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, mut place: Place) {
         return shared.violation(&connection, "certificate of no node", BootstrapClose::NotAllowed);
     };
     let Ok(_seat) = Arc::clone(&shared.members).try_acquire_owned() else {
-        shared.tally.connections_refused.count();
+        shared.counters.connections_refused.count();
         tracing::warn!(%from, %node, "too many members' connections; closed one");
         return BootstrapClose::Overloaded.close(&connection);
     };
@@ -214,7 +214,7 @@ impl Shared {
             Ok(None) => return,
             Err(ousted) => return self.oust(connection, ousted),
         }
-        match place.hold_for(FAREWELL, connection.closed()).await {
+        match place.hold_for(CLOSE_TIMEOUT, connection.closed()).await {
             Ok(_) => place.succeed(),
             Err(ousted) => self.oust(connection, ousted),
         }
@@ -223,8 +223,8 @@ impl Shared {
     /// A newcomer has to go.
     fn oust(&self, connection: &Connection, ousted: Ousted) {
         let (counter, code) = match ousted {
-            Ousted::TimedOut => (&self.tally.timed_out, BootstrapClose::TimedOut),
-            Ousted::Displaced => (&self.tally.connections_refused, BootstrapClose::Overloaded),
+            Ousted::TimedOut => (&self.counters.timed_out, BootstrapClose::TimedOut),
+            Ousted::Displaced => (&self.counters.connections_refused, BootstrapClose::Overloaded),
         };
         counter.count();
         code.close(connection);
@@ -235,12 +235,12 @@ impl Shared {
         let number = connection.stable_id();
         let (count, replaced) = self.presence.arrive(member.node, number, Line::new(connection.clone()));
         if let Some(line) = replaced {
-            self.tally.replaced.count();
+            self.counters.replaced.count();
             tracing::debug!(node = %member.node.short(), "closed the oldest connection of a member for a new one");
             line.close(BootstrapClose::Replaced);
         }
         if count == 1 {
-            self.keeper.with(|machine, _| machine.connected(&member.node));
+            self.driver.with(|machine, _| machine.connected(&member.node));
         }
         // In this task, not in one for each: a heartbeat costs less than to wake another thread for it.
         let visit = async {
@@ -267,9 +267,9 @@ impl Shared {
         }
         let is_broken = presence::is_broken(&connection.closed().await);
         if self.presence.leave(member.node, number) && is_broken {
-            self.tally.cut_off.count();
+            self.counters.cut_off.count();
             tracing::debug!(node = %member.node.short(), "the connection of a member broke");
-            self.keeper.with(|machine, now| {
+            self.driver.with(|machine, now| {
                 // It may have come back meanwhile.
                 if !self.presence.is_here(&member.node) {
                     machine.cut_off(&member.node, now);
@@ -290,7 +290,7 @@ impl Shared {
             Ok(Ok(request)) => return Some(Question { request, sender, _receiver: receiver }),
             Ok(Err(error)) => self.no_request(connection, &error),
             Err(_) => {
-                self.tally.timed_out.count();
+                self.counters.timed_out.count();
                 let code = BootstrapClose::TimedOut.number();
                 let _ = receiver.stop(code.into()); // fails only if the stream is over
                 sender.reset(code);
@@ -319,7 +319,7 @@ impl Shared {
             Ok(Ok(())) => sender.finish(),
             Ok(Err(_)) => {} // whoever asked has gone
             Err(_) => {
-                self.tally.timed_out.count();
+                self.counters.timed_out.count();
                 sender.reset(BootstrapClose::TimedOut.number());
             }
         }
@@ -330,7 +330,7 @@ impl Shared {
     }
 
     fn turned_away(&self, from: SocketAddr, cause: &dyn fmt::Display) {
-        self.tally.handshakes_failed.count();
+        self.counters.handshakes_failed.count();
         self.gate.remark(|unsaid| {
             tracing::info!(%from, %cause, unsaid, "turned a peer away in its handshake");
         });
@@ -344,7 +344,7 @@ impl Shared {
     }
 
     pub(super) fn violation(&self, connection: &Connection, what: &str, code: BootstrapClose) {
-        self.tally.violations.count();
+        self.counters.violations.count();
         let from = canonical(connection.remote_address());
         let node = tls::peer(connection).map(|node| node.to_string());
         self.gate.remark(|unsaid| {

@@ -3,8 +3,8 @@
 mod restarts;
 
 use super::*;
+use crate::net::bootstrap_client::{BootstrapClient, Cause, JoinError, JoinOptions};
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES};
-use crate::net::coordinator::{Cause, Coordinator, JoinError, JoinOptions};
 use crate::net::frames::{self, FrameError};
 use crate::net::join::{ChannelBinding, JoinRequest, Refusal};
 use crate::net::testing::{LOOPBACK, member};
@@ -23,7 +23,7 @@ mod recovery;
 
 /// The process that nodes say they are.
 const BOOT: BootId = BootId::from_bytes([1; 16]);
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_millis(200);
 
 fn options(data: Option<&Path>) -> Options {
@@ -45,18 +45,18 @@ async fn server_at(listen: SocketAddr, data: &Path) -> Server {
             }
         }
     };
-    timeout(PATIENCE, start).await.unwrap()
+    timeout(TIMEOUT, start).await.unwrap()
 }
 
 /// Joins, or not, within a time that fits tests in which nobody answers.
-async fn join(ticket: &Ticket, data: Option<&Path>) -> Result<Coordinator, JoinError> {
+async fn join(ticket: &Ticket, data: Option<&Path>) -> Result<BootstrapClient, JoinError> {
     let data = DataDir::take(data, Role::Endpoint).await.unwrap();
     let options = JoinOptions { data, connect_timeout: SOON * 10, ..JoinOptions::default() };
-    timeout(PATIENCE, Coordinator::join_with(ticket.clone(), options)).await.unwrap()
+    timeout(TIMEOUT, BootstrapClient::join_with(ticket.clone(), options)).await.unwrap()
 }
 
-async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailure> {
-    let response = coordinator.ask(Request::List, PATIENCE).await?;
+async fn list(bootstrap_client: &BootstrapClient) -> Result<Listing, AskFailure> {
+    let response = bootstrap_client.ask(Request::List, TIMEOUT).await?;
     let Response::Listing(listing) = response else { panic!("{response:?}") };
     Ok(*listing)
 }
@@ -87,29 +87,29 @@ async fn raw_newcomer(server: &Server) -> (Connection, Endpoint) {
 
 /// How the server ends a connection.
 async fn closed(connection: &Connection) -> BootstrapClose {
-    let error = timeout(PATIENCE, connection.closed()).await.unwrap();
+    let error = timeout(TIMEOUT, connection.closed()).await.unwrap();
     BootstrapClose::of(&error).unwrap_or_else(|| panic!("{error}"))
 }
 
 async fn ask_raw(connection: &Connection, request: &impl Serialize) -> Result<BootstrapResponse, FrameError> {
     let (mut sender, mut receiver) = connection.open_bi().await.unwrap();
     frames::write_frame(&mut sender, request).await?;
-    timeout(PATIENCE, frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES)).await.unwrap()
+    timeout(TIMEOUT, frames::read_frame(&mut receiver, MAX_BOOTSTRAP_RESPONSE_BYTES)).await.unwrap()
 }
 
 #[tokio::test]
 async fn a_newcomer_joins_registers_and_asks() {
     let server = server().await;
-    let coordinator = join(server.ticket(), None).await.unwrap();
-    assert_eq!(coordinator.membership().node_id(), coordinator.node_id());
-    assert_eq!(coordinator.bootstrap(), server.local_addr());
+    let bootstrap_client = join(server.ticket(), None).await.unwrap();
+    assert_eq!(bootstrap_client.membership().node_id(), bootstrap_client.node_id());
+    assert_eq!(bootstrap_client.bootstrap(), server.local_addr());
     let address = "127.0.0.1:1".parse().unwrap();
     let offer = Offer::relay(address, "z", 7);
     let register = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
-    assert!(matches!(coordinator.ask(register, PATIENCE).await, Ok(Response::Lease(_))));
-    let listing = list(&coordinator).await.unwrap();
+    assert!(matches!(bootstrap_client.ask(register, TIMEOUT).await, Ok(Response::Lease(_))));
+    let listing = list(&bootstrap_client).await.unwrap();
     let seen: Vec<_> = listing.relays.iter().map(|relay| (relay.node, relay.name.as_str())).collect();
-    assert_eq!(seen, [(coordinator.node_id(), "r1")]);
+    assert_eq!(seen, [(bootstrap_client.node_id(), "r1")]);
     let counters = server.counters();
     assert_eq!(
         (counters.connections, counters.joined, counters.answered),
@@ -117,7 +117,7 @@ async fn a_newcomer_joins_registers_and_asks() {
         "one connection is kept"
     );
     assert_eq!(server.inspect(|machine| machine.pool().counts().registered), 1);
-    assert!(coordinator.failure().is_none());
+    assert!(bootstrap_client.failure().is_none());
     server.shutdown().await;
 }
 
@@ -184,10 +184,10 @@ async fn networks_keep_apart() {
     // A member of another network that trusts ours is still no member of ours.
     let intruder = Membership { network: ours.network(), ..member(&theirs.shared.authority) };
     let (connection, _endpoint) = raw(&ours, tls::bootstrap_client(&intruder).unwrap()).await;
-    let error = timeout(PATIENCE, connection.closed()).await.unwrap();
+    let error = timeout(TIMEOUT, connection.closed()).await.unwrap();
     assert_eq!(tls::alert(&error), Some(DecryptError));
-    let coordinator = join(ours.ticket(), None).await.unwrap();
-    list(&coordinator).await.unwrap();
+    let bootstrap_client = join(ours.ticket(), None).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
     assert_eq!(ours.counters().answered, 1);
 }
 
@@ -198,7 +198,7 @@ async fn without_a_bootstrap_the_error_tells_what_was_tried() {
     let addresses = vec![silent.clone(), "no..name:1".to_owned()];
     let ticket = Ticket::issue(&Authority::generate(), addresses, Grant::DEFAULT).unwrap();
     let options = JoinOptions { connect_timeout: SOON, ..JoinOptions::default() };
-    let error = Coordinator::join_with(ticket, options).await.unwrap_err();
+    let error = BootstrapClient::join_with(ticket, options).await.unwrap_err();
     let text = error.to_string();
     let JoinError::NoBootstrap { attempts } = &error else { panic!("{error}") };
     let causes: Vec<_> = attempts.iter().map(|attempt| (attempt.address.as_str(), &attempt.cause)).collect();
@@ -218,9 +218,9 @@ async fn a_dead_bootstrap_is_passed_over() {
     let addresses = vec![dead.local_addr().unwrap().to_string(), server.local_addr().to_string()];
     let ticket = Ticket::issue(&server.shared.authority, addresses, Grant::DEFAULT).unwrap();
     let options = JoinOptions { connect_timeout: SOON, ..JoinOptions::default() };
-    let coordinator = Coordinator::join_with(ticket, options).await.unwrap();
-    assert_eq!(coordinator.bootstrap(), server.local_addr());
-    list(&coordinator).await.unwrap();
+    let bootstrap_client = BootstrapClient::join_with(ticket, options).await.unwrap();
+    assert_eq!(bootstrap_client.bootstrap(), server.local_addr());
+    list(&bootstrap_client).await.unwrap();
 }
 
 #[cfg(target_os = "linux")]
@@ -230,11 +230,11 @@ async fn a_bootstrap_that_the_network_says_is_gone_is_passed_over_at_once() {
     let nobody = UdpSocket::bind(LOOPBACK).unwrap().local_addr().unwrap();
     let addresses = vec![nobody.to_string(), server.local_addr().to_string()];
     let ticket = Ticket::issue(&server.shared.authority, addresses, Grant::DEFAULT).unwrap();
-    let options = JoinOptions { connect_timeout: PATIENCE * 10, ..JoinOptions::default() };
-    let joined = timeout(PATIENCE, Coordinator::join_with(ticket, options)).await;
-    let coordinator = joined.expect("no handshake is waited for").unwrap();
-    assert_eq!(coordinator.bootstrap(), server.local_addr());
-    list(&coordinator).await.unwrap();
+    let options = JoinOptions { connect_timeout: TIMEOUT * 10, ..JoinOptions::default() };
+    let joined = timeout(TIMEOUT, BootstrapClient::join_with(ticket, options)).await;
+    let bootstrap_client = joined.expect("no handshake is waited for").unwrap();
+    assert_eq!(bootstrap_client.bootstrap(), server.local_addr());
+    list(&bootstrap_client).await.unwrap();
 }
 
 #[tokio::test]
@@ -247,16 +247,16 @@ async fn a_fresh_question_goes_to_the_next_bootstrap() {
     let second = Server::start(options(Some(&two))).await.unwrap();
     let addresses = vec![first.local_addr().to_string(), second.local_addr().to_string()];
     let ticket = Ticket::issue(&first.shared.authority, addresses, Grant::DEFAULT).unwrap();
-    let coordinator = join(&ticket, None).await.unwrap();
+    let bootstrap_client = join(&ticket, None).await.unwrap();
     let answered = || (first.counters().answered, second.counters().answered);
-    list(&coordinator).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
     assert_eq!(answered(), (1, 0));
-    coordinator.ask_fresh(Request::List, PATIENCE).await.unwrap();
-    assert_eq!((answered(), coordinator.bootstrap()), ((1, 1), second.local_addr()));
-    list(&coordinator).await.unwrap();
+    bootstrap_client.ask_fresh(Request::List, TIMEOUT).await.unwrap();
+    assert_eq!((answered(), bootstrap_client.bootstrap()), ((1, 1), second.local_addr()));
+    list(&bootstrap_client).await.unwrap();
     assert_eq!(answered(), (1, 2), "and there it stays");
-    coordinator.ask_fresh(Request::List, PATIENCE).await.unwrap();
-    assert_eq!((answered(), coordinator.bootstrap()), ((2, 2), first.local_addr()));
+    bootstrap_client.ask_fresh(Request::List, TIMEOUT).await.unwrap();
+    assert_eq!((answered(), bootstrap_client.bootstrap()), ((2, 2), first.local_addr()));
 }
 
 #[tokio::test]
@@ -298,16 +298,16 @@ async fn who_gives_up_breaks_no_rule() {
     sender.finish().unwrap();
     ask_raw(&connection, &BootstrapRequest::Renew).await.unwrap();
 
-    let coordinator = join(server.ticket(), None).await.unwrap();
+    let bootstrap_client = join(server.ticket(), None).await.unwrap();
     for _ in 0..10 {
-        let asking = coordinator.ask(Request::List, PATIENCE);
+        let asking = bootstrap_client.ask(Request::List, TIMEOUT);
         tokio::select! {
             biased;
             _ = asking => {}
             () = tokio::task::yield_now() => {}
         }
     }
-    list(&coordinator).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
     assert_eq!(server.counters().violations, 0);
 }
 
@@ -345,8 +345,7 @@ async fn silence_is_given_up() {
     let (member, _endpoint) = raw_member(&server).await;
     let (mut sender, mut receiver) = member.open_bi().await.unwrap();
     sender.write_all(&[0]).await.unwrap();
-    let answer =
-        timeout(PATIENCE, frames::read_frame::<BootstrapResponse>(&mut receiver, 100)).await.unwrap();
+    let answer = timeout(TIMEOUT, frames::read_frame::<BootstrapResponse>(&mut receiver, 100)).await.unwrap();
     assert_eq!(answer, Err(FrameError::Reset(BootstrapClose::TimedOut.number().into())));
     ask_raw(&member, &BootstrapRequest::Renew).await.unwrap();
     assert_eq!(closed(&newcomer).await, BootstrapClose::TimedOut);
@@ -357,14 +356,14 @@ async fn silence_is_given_up() {
 async fn a_removed_node_is_refused_at_once_and_for_good() {
     let directory = tempfile::tempdir().unwrap();
     let server = server().await;
-    let coordinator = join(server.ticket(), Some(directory.path())).await.unwrap();
-    list(&coordinator).await.unwrap();
-    server.remove(coordinator.node_id()).await.unwrap();
-    assert_eq!(list(&coordinator).await, Err(AskFailure::Unreachable));
-    let failure = coordinator.failure().unwrap();
+    let bootstrap_client = join(server.ticket(), Some(directory.path())).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
+    server.remove(bootstrap_client.node_id()).await.unwrap();
+    assert_eq!(list(&bootstrap_client).await, Err(AskFailure::Unreachable));
+    let failure = bootstrap_client.failure().unwrap();
     assert!(matches!(*failure, JoinError::Refused(Refusal::Removed)), "{failure}");
-    assert_eq!(list(&coordinator).await, Err(AskFailure::Unreachable), "over a new connection too");
-    drop(coordinator);
+    assert_eq!(list(&bootstrap_client).await, Err(AskFailure::Unreachable), "over a new connection too");
+    drop(bootstrap_client);
     forget_certificate(directory.path());
     let error = join(server.ticket(), Some(directory.path())).await.unwrap_err();
     assert!(matches!(error, JoinError::Refused(Refusal::Removed)), "{error}");
@@ -376,12 +375,12 @@ async fn members_outlive_a_restart_of_the_bootstrap() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(options(Some(directory.path()))).await.unwrap();
     let (address, ticket) = (server.local_addr(), server.ticket().clone());
-    let coordinator = join(&ticket, None).await.unwrap();
-    list(&coordinator).await.unwrap();
+    let bootstrap_client = join(&ticket, None).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
     server.shutdown().await;
     let server = server_at(address, directory.path()).await;
     assert_eq!(*server.ticket(), ticket, "the same network, the same ticket");
-    list(&coordinator).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
     assert_eq!(server.counters().joined, 0);
 }
 
@@ -390,7 +389,7 @@ async fn a_question_has_a_time_limit() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(options(Some(directory.path()))).await.unwrap();
     let address = server.local_addr();
-    let coordinator = join(server.ticket(), None).await.unwrap();
+    let bootstrap_client = join(server.ticket(), None).await.unwrap();
     server.shutdown().await;
     let mute = async {
         loop {
@@ -400,11 +399,11 @@ async fn a_question_has_a_time_limit() {
             }
         }
     };
-    let mute = timeout(PATIENCE, mute).await.unwrap();
-    assert_eq!(coordinator.ask(Request::List, SOON).await, Err(AskFailure::Unreachable));
+    let mute = timeout(TIMEOUT, mute).await.unwrap();
+    assert_eq!(bootstrap_client.ask(Request::List, SOON).await, Err(AskFailure::Unreachable));
     drop(mute);
     let _server = server_at(address, directory.path()).await;
-    list(&coordinator).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
 }
 
 #[tokio::test]
@@ -415,10 +414,10 @@ async fn a_member_starts_without_a_bootstrap() {
     let (address, ticket) = (server.local_addr(), server.ticket().clone());
     let id = join(&ticket, Some(&node)).await.unwrap().node_id();
     server.shutdown().await;
-    let coordinator = join(&ticket, Some(&node)).await.unwrap();
-    assert_eq!((coordinator.node_id(), coordinator.bootstrap()), (id, address));
+    let bootstrap_client = join(&ticket, Some(&node)).await.unwrap();
+    assert_eq!((bootstrap_client.node_id(), bootstrap_client.bootstrap()), (id, address));
     let server = server_at(address, &boot).await;
-    list(&coordinator).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
     assert_eq!(server.counters().joined, 0);
 }
 
@@ -445,20 +444,20 @@ async fn certificates_are_renewed_in_time() {
     let server = server().await;
     let day = Duration::from_secs(24 * 3600);
     let old = store_member(&server, directory.path(), day * 7, day * 5);
-    let coordinator = join(server.ticket(), Some(directory.path())).await.unwrap();
-    let mut memberships = coordinator.memberships();
+    let bootstrap_client = join(server.ticket(), Some(directory.path())).await.unwrap();
+    let mut memberships = bootstrap_client.memberships();
     let renewed = memberships.wait_for(|membership| membership.expires > old.expires);
-    timeout(PATIENCE, renewed).await.unwrap().unwrap();
+    timeout(TIMEOUT, renewed).await.unwrap().unwrap();
     assert_eq!((server.counters().renewed, server.counters().joined), (1, 0));
     let stored = Membership::load(
         directory.path(),
-        &coordinator.membership().identity,
+        &bootstrap_client.membership().identity,
         server.network(),
         Clock::wall(),
     );
-    assert_eq!(stored.unwrap().unwrap().certificate, coordinator.membership().certificate);
-    let by_hand = coordinator.renew().await.unwrap();
-    assert_eq!(by_hand.certificate, coordinator.membership().certificate);
+    assert_eq!(stored.unwrap().unwrap().certificate, bootstrap_client.membership().certificate);
+    let by_hand = bootstrap_client.renew().await.unwrap();
+    assert_eq!(by_hand.certificate, bootstrap_client.membership().certificate);
     assert_eq!(server.counters().renewed, 2);
 }
 
@@ -470,12 +469,12 @@ async fn a_member_that_missed_its_renewal_joins_anew() {
     let (address, ticket) = (server.local_addr(), server.ticket().clone());
     let old = store_member(&server, &node, Duration::from_secs(2), Duration::ZERO);
     server.shutdown().await;
-    let coordinator = join(&ticket, Some(&node)).await.unwrap();
+    let bootstrap_client = join(&ticket, Some(&node)).await.unwrap();
     past(old.expires).await;
     let server = server_at(address, &boot).await;
-    list(&coordinator).await.unwrap();
-    assert_eq!((server.counters().joined, coordinator.node_id()), (1, old.node_id()));
-    assert!(coordinator.membership().expires > old.expires);
+    list(&bootstrap_client).await.unwrap();
+    assert_eq!((server.counters().joined, bootstrap_client.node_id()), (1, old.node_id()));
+    assert!(bootstrap_client.membership().expires > old.expires);
 }
 
 #[tokio::test]
@@ -487,10 +486,10 @@ async fn a_member_whose_certificate_has_not_begun_joins_anew() {
     let issued = server.shared.authority.issue(identity.public_key(), DEFAULT_VALIDITY, ahead);
     let old = Membership::new(identity, issued, server.network());
     old.store(directory.path()).unwrap();
-    let coordinator = join(server.ticket(), Some(directory.path())).await.unwrap();
-    list(&coordinator).await.unwrap();
-    assert_eq!((server.counters().joined, coordinator.node_id()), (1, old.node_id()));
-    assert!(coordinator.membership().expires < old.expires);
+    let bootstrap_client = join(server.ticket(), Some(directory.path())).await.unwrap();
+    list(&bootstrap_client).await.unwrap();
+    assert_eq!((server.counters().joined, bootstrap_client.node_id()), (1, old.node_id()));
+    assert!(bootstrap_client.membership().expires < old.expires);
 }
 
 #[tokio::test]
@@ -587,16 +586,16 @@ async fn a_data_directory_serves_one_bootstrap() {
 #[test]
 fn a_handle_works_on_any_runtime() {
     let home = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (server, coordinator) = home.block_on(async {
+    let (server, bootstrap_client) = home.block_on(async {
         let server = server().await;
-        let coordinator = join(server.ticket(), None).await.unwrap();
-        (server, coordinator)
+        let bootstrap_client = join(server.ticket(), None).await.unwrap();
+        (server, bootstrap_client)
     });
     let away = std::thread::spawn({
-        let coordinator = coordinator.clone();
+        let bootstrap_client = bootstrap_client.clone();
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(list(&coordinator)).unwrap();
+            runtime.block_on(list(&bootstrap_client)).unwrap();
         }
     });
     home.block_on(async {
@@ -604,9 +603,9 @@ fn a_handle_works_on_any_runtime() {
             tokio::task::yield_now().await;
         }
         away.join().unwrap();
-        list(&coordinator).await.unwrap(); // the connection made from there has not ended with it
+        list(&bootstrap_client).await.unwrap(); // the connection made from there has not ended with it
         assert_eq!(server.counters().connections, 2);
-        coordinator.close().await;
+        bootstrap_client.close().await;
         server.shutdown().await;
     });
 }
@@ -633,8 +632,8 @@ async fn a_whole_fleet_may_join_at_once() {
         places.most = 16;
     }
     let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
-    let patient = JoinOptions { connect_timeout: PATIENCE * 2, ..JoinOptions::default() };
-    let newcomers = (0..64).map(|_| Coordinator::join_with(server.ticket().clone(), patient.clone()));
+    let slow = JoinOptions { connect_timeout: TIMEOUT * 2, ..JoinOptions::default() };
+    let newcomers = (0..64).map(|_| BootstrapClient::join_with(server.ticket().clone(), slow.clone()));
     let joined = futures_util::future::join_all(newcomers).await;
     assert!(joined.iter().all(Result::is_ok), "{joined:?}");
     let counters = server.observe().admission();

@@ -7,16 +7,16 @@ use super::flow_io::{Raw, Reached, Word};
 use super::pump::{give, take};
 use super::route_file::RouteFile;
 use super::{Options, StartError};
-use crate::net::coordinator::Coordinator;
+use crate::net::bootstrap_client::BootstrapClient;
+use crate::net::counters::NodeCounters;
 use crate::net::datadir::{DataDir, Role};
 use crate::net::enrolment::Feed;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Node, Parts};
-use crate::net::tally::Tally;
 use crate::net::ticket::Ticket;
 use crate::net::{clock::Clock, entropy};
-use hopline_proto::clerk::ClerkConfig;
+use hopline_proto::agent::AgentConfig;
 use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
@@ -67,8 +67,8 @@ pub(super) enum Command {
 /// A node that runs.
 pub(super) struct Started {
     pub(super) commands: mpsc::Sender<Command>,
-    pub(super) coordinator: Coordinator,
-    pub(super) tally: Arc<Tally>,
+    pub(super) bootstrap_client: BootstrapClient,
+    pub(super) counters: Arc<NodeCounters>,
     pub(super) enrolment: Arc<Feed>,
     pub(super) events: broadcast::Sender<FlowEvent>,
 }
@@ -80,55 +80,55 @@ pub(super) async fn start(
     names: watch::Receiver<Vec<String>>,
 ) -> Result<Started, StartError> {
     let data = DataDir::take(options.data.as_deref(), Role::Endpoint).await?;
-    let coordinator = Coordinator::join(ticket, data).await?;
-    let membership = coordinator.membership();
+    let bootstrap_client = BootstrapClient::join(ticket, data).await?;
+    let membership = bootstrap_client.membership();
     let (routes, kept) = RouteFile::open(options.data.as_deref(), &membership).await;
     let (commands, inbox) = mpsc::channel(QUEUED_COMMANDS);
     let (events, _) = broadcast::channel(QUEUED_EVENTS);
     let enrolment = Arc::<Feed>::default();
-    let (keeper, subscribers) = (coordinator.clone(), (events.clone(), enrolment.clone()));
+    let (for_node, subscribers) = (bootstrap_client.clone(), (events.clone(), enrolment.clone()));
     let build = move || {
-        let desk = Rc::new(Desk::new(subscribers, routes));
-        let mut parts = parts(&options, keeper, &membership, desk.clone())?;
+        let waiters = Rc::new(Waiters::new(subscribers, routes));
+        let mut parts = parts(&options, for_node, &membership, waiters.clone())?;
         parts.machine.remember(kept, parts.clock.now());
-        let tally = parts.tally.clone();
-        Ok((parts, tally, async move |node: Driven| desk.serve(&node, inbox, names).await))
+        let counters = parts.counters.clone();
+        Ok((parts, counters, async move |node: Driven| waiters.serve(&node, inbox, names).await))
     };
-    let tally = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
-    Ok(Started { commands, coordinator, tally, enrolment, events })
+    let counters = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
+    Ok(Started { commands, bootstrap_client, counters, enrolment, events })
 }
 
 fn parts(
     options: &Options,
-    coordinator: Coordinator,
+    bootstrap_client: BootstrapClient,
     membership: &Membership,
-    desk: Rc<Desk>,
+    waiters: Rc<Waiters>,
 ) -> Result<Parts<Machine>, node::StartFailure> {
     let me = membership.node_id();
     let mut rng = entropy::seeded_rng();
     let socket = node::open_socket(membership, options.bind, &options.transport)?;
     let name = options.name.clone().unwrap_or_else(|| me.short());
-    let bootstraps = coordinator.bootstraps();
-    let clerk = ClerkConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
+    let bootstraps = bootstrap_client.bootstraps();
+    let agent = AgentConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let clock = Clock::start();
     let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
-    let mut machine = Machine::new(me, flows, clerk);
-    machine.set_dials(socket.local.dials(coordinator.bootstrap()));
+    let mut machine = Machine::new(me, flows, agent);
+    machine.set_dials(socket.local.dials(bootstrap_client.bootstrap()));
     Ok(Parts {
         machine,
         boot: BootId::random(&mut rng),
         clock,
         socket,
-        coordinator,
-        tally: Tally::new(clock),
-        listener: Box::new(move |node, notice| desk.hear(node, notice)),
+        bootstrap_client,
+        counters: NodeCounters::new(clock),
+        listener: Box::new(move |node, notice| waiters.hear(node, notice)),
     })
 }
 
 /// What there is, as the bootstrap sees it.
-pub(super) async fn list(coordinator: &Coordinator) -> Result<Listing, AskFailure> {
-    let answer = coordinator.ask(Request::List, Duration::from_secs(5)).await?;
+pub(super) async fn list(bootstrap_client: &BootstrapClient) -> Result<Listing, AskFailure> {
+    let answer = bootstrap_client.ask(Request::List, Duration::from_secs(5)).await?;
     if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
 }
 
@@ -168,7 +168,7 @@ fn serve_names(node: &Driven, names: &mut watch::Receiver<Vec<String>>) {
 }
 
 /// The node's side of the handles: who waits for what.
-struct Desk {
+struct Waiters {
     events: broadcast::Sender<FlowEvent>,
     enrolment: Arc<Feed>,
     opening: RefCell<HashMap<FlowId, Opening>>,
@@ -190,7 +190,7 @@ type Registering = (String, oneshot::Sender<Result<(), Refusal>>);
 type Opening = oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>;
 type Driven = Rc<Node<Machine>>;
 
-impl Desk {
+impl Waiters {
     fn new(
         (events, enrolment): (broadcast::Sender<FlowEvent>, Arc<Feed>),
         routes: Option<RouteFile>,
@@ -320,7 +320,7 @@ impl Desk {
                 }
             }
             Notice::Ended { flow, code, cause } => {
-                self.ended(flow, Ending::of(code, cause).explained(node.doubt()));
+                self.ended(flow, Ending::of(code, cause).explained(node.certificate_failure()));
                 self.ending.notify_one();
             }
             Notice::Enrolment { change, counters } => {

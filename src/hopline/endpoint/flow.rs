@@ -249,7 +249,8 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     let to = Endpoint::destination(name, hops);
     endpoint.command(Command::Open { flow, to, reply }).await?;
     let (raw, target) = opened.await.map_err(|_| OpenError::Closed)??;
-    let config = tls::flow_client(&endpoint.0.coordinator.membership()).map_err(|_| FlowError::Handshake)?;
+    let config =
+        tls::flow_client(&endpoint.0.bootstrap_client.membership()).map_err(|_| FlowError::Handshake)?;
     let (ending, server, kept) = (raw.ending.clone(), tls::node_name(target), raw.kept);
     let chain = raw.chain.clone();
     let handshake = async {

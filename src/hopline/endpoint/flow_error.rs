@@ -78,7 +78,7 @@ impl FlowError {
     fn of_alert(alert: AlertDescription) -> Option<Self> {
         let cause = if alert == AlertDescription::CertificateExpired {
             let now = Clock::wall().shown();
-            format!("by its clock it has ended, or has not begun, and this machine's clock says {now}")
+            format!("by its clock it has expired, or is not valid yet, and this machine's clock says {now}")
         } else if CERTIFICATE_ALERTS.contains(&alert) {
             "it holds it to be of another network, or damaged".to_owned()
         } else {

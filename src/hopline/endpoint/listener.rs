@@ -222,7 +222,7 @@ impl Names {
 
     /// Nobody serves any name any more: what comes is refused. Waits until the receipts of messages that were taken have arrived,
     /// or the time is up.
-    pub(super) async fn close(&self, cause: &Arc<str>, patience: Duration) {
+    pub(super) async fn close(&self, cause: &Arc<str>, limit: Duration) {
         let served = std::mem::take(&mut *self.lock());
         for (key, (_, refusal)) in &served {
             let cause = refuse(refusal, cause);
@@ -230,7 +230,7 @@ impl Names {
         }
         drop(served); // listeners end
         self.tasks.close();
-        let _ = timeout(patience, self.tasks.wait()).await;
+        let _ = timeout(limit, self.tasks.wait()).await;
     }
 }
 
@@ -260,7 +260,7 @@ async fn register(endpoint: &Endpoint, name: &str, is_first: bool) -> Result<(),
     let commands = &endpoint.0.commands;
     if is_first {
         let (flows, raws) = mpsc::channel(QUEUED_FLOWS);
-        let memberships = endpoint.0.coordinator.memberships();
+        let memberships = endpoint.0.bootstrap_client.memberships();
         tokio::spawn(receive(raws, memberships, endpoint.0.names.clone(), commands.downgrade()));
         commands.send(Command::Incoming { flows }).await.map_err(|_| ListenError::Closed)?;
     }
@@ -293,7 +293,7 @@ async fn receive(
             drop(permit);
             match accepted {
                 Ok((flow, preface)) => deliver(flow, preface, &names).await,
-                Err(error) => tracing::info!(%error, "a flow came to nothing"),
+                Err(error) => tracing::info!(%error, "a flow failed"),
             }
         });
     }

@@ -31,7 +31,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How long a sender that is refused may take to notice.
-const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Stands where the number of messages taken would, if no more will be. What follows up to the end is why.
 const REFUSED: u64 = u64::MAX;
 /// Most of that which is read, in bytes.
@@ -168,10 +168,10 @@ impl Default for Senders {
 impl Senders {
     /// Ends the flows, and waits until they have ended or the time is up. Whoever is opening one is not waited for: it may
     /// never come to an end.
-    pub(super) async fn close(&self, patience: Duration) {
+    pub(super) async fn close(&self, limit: Duration) {
         drop(self.lock().take());
         self.tasks.close();
-        let _ = timeout(patience, self.tasks.wait()).await;
+        let _ = timeout(limit, self.tasks.wait()).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ByName>> {
@@ -409,7 +409,7 @@ async fn say_no_more(
         while let Some(Ok(_)) = frames.next().await {}
         Ok::<_, io::Error>(())
     };
-    let _ = timeout(REFUSAL_PATIENCE, refusal).await;
+    let _ = timeout(REFUSAL_TIMEOUT, refusal).await;
 }
 
 fn codec() -> LengthDelimitedCodec {

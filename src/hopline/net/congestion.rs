@@ -1,12 +1,12 @@
-//! A congestion controller with a floor and a trickle: whatever is lost, a sender may have a few packets outstanding, and
+//! A congestion controller with a minimum window and a trickle: whatever is lost, a sender may have a few packets outstanding, and
 //! send a little more while it waits for acks.
 //!
 //! Heartbeats are QUIC datagrams, so they count against the congestion window. A path that loses half of its packets shrinks the
 //! window to two packets, full or not. Once both are lost nothing leaves before a probe timeout, which doubles each time, and a link
-//! whose heartbeats would have arrived falls silent for seconds. The floor is about the initial window of RFC 9002 (7.2), so it does a
+//! whose heartbeats would have arrived falls silent for seconds. The minimum window is about the initial window of RFC 9002 (7.2), so it does a
 //! path no more harm than a new connection.
 //!
-//! On links with legs data fills the floor, and only acks or probe timeouts make room. So while something is outstanding, each
+//! On links with legs data fills the minimum window, and only acks or probe timeouts make room. So while something is outstanding, each
 //! moment without an ack lets the window grow by a trickle, which datagrams use first. Heartbeats leave on time, and as they are acked,
 //! QUIC knows that the packets before them are lost without a probe timeout. The trickle ends after a while: when nothing at all is
 //! acked, probe timeouts slow the sender down as usual.
@@ -18,37 +18,37 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a sender may always have under way, in bytes.
-const FLOOR_BYTES: u64 = 16 << 10;
+const MIN_WINDOW_BYTES: u64 = 16 << 10;
 /// What it may send beyond its window in each second without an ack: some ten heartbeats in the shortest interval,
 const TRICKLE_BYTES_PER_SECOND: u64 = 64 << 10;
 /// for so long.
 const TRICKLE_LASTS: Duration = Duration::from_secs(2);
 
-/// Builds controllers of another kind, and gives them the floor.
-pub(super) struct Floored(pub(super) Arc<dyn ControllerFactory + Send + Sync>);
+/// Builds controllers of another kind, and gives them the minimum window.
+pub(super) struct MinWindow(pub(super) Arc<dyn ControllerFactory + Send + Sync>);
 
-impl ControllerFactory for Floored {
+impl ControllerFactory for MinWindow {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(FlooredController { inner: self.0.clone().build(now, current_mtu), waiting_since: None })
+        Box::new(MinWindowController { inner: self.0.clone().build(now, current_mtu), waiting_since: None })
     }
 }
 
-struct FlooredController {
+struct MinWindowController {
     inner: Box<dyn Controller>,
     /// Since when something has been under way without an ack.
     waiting_since: Option<Instant>,
 }
 
-impl FlooredController {
+impl MinWindowController {
     fn window_at(&self, now: Instant) -> u64 {
         let waited = self.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let waited = waited.min(TRICKLE_LASTS);
         let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-        self.inner.window().max(FLOOR_BYTES) + micros * TRICKLE_BYTES_PER_SECOND / 1_000_000
+        self.inner.window().max(MIN_WINDOW_BYTES) + micros * TRICKLE_BYTES_PER_SECOND / 1_000_000
     }
 }
 
-impl Controller for FlooredController {
+impl Controller for MinWindowController {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.waiting_since.get_or_insert(now);
         self.inner.on_sent(now, bytes, last_packet_number);
@@ -104,8 +104,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn floored(config: CubicConfig, now: Instant) -> FlooredController {
-        FlooredController { inner: Arc::new(config).build(now, 1200), waiting_since: None }
+    fn floored(config: CubicConfig, now: Instant) -> MinWindowController {
+        MinWindowController { inner: Arc::new(config).build(now, 1200), waiting_since: None }
     }
 
     #[test]
@@ -116,10 +116,10 @@ mod tests {
             let later = now + SECOND * n;
             controller.on_congestion_event(later, later, true, 1200);
         }
-        assert!(controller.inner.window() < FLOOR_BYTES, "it is the floor that holds");
-        assert_eq!(controller.window_at(now), FLOOR_BYTES);
+        assert!(controller.inner.window() < MIN_WINDOW_BYTES, "it is the minimum window that holds");
+        assert_eq!(controller.window_at(now), MIN_WINDOW_BYTES);
         let clone = controller.clone_box();
-        assert!(clone.window() >= FLOOR_BYTES && clone.metrics().congestion_window >= FLOOR_BYTES);
+        assert!(clone.window() >= MIN_WINDOW_BYTES && clone.metrics().congestion_window >= MIN_WINDOW_BYTES);
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(controller.window_at(now + SECOND), window, "nothing is under way");
         controller.on_sent(now, 1200, 1);
         controller.on_sent(now + SECOND / 200, 1200, 2);
-        let beyond = |controller: &FlooredController, after| controller.window_at(now + after) - window;
+        let beyond = |controller: &MinWindowController, after| controller.window_at(now + after) - window;
         assert_eq!(beyond(&controller, SECOND / 100), TRICKLE_BYTES_PER_SECOND / 100);
         assert_eq!(beyond(&controller, SECOND * 60), TRICKLE_BYTES_PER_SECOND * TRICKLE_LASTS.as_secs());
         controller.on_end_acks(now + SECOND, 0, false, Some(2));
@@ -145,6 +145,6 @@ mod tests {
         let mut controller = floored(config, now);
         assert_eq!((controller.window_at(now), controller.initial_window()), (1 << 20, 1 << 20));
         controller.on_congestion_event(now, now, false, 1200);
-        assert!((FLOOR_BYTES..1 << 20).contains(&controller.window_at(now)));
+        assert!((MIN_WINDOW_BYTES..1 << 20).contains(&controller.window_at(now)));
     }
 }

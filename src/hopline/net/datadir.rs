@@ -23,7 +23,7 @@ const FILE: &str = "lock";
 /// Longer than anything that is written there.
 const MAX_BYTES: u64 = 256;
 /// How long whoever has the directory may take to end: it may just have been told to.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const TIMEOUT: Duration = Duration::from_secs(1);
 /// How often it is tried meanwhile.
 const PAUSE: Duration = Duration::from_millis(20);
 /// What only a bootstrap leaves, and what only an endpoint does.
@@ -120,7 +120,7 @@ pub enum DataDirError {
     InUse {
         /// The directory.
         directory: PathBuf,
-        /// Who does.
+        /// The process that uses it.
         holder: Holder,
     },
     /// It is that of a node of another kind.
@@ -167,12 +167,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the directory for a node of this role, and makes it if need be. Waits for up to `patience` for another process to
+    /// Takes the directory for a node of this role, and makes it if need be. Waits for up to `limit` for another process to
     /// end. In a directory of another role it changes nothing.
     ///
     /// # Errors
     /// [`DataDirError`].
-    pub fn open(path: &Path, wanted: Role, patience: Duration) -> Result<Self, DataDirError> {
+    pub fn open(path: &Path, wanted: Role, limit: Duration) -> Result<Self, DataDirError> {
         let directory = || path.to_owned();
         let failed = |source| DataDirError::Io { directory: directory(), source };
         let fits = || match Role::of(path) {
@@ -186,7 +186,7 @@ impl DataDir {
             Ok(found) if !found.is_file() => DataDirError::NoFile { path: file.clone() },
             Ok(_) | Err(_) => failed(error),
         })?;
-        let mut tries = patience.as_millis() / PAUSE.as_millis();
+        let mut tries = limit.as_millis() / PAUSE.as_millis();
         while !take(&lock).map_err(failed)? {
             if tries == 0 {
                 let holder = Holder::read(&file).unwrap_or_default();
@@ -206,7 +206,7 @@ impl DataDir {
     /// [`DataDirError`].
     pub(crate) async fn take(path: Option<&Path>, wanted: Role) -> Result<Option<Arc<Self>>, DataDirError> {
         let Some(path) = path.map(Path::to_owned) else { return Ok(None) };
-        let opened = spawn_blocking(move || Self::open(&path, wanted, PATIENCE)).await;
+        let opened = spawn_blocking(move || Self::open(&path, wanted, TIMEOUT)).await;
         opened.unwrap_or(Err(DataDirError::Ended)).map(|data| Some(Arc::new(data)))
     }
 
@@ -279,7 +279,7 @@ mod tests {
                 drop((path, second));
             }
         });
-        DataDir::open(&path, Role::Relay, PATIENCE * 20).unwrap();
+        DataDir::open(&path, Role::Relay, TIMEOUT * 20).unwrap();
         waiting.join().unwrap();
     }
 

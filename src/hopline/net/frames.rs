@@ -35,7 +35,7 @@ pub enum FrameError {
 }
 
 impl FrameError {
-    /// Whether the peer broke the protocol, rather than the network or its patience.
+    /// Whether the peer broke the protocol, rather than the network or a timeout.
     #[must_use]
     pub const fn is_violation(&self) -> bool {
         matches!(self, Self::Truncated | Self::Codec(_))

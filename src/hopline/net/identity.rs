@@ -130,7 +130,7 @@ pub struct Membership {
     pub renew: Time,
     /// When the certificate ends, and with it every new link.
     pub expires: Time,
-    /// The network.
+    /// The network's public key.
     pub network: NetworkKey,
 }
 

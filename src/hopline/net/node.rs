@@ -7,27 +7,27 @@
 //! Queues: each link's control messages ([`MAX_QUEUED_CONTROLS`]; a peer that lets more pile up is disconnected). Bytes
 //! wait in lanes only.
 
+mod certificate_failures;
 mod dials;
-mod doubt;
 mod faults;
 mod handshakes;
 mod leg;
 mod link;
 
 use crate::net::address::is_same;
+use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::clock::Clock;
-use crate::net::coordinator::Coordinator;
-use crate::net::farewell::Word;
+use crate::net::closing::PendingClose;
+use crate::net::counters::NodeCounters;
 use crate::net::gate::{Gate, Turned};
 use crate::net::identity::Membership;
 use crate::net::local::Local;
 use crate::net::socket::HintingSocket;
-use crate::net::tally::Tally;
 use crate::net::timer::Timer;
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
+use certificate_failures::CertificateFailures;
 use dials::Dials;
-use doubt::Doubt;
 use faults::Faults;
 use hopline_proto::admission;
 use hopline_proto::families::Families;
@@ -72,8 +72,8 @@ pub(crate) struct Node<M> {
     local: Local,
     /// Shows the node's present certificate.
     client: RefCell<quinn::ClientConfig>,
-    coordinator: Coordinator,
-    tally: Arc<Tally>,
+    bootstrap_client: BootstrapClient,
+    counters: Arc<NodeCounters>,
     listener: Listener<M>,
     gate: Arc<Gate>,
     /// Legs that a peer may have open at once on a link.
@@ -82,7 +82,7 @@ pub(crate) struct Node<M> {
     legs: RefCell<HashMap<LegId, Rc<LegPort>>>,
     signals: RefCell<HashMap<FlowKey, Rc<FlowSignal>>>,
     dials: Dials,
-    doubt: Doubt,
+    certificate_failures: CertificateFailures,
     events: RefCell<VecDeque<Event>>,
     next_link: Cell<u32>,
     armed: Cell<Option<Time>>,
@@ -98,8 +98,8 @@ pub(crate) struct Parts<M> {
     pub(crate) boot: BootId,
     pub(crate) clock: Clock,
     pub(crate) socket: Socket,
-    pub(crate) coordinator: Coordinator,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) bootstrap_client: BootstrapClient,
+    pub(crate) counters: Arc<NodeCounters>,
     pub(crate) listener: Listener<M>,
 }
 
@@ -129,7 +129,7 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
     build: impl FnOnce() -> Result<(Parts<M>, T, Main), StartFailure> + Send + 'static,
 ) -> Result<T, StartFailure> {
     let (ready, started) = oneshot::channel();
-    let word = Word::new();
+    let word = PendingClose::new();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _word = word;
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -191,8 +191,8 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         endpoint,
         local,
         client: RefCell::new(client),
-        coordinator: parts.coordinator,
-        tally: parts.tally,
+        bootstrap_client: parts.bootstrap_client,
+        counters: parts.counters,
         listener: parts.listener,
         gate: Gate::new(admission::Config::default(), parts.clock),
         legs_of_link: settings.streams(),
@@ -200,7 +200,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         legs: RefCell::default(),
         signals: RefCell::default(),
         dials: Dials::default(),
-        doubt: Doubt::default(),
+        certificate_failures: CertificateFailures::default(),
         events: RefCell::default(),
         next_link: Cell::new(1),
         armed: Cell::new(None),
@@ -304,7 +304,7 @@ impl<M: Machine + 'static> Node<M> {
                     self.signals.borrow_mut().remove(flow);
                 }
                 if let Notice::Neighbour { change, .. } = &notice {
-                    self.tally.judged(*change);
+                    self.counters.judged(*change);
                 }
                 (self.listener)(self, notice);
             }
@@ -312,8 +312,8 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     /// The node's line to the bootstraps.
-    pub(crate) const fn coordinator(&self) -> &Coordinator {
-        &self.coordinator
+    pub(crate) const fn bootstrap_client(&self) -> &BootstrapClient {
+        &self.bootstrap_client
     }
 
     /// Closes all links once their peers have everything that was said on them, and dials nobody any more.
@@ -353,9 +353,9 @@ impl<M: Machine + 'static> Node<M> {
 
     async fn ask(self: Rc<Self>, ask: AskId, request: Request, fresh: bool) {
         let result = if fresh {
-            self.coordinator.ask_fresh(request, ASK_TIMEOUT).await
+            self.bootstrap_client.ask_fresh(request, ASK_TIMEOUT).await
         } else {
-            self.coordinator.ask(request, ASK_TIMEOUT).await
+            self.bootstrap_client.ask(request, ASK_TIMEOUT).await
         };
         self.tell(Event::Asked { ask, result });
     }
@@ -402,7 +402,7 @@ impl<M: Machine + 'static> Node<M> {
 
     /// Shows each new certificate of the node to whomever it dials and is dialled by from then on. Links that are up stay.
     async fn keep_certified(self: Rc<Self>, settings: TransportSettings) {
-        let mut memberships = self.coordinator.memberships();
+        let mut memberships = self.bootstrap_client.memberships();
         memberships.mark_changed();
         while memberships.changed().await.is_ok() {
             let membership = memberships.borrow_and_update().clone();
@@ -418,7 +418,7 @@ impl<M: Machine + 'static> Node<M> {
 
     /// Passes on that a bootstrap can be reached again.
     async fn hear_of_bootstraps(self: Rc<Self>) {
-        let mut reached = self.coordinator.reached();
+        let mut reached = self.bootstrap_client.reached();
         while reached.changed().await.is_ok() {
             self.tell(Event::BootstrapReached);
         }
@@ -441,13 +441,13 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     /// Why dials fail, if the times of certificates are why they did of late.
-    pub(crate) fn doubt(&self) -> Option<Arc<str>> {
-        self.doubt.present()
+    pub(crate) fn certificate_failure(&self) -> Option<Arc<str>> {
+        self.certificate_failures.present()
     }
 
     /// The IP families in which this node can dial anybody.
     pub(crate) fn dials(&self) -> Families {
-        self.local.dials(self.coordinator.bootstrap())
+        self.local.dials(self.bootstrap_client.bootstrap())
     }
 }
 

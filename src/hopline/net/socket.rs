@@ -239,7 +239,7 @@ mod tests {
     use std::net::IpAddr;
     use std::time::Duration;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
@@ -253,7 +253,7 @@ mod tests {
                 gone.local_addr().unwrap()
             };
             let peer = UdpSocket::bind(any).unwrap();
-            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+            peer.set_read_timeout(Some(TIMEOUT)).unwrap();
             let transmit = hello;
             socket.io.writable().await.unwrap();
             let listening = tokio::time::timeout(Duration::ZERO, socket.refused());
@@ -262,7 +262,7 @@ mod tests {
                 socket.try_send(&transmit(as_dialled_by(own, nobody))).unwrap();
                 socket.try_send(&transmit(as_dialled_by(own, peer.local_addr().unwrap()))).unwrap();
             }
-            let refused = tokio::time::timeout(PATIENCE, socket.refused());
+            let refused = tokio::time::timeout(TIMEOUT, socket.refused());
             assert_eq!(
                 refused.await.unwrap().unwrap(),
                 nobody,
@@ -302,7 +302,7 @@ mod tests {
         }
         let mut buffer = [0; 1500];
         for _ in 0..40 {
-            let heard = tokio::time::timeout(PATIENCE, socket.io.recv_from(&mut buffer));
+            let heard = tokio::time::timeout(TIMEOUT, socket.io.recv_from(&mut buffer));
             assert_eq!(heard.await.expect("it is heard").unwrap(), (1000, peer.local_addr().unwrap()));
         }
     }

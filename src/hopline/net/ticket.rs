@@ -82,7 +82,7 @@ pub enum TicketError {
     /// It names no bootstrap, or too many.
     #[error("a ticket names 1 to {MAX_BOOTSTRAPS} bootstraps, not {count}")]
     Bootstraps {
-        /// How many.
+        /// The number.
         count: usize,
     },
     /// A bootstrap's address is neither `host:port` nor the name of a service.

@@ -260,7 +260,7 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
         Some(Untimely::Theirs(out)) => out.to_string(),
         Some(Untimely::Ours(Some(out))) => out.told("this node's certificate", "its clock"),
         Some(Untimely::Ours(None)) => {
-            "by its clock this node's certificate has ended, or has not begun".to_owned()
+            "by its clock this node's certificate has expired, or is not valid yet".to_owned()
         }
         None => error.to_string(),
     }

@@ -7,7 +7,7 @@
 //! An endpoint's stateless resets (RFC 9000, 10.3) survive its process: a node that comes back on its old address tells
 //! its neighbours at their next packet that it has forgotten them, instead of leaving them to the idle timeout.
 
-use super::congestion::Floored;
+use super::congestion::MinWindow;
 use super::error::ErrorKind;
 use super::socket::{HintingSocket, SocketRuntime};
 use aws_lc_rs::{hkdf, hmac};
@@ -199,7 +199,7 @@ pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
         .keep_alive_interval(settings.keep_alive)
         .initial_rtt(settings.initial_rtt)
         .mtu_discovery_config(Some(discovery))
-        .congestion_controller_factory(Arc::new(Floored(
+        .congestion_controller_factory(Arc::new(MinWindow(
             settings.congestion.factory(settings.initial_window_bytes),
         )));
     Arc::new(config)

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// How long the other side may take to say what it speaks.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether they have one.
 pub(crate) fn is_common(connection: &Connection) -> bool {
@@ -30,7 +30,7 @@ pub(crate) async fn agree(connection: &Connection, ours: Versions, dialed: bool)
         return Ok(());
     }
     let asked = async { if dialed { ask(connection, ours).await } else { tell(connection, ours).await } };
-    let theirs = timeout(PATIENCE, asked).await.ok().flatten();
+    let theirs = timeout(TIMEOUT, asked).await.ok().flatten();
     connection.close(0u32.into(), &ours.to_bytes());
     Err(Mismatch { ours, theirs })
 }

@@ -4,14 +4,14 @@
 use super::{Failovers, Feed, Machine, Options, Parts, State, hear, parts};
 use crate::bootstrap::{Options as BootstrapOptions, Server};
 use crate::endpoint::{Endpoint, Flow, FlowEvent, Hop, Listener, Options as EndpointOptions};
-use crate::net::coordinator::Coordinator;
+use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::node::{self, Node};
 use crate::net::testing::LOOPBACK;
 use hopline_proto::epoch::Epoch;
 use hopline_proto::flows::Flows;
 use hopline_proto::frame::Control;
-use hopline_proto::lane::Violation;
-use hopline_proto::machine::{self, Action, Event, Forbidden, Misdeed, Notice};
+use hopline_proto::lane::FlowViolation;
+use hopline_proto::machine::{self, Action, Event, Forbidden, Notice, Violation};
 use hopline_proto::{NodeId, Time};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::sync::{broadcast::Receiver, oneshot, watch};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Further than any flow here gets.
 const FAR: u64 = 1 << 40;
 const HALF: usize = 200_000;
@@ -66,12 +66,12 @@ impl Lie {
 
     /// Whether the relays next to the liar accused it of that. Acks are judged by their source alone, which can't tell whose
     /// they are, and leaves the whole chain.
-    fn is_proven(self, accused: &[Misdeed]) -> bool {
-        use Violation::{ContradictoryFin, PastFin};
-        let is_meant = |what: &Misdeed| match self {
+    fn is_proven(self, accused: &[Violation]) -> bool {
+        use FlowViolation::{ContradictoryFin, PastFin};
+        let is_meant = |what: &Violation| match self {
             Self::Acks => true,
-            Self::Ends => matches!(what, Misdeed::Flow(ContradictoryFin { .. } | PastFin { .. })),
-            Self::Epochs => matches!(what, Misdeed::Forbidden(Forbidden::WrongTag)),
+            Self::Ends => matches!(what, Violation::Flow(ContradictoryFin { .. } | PastFin { .. })),
+            Self::Epochs => matches!(what, Violation::Forbidden(Forbidden::WrongTag)),
         };
         accused.iter().all(is_meant) && (self == Self::Acks) == accused.is_empty()
     }
@@ -121,7 +121,7 @@ impl machine::Machine for Liar {
 }
 
 /// Of what relays accused whom.
-type Accusations = Arc<Mutex<Vec<(Option<NodeId>, Misdeed)>>>;
+type Accusations = Arc<Mutex<Vec<(Option<NodeId>, Violation)>>>;
 
 /// A relay that runs until this is dropped, and lies as it is told.
 struct Running {
@@ -132,8 +132,8 @@ struct Running {
 
 async fn relay(server: &Server, name: &str, accusations: &Accusations) -> Running {
     let options = Options { listen: LOOPBACK, ..Options::default() };
-    let coordinator = Coordinator::join(server.ticket().clone(), None).await.unwrap();
-    let membership = coordinator.membership();
+    let bootstrap_client = BootstrapClient::join(server.ticket().clone(), None).await.unwrap();
+    let membership = bootstrap_client.membership();
     let id = membership.node_id();
     let (lie, told_to_lie) = watch::channel(None);
     let (told, mut state) = watch::channel(State::Starting);
@@ -141,8 +141,8 @@ async fn relay(server: &Server, name: &str, accusations: &Accusations) -> Runnin
     let (name, accusations) = (name.to_owned(), accusations.clone());
     let build = move || {
         let ears = (told.clone(), Arc::default(), Failovers::new());
-        let (parts, _) = parts(&options, name, coordinator, &membership, ears)?;
-        let Parts { machine, boot, clock, socket, coordinator, tally, .. } = parts;
+        let (parts, _) = parts(&options, name, bootstrap_client, &membership, ears)?;
+        let Parts { machine, boot, clock, socket, bootstrap_client, counters, .. } = parts;
         let feed = Arc::<Feed>::default();
         let listener = Box::new(move |_: &Rc<Node<Liar>>, notice: Notice| {
             if let Notice::Violation { peer, what, .. } = &notice {
@@ -151,7 +151,7 @@ async fn relay(server: &Server, name: &str, accusations: &Accusations) -> Runnin
             hear(&notice, &told, &feed);
         });
         let machine = Liar { honest: machine, lie: told_to_lie };
-        let parts = Parts { machine, boot, clock, socket, coordinator, tally, listener };
+        let parts = Parts { machine, boot, clock, socket, bootstrap_client, counters, listener };
         let main = async move |node: Rc<Node<Liar>>| {
             node.with(|liar, now, actions| liar.honest.start(now, actions));
             let _ = stopped.await;
@@ -159,7 +159,7 @@ async fn relay(server: &Server, name: &str, accusations: &Accusations) -> Runnin
         Ok((parts, (), main))
     };
     node::start("relay", build).await.unwrap();
-    let enrolled = timeout(PATIENCE, state.wait_for(|state| *state != State::Starting)).await;
+    let enrolled = timeout(TIMEOUT, state.wait_for(|state| *state != State::Starting)).await;
     assert_eq!(*enrolled.unwrap().unwrap(), State::Enrolled);
     Running { id, lie, _stop: stop }
 }
@@ -195,7 +195,7 @@ async fn half(flow: &mut Flow, sent: &[u8]) -> Vec<u8> {
         std::io::Result::Ok(())
     };
     let read = reader.read_exact(&mut came);
-    timeout(PATIENCE, async { tokio::try_join!(write, read) }).await.expect("it goes on").unwrap();
+    timeout(TIMEOUT, async { tokio::try_join!(write, read) }).await.expect("it goes on").unwrap();
     came
 }
 
@@ -243,13 +243,13 @@ impl Stage {
     }
 
     /// Has a new relay tell that lie: of what its neighbours accused it.
-    async fn told(&mut self, lie: Lie, name: &str) -> Vec<Misdeed> {
+    async fn told(&mut self, lie: Lie, name: &str) -> Vec<Violation> {
         let liar = relay(&self.server, name, &self.accusations).await;
         if lie == Lie::Epochs {
             // It is told when a flow is opened.
             liar.lie.send_replace(Some(lie));
         }
-        let (mut flow, mut events, mut incoming) = timeout(PATIENCE, self.over(name)).await.expect(name);
+        let (mut flow, mut events, mut incoming) = timeout(TIMEOUT, self.over(name)).await.expect(name);
         let id = flow.id();
         let (forward, backward) = (data(1), data(2));
         let (mut forth, mut back) = (Vec::new(), Vec::new());
@@ -274,7 +274,7 @@ impl Stage {
             | FlowEvent::Closed { .. } => false,
         };
         let left = async { while !is_left(&events.recv().await.unwrap()) {} };
-        timeout(PATIENCE, left).await.unwrap_or_else(|_| panic!("{name} was left"));
+        timeout(TIMEOUT, left).await.unwrap_or_else(|_| panic!("{name} was left"));
         let accused = self.accusations.lock().unwrap();
         accused.iter().filter(|(peer, _)| *peer == Some(liar.id)).map(|(_, what)| *what).collect()
     }

@@ -3,8 +3,8 @@
 
 use super::Machine;
 use crate::net::clock::Clock;
+use crate::net::counters::NodeCounters;
 use crate::net::node::Node;
-use crate::net::tally::Tally;
 use hopline_proto::Time;
 use hopline_proto::rpc::{Load, Resources};
 use std::io;
@@ -27,12 +27,12 @@ const EVERY: Duration = Duration::from_secs(5);
 /// If there is no thread to be had.
 pub(super) fn watch(
     directory: PathBuf,
-    tally: Arc<Tally>,
+    counters: Arc<NodeCounters>,
     clock: Clock,
 ) -> io::Result<watch::Receiver<Load>> {
     let (told, loads) = watch::channel(Load::default());
     thread::Builder::new().name("hopline-load".to_owned()).spawn(move || {
-        let mut sampler = Sampler::new(directory, tally, clock);
+        let mut sampler = Sampler::new(directory, counters, clock);
         thread::sleep(FIRST);
         while !told.is_closed() {
             told.send_replace(sampler.sample());
@@ -52,7 +52,7 @@ pub(super) async fn tell(node: Rc<Node<Machine>>, mut loads: watch::Receiver<Loa
 
 struct Sampler {
     directory: PathBuf,
-    tally: Arc<Tally>,
+    counters: Arc<NodeCounters>,
     clock: Clock,
     system: System,
     /// When it looked last, and how many bytes there were.
@@ -60,16 +60,16 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn new(directory: PathBuf, tally: Arc<Tally>, clock: Clock) -> Self {
+    fn new(directory: PathBuf, counters: Arc<NodeCounters>, clock: Clock) -> Self {
         let mut system = System::new();
         // What the processors did is told by the difference between two looks.
         system.refresh_cpu_usage();
-        let last = (clock.now(), tally.received_bytes());
-        Self { directory, tally, clock, system, last }
+        let last = (clock.now(), counters.received_bytes());
+        Self { directory, counters, clock, system, last }
     }
 
     fn sample(&mut self) -> Load {
-        let (at, bytes) = (self.clock.now(), self.tally.received_bytes());
+        let (at, bytes) = (self.clock.now(), self.counters.received_bytes());
         let (last_at, last_bytes) = std::mem::replace(&mut self.last, (at, bytes));
         let bytes_per_second = rate(bytes.saturating_sub(last_bytes), at.since(last_at));
         Load { flows: 0, bytes_per_second, resources: Some(self.resources()) }
@@ -120,9 +120,9 @@ mod tests {
     #[test]
     fn a_machine_has_memory_and_a_disk_in_use() {
         let clock = Clock::start();
-        let tally = Tally::new(clock);
-        let mut sampler = Sampler::new(std::env::temp_dir(), tally.clone(), clock);
-        tally.received(1 << 20);
+        let counters = NodeCounters::new(clock);
+        let mut sampler = Sampler::new(std::env::temp_dir(), counters.clone(), clock);
+        counters.received(1 << 20);
         let load = sampler.sample();
         let resources = load.resources.unwrap();
         assert!(load.bytes_per_second > 0, "{load:?}");

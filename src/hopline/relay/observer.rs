@@ -1,8 +1,8 @@
 //! An operator's view of a relay: its counters, and what its thread reports when it is asked.
 
 use super::{Machine, State};
+use crate::net::counters::{Neighbours, NodeCounters};
 use crate::net::node::Node;
-use crate::net::tally::{Neighbours, Tally};
 use hopline_proto::frame::Cause;
 use hopline_proto::id::NodeId;
 use hopline_proto::machine::Notice;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 /// How long the node's thread may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// Questions that may wait for it.
 const QUEUED: usize = 64;
 /// In seconds.
@@ -69,7 +69,7 @@ pub(super) type Question = oneshot::Sender<Vitals>;
 #[derive(Clone, Debug)]
 pub struct Observer {
     pub(super) id: NodeId,
-    pub(super) tally: Arc<Tally>,
+    pub(super) counters: Arc<NodeCounters>,
     pub(super) failovers: Failovers,
     pub(super) state: watch::Receiver<State>,
     pub(super) questions: mpsc::Sender<Question>,
@@ -85,20 +85,20 @@ impl Observer {
     /// What it thought of its neighbours so far.
     #[must_use]
     pub fn neighbours(&self) -> Neighbours {
-        self.tally.read()
+        self.counters.read()
     }
 
     /// How much payload it received, in bytes.
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
-        self.tally.received_bytes()
+        self.counters.received_bytes()
     }
 
     /// How it is; `None` if its thread has ended or is too busy to say.
     pub async fn vitals(&self) -> Option<Vitals> {
         let (question, answer) = oneshot::channel();
         self.questions.try_send(question).ok()?;
-        timeout(PATIENCE, answer).await.ok()?.ok()
+        timeout(TIMEOUT, answer).await.ok()?.ok()
     }
 
     /// Whether it takes no new flows, as it is about to leave.

@@ -66,7 +66,7 @@ struct Queue {
     changes: Vec<(Change, Answer<Holder>)>,
     closes: Vec<oneshot::Sender<()>>,
     /// Whether there is anything that the thread has not seen.
-    news: bool,
+    changed: bool,
     /// Whether the thread is to end after this.
     ending: bool,
     /// Whether it has.
@@ -204,7 +204,7 @@ impl Shared {
         let mut queue = self.queue();
         if !queue.ended {
             add(&mut queue);
-            queue.news = true;
+            queue.changed = true;
             self.wake.notify_one();
         }
     }
@@ -217,7 +217,7 @@ impl Shared {
 
     /// Waits until there is anything to see to, at most for `limit`; takes it all.
     fn take(&self, limit: Option<Duration>) -> Queue {
-        let idle = |queue: &mut Queue| !queue.news;
+        let idle = |queue: &mut Queue| !queue.changed;
         let queue = self.queue();
         let mut queue = match limit {
             None => self.wake.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner),

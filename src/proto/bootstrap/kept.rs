@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// What a node registered, as a driver may store it: it gives it its place back after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
-    /// Who.
+    /// The node's id.
     pub node: NodeId,
     /// What people call it.
     pub name: String,
@@ -45,9 +45,9 @@ impl Kind {
 /// Which registration: a node has one of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Whose.
+    /// The node's id.
     pub node: NodeId,
-    /// As what.
+    /// The kind.
     pub kind: Kind,
 }
 

@@ -74,7 +74,7 @@ impl Lateness {
 
 /// How many of the peer's heartbeats are lost on their way: how long a run of losses is nothing unusual.
 ///
-/// Sequence numbers tell what was lost from what is late. A share of losses makes more patient, as it goes on by chance; a
+/// Sequence numbers tell what was lost from what is late. A share of losses makes the deadline longer, as it goes on by chance; a
 /// long gap does not: a path that was cut, or a queue that overflowed, is whole again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Losses {
@@ -91,8 +91,8 @@ const MAX_RUN: u32 = 6;
 const MAX_FIRST_RUN: u32 = 2;
 /// A run of losses that comes as rarely as once in so many heartbeats is unusual.
 const RARE: u64 = 100_000;
-/// Of no link more patience is asked than for so many heartbeats in a row.
-const MAX_PATIENCE: u32 = 20;
+/// The longest run of losses that is waited out, in heartbeats.
+const MAX_TOLERATED_RUN: u32 = 20;
 
 impl Losses {
     /// A heartbeat came after `missing` that did not.
@@ -109,7 +109,7 @@ impl Losses {
     pub(super) fn bound(self) -> u32 {
         let mut chance = WHOLE;
         let mut run = 0;
-        while run < MAX_PATIENCE && chance * RARE > WHOLE {
+        while run < MAX_TOLERATED_RUN && chance * RARE > WHOLE {
             chance = chance * self.share / WHOLE;
             run += 1;
         }
@@ -179,7 +179,7 @@ mod tests {
         (0..200).for_each(|_| losses.add(1));
         assert!((13..=20).contains(&losses.bound()), "every second one: {losses:?}");
         (0..10_000).for_each(|_| losses.add(MAX_RUN));
-        assert_eq!(losses.bound(), MAX_PATIENCE);
+        assert_eq!(losses.bound(), MAX_TOLERATED_RUN);
         (0..2000).for_each(|_| losses.add(0));
         assert_eq!(losses, Losses::default());
     }

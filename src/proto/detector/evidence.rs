@@ -90,7 +90,7 @@ impl Inbound {
         self.sequence = sequence;
     }
 
-    /// The peer is asked for a faster pace now, and ought to know it by `asked_at`. A wish still unanswered does not buy it
+    /// The peer is asked for a faster pace now, and ought to know it by `asked_at`. A request still unanswered does not buy it
     /// more time; one that was answered, however soon, counts no more.
     pub(super) fn ask(&mut self, now: Time, asked_at: Time) {
         if self.heard_at >= self.told_at {

@@ -8,7 +8,7 @@ const fn ms(ms: u64) -> Duration {
 }
 
 /// Machines in one room, round trips below a millisecond: a missing relay shows within 30 ms of silence. The pace is fixed,
-/// as it would be at its floor anyway and a handshake that a busy machine delays must not slow it down; heartbeats cost next
+/// as it would be at its shortest anyway and a handshake that a busy machine delays must not slow it down; heartbeats cost next
 /// to nothing there, so idle neighbours are heard each second and given up soon.
 const LAN: Config = Config {
     pace: Pace::Fixed(MIN_INTERVAL),

@@ -442,19 +442,19 @@ fn other_traffic_stands_in_for_every_second_heartbeat() {
 #[test]
 fn wishes_of_the_peer_are_served_within_bounds() {
     let mut detector = Detector::new(Config::default(), HANDSHAKE, at(0));
-    let wish =
+    let wanted =
         |sequence, wanted_us| Heartbeat { sequence, heard: 0, heard_ago_us: 0, wanted_us, probe: false };
     while detector.poll(at(0)).is_some() {}
-    detector.on_heartbeat(&wish(1, 20_000), at(1));
+    detector.on_heartbeat(&wanted(1, 20_000), at(1));
     while detector.poll(at(1)).is_some() {}
     assert_eq!(
         detector.poll_timeout(),
         Some(at(26)),
         "a quarter later than the peer's next, which it answers"
     );
-    detector.on_heartbeat(&wish(2, 1), at(2));
+    detector.on_heartbeat(&wanted(2, 1), at(2));
     assert_eq!(detector.poll_timeout(), Some(at(11)), "not faster than every 10 ms");
-    detector.on_heartbeat(&wish(1, 1_000_000), at(3));
+    detector.on_heartbeat(&wanted(1, 1_000_000), at(3));
     assert_eq!(detector.poll_timeout(), Some(at(11)), "one that was overtaken is no news");
 }
 
@@ -464,8 +464,8 @@ fn switched_off_it_judges_nothing_and_serves_the_peer() {
     assert_eq!((detector.poll(at(0)), detector.poll_timeout()), (None, None));
     detector.on_hint(at(0));
     assert_eq!(detector.poll(at(9_000_000)), None);
-    let wish = Heartbeat { sequence: 1, heard: 0, heard_ago_us: 0, wanted_us: 20_000, probe: false };
-    detector.on_heartbeat(&wish, at(9_000_000));
+    let wanted = Heartbeat { sequence: 1, heard: 0, heard_ago_us: 0, wanted_us: 20_000, probe: false };
+    detector.on_heartbeat(&wanted, at(9_000_000));
     let answer = Heartbeat { sequence: 1, heard: 1, heard_ago_us: 0, wanted_us: 0, probe: false };
     assert_eq!(detector.poll(at(9_000_000)), Some(Outcome::SendHeartbeat(answer)));
     assert_eq!(detector.poll_timeout(), Some(at(9_000_025)), "or it answers the peer's next");

@@ -1,6 +1,6 @@
 //! When a link's peer is found suspect, and down; and how much of a silence its watcher blames on itself.
 
-use super::{Belief, Detector, FLOOR_INTERVALS, Fault, Outcome, micros};
+use super::{Belief, DEADLINE_INTERVALS, Detector, Fault, Outcome, micros};
 use crate::frame::{Evidence, Reason, Watch};
 use crate::time::Time;
 use std::time::Duration;
@@ -15,9 +15,9 @@ const MAX_DOUBT: u32 = 7;
 impl Detector {
     /// How much silence is suspicious.
     pub(super) fn deadline(&self, interval: Duration) -> Duration {
-        let floor = interval * FLOOR_INTERVALS.max(self.inbound.losses.bound());
-        let patient = floor.max(self.inbound.lateness.bound(interval));
-        patient * (1 + self.doubt.score)
+        let shortest = interval * DEADLINE_INTERVALS.max(self.inbound.losses.bound());
+        let deadline = shortest.max(self.inbound.lateness.bound(interval));
+        deadline * (1 + self.doubt.score)
     }
 
     /// When the peer will be found suspect, or down, if nothing else happens.
@@ -100,8 +100,8 @@ impl Detector {
                 };
                 self.inbound.missed |= fault == Fault::Silent;
                 self.reason = Some(self.reason_for(fault, interval, now));
-                let patience = self.config.down_after.max(self.deadline(interval) * DOWN_DEADLINES);
-                self.belief = Belief::Suspect { fault, down_at: now + patience };
+                let down_after = self.config.down_after.max(self.deadline(interval) * DOWN_DEADLINES);
+                self.belief = Belief::Suspect { fault, down_at: now + down_after };
                 Some(Outcome::Suspect)
             }
             Belief::Suspect { fault, .. } => {

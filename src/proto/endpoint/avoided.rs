@@ -2,7 +2,7 @@
 
 use super::Endpoint;
 use crate::failure_memory::{Failure, Ground};
-use crate::flows::{FlowKey, News};
+use crate::flows::{FlowKey, FlowsEvent};
 use crate::frame::Evidence;
 use crate::id::{FlowId, NodeId};
 use crate::links::Standing;
@@ -51,17 +51,17 @@ impl Told {
     }
 }
 
-/// The flows that relays may have failed since the news were taken last.
-fn concerned(news: &[News], actions: &[Action]) -> BTreeSet<FlowKey> {
-    let wanting = news.iter().filter_map(|news| match news {
-        News::WantsRoute(flow) | News::WantsBackup { flow, .. } => Some(*flow),
-        News::PeerGone(_)
-        | News::PeerUp(_)
-        | News::PeerUnreachable { .. }
-        | News::Ended(_)
-        | News::PeerSuspect { .. }
-        | News::PeerRecovered(_)
-        | News::PeerDraining(_) => None,
+/// The flows that relays may have failed since the events were taken last.
+fn concerned(events: &[FlowsEvent], actions: &[Action]) -> BTreeSet<FlowKey> {
+    let wanting = events.iter().filter_map(|event| match event {
+        FlowsEvent::WantsRoute(flow) | FlowsEvent::WantsBackup { flow, .. } => Some(*flow),
+        FlowsEvent::PeerGone(_)
+        | FlowsEvent::PeerUp(_)
+        | FlowsEvent::PeerUnreachable { .. }
+        | FlowsEvent::Ended(_)
+        | FlowsEvent::PeerSuspect { .. }
+        | FlowsEvent::PeerRecovered(_)
+        | FlowsEvent::PeerDraining(_) => None,
     });
     wanting.chain(failures_told(actions).map(|(flow, _)| flow)).collect()
 }
@@ -76,8 +76,8 @@ fn failures_told(actions: &[Action]) -> impl Iterator<Item = (FlowKey, &Candidat
 
 impl Endpoint {
     /// Tells whom flows avoid from now on.
-    pub(super) fn tell_avoided(&mut self, news: &[News], now: Time, actions: &mut Vec<Action>) {
-        for flow in concerned(news, actions) {
+    pub(super) fn tell_avoided(&mut self, events: &[FlowsEvent], now: Time, actions: &mut Vec<Action>) {
+        for flow in concerned(events, actions) {
             let failures = self.flows.avoided_by(flow, now);
             let told = &mut self.told;
             let new: Vec<Failure> = failures.filter(|failure| told.is_new(flow, failure)).collect();

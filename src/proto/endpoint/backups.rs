@@ -1,6 +1,6 @@
 //! Which hops of an origin's flows need another candidate, and when to ask for one again.
 //!
-//! A relay's wish may die with the relay, and the bootstrap may have nobody yet (a target that lost an attachment relay
+//! A relay's request may die with the relay, and the bootstrap may have nobody yet (a target that lost an attachment relay
 //! needs a moment to find another). So the origin itself goes on asking until it is told of one: soon at first, each second for
 //! a while, as the next fault may come, and then seldom, as a small pool may never have anybody.
 
@@ -25,7 +25,7 @@ const RARE_PAUSE: Duration = Duration::from_secs(10);
 const PAUSES: Pauses = Pauses::doubling(Duration::from_millis(50), LONGEST_PAUSE);
 /// and for one that nobody does.
 const URGENT_PAUSES: Pauses = Pauses::doubling(Duration::from_millis(10), LONGEST_PAUSE);
-/// After so many it is up to the relay to wish again, if nobody serves the hop (then another route is looked for too) or
+/// After so many it is up to the relay to ask again, if nobody serves the hop (then another route is looked for too) or
 /// the bootstrap does not accept the question.
 const FEW_ATTEMPTS: u32 = 7;
 
@@ -81,7 +81,7 @@ impl Backups {
     pub(super) fn want(&mut self, flow: FlowKey, hop: u8, active: Option<NodeId>, now: Time) -> bool {
         let key = (flow, hop);
         let wanted = self.wanted.entry(key).or_insert_with(|| Wanted::new(active));
-        let is_news = wanted.attempts == 0 || wanted.active != active;
+        let is_new = wanted.attempts == 0 || wanted.active != active;
         if wanted.active != active {
             (wanted.active, wanted.attempts) = (active, 0);
         }
@@ -92,7 +92,7 @@ impl Backups {
                 self.due.set(key, Some(wanted.not_before));
             }
         }
-        if now < wanted.not_before || wanted.asking || !is_news || (wanted.ticket.is_some() && !is_urgent) {
+        if now < wanted.not_before || wanted.asking || !is_new || (wanted.ticket.is_some() && !is_urgent) {
             return false;
         }
         let is_turn = is_urgent || (self.queue.is_empty() && self.pace.turn() <= now);

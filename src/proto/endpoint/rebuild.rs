@@ -15,10 +15,10 @@ use crate::time::Time;
 use std::time::Duration;
 
 /// How long a bootstrap may take to answer before a kept route is taken.
-const PATIENCE: Duration = Duration::from_secs(1);
-const REBUILD_PATIENCE: Duration = Duration::from_millis(300);
+const PLAN_TIMEOUT: Duration = Duration::from_secs(1);
+const REBUILD_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long a hop that nobody serves waits for other candidates before the flow takes another route.
-pub(super) const HOP_PATIENCE: Duration = Duration::from_millis(150);
+pub(super) const HOP_TIMEOUT: Duration = Duration::from_millis(150);
 /// How long a flow has to be open before a spare is looked for.
 const SPARE_DELAY: Duration = Duration::from_millis(500);
 /// How old a spare may get before another is asked for: relays come and go.
@@ -73,7 +73,7 @@ impl Endpoint {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        self.patience.set(Waiting::Open(flow), None);
+        self.waits.set(Waiting::Open(flow), None);
         let target = route.target;
         let Some(key) = self.flows.open(flow, route, now, actions) else {
             let cause = OpenFailure::BadRoute;
@@ -104,7 +104,7 @@ impl Endpoint {
     pub(super) fn open_in_time(&mut self, flow: FlowId, now: Time) {
         let Some(to) = self.opening.get(&flow) else { return };
         if self.routes.for_new_flow(to, now).is_some() {
-            self.patience.set(Waiting::Open(flow), Some(now + PATIENCE));
+            self.waits.set(Waiting::Open(flow), Some(now + PLAN_TIMEOUT));
         }
     }
 
@@ -117,7 +117,7 @@ impl Endpoint {
         let failed = self.flows.chain(&flow, now).map(|(_, failed)| failed).unwrap_or_default();
         self.note_failed(flow, &failed, now);
         if self.asking_route.contains(&flow) {
-            return self.patience.set(Waiting::Rebuild(flow), Some(now + REBUILD_PATIENCE));
+            return self.waits.set(Waiting::Rebuild(flow), Some(now + REBUILD_TIMEOUT));
         }
         match self.routes.spare(&to, &used, now) {
             Some(route) => self.go_over(flow, route, now, actions),
@@ -131,9 +131,9 @@ impl Endpoint {
             return;
         }
         let exclude = self.excluded(flow, without, now);
-        self.patience.set(Waiting::Rebuild(flow), Some(now + REBUILD_PATIENCE));
+        self.waits.set(Waiting::Rebuild(flow), Some(now + REBUILD_TIMEOUT));
         let request = Request::Plan { target: to.name, hops: to.hops, exclude, dials: self.dials };
-        self.clerk.ask(Asked::NewRoute { flow, without }, request, false, actions);
+        self.agent.ask(Asked::NewRoute { flow, without }, request, false, actions);
     }
 
     fn excluded(&self, flow: FlowKey, without: Without, now: Time) -> Vec<NodeId> {
@@ -161,7 +161,7 @@ impl Endpoint {
         actions: &mut Vec<Action>,
     ) {
         self.asking_route.remove(&flow);
-        self.patience.set(Waiting::Rebuild(flow), None);
+        self.waits.set(Waiting::Rebuild(flow), None);
         match result {
             Ok(Response::Planned(plan)) => {
                 let Some(to) = self.open.get(&flow) else { return };
@@ -218,8 +218,8 @@ impl Endpoint {
     }
 
     /// The bootstrap lets these wait for too long.
-    pub(super) fn patience_is_due(&mut self, now: Time, actions: &mut Vec<Action>) {
-        while let Some(waiting) = self.patience.pop_due(now) {
+    pub(super) fn wait_is_due(&mut self, now: Time, actions: &mut Vec<Action>) {
+        while let Some(waiting) = self.waits.pop_due(now) {
             match waiting {
                 Waiting::Open(flow) => drop(self.open_over_kept(flow, now, actions)),
                 Waiting::Plan(flow, attempt) => self.ask_plan(flow, attempt, actions),
@@ -269,7 +269,7 @@ impl Endpoint {
         let Some(to) = self.open.get(&flow).cloned() else { return };
         let exclude = self.excluded(flow, without, now);
         let request = Request::Spare { target: to.name, hops: to.hops, exclude, dials: self.dials };
-        self.clerk.ask(Asked::Spare { flow, without }, request, false, actions);
+        self.agent.ask(Asked::Spare { flow, without }, request, false, actions);
     }
 
     pub(super) fn spare_answered(

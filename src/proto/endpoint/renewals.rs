@@ -71,7 +71,7 @@ impl Endpoint {
         while let Some(flow) = self.renewals.due.pop_due(now) {
             let Some((records, _)) = self.flows.chain(&flow, now) else { continue };
             let request = Request::Renew { records: records.to_vec() };
-            self.clerk.ask(Asked::Renewal { flow }, request, false, actions);
+            self.agent.ask(Asked::Renewal { flow }, request, false, actions);
         }
     }
 

@@ -18,9 +18,9 @@ pub const ATTACHMENTS: usize = 3;
 /// How many former ones it stays linked to.
 const FORMER: usize = 3;
 /// How long a target waits for the last of its attachment relays before it registers with what it has.
-const ATTACH_PATIENCE: Duration = Duration::from_millis(500);
+const ATTACHMENTS_TIMEOUT: Duration = Duration::from_millis(500);
 /// The same when nobody can reach it through those that it registered with.
-const UNREACHABLE_PATIENCE: Duration = Duration::from_millis(20);
+const UNREACHABLE_TIMEOUT: Duration = Duration::from_millis(20);
 /// The pause before more attachment relays are asked for again.
 const ATTACH_PAUSE: Duration = Duration::from_millis(300);
 /// Attachment relays that a target lost, and asks for no more for as long as there are others.
@@ -61,7 +61,7 @@ impl Endpoint {
     /// Whether the bootstrap has taken the names that are served now.
     #[must_use]
     pub fn is_registered(&self) -> bool {
-        self.target.as_ref().is_some_and(|target| !target.offered.is_empty()) && self.clerk.is_up_to_date()
+        self.target.as_ref().is_some_and(|target| !target.offered.is_empty()) && self.agent.is_up_to_date()
     }
 
     /// Sees to it that there are enough attachment relays, and that the bootstrap knows them.
@@ -75,7 +75,7 @@ impl Endpoint {
             let exclude = target.chosen.iter().map(|c| c.node).chain(target.lost.nodes(now)).collect();
             let count = u8::try_from(missing).unwrap_or(1);
             let request = Request::Attachments { count, exclude, dials: self.dials };
-            self.clerk.ask(Asked::Attachments, request, false, actions);
+            self.agent.ask(Asked::Attachments, request, false, actions);
         }
         if missing == 0 {
             target.ask_due = None;
@@ -90,7 +90,7 @@ impl Endpoint {
         target.reattached = !target.offered.is_empty();
         target.offered.clone_from(&attached);
         let offer = Offer::Target { names: target.names.clone(), attachments: attached.clone() };
-        self.clerk.offer(offer, &mut self.flows, now, actions);
+        self.agent.offer(offer, &mut self.flows, now, actions);
         actions.push(Action::Notify(Notice::Attachments { relays: attached }));
     }
 
@@ -170,7 +170,7 @@ impl Target {
             reattached: false,
             ask_due: None,
             ask_not_before: Time::ZERO,
-            offer_due: Some(now + ATTACH_PATIENCE),
+            offer_due: Some(now + ATTACHMENTS_TIMEOUT),
         }
     }
 
@@ -212,6 +212,6 @@ impl Target {
     /// Another attachment relay is needed, the more urgently if nobody can reach this target now.
     pub(super) fn look_again(&mut self, reachable: bool, now: Time) {
         self.ask_due = Some(self.ask_not_before).filter(|at| *at > now);
-        self.offer_due = Some(now + if reachable { ATTACH_PATIENCE } else { UNREACHABLE_PATIENCE });
+        self.offer_due = Some(now + if reachable { ATTACHMENTS_TIMEOUT } else { UNREACHABLE_TIMEOUT });
     }
 }

@@ -56,7 +56,7 @@ impl World {
         assert!(matches!(bootstrap.answer(TARGET, register, now), Response::Lease(_)));
         let mut flows = FlowsConfig::default();
         flows.links.detector.pace = Pace::Off;
-        let origin = Endpoint::new(ORIGIN, flows, ClerkConfig::default());
+        let origin = Endpoint::new(ORIGIN, flows, AgentConfig::default());
         let (said, asked, events) = (Vec::new(), Vec::new(), VecDeque::new());
         Self { origin, bootstrap, now, said, asked, events, links: Vec::new(), made: 0, dead: Vec::new() }
     }
@@ -170,7 +170,7 @@ impl World {
         for (link, _) in gone {
             self.tell(Event::LinkDown { link });
         }
-        // The wish for another backup, from between the two, would be another way.
+        // The request for another backup, from between the two, would be another way.
         self.asked.retain(|(_, asked)| !matches!(asked, Request::Replace { .. }));
     }
 }
@@ -484,7 +484,7 @@ fn what_arises_from_payload_is_acted_on_at_once() {
         let closed =
             |action: &Action| matches!(action, Action::CloseLeg { leg: closed, .. } if *closed == leg);
         assert!(actions.iter().any(closed), "{actions:?}");
-        assert_eq!(world.origin.flows.has_news(), broken.is_some());
+        assert_eq!(world.origin.flows.has_events(), broken.is_some());
     }
 }
 

@@ -25,12 +25,12 @@ impl Endpoint {
         match asked {
             Asked::Plan { flow, attempt, .. } => {
                 if !self.open_over_kept(flow, now, actions) {
-                    self.patience.set(Waiting::Plan(flow, attempt), Some(again));
+                    self.waits.set(Waiting::Plan(flow, attempt), Some(again));
                 }
             }
             // It goes on counting as asked: a kept route is taken when that has lasted for too long.
             Asked::NewRoute { flow, without } => {
-                self.patience.set(Waiting::NewRoute(flow, without), Some(again));
+                self.waits.set(Waiting::NewRoute(flow, without), Some(again));
             }
             Asked::Spare { flow, .. } => {
                 if let Some(to) = self.open.get(&flow) {

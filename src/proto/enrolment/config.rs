@@ -1,9 +1,9 @@
-//! How patient an [`Enrolment`](super::Enrolment) is.
+//! The timeouts and retries of an [`Enrolment`](super::Enrolment).
 
 use crate::backoff::Pauses;
 use std::time::Duration;
 
-/// How patient a node is.
+/// Timeouts and retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The wait before the first repetition of a registration, and at least between any two.

@@ -9,26 +9,26 @@ use std::time::Duration;
 const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
 /// How long a change of load waits for others that come with it.
-const NEWS_DELAY: Duration = Duration::from_millis(300);
+const LOAD_REPORT_DELAY: Duration = Duration::from_millis(300);
 /// How long after a heartbeat the next one may be sent for the sake of the load: this at least, and such a part of the time
 /// between heartbeats. What a bootstrap expects of all nodes together is thus exceeded tenfold at most.
-const NEWS_GAP: Duration = Duration::from_secs(1);
-const NEWS_GAP_SHARE: u32 = 10;
+const LOAD_REPORT_GAP: Duration = Duration::from_secs(1);
+const LOAD_REPORT_GAP_SHARE: u32 = 10;
 /// A change by less than such a part of the flows is none.
-const NEWS_SHARE: u32 = 16;
+const LOAD_REPORT_SHARE: u32 = 16;
 
 impl Enrolment {
     /// How busy the node is: the bootstrap hears of it soon if it has become markedly busier or idler.
     pub fn tell_load(&mut self, load: Load, now: Time) {
         self.load = load;
         let changed = load.flows.abs_diff(self.told_flows);
-        let is_news = changed > self.told_flows / NEWS_SHARE;
-        if is_news == self.news_at.is_some() || !matches!(self.next, Some((_, Question::Heartbeat))) {
+        let is_new = changed > self.told_flows / LOAD_REPORT_SHARE;
+        if is_new == self.load_report_at.is_some() || !matches!(self.next, Some((_, Question::Heartbeat))) {
             return;
         }
-        self.news_at = is_news.then(|| {
-            let gap = NEWS_GAP.max(self.interval / NEWS_GAP_SHARE);
-            (now + self.jittered(NEWS_DELAY)).max(self.asked_at + gap)
+        self.load_report_at = is_new.then(|| {
+            let gap = LOAD_REPORT_GAP.max(self.interval / LOAD_REPORT_GAP_SHARE);
+            (now + self.jittered(LOAD_REPORT_DELAY)).max(self.asked_at + gap)
         });
         self.wait_for_heartbeat();
     }
@@ -61,7 +61,7 @@ impl Enrolment {
     }
 
     pub(super) fn wait_for_heartbeat(&mut self) {
-        let at = self.heartbeat_at.map(|at| self.news_at.map_or(at, |news| news.min(at)));
+        let at = self.heartbeat_at.map(|at| self.load_report_at.map_or(at, |report| report.min(at)));
         self.next = at.map(|at| (at, Question::Heartbeat));
     }
 }

@@ -7,23 +7,23 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(pub u64);
 
-/// A fact.
+/// A fact that the machine is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The node is ready to serve what it offers.
     Start,
     /// A bootstrap answered.
     Answered {
-        /// Which question.
+        /// The request that this is about.
         attempt: Attempt,
         /// The answer.
         response: Response,
     },
     /// A question got no answer.
     Failed {
-        /// Which.
+        /// The request that this is about.
         attempt: Attempt,
-        /// Why.
+        /// Why it failed.
         failure: Failure,
     },
     /// A bootstrap can be reached again, over a connection that the next question may use.
@@ -43,14 +43,14 @@ pub enum Failure {
     Network,
 }
 
-/// A command.
+/// A command that the machine gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Ask a bootstrap. Ends in [`Event::Answered`] or [`Event::Failed`].
     Ask {
         /// The question's number.
         attempt: Attempt,
-        /// It.
+        /// The request.
         request: Request,
         /// Whom: its place in the list of bootstraps.
         bootstrap: usize,
@@ -96,13 +96,13 @@ pub enum Trouble {
     /// A heartbeat failed; the node registers again at once.
     #[error("the lease may be lost: {setback}; registering again")]
     Lost {
-        /// Why.
+        /// What failed.
         setback: Setback,
     },
     /// A registration failed.
     #[error("registration failed: {setback}; trying again in {} ms", retry_after.as_millis())]
     Failed {
-        /// Why.
+        /// What failed.
         setback: Setback,
         /// When it is repeated.
         retry_after: Duration,
@@ -110,13 +110,13 @@ pub enum Trouble {
     /// Many registrations failed in a row.
     #[error("no bootstrap could be reached in {attempts} attempts; still trying")]
     Timeout {
-        /// How many.
+        /// The number of attempts.
         attempts: u32,
     },
     /// The bootstrap does not want the node.
     #[error("the bootstrap refused: {reason}")]
     Rejected {
-        /// Why.
+        /// The reason.
         reason: Refusal,
     },
     /// The bootstrap is busy.

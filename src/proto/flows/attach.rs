@@ -9,7 +9,7 @@ use super::tasks::Task;
 use super::tell::explain;
 use crate::crypto::Sealed;
 use crate::frame::{Attach, AttachOk, CloseCode, Opening, Why};
-use crate::machine::{Action, Forbidden, LinkId, Misdeed, Notice};
+use crate::machine::{Action, Forbidden, LinkId, Notice, Violation};
 use crate::planted::{self, Law};
 use crate::record::Entry;
 use crate::splice::{Attached, LegId, Splice};
@@ -25,7 +25,7 @@ impl Flows {
         }
         if !attach.is_bounded() || !self.links.may_name(leg) || self.legs.contains_key(&leg) {
             actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
-            self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+            self.disconnect(link, Violation::OutOfBounds, now, actions);
             return;
         }
         let refused = match self.admit(attach, now) {
@@ -33,7 +33,7 @@ impl Flows {
             // This node has restarted and has no lease yet, or missed its last: the dialer can't know that.
             Err(_) if self.lacks_key(attach) && !planted::broken(Law::KeysAwaited) => Some(CloseCode::Lost),
             Err(forbidden) => {
-                self.violation(link, Misdeed::Forbidden(forbidden), actions);
+                self.violation(link, Violation::Forbidden(forbidden), actions);
                 Some(CloseCode::Forbidden)
             }
         };
@@ -42,7 +42,7 @@ impl Flows {
         // A node that has no room, or no keys yet, is asked again and again for thousands of flows, and that is its own affair.
         let is_own = matches!(code, CloseCode::Lost | CloseCode::Overloaded);
         if !is_own && !self.links.may_err(link, now) {
-            self.disconnect(link, Misdeed::TooManyAttaches, now, actions);
+            self.disconnect(link, Violation::TooManyAttaches, now, actions);
         }
     }
 
@@ -85,7 +85,7 @@ impl Flows {
         }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
         if opening.epoch > *flow.splice.epoch() && !flow.allowances.attach(now) {
-            self.violation(leg.link(), Misdeed::TooManyAttaches, actions);
+            self.violation(leg.link(), Violation::TooManyAttaches, actions);
             return Err(CloseCode::Malformed);
         }
         match flow.splice.attach(leg, &opening) {
@@ -94,7 +94,7 @@ impl Flows {
                 Err(CloseCode::Stale)
             }
             Attached::Impossible => {
-                self.violation(leg.link(), Misdeed::Impossible, actions);
+                self.violation(leg.link(), Violation::Impossible, actions);
                 Err(CloseCode::Malformed)
             }
             Attached::Accepted { answer, replaced, forgotten } => {
@@ -189,7 +189,7 @@ impl Flows {
                 self.reconsider(key, now, actions);
                 self.tasks.push(key, Task::Settle);
             }
-            Err(violation) if flow.is_origin() => self.misbehaved(leg, violation, now, actions),
+            Err(violation) if flow.is_origin() => self.leg_violation(leg, violation, now, actions),
             // Law 5: what next says does not fit what this relay holds, so the relay forgets.
             Err(_) => self.end(key, CloseCode::Lost, CloseCode::Lost, now, actions),
         }

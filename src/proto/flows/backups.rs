@@ -1,16 +1,16 @@
 //! When a flow's next hop needs other candidates, and who is asked for them.
 //!
 //! The node before a hop is the first to know that it needs another candidate; the origin alone knows everybody who is on
-//! the chain already, may ask the bootstrap, and can compute tags. So a wish travels up to the origin, and a new record
+//! the chain already, may ask the bootstrap, and can compute tags. So a request travels up to the origin, and a new record
 //! comes down.
 
 use super::flow::Flow;
+use super::flows_event::FlowsEvent;
 use super::key::FlowKey;
-use super::news::News;
 use super::table::Flows;
 use super::tasks::Task;
 use super::tell::control;
-use crate::frame::{BackupWish, Control};
+use crate::frame::{BackupRequest, Control};
 use crate::id::NodeId;
 use crate::links::Standing;
 use crate::machine::Action;
@@ -69,10 +69,10 @@ impl Flows {
         }
         flow.backup.ask(now);
         if flow.is_origin() {
-            self.news.push(News::WantsBackup { flow: key, hop: scope.hop, active });
+            self.events.push(FlowsEvent::WantsBackup { flow: key, hop: scope.hop, active });
         } else if let Some(prev) = flow.splice.prev() {
             let unusable = flow.candidates.iter().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
-            let wish = BackupWish {
+            let request = BackupRequest {
                 hop: scope.hop,
                 version: scope.version,
                 active: active
@@ -80,7 +80,7 @@ impl Flows {
                     .and_then(|n| u8::try_from(n).ok()),
                 unusable: unusable.fold(0, |bits, (_, place)| bits | 1 << place),
             };
-            actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
+            actions.push(control(prev, |leg| Control::BackupWanted { leg, request }));
         }
         self.schedule(key);
     }

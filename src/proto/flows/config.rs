@@ -37,7 +37,7 @@ pub struct FlowsConfig {
     pub linger: Duration,
     /// How long a target remembers a flow that ended.
     pub tombstone: Duration,
-    /// How often links to candidates are wished for anew, each time for twice as long.
+    /// How often links to candidates are asked for anew, each time for twice as long.
     pub upkeep: Duration,
     /// How long a sink may put off an ack.
     pub ack_delay: Duration,

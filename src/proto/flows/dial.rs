@@ -113,13 +113,13 @@ impl Flows {
         flow.late_update.clear();
         self.legs.insert(leg, key);
         let is_orphan = flow.is_orphan();
-        flow.alone.take_news();
+        flow.alone.take_events();
         match flow.rights.attach(leg.number(), key.flow, opening, place, is_orphan) {
             Some(attach) => actions.push(Action::OpenLeg { leg, flow: key, attach: Box::new(attach) }),
             None => self.tasks.push(key, Task::LegFailed(leg)),
         }
         if doubtful {
-            self.cry(key, now, actions);
+            self.ask_for_others(key, now, actions);
         }
         self.schedule(key);
     }
@@ -142,20 +142,20 @@ impl Flows {
         let Some(flow) = self.flows.get(&key) else { return };
         let is_bad = |candidate: &Candidate| self.standing(candidate.node) >= Standing::Suspect;
         let is_one_bad = flow.candidates.iter().any(is_bad);
-        let patience = if flow.is_opening() { handshake_time } else { stuck_timeout };
+        let ask_after = if flow.is_opening() { handshake_time } else { stuck_timeout };
         let since = flow.outage.stuck_since(now);
-        let (cry_at, end) = (since + patience, self.wait_end(flow, now));
+        let (ask_at, end) = (since + ask_after, self.wait_end(flow, now));
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.outage.stuck(since);
-        flow.on_next(Event::NoLink { until: if now < cry_at { cry_at } else { end } });
+        flow.on_next(Event::NoLink { until: if now < ask_at { ask_at } else { end } });
         for candidate in flow.candidates.iter() {
             if !candidate.is_target() {
                 self.waiting.entry(candidate.node).or_default().insert(key);
                 self.links.want(candidate.node, &candidate.addresses, now + upkeep * 2, now, actions);
             }
         }
-        if is_one_bad || now >= cry_at {
-            self.cry(key, now, actions);
+        if is_one_bad || now >= ask_at {
+            self.ask_for_others(key, now, actions);
         }
         self.schedule(key);
     }
@@ -170,7 +170,7 @@ impl Flows {
     }
 
     /// None of the candidates can be reached: an origin needs another route, a relay other candidates.
-    pub(super) fn cry(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+    pub(super) fn ask_for_others(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         if flow.is_origin() {
             self.want_route(key, now);

@@ -1,7 +1,7 @@
 //! How flows end at a node, and what is remembered of them.
 
+use super::flows_event::FlowsEvent;
 use super::key::FlowKey;
-use super::news::News;
 use super::table::Flows;
 use super::tell::explain;
 use crate::crypto::Sealed;
@@ -85,7 +85,7 @@ impl Flows {
         if self.is_target && key.hop > 0 {
             self.entomb(key, code, cause, now);
         }
-        self.news.push(News::Ended(key));
+        self.events.push(FlowsEvent::Ended(key));
         actions.push(Action::Wake { flow: key });
         actions.push(Action::Notify(Notice::Ended { flow: key, code, cause: told }));
     }

@@ -1,12 +1,12 @@
 //! Facts come in, and what is due is done.
 
+use super::flows_event::FlowsEvent;
 use super::key::FlowKey;
-use super::news::News;
 use super::table::Flows;
 use super::tasks::Task;
 use crate::frame::{CloseCode, Control, Evidence, MAX_ACKS, Why};
-use crate::links::{Arrival, LinkNews};
-use crate::machine::{Action, DialFailure, Event, LinkId, Misdeed};
+use crate::links::{Arrival, LinkEvent};
+use crate::machine::{Action, DialFailure, Event, LinkId, Violation};
 use crate::splice::LegId;
 use crate::time::Time;
 
@@ -22,7 +22,7 @@ impl Flows {
                 if self.links.peer(link).is_none() {
                     return;
                 }
-                self.news.push(News::PeerUp(peer));
+                self.events.push(FlowsEvent::PeerUp(peer));
                 if self.draining {
                     actions.push(Action::Control { link, control: Control::Draining });
                 }
@@ -33,10 +33,10 @@ impl Flows {
             Event::LinkDown { link } => self.link_down(link, now, actions),
             Event::LinkRefused { link } => self.links.refused(link, now, actions),
             Event::LinkLossy { link, counted } => self.links.lossy(link, counted, now, actions),
-            Event::LinkGarbled { link } => self.disconnect(link, Misdeed::Garbled, now, actions),
+            Event::LinkGarbled { link } => self.disconnect(link, Violation::Garbled, now, actions),
             Event::ConnectFailed { peer, failure } => {
-                let is_news = self.links.connect_failed(peer, now) && failure != DialFailure::NoWay;
-                self.news.push(News::PeerUnreachable { node: peer, is_news });
+                let is_new = self.links.connect_failed(peer, now) && failure != DialFailure::NoWay;
+                self.events.push(FlowsEvent::PeerUnreachable { node: peer, is_new });
                 self.waiting_failed(peer);
                 self.want_backups(peer, now, actions);
             }
@@ -67,7 +67,7 @@ impl Flows {
             Control::Acks(acks) => self.acks(link, &acks, now, actions),
             Control::Fin { leg, offset } => self.fin(LegId::new(link, leg), offset, now, actions),
             Control::Close { why, .. } if !why.is_bounded() => {
-                self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+                self.disconnect(link, Violation::OutOfBounds, now, actions);
             }
             Control::Close { leg, code, why } => {
                 self.leg_over(LegId::new(link, leg), code, why, now, actions);
@@ -76,8 +76,8 @@ impl Flows {
                 self.update(LegId::new(link, leg), &records, &tags, now, actions);
             }
             Control::Rerouted { leg, reroute } => self.rerouted(LegId::new(link, leg), reroute, now, actions),
-            Control::BackupWanted { leg, wish } => {
-                self.backup_wanted(LegId::new(link, leg), wish, now, actions)
+            Control::BackupWanted { leg, request } => {
+                self.backup_wanted(LegId::new(link, leg), request, now, actions)
             }
             Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
             Control::Draining => self.links.draining(link),
@@ -106,19 +106,19 @@ impl Flows {
         for key in self.paces.remove(link) {
             self.tasks.push(key, Task::Dial);
         }
-        self.news.extend(peer.filter(|peer| self.links.active(*peer).is_none()).map(News::PeerGone));
+        self.events.extend(peer.filter(|peer| self.links.active(*peer).is_none()).map(FlowsEvent::PeerGone));
     }
 
     fn acks(&mut self, link: LinkId, acks: &[(u32, u64)], now: Time, actions: &mut Vec<Action>) {
         if acks.len() > MAX_ACKS {
-            return self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+            return self.disconnect(link, Violation::OutOfBounds, now, actions);
         }
         for (number, offset) in acks {
             let leg = LegId::new(link, *number);
             let Some((key, flow)) = self.by_leg(leg) else { continue };
             match flow.splice.ack(leg, *offset) {
                 Ok(()) => self.tasks.push(key, Task::Settle),
-                Err(violation) => self.misbehaved(leg, violation, now, actions),
+                Err(violation) => self.leg_violation(leg, violation, now, actions),
             }
         }
     }
@@ -127,23 +127,23 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         match flow.splice.fin(leg, offset) {
             Ok(()) => self.tasks.push(key, Task::Settle),
-            Err(violation) => self.misbehaved(leg, violation, now, actions),
+            Err(violation) => self.leg_violation(leg, violation, now, actions),
         }
     }
 
     pub(super) fn act_on_links(&mut self, now: Time, actions: &mut Vec<Action>) {
-        for news in self.links.take_news(now, actions) {
-            let (LinkNews::Suspect(link) | LinkNews::Recovered(link) | LinkNews::Draining(link)) = news;
+        for event in self.links.take_events(now, actions) {
+            let (LinkEvent::Suspect(link) | LinkEvent::Recovered(link) | LinkEvent::Draining(link)) = event;
             let Some(peer) = self.links.peer(link) else { continue };
-            let news = match news {
-                LinkNews::Suspect(link) => {
+            let event = match event {
+                LinkEvent::Suspect(link) => {
                     let evidence = self.links.reason(link).map(|reason| reason.evidence);
-                    News::PeerSuspect { node: peer, refused: evidence == Some(Evidence::Refusal) }
+                    FlowsEvent::PeerSuspect { node: peer, refused: evidence == Some(Evidence::Refusal) }
                 }
-                LinkNews::Recovered(_) => News::PeerRecovered(peer),
-                LinkNews::Draining(_) => News::PeerDraining(peer),
+                LinkEvent::Recovered(_) => FlowsEvent::PeerRecovered(peer),
+                LinkEvent::Draining(_) => FlowsEvent::PeerDraining(peer),
             };
-            if news == News::PeerRecovered(peer) {
+            if event == FlowsEvent::PeerRecovered(peer) {
                 self.dial_recovered(peer);
                 self.move_to(peer, now, actions);
             } else {
@@ -151,7 +151,7 @@ impl Flows {
             }
             // Also when it is heard again: while nobody good served a hop, no backup was asked for.
             self.want_backups(peer, now, actions);
-            self.news.push(news);
+            self.events.push(event);
         }
     }
 

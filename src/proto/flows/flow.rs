@@ -4,10 +4,10 @@
 
 pub(super) mod allowances;
 pub(super) mod alone;
+pub(super) mod avoided;
 pub(super) mod backup_search;
 pub(super) mod candidates;
 pub(super) mod dials;
-pub(super) mod distrust;
 pub(super) mod end;
 pub(super) mod next;
 pub(super) mod outage;
@@ -16,7 +16,7 @@ pub(super) mod timer;
 pub(super) mod view;
 
 use super::budget::{Budget, RESERVE_BYTES};
-use super::probe::{Marks, Vigil};
+use super::probe::{Marks, ProgressWatch};
 use super::rights::Rights;
 use crate::crypto::Sealed;
 use crate::frame::Cause;
@@ -132,7 +132,7 @@ impl Flow {
         timers.set(Timer::Doubt, self.next.doubted_until());
         timers.set(Timer::Route, self.route.due());
         timers.set(Timer::Backup, self.backup.due());
-        timers.set(Timer::Look, self.end.as_ref().and_then(|end| end.vigil.due()));
+        timers.set(Timer::Look, self.end.as_ref().and_then(|end| end.watch.due()));
         timers.set(Timer::Alone, alone_until);
         timers
     }
@@ -195,14 +195,14 @@ impl Flow {
         self.end.as_ref().is_some_and(End::has_key)
     }
 
-    pub(super) fn vigil_mut(&mut self) -> Option<&mut Vigil> {
-        self.end.as_mut().map(|end| &mut end.vigil)
+    pub(super) fn watch_mut(&mut self) -> Option<&mut ProgressWatch> {
+        self.end.as_mut().map(|end| &mut end.watch)
     }
 
     /// Looks how far the flow has come at this end of it. Returns whether there is something to wait for now that there
     /// was not before.
     pub(super) fn look(&mut self, now: Time) -> bool {
-        let Some(vigil) = self.end.as_mut().map(|end| &mut end.vigil) else { return false };
+        let Some(watch) = self.end.as_mut().map(|end| &mut end.watch) else { return false };
         let (sends, takes) = (self.splice.lane(self.splice.source()), self.splice.lane(self.splice.sink()));
         let marks = Marks {
             sent: sends.received(),
@@ -210,17 +210,17 @@ impl Flow {
             received: takes.received(),
             reader_blocked: takes.acked() < takes.received(),
         };
-        let before = vigil.due();
-        vigil.note(marks, now);
-        let is_news = vigil.due() != before;
+        let before = watch.due();
+        watch.note(marks, now);
+        let is_new = watch.due() != before;
         self.see();
-        is_news
+        is_new
     }
 
     /// The flow goes over other relays.
     pub(super) fn watch_anew(&mut self, now: Time) {
-        if let Some(vigil) = self.vigil_mut() {
-            vigil.restart(now);
+        if let Some(watch) = self.watch_mut() {
+            watch.restart(now);
         }
     }
 
@@ -228,15 +228,15 @@ impl Flow {
     pub(super) fn lose_sight(&mut self, now: Time) {
         if self.is_origin() {
             self.alone.lost(now);
-            if let Some(vigil) = self.vigil_mut() {
-                vigil.seek(now);
+            if let Some(watch) = self.watch_mut() {
+                watch.seek(now);
             }
         }
     }
 
     /// Something may have come that shows that an origin's target is there.
     pub(super) fn see(&mut self) {
-        if self.is_origin() && self.end.as_ref().is_some_and(|end| !end.vigil.is_seeking()) {
+        if self.is_origin() && self.end.as_ref().is_some_and(|end| !end.watch.is_seeking()) {
             self.alone.found();
         }
     }
@@ -251,7 +251,7 @@ impl Flow {
     /// An origin leaves its chain for another one: why, where known.
     pub(super) fn leave_chain(&mut self, now: Time) -> Option<Cause> {
         self.watch_anew(now);
-        self.view.distrust.take_cause().or_else(|| self.outage.cause())
+        self.view.avoided.take_cause().or_else(|| self.outage.cause())
     }
 
     /// The version of the newest record of `hop`.

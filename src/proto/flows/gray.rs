@@ -1,7 +1,7 @@
 //! Gray failures: a chain that lives and swallows a flow's bytes is left for another one.
 //!
 //! Probes travel down a flow's legs beside its bytes, and what the target says travels up; every relay on the way adds how
-//! far the flow has come there. The origin's [`Vigil`](super::probe::Vigil) decides; then the origin goes over another
+//! far the flow has come there. The origin's [`ProgressWatch`](super::probe::ProgressWatch) decides; then the origin goes over another
 //! route, without any relay of the present chain if the pool has enough others, else at least without the one where the
 //! bytes stop.
 
@@ -12,7 +12,7 @@ use super::table::Flows;
 use crate::frame::{Cause, Control, Progress};
 use crate::id::NodeId;
 use crate::links::Links;
-use crate::machine::{Action, Misdeed};
+use crate::machine::{Action, Violation};
 use crate::splice::{Direction, LegId, Position, Splice};
 use crate::time::Time;
 
@@ -27,14 +27,14 @@ impl Flows {
         } else {
             splice.prev().is_some()
         };
-        let Some(vigil) = flow.end.as_mut().map(|end| &mut end.vigil) else { return };
+        let Some(watch) = flow.end.as_mut().map(|end| &mut end.watch) else { return };
         if !is_whole {
             // It is being repaired from here already.
-            return vigil.restart(now);
+            return watch.restart(now);
         }
-        match vigil.poll(now) {
+        match watch.poll(now) {
             Step::Wait => {}
-            Step::Leave => self.distrust(key, Cause::Gray, None, now),
+            Step::Leave => self.abandon_chain(key, Cause::Gray, None, now),
             Step::Speak(number) => match (splice.position(), splice.next(), splice.prev()) {
                 (Position::Origin, Some(next), _) => {
                     let control = Control::Probe { leg: next.number(), number };
@@ -74,7 +74,7 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         if !progress.is_bounded() {
-            return self.disconnect(leg.link(), Misdeed::OutOfBounds, now, actions);
+            return self.disconnect(leg.link(), Violation::OutOfBounds, now, actions);
         }
         if !self.may_ask(leg, now, actions) {
             return;
@@ -91,13 +91,13 @@ impl Flows {
         }
         flow.look(now);
         let fronts = Front::both(&here, &progress);
-        let convicted = flow.vigil_mut().and_then(|vigil| vigil.hear(&progress, fronts, now));
+        let convicted = flow.watch_mut().and_then(|watch| watch.hear(&progress, fronts, now));
         flow.see();
         if let Some(direction) = convicted {
             let relays = flow.carriers(direction, progress.relays.len());
             let front = Direction::BOTH.iter().zip(fronts).find(|(of, _)| **of == direction);
             let suspect = front.and_then(|(_, front)| front?.suspect(&relays));
-            self.distrust(key, Cause::Gray, suspect, now);
+            self.abandon_chain(key, Cause::Gray, suspect, now);
         }
         self.schedule(key);
     }
@@ -105,7 +105,7 @@ impl Flows {
     /// The relays that must have swallowed a flow's bytes.
     #[must_use]
     pub fn suspects(&self, key: &FlowKey, now: Time) -> Vec<NodeId> {
-        self.flows.get(key).map(|flow| flow.view.distrust.suspects(now).collect()).unwrap_or_default()
+        self.flows.get(key).map(|flow| flow.view.avoided.suspects(now).collect()).unwrap_or_default()
     }
 }
 

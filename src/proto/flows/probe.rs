@@ -5,16 +5,16 @@
 //! than an ack ever takes, something is wrong, or the reader at the other end is slow. So the origin asks the target, and
 //! the target tells the origin unasked: up to where has what come, and does your application have some of it yet to take?
 //!
-//! Two answers, half a patience apart, convict the chain: between them nothing came, though something should have, and no
+//! Two answers, half an ack timeout apart, convict the chain: between them nothing came, though something should have, and no
 //! reader kept it from coming. So does no answer at all, a few times. A slow reader is never convicted (what it has not
 //! taken yet is said), nor is a slow flow: whatever comes, however little, begins the count anew, and so does whatever comes
 //! one relay further. A slow link isn't either. Where losses are usual, the answers are as far apart as it takes to make up for
 //! them; and where the bytes of others go on over the link at which these stop, these only wait for their turn, for a while.
 //!
 //! Nothing storms: while nothing changes, questions get rarer, up to [`LONGEST`]; and each verdict that brought nothing
-//! doubles the patience before the next.
+//! doubles the ack timeout before the next.
 //!
-//! A vigil knows neither legs nor relays, and not what follows from its verdict.
+//! A progress watch knows neither legs nor relays, and not what follows from its verdict.
 
 use super::front::Front;
 use crate::backoff::Pauses;
@@ -25,17 +25,17 @@ use crate::splice::Direction;
 use crate::time::Time;
 use std::time::Duration;
 
-/// Patience while nothing is known of how long acks take.
+/// The ack timeout while nothing is known of how long acks take.
 const UNKNOWN: Duration = Duration::from_secs(1);
-/// The least patience, however soon acks come: loss and busy machines delay them now and then.
+/// The least ack timeout, however soon acks come: loss and busy machines delay them now and then.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// The most, and the longest pause between two questions.
 const LONGEST: Duration = Duration::from_secs(4);
-/// Patience is so many times what an ack rarely exceeds.
-const PATIENCE: u32 = 3;
+/// The ack timeout is so many times what an ack rarely exceeds.
+const ACK_TIMEOUT_FACTOR: u32 = 3;
 /// Probes in a row that may go unanswered, each waited for twice as long as the one before.
 const MAX_UNANSWERED: u32 = 3;
-/// How often patience and pauses double at most.
+/// How often the ack timeout and pauses double at most.
 const MAX_DOUBLINGS: u32 = 6;
 
 /// How far a flow has come at the end that watches.
@@ -71,18 +71,18 @@ struct Standstill {
 
 impl Standstill {
     /// How long it has to last before it is a fault.
-    fn bound(front: Option<Front>, patience: Duration) -> Duration {
+    fn bound(front: Option<Front>, ack_timeout: Duration) -> Duration {
         match front {
-            Some(front) if front.quiet < patience / 2 => LONGEST,
-            Some(front) => (patience / 2).max(front.repair).min(LONGEST),
-            None => patience / 2,
+            Some(front) if front.quiet < ack_timeout / 2 => LONGEST,
+            Some(front) => (ack_timeout / 2).max(front.repair).min(LONGEST),
+            None => ack_timeout / 2,
         }
     }
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Vigil {
+pub(super) struct ProgressWatch {
     /// Whether this end asks and decides; the other one tells.
     decides: bool,
     marks: Marks,
@@ -107,7 +107,7 @@ pub(super) struct Vigil {
     convicted_at: (u64, u64),
 }
 
-impl Vigil {
+impl ProgressWatch {
     /// Of a flow of which nothing was sent. The origin decides.
     pub(super) fn new(decides: bool) -> Self {
         Self {
@@ -164,7 +164,7 @@ impl Vigil {
             (self.idle, self.unanswered) = (0, 0);
         }
         if let Some(since) = self.waiting_since.filter(|_| begins || self.due.is_none()) {
-            let until = since + self.patience();
+            let until = since + self.ack_timeout();
             // A deadline that comes too early is put off when it comes.
             self.due = Some(self.due.map_or(until, |due| due.min(until)));
         }
@@ -176,7 +176,7 @@ impl Vigil {
         self.note(self.marks, now);
     }
 
-    /// Whether nothing has come from the other end since [`Vigil::seek`].
+    /// Whether nothing has come from the other end since [`ProgressWatch::seek`].
     pub(super) const fn is_seeking(&self) -> bool {
         self.seeks
     }
@@ -191,12 +191,12 @@ impl Vigil {
         self.waiting_since = self.waiting_since.map(|_| now);
         (self.timed, self.standstills) = (None, [None; 2]);
         (self.unanswered, self.idle) = (0, 0);
-        self.due = self.due.map(|_| now + self.patience());
+        self.due = self.due.map(|_| now + self.ack_timeout());
     }
 
     /// How long an ack may take before something is wrong.
-    fn patience(&self) -> Duration {
-        let usual = self.ack_time.map_or(UNKNOWN, |times| times.bound() * PATIENCE);
+    fn ack_timeout(&self) -> Duration {
+        let usual = self.ack_time.map_or(UNKNOWN, |times| times.bound() * ACK_TIMEOUT_FACTOR);
         let moved = (self.marks.acked, self.marks.received);
         let verdicts = if self.verdicts > 0 && moved == self.convicted_at { self.verdicts } else { 0 };
         doubled(usual.clamp(SHORTEST, LONGEST), LONGEST * 2, verdicts)
@@ -207,8 +207,8 @@ impl Vigil {
         if self.due.is_none_or(|due| due > now) {
             return Step::Wait;
         }
-        let patience = self.patience();
-        let overdue = self.waiting_since.map(|since| since + patience);
+        let ack_timeout = self.ack_timeout();
+        let overdue = self.waiting_since.map(|since| since + ack_timeout);
         let suspicious = self.standstills.iter().any(Option::is_some);
         if !suspicious && overdue.is_none_or(|overdue| overdue > now) {
             self.due = overdue;
@@ -222,7 +222,7 @@ impl Vigil {
         let pause = if self.decides { self.unanswered } else { self.idle };
         self.unanswered = self.unanswered.saturating_add(1);
         self.idle = self.idle.saturating_add(1);
-        self.due = Some(now + doubled(patience, LONGEST, pause));
+        self.due = Some(now + doubled(ack_timeout, LONGEST, pause));
         Step::Speak(self.number)
     }
 
@@ -245,10 +245,10 @@ impl Vigil {
         self.note(self.marks, now);
         // An answer tells of a moment after its question; what was told unasked may be old.
         let told_at = if is_answer { self.asked_at } else { Time::ZERO };
-        let patience = self.patience();
+        let ack_timeout = self.ack_timeout();
         let mut convicted = None;
         let mut again: Option<Time> = None;
-        let stuck = self.stuck(progress, patience, now);
+        let stuck = self.stuck(progress, ack_timeout, now);
         for ((known, front), (direction, mark)) in self.standstills.iter_mut().zip(fronts).zip(stuck) {
             let at = mark.map(|mark| (mark, front.map(|front| (front.place, front.at))));
             let since = known.filter(|known| Some(known.at) == at).map_or(now, |known| known.since);
@@ -256,14 +256,14 @@ impl Vigil {
             if known.is_none() {
                 continue;
             }
-            let bound = Standstill::bound(front, patience);
+            let bound = Standstill::bound(front, ack_timeout);
             if told_at.since(since) >= bound {
                 convicted = convicted.or(Some(direction));
             }
             // Where others go on, that may end soon.
-            let soon = doubled(patience / 2, LONGEST, self.idle.saturating_sub(1));
+            let soon = doubled(ack_timeout / 2, LONGEST, self.idle.saturating_sub(1));
             let next = if bound == LONGEST { now + soon } else { since + bound };
-            again = Some(again.map_or(next, |again| again.min(next)).max(now + patience / 2));
+            again = Some(again.map_or(next, |again| again.min(next)).max(now + ack_timeout / 2));
         }
         if convicted.is_some() {
             self.convict(now);
@@ -271,18 +271,18 @@ impl Vigil {
             // What looks bad is looked at again soon.
             self.due = Some(self.due.filter(|_| !is_answer).map_or(again, |due| due.min(again)));
         } else if is_answer {
-            self.due = self.waiting_since.map(|_| now + doubled(patience, LONGEST, self.idle));
+            self.due = self.waiting_since.map(|_| now + doubled(ack_timeout, LONGEST, self.idle));
         }
         convicted
     }
 
     /// Up to where each direction has come at this end, if it should have come further by now.
-    fn stuck(&self, progress: &Progress, patience: Duration, now: Time) -> [(Direction, Option<u64>); 2] {
+    fn stuck(&self, progress: &Progress, ack_timeout: Duration, now: Time) -> [(Direction, Option<u64>); 2] {
         let Marks { sent, acked, received, reader_blocked } = self.marks;
         let blocked = |blocked: bool| blocked && !planted::broken(Law::ReaderHeeded);
-        let overdue = self.waiting_since.is_some_and(|since| now.since(since) >= patience);
+        let overdue = self.waiting_since.is_some_and(|since| now.since(since) >= ack_timeout);
         let forward = overdue && acked < sent && !blocked(progress.reader_blocked);
-        let is_quiet = now.since(self.received_at) >= patience / 2;
+        let is_quiet = now.since(self.received_at) >= ack_timeout / 2;
         let backward = is_quiet && progress.target.backward.received > received && !blocked(reader_blocked);
         [(Direction::Forward, forward.then_some(acked)), (Direction::Backward, backward.then_some(received))]
     }
@@ -309,7 +309,7 @@ mod tests {
 
     /// An origin whose flow has had its acks after 5 ms until now.
     struct Origin {
-        vigil: Vigil,
+        watch: ProgressWatch,
         marks: Marks,
         now: Time,
         asked: Vec<(Duration, u32)>,
@@ -319,8 +319,13 @@ mod tests {
     impl Origin {
         fn new() -> Self {
             let marks = Marks::default();
-            let mut origin =
-                Self { vigil: Vigil::new(true), marks, now: START, asked: Vec::new(), left: Vec::new() };
+            let mut origin = Self {
+                watch: ProgressWatch::new(true),
+                marks,
+                now: START,
+                asked: Vec::new(),
+                left: Vec::new(),
+            };
             for _ in 0..20 {
                 origin.send(1000);
                 origin.now = origin.now + MS * 5;
@@ -331,27 +336,27 @@ mod tests {
 
         fn send(&mut self, bytes: u64) {
             self.marks.sent += bytes;
-            self.vigil.note(self.marks, self.now);
+            self.watch.note(self.marks, self.now);
         }
 
         fn ack(&mut self, bytes: u64) {
             self.marks.acked += bytes;
-            self.vigil.note(self.marks, self.now);
+            self.watch.note(self.marks, self.now);
         }
 
         fn hear(&mut self, progress: &Progress) -> Option<Direction> {
             let passage = |received| Passage { received, written: received, ..Passage::default() };
             let (sent, received) = (self.marks.sent, self.marks.received);
             let here = Waypoint { forward: passage(sent), backward: passage(received) };
-            self.vigil.hear(progress, Front::both(&here, progress), self.now)
+            self.watch.hear(progress, Front::both(&here, progress), self.now)
         }
 
         /// Lets time pass; `answer` is what the target says, if anything.
         fn pass(&mut self, time: Duration, answer: impl Fn(u32) -> Option<Progress>) -> Option<Direction> {
             let (begin, end) = (self.now, self.now + time);
-            while let Some(due) = self.vigil.due().filter(|due| *due <= end) {
+            while let Some(due) = self.watch.due().filter(|due| *due <= end) {
                 self.now = self.now.max(due);
-                match self.vigil.poll(self.now) {
+                match self.watch.poll(self.now) {
                     Step::Wait => {}
                     Step::Leave => self.left.push(self.now.since(begin)),
                     Step::Speak(number) => {
@@ -362,7 +367,7 @@ mod tests {
                         }
                     }
                 }
-                assert!(self.vigil.due().is_none_or(|due| due > self.now), "what was due is done");
+                assert!(self.watch.due().is_none_or(|due| due > self.now), "what was due is done");
             }
             self.now = end;
             None
@@ -455,12 +460,12 @@ mod tests {
         origin.pass(MS * 100, |number| Some(progress(number, 20_000, false)));
         origin.pass(MS * 50, |_| None);
         origin.now = origin.now + MS * 500;
-        let late = progress(origin.vigil.number, 20_000, false);
-        assert_eq!(origin.vigil.asked_at, START + MS * 250);
+        let late = progress(origin.watch.number, 20_000, false);
+        assert_eq!(origin.watch.asked_at, START + MS * 250);
         assert_eq!(
             origin.hear(&late),
             Some(Direction::Forward),
-            "asked half a patience after the first was here"
+            "asked half an ack timeout after the first was here"
         );
         let mut origin = Origin::new();
         origin.send(1000);
@@ -468,7 +473,7 @@ mod tests {
         origin.now = origin.now + MS * 60;
         assert_eq!(origin.hear(&progress(0, 20_000, false)), None);
         origin.now = origin.now + MS * 500;
-        let late = progress(origin.vigil.number, 20_000, false);
+        let late = progress(origin.watch.number, 20_000, false);
         assert_eq!(origin.hear(&late), None, "asked before that");
     }
 
@@ -511,7 +516,7 @@ mod tests {
 
     #[test]
     fn backward_bytes_that_do_not_come_are_told_of_by_the_target() {
-        let mut target = Vigil::new(false);
+        let mut target = ProgressWatch::new(false);
         target.note(Marks { sent: 10, ..Marks::default() }, START);
         let mut said = Vec::new();
         let mut now = START;
@@ -539,14 +544,14 @@ mod tests {
         let mut origin = Origin::new();
         origin.send(1000);
         origin.pass(MS * 120, |_| None);
-        let stale = progress(origin.vigil.number + 1, 20_000, false);
+        let stale = progress(origin.watch.number + 1, 20_000, false);
         assert_eq!(origin.hear(&stale), None);
-        assert!(origin.vigil.standstills.iter().all(Option::is_none));
+        assert!(origin.watch.standstills.iter().all(Option::is_none));
         // Over another chain everything is counted anew.
-        let answer = progress(origin.vigil.number, 20_000, false);
+        let answer = progress(origin.watch.number, 20_000, false);
         assert_eq!(origin.hear(&answer), None);
-        origin.vigil.restart(origin.now);
-        assert!(origin.vigil.standstills.iter().all(Option::is_none));
-        assert!(origin.vigil.due().is_some_and(|due| due >= origin.now + SHORTEST));
+        origin.watch.restart(origin.now);
+        assert!(origin.watch.standstills.iter().all(Option::is_none));
+        assert!(origin.watch.due().is_some_and(|due| due >= origin.now + SHORTEST));
     }
 }

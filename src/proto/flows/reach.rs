@@ -48,7 +48,7 @@ impl Flows {
     pub(super) fn tell_orphan(&mut self, key: FlowKey, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| !flow.is_origin()) else { return };
         let Some(next) = flow.splice.next().filter(|_| flow.splice.is_next_answered()) else { return };
-        if let Some(orphaned) = flow.alone.take_news() {
+        if let Some(orphaned) = flow.alone.take_events() {
             let control = Control::Orphaned { leg: next.number(), orphaned };
             actions.push(Action::Control { link: next.link(), control });
         }

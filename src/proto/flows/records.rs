@@ -4,15 +4,15 @@
 //! relay did, or needs, travels up.
 
 use super::flow::view::FAILED_LIFETIME;
+use super::flows_event::FlowsEvent;
 use super::key::FlowKey;
-use super::news::News;
 use super::table::Flows;
 use super::tasks::Task;
 use super::tell::control;
 use crate::failure_memory::Ground;
-use crate::frame::{BackupWish, Cause, Control, Reroute, tags_fit};
+use crate::frame::{BackupRequest, Cause, Control, Reroute, tags_fit};
 use crate::id::NodeId;
-use crate::machine::{Action, ChainChange, Misdeed, Notice};
+use crate::machine::{Action, ChainChange, Notice, Violation};
 use crate::record::{Candidate, MAX_RECORDS, Record, Scope, Tag};
 use crate::splice::LegId;
 use crate::time::Time;
@@ -28,7 +28,7 @@ impl Flows {
     pub(super) fn backup_wanted(
         &mut self,
         leg: LegId,
-        wish: BackupWish,
+        request: BackupRequest,
         now: Time,
         actions: &mut Vec<Action>,
     ) {
@@ -39,34 +39,34 @@ impl Flows {
             return;
         };
         if let Some(prev) = flow.splice.prev() {
-            actions.push(control(prev, |leg| Control::BackupWanted { leg, wish }));
+            actions.push(control(prev, |leg| Control::BackupWanted { leg, request }));
         }
         let Some(chain) = flow.rights.chain() else { return };
-        let is_meant = |record: &&Record| record.scope.hop == wish.hop;
+        let is_meant = |record: &&Record| record.scope.hop == request.hop;
         let Some(scope) = flow.rights.records().iter().find(is_meant).map(|record| record.scope) else {
             return;
         };
         let candidates = chain.named(scope.hop, scope.version);
-        if scope.version > wish.version && chain.named(scope.hop, wish.version) != candidates {
+        if scope.version > request.version && chain.named(scope.hop, request.version) != candidates {
             // It was answered already, and the answer lost with a leg.
-            tracing::debug!(flow = %key.flow, hop = wish.hop, wish = wish.version, version = scope.version, "repeats its records");
-            return self.send_down(key, &[wish.hop], actions);
+            tracing::debug!(flow = %key.flow, hop = request.hop, request = request.version, version = scope.version, "repeats its records");
+            return self.send_down(key, &[request.hop], actions);
         }
-        let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| wish.unusable >> place & 1 == 1);
+        let unusable = candidates.iter().zip(0..8u8).filter(|(_, place)| request.unusable >> place & 1 == 1);
         // Who serves another hop lives, though it can't serve that one too.
         let unusable = unusable.map(|(candidate, _)| candidate.node);
         let unusable: Vec<NodeId> =
-            unusable.filter(|node| !flow.view.serves_another(wish.hop, *node)).collect();
-        let active = wish.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
+            unusable.filter(|node| !flow.view.serves_another(request.hop, *node)).collect();
+        let active = request.active.and_then(|place| candidates.get(usize::from(place))).map(|c| c.node);
         for node in unusable {
             flow.view.note_failed(node, Ground::Hearsay, now);
         }
         if active.is_none() {
-            flow.view.unserved(wish.hop);
+            flow.view.unserved(request.hop);
             flow.lose_sight(now);
         }
         self.schedule(key);
-        self.news.push(News::WantsBackup { flow: key, hop: wish.hop, active });
+        self.events.push(FlowsEvent::WantsBackup { flow: key, hop: request.hop, active });
     }
 
     /// This target is attached to other relays than before: the origin of each flow is told, as its record of the last hop
@@ -90,7 +90,7 @@ impl Flows {
         let last = flow.rights.chain().and_then(|_| flow.rights.records().iter().rev().nth(1));
         if let Some(hop) = last.map(|record| record.scope.hop) {
             let active = flow.known_to_serve(hop).map(|candidate| candidate.node);
-            self.news.push(News::WantsBackup { flow: key, hop, active });
+            self.events.push(FlowsEvent::WantsBackup { flow: key, hop, active });
         }
     }
 
@@ -114,7 +114,7 @@ impl Flows {
         let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
         let lately = flow.view.failed_lately(memory, now);
         exclude.extend(lately.filter(|node| !usable.contains(node)));
-        let suspects = flow.view.distrust.suspects(now).filter(|node| !exclude.contains(node));
+        let suspects = flow.view.avoided.suspects(now).filter(|node| !exclude.contains(node));
         exclude.extend(suspects.collect::<Vec<NodeId>>());
         Some((flow.rights.records(), exclude))
     }
@@ -124,7 +124,7 @@ impl Flows {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
         let hop = record.scope.hop;
         if let Some(active) = flow.unnamed_in(record) {
-            return self.news.push(News::WantsBackup { flow: key, hop, active: Some(active) });
+            return self.events.push(FlowsEvent::WantsBackup { flow: key, hop, active: Some(active) });
         }
         let before = flow.version(hop);
         flow.rights.adopt(std::slice::from_ref(record), &[]);
@@ -133,7 +133,11 @@ impl Flows {
             let chain = flow.rights.chain().filter(|chain| chain.open(record).is_some());
             let active = chain.and_then(|chain| chain.named(hop, before?).first().map(|first| first.node));
             let active = flow.view.serves(hop).filter(|_| active.is_some()).or(active);
-            self.news.extend(active.map(|node| News::WantsBackup { flow: key, hop, active: Some(node) }));
+            self.events.extend(active.map(|node| FlowsEvent::WantsBackup {
+                flow: key,
+                hop,
+                active: Some(node),
+            }));
         } else {
             self.candidates_changed(key, now, actions);
             self.tell_chain(key, ChainChange::BackupReplaced { hop }, actions);
@@ -174,7 +178,7 @@ impl Flows {
     ) {
         let bounded = records.len() <= MAX_RECORDS && records.iter().all(Record::is_bounded);
         if !bounded || !tags_fit(records, tags) {
-            return self.disconnect(leg.link(), Misdeed::OutOfBounds, now, actions);
+            return self.disconnect(leg.link(), Violation::OutOfBounds, now, actions);
         }
         if !self.may_ask(leg, now, actions) {
             return;
@@ -273,7 +277,7 @@ impl Flows {
         let record = flow.rights.records().iter().find(|record| record.scope.hop == reroute.hop);
         if let Some(active) = record.and_then(|record| flow.unnamed_in(record)) {
             let active = Some(active);
-            self.news.push(News::WantsBackup { flow: key, hop: reroute.hop, active });
+            self.events.push(FlowsEvent::WantsBackup { flow: key, hop: reroute.hop, active });
         }
         actions.push(Action::Notify(Notice::Rerouted {
             flow: key,
@@ -284,7 +288,7 @@ impl Flows {
         }));
     }
 
-    /// prev is another: what the one before was told of repairs may have died with it, and the wish for another backup, too.
+    /// prev is another: what the one before was told of repairs may have died with it, and the request for another backup, too.
     pub(super) fn repeat_reroutes(&mut self, key: FlowKey, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let scopes: Vec<Scope> = flow.rights.records().iter().map(|record| record.scope).collect();

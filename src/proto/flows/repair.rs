@@ -47,7 +47,7 @@ impl Flows {
         flow.lose_sight(now);
         let all_failed = self.flows.get(&key).is_some_and(|flow| self.failures(flow) > 0);
         if all_failed {
-            self.cry(key, now, actions);
+            self.ask_for_others(key, now, actions);
         }
         let hopeless = self.flows.get(&key).is_some_and(|flow| self.is_hopeless(flow, now));
         if all_failed && !hopeless {
@@ -130,7 +130,7 @@ impl Flows {
             self.leave_next(key, Cause::Silence, now, actions);
         } else if let Some(flow) = self.flows.get_mut(&key) {
             flow.on_next(Event::Doubted { until: now + self.config.stuck_timeout });
-            self.cry(key, now, actions);
+            self.ask_for_others(key, now, actions);
             self.schedule(key);
         }
     }

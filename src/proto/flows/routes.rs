@@ -1,8 +1,8 @@
 //! Over which chain an origin's flow goes: when another is needed, how it is taken, and what the application hears of it.
 
 use super::flow::Flow;
+use super::flows_event::FlowsEvent;
 use super::key::FlowKey;
-use super::news::News;
 use super::rights::{Chain, Rights};
 use super::table::Flows;
 use crate::frame::{Cause, CloseCode};
@@ -16,15 +16,15 @@ impl Flows {
     pub fn want_route(&mut self, key: FlowKey, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         if flow.route.want(flow.progress(), now) {
-            self.news.push(News::WantsRoute(key));
+            self.events.push(FlowsEvent::WantsRoute(key));
         }
         self.schedule(key);
     }
 
     /// The present chain swallows an origin's bytes, or lies: another route is asked for. Until there is one the flow stays.
-    pub(super) fn distrust(&mut self, key: FlowKey, cause: Cause, suspect: Option<NodeId>, now: Time) {
+    pub(super) fn abandon_chain(&mut self, key: FlowKey, cause: Cause, suspect: Option<NodeId>, now: Time) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return };
-        flow.view.distrust.note(cause, suspect, now);
+        flow.view.avoided.note(cause, suspect, now);
         self.want_route(key, now);
     }
 
@@ -117,7 +117,7 @@ impl Flows {
     pub fn reaches_next(&self, key: &FlowKey) -> bool {
         self.flows
             .get(key)
-            .is_some_and(|flow| flow.splice.is_next_answered() && !flow.view.distrust.is_pending())
+            .is_some_and(|flow| flow.splice.is_next_answered() && !flow.view.avoided.is_pending())
     }
 
     /// Tells the application what the chain of its flow looks like.

@@ -27,13 +27,13 @@ impl Flows {
 
     /// When a flow's node will have been alone for too long.
     pub(super) fn alone_until(&self, flow: &Flow) -> Option<Time> {
-        flow.alone.since().map(|since| since + self.patience(flow))
+        flow.alone.since().map(|since| since + self.alone_timeout(flow))
     }
 
     /// How long a flow's node stays alone before it ends the flow.
-    pub(super) fn patience(&self, flow: &Flow) -> Duration {
+    pub(super) fn alone_timeout(&self, flow: &Flow) -> Duration {
         match flow.splice.position() {
-            Position::Relay | Position::Target if planted::broken(Law::OrphanPatience) => {
+            Position::Relay | Position::Target if planted::broken(Law::OrphanTimeout) => {
                 self.config.stuck_timeout
             }
             Position::Origin | Position::Target => self.config.give_up,

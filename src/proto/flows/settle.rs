@@ -52,13 +52,13 @@ impl Flows {
         for direction in Direction::BOTH {
             let ack_due = flow.timer(Timer::Ack);
             let splice = &mut flow.splice;
-            let news = splice.untold(direction);
+            let untold = splice.untold(direction);
             let may_wait = splice.is_sink(direction)
-                && news < self.config.ack_bytes
+                && untold < self.config.ack_bytes
                 && !splice.lane(direction).is_acked()
                 && ack_due.is_none_or(|due| due > now);
             if may_wait {
-                if news > 0 {
+                if untold > 0 {
                     flow.set_timer(Timer::Ack, ack_due.or(Some(now + self.config.ack_delay)));
                 }
                 continue;

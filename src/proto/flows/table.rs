@@ -4,8 +4,8 @@ use super::budget::Budget;
 use super::config::FlowsConfig;
 use super::flow::Flow;
 use super::flow::next::Event;
+use super::flows_event::FlowsEvent;
 use super::key::FlowKey;
-use super::news::News;
 use super::pace::Paces;
 use super::rights::KeyRing;
 use super::tasks::Tasks;
@@ -49,7 +49,7 @@ pub struct Flows {
     pub(super) tombstone_ends: VecDeque<(Time, FlowKey)>,
     /// When which backup was told of which records.
     pub(super) prepared: HashMap<(LinkId, Scope, u32), Time>,
-    pub(super) news: Vec<News>,
+    pub(super) events: Vec<FlowsEvent>,
 }
 
 impl Flows {
@@ -75,7 +75,7 @@ impl Flows {
             tombstones: HashMap::new(),
             tombstone_ends: VecDeque::new(),
             prepared: HashMap::new(),
-            news: Vec::new(),
+            events: Vec::new(),
         }
     }
 
@@ -101,7 +101,7 @@ impl Flows {
         &self.links
     }
 
-    /// The node's neighbours, for wishes.
+    /// The node's neighbours, to ask for links.
     pub const fn links_mut(&mut self) -> &mut Links {
         &mut self.links
     }
@@ -120,13 +120,13 @@ impl Flows {
 
     /// Whether something happened that the owner has to act on.
     #[must_use]
-    pub const fn has_news(&self) -> bool {
-        !self.news.is_empty()
+    pub const fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// What happened that the owner has to act on; to be asked until there is nothing.
-    pub fn take_news(&mut self) -> Vec<News> {
-        std::mem::take(&mut self.news)
+    pub fn take_events(&mut self) -> Vec<FlowsEvent> {
+        std::mem::take(&mut self.events)
     }
 
     /// A flow's splice, to look at.

@@ -1,7 +1,6 @@
 //! What an attach has to prove, tried on real machines' flows: an origin, two relays that may serve hop 1, one for hop 2.
 
 mod attach;
-mod conduct;
 mod dial;
 mod drain;
 mod ends;
@@ -10,6 +9,7 @@ mod opening;
 mod records;
 mod repair;
 mod routes;
+mod violations;
 
 use super::flow::allowances::ATTACHES;
 use super::flow::dials::DIALS;
@@ -20,7 +20,7 @@ use crate::epoch::Epoch;
 use crate::frame::{Attach, AttachOk, Cause, CloseCode, Control, Why};
 use crate::id::{BootId, ChainId, FlowId, NodeId};
 use crate::links::Standing;
-use crate::machine::{Action, DisconnectReason, Event, Forbidden, LinkId, Misdeed, Notice};
+use crate::machine::{Action, DisconnectReason, Event, Forbidden, LinkId, Notice, Violation};
 use crate::record::{Candidate, ChainSecret, Record, Route, Scope, Tag, pseudonym, relay_key};
 use crate::splice::LegId;
 use crate::time::Time;
@@ -200,16 +200,16 @@ impl Node {
     }
 
     fn wants_route(&mut self) -> bool {
-        self.flows.take_news().iter().any(|news| matches!(news, News::WantsRoute(_)))
+        self.flows.take_events().iter().any(|event| matches!(event, FlowsEvent::WantsRoute(_)))
     }
 
     /// The backups that it wants of its owner: for which hop, and who serves it.
     fn wants_backups(&mut self) -> Vec<(u8, Option<NodeId>)> {
-        let wanted = |news| match news {
-            News::WantsBackup { hop, active, .. } => Some((hop, active)),
+        let wanted = |event| match event {
+            FlowsEvent::WantsBackup { hop, active, .. } => Some((hop, active)),
             _ => None,
         };
-        self.flows.take_news().into_iter().filter_map(wanted).collect()
+        self.flows.take_events().into_iter().filter_map(wanted).collect()
     }
 
     fn link(&mut self, link: u32, peer: u8, dialed: bool) {
@@ -242,7 +242,7 @@ impl Node {
 
     fn forbidden(&self) -> Option<Forbidden> {
         self.said.iter().find_map(|action| match action {
-            Action::Notify(Notice::Violation { what: Misdeed::Forbidden(what), .. }) => Some(*what),
+            Action::Notify(Notice::Violation { what: Violation::Forbidden(what), .. }) => Some(*what),
             _ => None,
         })
     }
@@ -446,32 +446,32 @@ fn a_wish_for_a_backup_is_repeated_to_a_new_prev() {
     first.attach(1, &attach);
     let answer = AttachOk { backward_start: 0, backward_fin: None, forward_ack: 0 };
     first.tell(Event::Answered { leg: first.opened().0, answer });
-    let wishes = |node: &Node| {
-        let is_wish = |action: &&Action| {
+    let requests = |node: &Node| {
+        let is_request = |action: &&Action| {
             matches!(action, Action::Control { control: Control::BackupWanted { .. }, .. })
         };
-        node.said.iter().filter(is_wish).count()
+        node.said.iter().filter(is_request).count()
     };
-    assert_eq!(wishes(&first), 0, "both candidates are up");
+    assert_eq!(requests(&first), 0, "both candidates are up");
     // The next hop closes its leg, and the other candidate takes over: the origin has to know of one more.
     first.said.clear();
     first.tell(Event::LegEnded { leg: LegId::new(LinkId(2), 0) });
     let (next, _) = first.opened();
     assert_eq!(next.link(), LinkId(3));
     first.tell(Event::Answered { leg: next, answer });
-    assert_eq!(wishes(&first), 1);
+    assert_eq!(requests(&first), 1);
     // That was lost with the origin's leg. It attaches anew, with the records that it knows.
     origin.said.clear();
     origin.tell(Event::LegEnded { leg });
     origin.flows.handle_timeout(NOW + Duration::from_millis(500), &mut origin.said);
     first.attach(1, &origin.opened().1);
     assert!(first.has_answered());
-    assert_eq!(wishes(&first), 1, "as before");
+    assert_eq!(requests(&first), 1, "as before");
 }
 
 #[test]
 fn who_took_over_a_hop_has_not_failed_for_being_no_backup_of_the_next() {
-    use crate::frame::BackupWish;
+    use crate::frame::BackupRequest;
     for (place, has_failed) in [(0, true), (1, false)] {
         let hops: [&[u8]; 3] = [&[FIRST, BACKUP], &[SECOND, BACKUP], &[TARGET]];
         let mut origin = Node::origin(ORIGIN, route_over(hops, ORIGIN, Time::MAX));
@@ -483,10 +483,10 @@ fn who_took_over_a_hop_has_not_failed_for_being_no_backup_of_the_next() {
         assert_eq!(leg.link(), LinkId(2));
         origin.tell(Event::Answered { leg, answer });
         // It can't dial itself, and says which of the candidates is of no use.
-        let wish = BackupWish { hop: 2, version: 1, active: None, unusable: 1 << place };
+        let request = BackupRequest { hop: 2, version: 1, active: None, unusable: 1 << place };
         origin.tell(Event::Control {
             link: LinkId(2),
-            control: Control::BackupWanted { leg: leg.number(), wish },
+            control: Control::BackupWanted { leg: leg.number(), request },
         });
         let (_, flow) = origin.flows.by_leg(leg).expect("the flow goes on");
         assert_eq!(flow.view.serves(1), Some(node(BACKUP)));

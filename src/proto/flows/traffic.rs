@@ -9,7 +9,7 @@ use crate::cause::CauseKey;
 use crate::crypto::Key;
 use crate::frame::CloseCode;
 use crate::id::FlowId;
-use crate::lane::Violation;
+use crate::lane::FlowViolation;
 use crate::links::Move;
 use crate::machine::Action;
 use crate::planted::{self, Law};
@@ -94,15 +94,15 @@ impl Flows {
     /// The application sends. To be asked only while [`Flows::may_send`].
     ///
     /// # Errors
-    /// [`Violation`] after its end; [`Violation::NotAttached`] if the flow is no more.
+    /// [`FlowViolation`] after its end; [`FlowViolation::NotAttached`] if the flow is no more.
     pub fn send(
         &mut self,
         key: FlowKey,
         bytes: Bytes,
         now: Time,
         actions: &mut Vec<Action>,
-    ) -> Result<(), Violation> {
-        let flow = self.flows.get_mut(&key).ok_or(Violation::NotAttached)?;
+    ) -> Result<(), FlowViolation> {
+        let flow = self.flows.get_mut(&key).ok_or(FlowViolation::NotAttached)?;
         flow.splice.send(bytes)?;
         if flow.look(now) {
             self.schedule(key);
@@ -187,7 +187,7 @@ impl Flows {
         self.links.moved(leg.link(), direction.map(Move::In), now);
         self.recount(key);
         if let Err(violation) = taken {
-            self.misbehaved(leg, violation, now, actions);
+            self.leg_violation(leg, violation, now, actions);
             self.run_tasks(now, actions);
         }
     }

@@ -6,7 +6,7 @@ use super::table::Flows;
 use super::tasks::Task;
 use crate::frame::Control;
 use crate::id::NodeId;
-use crate::machine::{Action, LinkId, Misdeed};
+use crate::machine::{Action, LinkId, Violation};
 use crate::record::Record;
 use crate::time::Time;
 
@@ -14,7 +14,7 @@ use crate::time::Time;
 const MAX_PREPARED: usize = 4096;
 
 impl Flows {
-    /// Wishes for links to the candidates of a flow's next hop, and has the backups do the same for the hop after.
+    /// Asks for links to the candidates of a flow's next hop, and has the backups do the same for the hop after.
     pub(super) fn keep_warm(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let upkeep = self.config.upkeep;
         let Some(flow) = self.flows.get_mut(&key) else { return };
@@ -53,7 +53,7 @@ impl Flows {
         }
     }
 
-    /// This node may be needed as a backup: it wishes for links to the hop after its own.
+    /// This node may be needed as a backup: it asks for links to the hop after its own.
     pub(super) fn prepare(
         &mut self,
         link: LinkId,
@@ -63,11 +63,11 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         if !own.is_bounded() || !next.is_bounded() {
-            self.disconnect(link, Misdeed::OutOfBounds, now, actions);
+            self.disconnect(link, Violation::OutOfBounds, now, actions);
             return;
         }
         if !self.links.may_prepare(link, now) {
-            return self.disconnect(link, Misdeed::TooManyQuestions, now, actions);
+            return self.disconnect(link, Violation::TooManyQuestions, now, actions);
         }
         let reach = self.ring.entry(own).and_then(|entry| entry.reach_next);
         let candidates = reach.and_then(|reach| next.candidates(&reach)).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Whether the peers at the ends of links are alive: what each link's detector hears of, and what follows from its judgement.
 
-use super::{LinkNews, Links};
+use super::{LinkEvent, Links};
 use crate::detector::{Outcome, Transfer};
 use crate::frame::Heartbeat;
 use crate::id::NodeId;
@@ -70,7 +70,7 @@ impl Links {
 
     /// Judges the links that are due, and those that are about due: then this node wakes once for many.
     pub(super) fn judge_due(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let soon = now + self.floor.slack(self.busy);
+        let soon = now + self.min_interval.slack(self.busy);
         let due: Vec<LinkId> = std::iter::from_fn(|| self.judged.pop_due(soon)).collect();
         for id in due {
             if let Some(link) = self.links.get_mut(&id) {
@@ -81,9 +81,9 @@ impl Links {
     }
 
     pub(super) fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
-        let floor = self.floor.interval(self.busy);
+        let min_interval = self.min_interval.interval(self.busy);
         let Some(link) = self.links.get_mut(&id) else { return };
-        link.detector.set_floor(floor, now);
+        link.detector.set_min_interval(min_interval, now);
         while let Some(outcome) = link.detector.poll(now) {
             let silence = now.since(link.detector.last_heard());
             let change = match outcome {
@@ -94,12 +94,12 @@ impl Links {
                 Outcome::Suspect => {
                     link.suspect = true;
                     self.ask_others = true;
-                    self.news.push(LinkNews::Suspect(id));
+                    self.events.push(LinkEvent::Suspect(id));
                     NeighbourChange::Suspect
                 }
                 Outcome::Recovered => {
                     link.suspect = false;
-                    self.news.push(LinkNews::Recovered(id));
+                    self.events.push(LinkEvent::Recovered(id));
                     NeighbourChange::Recovered
                 }
                 Outcome::Down => {

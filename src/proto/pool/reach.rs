@@ -75,11 +75,11 @@ impl Reach {
     pub(super) fn failed(&mut self, voices: &mut Voices, domain: Option<Subnet>, now: Time) -> bool {
         voices.add(domain, now);
         let needed = if *self == Self::Proven { ENOUGH } else { 1 };
-        let is_news = *self != Self::Doubted && voices.count(now) >= needed;
-        if is_news {
+        let is_new = *self != Self::Doubted && voices.count(now) >= needed;
+        if is_new {
             *self = Self::Doubted;
         }
-        is_news
+        is_new
     }
 }
 

@@ -310,7 +310,7 @@ impl Relay {
     }
 
     /// Whether a heartbeat says something newer than the last one did.
-    pub(super) const fn is_news(&self, heartbeat: &Heartbeat) -> bool {
+    pub(super) const fn is_new(&self, heartbeat: &Heartbeat) -> bool {
         heartbeat.sequence > self.sequence
     }
 

@@ -1,7 +1,7 @@
 //! The application at an endpoint: it feeds one direction of its flow and takes the other.
 
 use super::{Direction, Position, Splice};
-use crate::lane::Violation;
+use crate::lane::FlowViolation;
 use bytes::Bytes;
 
 impl Splice {
@@ -26,8 +26,8 @@ impl Splice {
     /// The application sends.
     ///
     /// # Errors
-    /// [`Violation::PastFin`] after its end.
-    pub fn send(&mut self, bytes: Bytes) -> Result<(), Violation> {
+    /// [`FlowViolation::PastFin`] after its end.
+    pub fn send(&mut self, bytes: Bytes) -> Result<(), FlowViolation> {
         let source = self.source();
         self.lane_mut(source).push(bytes)
     }

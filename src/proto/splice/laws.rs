@@ -36,6 +36,7 @@
 mod actions;
 mod applications;
 mod checks;
+mod coverage;
 mod dice;
 mod fault;
 mod faults;
@@ -43,15 +44,14 @@ mod finding;
 mod leg;
 mod machine;
 mod run;
-mod tally;
 mod trace;
 mod world;
 
 use crate::planted::{self, Law};
+use coverage::{Coverage, Event};
 use finding::{Finding, Scope};
 use run::Outcome;
 use std::fmt;
-use tally::{Event, Tally};
 use trace::Trace;
 
 /// How many cases are tried: as many as take some ten seconds of one core in a test build.
@@ -154,7 +154,7 @@ struct Summary {
     steps: u64,
     without_timers: u64,
     healed: u64,
-    tally: Tally,
+    coverage: Coverage,
     failures: Vec<Failure>,
 }
 
@@ -175,12 +175,12 @@ impl Summary {
     }
 
     fn add(&mut self, seed: u64, outcome: Outcome) {
-        let Outcome { finding, steps, tally, timers, healed } = outcome;
+        let Outcome { finding, steps, coverage, timers, healed } = outcome;
         self.cases += 1;
         self.steps += u64::from(steps);
         self.without_timers += u64::from(!timers);
         self.healed += u64::from(healed);
-        self.tally.add_all(&tally);
+        self.coverage.add_all(&coverage);
         self.failures.extend(finding.map(|finding| Failure { seed, steps, finding }));
     }
 
@@ -198,7 +198,7 @@ impl Summary {
     /// What never happened was not tried.
     fn expect_all_events(&self) {
         for (event, name) in Event::ALL {
-            assert!(self.tally.of(event) > 0 || event == Event::Rebuild, "there were no {name}");
+            assert!(self.coverage.of(event) > 0 || event == Event::Rebuild, "there were no {name}");
         }
     }
 }
@@ -213,7 +213,7 @@ impl fmt::Display for Summary {
         writeln!(f, "{healed:>10} stalled until the origin rebuilt")?;
         writeln!(f, "{without_timers:>10} needed no orphan timer")?;
         for (event, name) in Event::ALL {
-            writeln!(f, "{:>10} {name}", self.tally.of(event))?;
+            writeln!(f, "{:>10} {name}", self.coverage.of(event))?;
         }
         Ok(())
     }

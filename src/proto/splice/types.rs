@@ -97,7 +97,7 @@ pub enum Attached {
     },
     /// A greater epoch (or this one) was accepted before.
     Stale {
-        /// Which.
+        /// The epoch that won.
         winner: Epoch,
     },
     /// It can't be true: the dialer claims to have acks for what was never sent.

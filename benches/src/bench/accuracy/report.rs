@@ -4,7 +4,7 @@ use super::{Args, Direction};
 use crate::pattern::Faults;
 use crate::report::Report;
 use hopline::endpoint::FlowEvent;
-use hopline::net::tally::Neighbours;
+use hopline::net::counters::Neighbours;
 use hopline_command::Failure;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

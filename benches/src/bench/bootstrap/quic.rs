@@ -14,11 +14,11 @@ use crate::stage::{Process, Stage};
 use futures_util::stream::{self, StreamExt};
 use hopline::bootstrap::Limits;
 use hopline::net::authority::{Authority, DEFAULT_VALIDITY};
+use hopline::net::bootstrap_client::Cause;
 use hopline::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_RESPONSE_BYTES,
 };
 use hopline::net::clock::Clock;
-use hopline::net::coordinator::Cause;
 use hopline::net::frames::{self, Unfinished};
 use hopline::net::identity::{Identity, Membership};
 use hopline::net::tls::{self, BOOTSTRAP_NAME};
@@ -45,7 +45,7 @@ const ENDPOINTS: usize = 4;
 /// Members that connect at once: well below what a bootstrap takes.
 const CONNECTING: usize = 32;
 /// How long a handshake, or an answer, may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// No more members are added when less memory than this is free. It is looked at after each so many.
 const SPARE_BYTES: f64 = 512.0 * MIB;
 const LOOK_EVERY: usize = 100;
@@ -90,9 +90,9 @@ pub(super) async fn measure(args: &Args, stage: &Stage, screen: &ProgressBar) ->
     screen.set_message("making certificates");
     let configs = certified(stage, args.connections)?;
     let resident_bytes_before = resident(&bootstrap)?;
-    let (tally, mut paced) = (Arc::new(Tally::new()?), JoinSet::new());
+    let (stats, mut paced) = (Arc::new(HeartbeatStats::new()?), JoinSet::new());
     let start = Instant::now();
-    let (members, limited_by) = gather(&door, configs, &tally, &mut paced, screen).await;
+    let (members, limited_by) = gather(&door, configs, &stats, &mut paced, screen).await;
     let (connections, connecting) = (members.len(), start.elapsed());
     if members.is_empty() {
         let why = limited_by.unwrap_or_default();
@@ -102,12 +102,12 @@ pub(super) async fn measure(args: &Args, stage: &Stage, screen: &ProgressBar) ->
     alive(&mut bootstrap, args.heartbeat).await?;
     screen.set_message(format!("{connections} connections, heartbeats every {:?}", args.heartbeat));
     let length = Duration::from_secs(args.seconds.into());
-    let (paced_load, online) = observe(&mut bootstrap, &tally, length).await?;
+    let (paced_load, online) = observe(&mut bootstrap, &stats, length).await?;
     let resident_bytes_after = resident(&bootstrap)?;
     drop(paced);
     let eager = members.get(..EAGER).unwrap_or(&members);
     screen.set_message(format!("{} connections, as many heartbeats as fit", eager.len()));
-    let saturated = saturate(&mut bootstrap, &tally, eager, length.min(EAGER_TIME)).await?;
+    let saturated = saturate(&mut bootstrap, &stats, eager, length.min(EAGER_TIME)).await?;
     door.close();
     let grown = (resident_bytes_after - resident_bytes_before).max(0.0);
     Ok(Measured {
@@ -163,7 +163,7 @@ fn resident(process: &Process) -> Result<f64, Failure> {
 async fn gather(
     door: &Door,
     configs: Vec<ClientConfig>,
-    tally: &Arc<Tally>,
+    stats: &Arc<HeartbeatStats>,
     paced: &mut JoinSet<()>,
     screen: &ProgressBar,
 ) -> (Vec<Arc<Member>>, Option<String>) {
@@ -178,7 +178,7 @@ async fn gather(
             Err(cause) => return (members, Some(limit(&cause))),
         };
         let member = Arc::new(member);
-        paced.spawn(Arc::clone(&member).keep_up(wait, Arc::clone(tally)));
+        paced.spawn(Arc::clone(&member).keep_up(wait, Arc::clone(stats)));
         members.push(member);
         if members.len() % LOOK_EVERY == 0 {
             screen.set_message(format!("{} of {wanted} connections", members.len()));
@@ -217,13 +217,17 @@ async fn alive(bootstrap: &mut Process, length: Duration) -> Result<(), Failure>
 }
 
 /// Counts heartbeats for so long; how many relays are online, too.
-async fn observe(bootstrap: &mut Process, tally: &Tally, length: Duration) -> Result<(Load, u32), Failure> {
-    tally.take()?;
+async fn observe(
+    bootstrap: &mut Process,
+    stats: &HeartbeatStats,
+    length: Duration,
+) -> Result<(Load, u32), Failure> {
+    stats.take()?;
     let (start, cpu) = (Instant::now(), cpu_seconds(bootstrap));
     alive(bootstrap, length).await?;
     let seconds = start.elapsed().as_secs_f64();
     let cpu = cpu_seconds(bootstrap) - cpu;
-    let Counted { times, failures, failure, online } = tally.take()?;
+    let Counted { times, failures, failure, online } = stats.take()?;
     let load = Load {
         seconds,
         heartbeats_per_second: times.count() as f64 / seconds,
@@ -238,16 +242,16 @@ async fn observe(bootstrap: &mut Process, tally: &Tally, length: Duration) -> Re
 /// Has these members send one heartbeat after the other.
 async fn saturate(
     bootstrap: &mut Process,
-    tally: &Arc<Tally>,
+    stats: &Arc<HeartbeatStats>,
     members: &[Arc<Member>],
     length: Duration,
 ) -> Result<Load, Failure> {
     let mut eager = JoinSet::new();
     for member in members {
-        let (member, tally) = (Arc::clone(member), Arc::clone(tally));
-        eager.spawn(member.keep_on(tally));
+        let (member, stats) = (Arc::clone(member), Arc::clone(stats));
+        eager.spawn(member.keep_on(stats));
     }
-    Ok(observe(bootstrap, tally, length).await?.0)
+    Ok(observe(bootstrap, stats, length).await?.0)
 }
 
 /// Where members come in.
@@ -297,35 +301,35 @@ struct Member {
 
 impl Member {
     /// Sends a heartbeat whenever one is due, until the connection breaks.
-    async fn keep_up(self: Arc<Self>, mut wait: Duration, tally: Arc<Tally>) {
+    async fn keep_up(self: Arc<Self>, mut wait: Duration, stats: Arc<HeartbeatStats>) {
         while self.connection.close_reason().is_none() {
             sleep(wait).await;
-            if let Ok(lease) = self.heartbeat(&tally).await {
+            if let Ok(lease) = self.heartbeat(&stats).await {
                 wait = lease.next_heartbeat;
             }
         }
     }
 
     /// Sends one after the other, until the connection breaks.
-    async fn keep_on(self: Arc<Self>, tally: Arc<Tally>) {
+    async fn keep_on(self: Arc<Self>, stats: Arc<HeartbeatStats>) {
         while self.connection.close_reason().is_none() {
-            let _ = self.heartbeat(&tally).await; // the tally knows how that went
+            let _ = self.heartbeat(&stats).await; // the statistics know how that went
         }
     }
 
-    async fn heartbeat(&self, tally: &Tally) -> Result<Lease, NoLease> {
+    async fn heartbeat(&self, stats: &HeartbeatStats) -> Result<Lease, NoLease> {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let (sent_at, load, key_epoch) = (Clock::wall(), load(sequence), self.key_epoch);
         let request = Request::Heartbeat(Heartbeat { sequence, sent_at, load, key_epoch });
         let start = Instant::now();
         let answered = lease(&self.connection, request).await;
-        tally.count(start.elapsed(), &answered);
+        stats.count(start.elapsed(), &answered);
         answered
     }
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, Cause>>) -> Result<T, Cause> {
-    timeout(PATIENCE, work).await.unwrap_or(Err(Cause::NoAnswer { within: PATIENCE }))
+    timeout(TIMEOUT, work).await.unwrap_or(Err(Cause::NoAnswer { within: TIMEOUT }))
 }
 
 /// One question on a stream of its own, as every member asks it.
@@ -357,7 +361,7 @@ enum NoLease {
 }
 
 /// Heartbeats of all members since it was last looked at.
-struct Tally(Mutex<Counted>);
+struct HeartbeatStats(Mutex<Counted>);
 
 struct Counted {
     times: Times,
@@ -372,7 +376,7 @@ impl Counted {
     }
 }
 
-impl Tally {
+impl HeartbeatStats {
     fn new() -> Result<Self, Failure> {
         Ok(Self(Mutex::new(Counted::new()?)))
     }

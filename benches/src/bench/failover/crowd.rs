@@ -7,7 +7,7 @@
 mod book;
 mod report;
 
-use super::{Args, Cause, PATIENCE, TARGET, Way, lost};
+use super::{Args, Cause, TARGET, TIMEOUT, Way, lost};
 use crate::pattern::Faults;
 use crate::stage::{Process, Relays, Stage};
 use crate::traffic::{Carried, Pace, Stream, carry};
@@ -183,7 +183,7 @@ impl Crowd<'_> {
         self.stop.cancel();
         let (mut faults, mut broken) = (Faults::default(), 0);
         while let Some(ended) =
-            timeout(PATIENCE, self.at_ends.join_next()).await.map_err(|_| lost("a flow did not end"))?
+            timeout(TIMEOUT, self.at_ends.join_next()).await.map_err(|_| lost("a flow did not end"))?
         {
             match ended.map_err(std::io::Error::other)? {
                 Ok(carried) => faults = faults + carried.faults,
@@ -220,7 +220,7 @@ impl Crowd<'_> {
             self.flows.push(measured);
         }
         while !opened.is_empty() {
-            let Some(flow) = timeout(PATIENCE, pair.listener.accept()).await.ok().flatten() else {
+            let Some(flow) = timeout(TIMEOUT, pair.listener.accept()).await.ok().flatten() else {
                 return Err(lost("a flow was opened, and did not come to its target"));
             };
             let Some(measured) = opened.remove(&flow.id()) else { continue };
@@ -236,7 +236,7 @@ impl Crowd<'_> {
 
     /// Lets it happen once.
     async fn one(&mut self) -> Result<Run, Failure> {
-        let protected = self.book.until(PATIENCE, |known| known.unprotected().is_empty()).await?;
+        let protected = self.book.until(TIMEOUT, |known| known.unprotected().is_empty()).await?;
         protected.ok_or_else(|| lost(&self.book.look(|known| known.tell_unprotected())))?;
         self.longest();
         let within: u32 = self.rng.random_range(0..100);
@@ -256,7 +256,7 @@ impl Crowd<'_> {
         if let Some((flow, pause)) = pauses.iter().max_by_key(|(_, pause)| pause.delay) {
             tracing::debug!(%flow, ?pause, relays = ?names, "the slowest");
         }
-        let left = PATIENCE.saturating_sub(since.elapsed());
+        let left = TIMEOUT.saturating_sub(since.elapsed());
         let protected = self.book.until(left, |known| known.unprotected().is_empty()).await?;
         let protected_at = protected.and_then(|_| self.book.look(|known| known.protected_since()));
         let (repairs, broken) = self.book.look(|known| {
@@ -305,7 +305,7 @@ impl Crowd<'_> {
     /// Waits until what is written from now on arrives, and every flow has left these relays, and data still arrives: how
     /// many did go on at first, of those that went over them.
     async fn resumed(&self, struck: &HashSet<FlowId>, relays: &[String]) -> Result<usize, Failure> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let resumed = self.going_on(deadline).await;
         let left = deadline.saturating_duration_since(Instant::now());
         self.book.until(left, |known| known.over(relays).is_empty()).await?;
@@ -346,7 +346,7 @@ impl Crowd<'_> {
             }
             Cause::Drain => {
                 for mut relay in victims {
-                    relay.success(PATIENCE).await?;
+                    relay.success(TIMEOUT).await?;
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! A rolling restart: every relay of the pool ends by SIGTERM and starts again with its own key, one after the other.
 
 use super::report::{Outcome, Restart, Side};
-use super::{Load, PATIENCE};
+use super::{Load, TIMEOUT};
 use crate::stage::{Process, Stage};
 use hopline_command::Failure;
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) async fn run(
         load.run_until(Instant::now()).await?;
         let on_chain = load.watched.chain().carries(old.name());
         old.terminate()?;
-        old.success(PATIENCE).await?;
+        old.success(TIMEOUT).await?;
         let left = start.elapsed();
         let mut new = relay(stage, ticket, old.name())?;
         new.ready().await?;

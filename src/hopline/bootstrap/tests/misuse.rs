@@ -1,11 +1,11 @@
 //! Members that don't keep to the truth, and clocks that jump: each gets a clear answer, and nobody else loses anything.
 
-use super::{BOOT, PATIENCE, ask_raw, list, raw, raw_newcomer, server};
+use super::{BOOT, TIMEOUT, ask_raw, list, raw, raw_newcomer, server};
 use crate::bootstrap::Server;
 use crate::net::authority::{Authority, DEFAULT_VALIDITY};
+use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::clock::Clock;
-use crate::net::coordinator::Coordinator;
 use crate::net::error::ErrorKind;
 use crate::net::identity::{Identity, Membership};
 use crate::net::testing::{LOOPBACK, member};
@@ -129,7 +129,7 @@ async fn a_newcomer_of_another_version_and_the_bootstrap_tell_each_other() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, turned_away).await.unwrap();
+    timeout(TIMEOUT, turned_away).await.unwrap();
     assert_eq!((server.counters().connections, server.counters().violations), (0, 0));
     server.shutdown().await;
 }
@@ -149,7 +149,7 @@ async fn a_bootstrap_of_another_version_is_a_refusal_that_names_both() {
         let connection = endpoint.accept().await.unwrap().await.unwrap();
         version::agree(&connection, newer, false).await.unwrap_err().told("the relay")
     };
-    let (joined, told) = tokio::join!(Coordinator::join(ticket, None), bootstrap);
+    let (joined, told) = tokio::join!(BootstrapClient::join(ticket, None), bootstrap);
     let error = joined.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     let text = error.to_string();
@@ -240,10 +240,14 @@ async fn names_of_relays_may_repeat_and_names_of_targets_may_not() {
     let (first, second) = (Member::relay(&server, "r1").await, Member::relay(&server, "r1").await);
     let listed = [first.listed().await.unwrap(), second.listed().await.unwrap()];
     assert!(listed.iter().all(|relay| relay.name == "r1"), "people tell them apart by their ids");
-    let coordinator = Coordinator::join(server.ticket().clone(), None).await.unwrap();
+    let bootstrap_client = BootstrapClient::join(server.ticket().clone(), None).await.unwrap();
     let ambiguous = Refusal::AmbiguousRelay { name: "r1".to_owned() };
-    assert_eq!(coordinator.drain("r1").await.unwrap(), Response::Refused(ambiguous), "no guess at which");
-    assert_eq!(coordinator.drain(&second.node.to_string()).await.unwrap(), Response::Done);
+    assert_eq!(
+        bootstrap_client.drain("r1").await.unwrap(),
+        Response::Refused(ambiguous),
+        "no guess at which"
+    );
+    assert_eq!(bootstrap_client.drain(&second.node.to_string()).await.unwrap(), Response::Done);
     let statuses = [first.listed().await.unwrap().status, second.listed().await.unwrap().status];
     assert_eq!(statuses, [Status::Online, Status::Draining]);
 
@@ -261,7 +265,7 @@ async fn names_of_relays_may_repeat_and_names_of_targets_may_not() {
 async fn who_is_to_drain_is_called_and_not_all_the_time() {
     let server = server().await;
     let [relay, bystander, owner] = {
-        let join = async || Coordinator::join(server.ticket().clone(), None).await.unwrap();
+        let join = async || BootstrapClient::join(server.ticket().clone(), None).await.unwrap();
         [join().await, join().await, join().await]
     };
     for (node, name) in [(&relay, "r1"), (&bystander, "r2")] {
@@ -272,7 +276,7 @@ async fn who_is_to_drain_is_called_and_not_all_the_time() {
     for _ in 0..20 {
         assert_eq!(owner.drain("r1").await.unwrap(), Response::Done);
     }
-    timeout(PATIENCE, called.changed()).await.expect("it is called").unwrap();
+    timeout(TIMEOUT, called.changed()).await.expect("it is called").unwrap();
     assert!(*called.borrow_and_update() <= 2, "{}", *called.borrow());
     let told = relay.ask(heartbeat(1, 0), HOUR).await.unwrap();
     assert!(matches!(told, Response::Lease(lease) if lease.drain), "so it hears of the order");
@@ -305,7 +309,7 @@ async fn nobody_speaks_for_another_node() {
 #[tokio::test]
 async fn a_bystander_notices_nothing() {
     let server = server().await;
-    let bystander = Coordinator::join(server.ticket().clone(), None).await.unwrap();
+    let bystander = BootstrapClient::join(server.ticket().clone(), None).await.unwrap();
     let relay = Member::relay(&server, "r1").await;
     for n in 0..200u32 {
         let node = NodeId::from_bytes([u8::try_from(n % 250).unwrap(); 32]);

@@ -1,6 +1,6 @@
 //! The recovery matrix on the wire: a relay, and two bootstraps that play a script.
 
-use super::{LOOPBACK, PATIENCE};
+use super::{LOOPBACK, TIMEOUT};
 use crate::net::authority::{Authority, DEFAULT_VALIDITY};
 use crate::net::bootstrap_rpc::{
     BootstrapClose, BootstrapRequest, BootstrapResponse, MAX_BOOTSTRAP_REQUEST_BYTES,
@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How patient the relay is.
+/// Timeouts of the relay.
 const CONFIG: Config = Config {
     first_retry: Duration::from_millis(100),
     backoff: Duration::from_secs(2),
@@ -317,7 +317,7 @@ async fn play(row: &Row) -> (Log, Counters) {
             }
         }
     };
-    let ended = timeout(PATIENCE * 2, played).await;
+    let ended = timeout(TIMEOUT * 2, played).await;
     assert!(ended.is_ok(), "{}: it only asked {}", row.name, log.asks());
     let counters = relay.enrolment_counters();
     for bootstrap in bootstraps {

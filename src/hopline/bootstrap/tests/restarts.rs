@@ -25,8 +25,8 @@ fn heartbeat(sequence: u64) -> Request {
     Request::Heartbeat(Heartbeat { sequence, sent_at: Clock::wall(), load, key_epoch: None })
 }
 
-async fn lease(coordinator: &Coordinator, request: Request) {
-    let response = coordinator.ask(request, PATIENCE).await;
+async fn lease(bootstrap_client: &BootstrapClient, request: Request) {
+    let response = bootstrap_client.ask(request, TIMEOUT).await;
     assert!(matches!(response, Ok(Response::Lease(_))), "{response:?}");
 }
 
@@ -39,14 +39,14 @@ async fn who_registered_keeps_its_place_over_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(options(Some(directory.path()))).await.unwrap();
     let address = server.local_addr();
-    let coordinator = join(server.ticket(), None).await.unwrap();
-    let node = coordinator.node_id();
-    lease(&coordinator, offer(7)).await;
-    lease(&coordinator, target()).await;
+    let bootstrap_client = join(server.ticket(), None).await.unwrap();
+    let node = bootstrap_client.node_id();
+    lease(&bootstrap_client, offer(7)).await;
+    lease(&bootstrap_client, target()).await;
     assert_eq!(server.counters().store_writes, 2);
-    lease(&coordinator, offer(7)).await;
+    lease(&bootstrap_client, offer(7)).await;
     for sequence in 1..5 {
-        lease(&coordinator, heartbeat(sequence)).await;
+        lease(&bootstrap_client, heartbeat(sequence)).await;
     }
     let counters = server.counters();
     assert_eq!((counters.store_writes, counters.registrations_saved), (2, 3), "nothing new, nothing written");
@@ -56,9 +56,9 @@ async fn who_registered_keeps_its_place_over_a_restart() {
     assert_eq!((server.counters().registrations_restored, server.counters().answered), (2, 0));
     assert_eq!(status(&server, &node), Some(Status::Registered));
     assert!(server.inspect(|machine| machine.targets().by_name("x").is_some_and(|x| x.node == node)));
-    lease(&coordinator, heartbeat(5)).await;
+    lease(&bootstrap_client, heartbeat(5)).await;
     assert_eq!(status(&server, &node), Some(Status::Online));
-    assert_eq!(coordinator.ask(Request::Deregister { boot: BOOT }, PATIENCE).await, Ok(Response::Done));
+    assert_eq!(bootstrap_client.ask(Request::Deregister { boot: BOOT }, TIMEOUT).await, Ok(Response::Done));
     server.shutdown().await;
 
     let server = server_at(address, directory.path()).await;
@@ -70,14 +70,14 @@ async fn who_was_removed_is_not_restored_but_remembered() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(options(Some(directory.path()))).await.unwrap();
     let address = server.local_addr();
-    let coordinator = join(server.ticket(), None).await.unwrap();
-    lease(&coordinator, offer(7)).await;
-    server.remove(coordinator.node_id()).await.unwrap();
+    let bootstrap_client = join(server.ticket(), None).await.unwrap();
+    lease(&bootstrap_client, offer(7)).await;
+    server.remove(bootstrap_client.node_id()).await.unwrap();
     server.shutdown().await;
     let server = server_at(address, directory.path()).await;
-    assert_eq!(status(&server, &coordinator.node_id()), None);
-    let ask = |machine: &mut Bootstrap, now| machine.answer(coordinator.node_id(), offer(7), now);
-    let answer = server.shared.keeper.with(ask);
+    assert_eq!(status(&server, &bootstrap_client.node_id()), None);
+    let ask = |machine: &mut Bootstrap, now| machine.answer(bootstrap_client.node_id(), offer(7), now);
+    let answer = server.shared.driver.with(ask);
     assert_eq!(answer, Response::Refused(NotDone::Denied { reason: DenyReason::Revoked }));
 }
 
@@ -190,16 +190,16 @@ async fn with_store(store: Broken) -> Server {
 async fn a_store_that_fails_keeps_nobody_from_registering() {
     for hangs in [false, true] {
         let server = with_store(Broken { hangs }).await;
-        let coordinator = join(server.ticket(), None).await.unwrap();
-        lease(&coordinator, offer(7)).await;
-        lease(&coordinator, heartbeat(1)).await;
-        assert_eq!(status(&server, &coordinator.node_id()), Some(Status::Online));
+        let bootstrap_client = join(server.ticket(), None).await.unwrap();
+        lease(&bootstrap_client, offer(7)).await;
+        lease(&bootstrap_client, heartbeat(1)).await;
+        assert_eq!(status(&server, &bootstrap_client.node_id()), Some(Status::Online));
         let counters = server.counters();
         assert_eq!((counters.registrations_unsaved, counters.store_failures), (1, 3));
         let refused = join(&server.invite(single_use(7)), None).await;
         assert!(refused.is_err(), "a single-use ticket that can't be noted admits nobody");
-        assert_eq!(server.remove(coordinator.node_id()).await, Err(NotStored));
-        lease(&coordinator, heartbeat(2)).await;
+        assert_eq!(server.remove(bootstrap_client.node_id()).await, Err(NotStored));
+        lease(&bootstrap_client, heartbeat(2)).await;
     }
 }
 
@@ -207,10 +207,10 @@ async fn a_store_that_fails_keeps_nobody_from_registering() {
 async fn a_member_that_asks_too_often_is_told_to_wait() {
     let limits = Limits { requests_of_member: 1, ..Limits::default() };
     let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
-    let coordinator = join(server.ticket(), None).await.unwrap();
-    lease(&coordinator, offer(7)).await;
-    list(&coordinator).await.unwrap();
-    let response = coordinator.ask(Request::List, PATIENCE).await;
+    let bootstrap_client = join(server.ticket(), None).await.unwrap();
+    lease(&bootstrap_client, offer(7)).await;
+    list(&bootstrap_client).await.unwrap();
+    let response = bootstrap_client.ask(Request::List, TIMEOUT).await;
     let Ok(Response::Refused(NotDone::Throttled { retry_after })) = response else { panic!("{response:?}") };
     assert!(retry_after >= Duration::from_millis(100), "{retry_after:?}");
     list(&join(server.ticket(), None).await.unwrap()).await.expect("another one is answered");
@@ -226,7 +226,7 @@ async fn a_broken_connection_confirms_a_report() {
     ask_raw(&relay, &register).await.unwrap();
     let node = server.inspect(|machine| machine.pool().iter().next().map(|relay| relay.node)).unwrap();
     let neighbour = join(server.ticket(), None).await.unwrap();
-    let report = neighbour.ask(Request::ReportDown { node }, PATIENCE).await;
+    let report = neighbour.ask(Request::ReportDown { node }, TIMEOUT).await;
     assert_eq!((report, status(&server, &node)), (Ok(Response::Done), Some(Status::Suspect)));
     BootstrapClose::Internal.close(&relay);
     let confirmed = async {
@@ -234,7 +234,7 @@ async fn a_broken_connection_confirms_a_report() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, confirmed).await.unwrap();
+    timeout(TIMEOUT, confirmed).await.unwrap();
     assert_eq!(server.counters().cut_off, 1);
 }
 
@@ -265,14 +265,14 @@ async fn a_relay_that_is_reported_and_does_not_answer_the_bootstrap_either_is_de
     let server = server().await;
     let (node, _go_on) = frozen_relay(&server).await;
     let neighbour = join(server.ticket(), None).await.unwrap();
-    let report = neighbour.ask(Request::ReportDown { node }, PATIENCE).await;
+    let report = neighbour.ask(Request::ReportDown { node }, TIMEOUT).await;
     assert_eq!((report, status(&server, &node)), (Ok(Response::Done), Some(Status::Suspect)));
     let confirmed = async {
         while status(&server, &node) != Some(Status::Offline) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, confirmed).await.expect("long before its lease or its connection ends");
+    timeout(TIMEOUT, confirmed).await.expect("long before its lease or its connection ends");
 }
 
 #[tokio::test]
@@ -282,8 +282,8 @@ async fn a_relay_that_is_reported_and_answers_is_not() {
     ask_raw(&relay, &BootstrapRequest::Ask(offer(7))).await.unwrap();
     let node = server.inspect(|machine| machine.pool().iter().next().map(|relay| relay.node)).unwrap();
     let neighbour = join(server.ticket(), None).await.unwrap();
-    neighbour.ask(Request::ReportDown { node }, PATIENCE).await.unwrap();
+    neighbour.ask(Request::ReportDown { node }, TIMEOUT).await.unwrap();
     let looked_after = server.shared.look_after(&node);
-    timeout(PATIENCE, looked_after).await.unwrap();
+    timeout(TIMEOUT, looked_after).await.unwrap();
     assert_eq!((status(&server, &node), server.counters().cut_off), (Some(Status::Suspect), 0));
 }

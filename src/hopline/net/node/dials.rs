@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_millis(10);
 /// Peers of which it is remembered that they were said to be out of reach.
 const MAX_BARRED: usize = 1024;
 
-/// See the module's documentation. There are as many as the machine has wishes.
+/// See the module's documentation. There are as many as the machine has demands.
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     under_way: RefCell<Vec<(SocketAddr, oneshot::Sender<()>)>>,

@@ -47,9 +47,9 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     pub(super) async fn connect(self: Rc<Self>, peer: NodeId, addresses: Vec<SocketAddr>) {
-        self.tally.reach().dials();
+        self.counters.reach().dials();
         let failure = self.try_connect(peer, &addresses).await.err();
-        self.tally.reach().has_dialled(peer, failure.is_none());
+        self.counters.reach().has_dialled(peer, failure.is_none());
         if let Some(failure) = failure {
             self.tell(Event::ConnectFailed { peer, failure });
         }
@@ -73,7 +73,7 @@ impl<M: Machine + 'static> Node<M> {
         let dialled = tokio::time::timeout(DIAL_TIMEOUT, dialled).await;
         let error = match dialled.unwrap_or_else(|elapsed| Err(elapsed.into())) {
             Ok(()) => {
-                self.doubt.clear();
+                self.certificate_failures.clear();
                 return Ok(());
             }
             Err(error) => error,
@@ -86,7 +86,7 @@ impl<M: Machine + 'static> Node<M> {
         }
         let untimely = Untimely::of(error.as_ref());
         if let Some(untimely) = untimely {
-            self.doubt.note(peer, untimely, &self.coordinator);
+            self.certificate_failures.note(peer, untimely, &self.bootstrap_client);
         }
         let error = tls::explain(error.as_ref());
         tracing::debug!(?peer, ?addresses, ?untimely, error, "could not dial a neighbour");

@@ -209,7 +209,7 @@ impl<M: Machine + 'static> Node<M> {
             };
             match got {
                 Ok(Some(count)) => {
-                    self.tally.received(chunks.iter().take(count).map(Bytes::len).sum());
+                    self.counters.received(chunks.iter().take(count).map(Bytes::len).sum());
                     let taken = chunks.iter_mut().take(count).map(std::mem::take);
                     self.with(|machine, now, actions| machine.receive(leg, taken, now, actions));
                     signal.data(brings).notify_waiters();

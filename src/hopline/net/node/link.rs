@@ -52,8 +52,8 @@ impl LinkPort {
         let stats = self.connection.stats();
         let lost_packets = stats.path.lost_packets;
         let (sent_bytes, lost_bytes) = (stats.udp_tx.bytes, stats.path.lost_bytes);
-        let is_news = self.lost_packets.replace(lost_packets) != lost_packets;
-        is_news.then_some(Transfer { sent_bytes, lost_bytes, lost_packets })
+        let is_new = self.lost_packets.replace(lost_packets) != lost_packets;
+        is_new.then_some(Transfer { sent_bytes, lost_bytes, lost_packets })
     }
 
     /// Queues a control message; `false` if too many are waiting.
@@ -100,7 +100,7 @@ impl<M: Machine + 'static> Node<M> {
         self.next_link.set(link.0 + 1);
         let port = Rc::new(LinkPort::new(connection));
         self.links.borrow_mut().insert(link, port.clone());
-        self.tally.link_came();
+        self.counters.link_came();
         let rtt = port.connection.rtt();
         self.tell(Event::LinkUp { link, peer, boot: hello.boot, dialed: dialed.is_some(), rtt });
         spawn_local(self.clone().serve(link, port, sender, receiver));
@@ -125,7 +125,7 @@ impl<M: Machine + 'static> Node<M> {
         parts.spawn_local(async move { write_controls(&at, sender).await });
         let (node, at) = (self.clone(), port.clone());
         parts.spawn_local(async move { node.accept_legs(link, &at).await });
-        let misdeed = loop {
+        let violation = loop {
             let ended = tokio::select! {
                 _ = port.connection.closed() => None,
                 ended = parts.join_next() => ended.and_then(Result::ok).flatten(),
@@ -135,8 +135,8 @@ impl<M: Machine + 'static> Node<M> {
                 break ended;
             }
         };
-        tracing::debug!(link = link.0, peer = ?tls::peer(&port.connection), error = ?misdeed, "a link ends");
-        match misdeed {
+        tracing::debug!(link = link.0, peer = ?tls::peer(&port.connection), error = ?violation, "a link ends");
+        match violation {
             // A peer that needs the link no more has said all, and waits until it knows that all has come.
             Some(FrameError::ConnectionLost(_) | FrameError::Finished) | None => {
                 port.connection.close(0u32.into(), b"idle");
@@ -150,7 +150,7 @@ impl<M: Machine + 'static> Node<M> {
         let reason = port.connection.closed().await;
         tracing::debug!(link = link.0, %reason, "a link is over");
         self.links.borrow_mut().remove(&link);
-        self.tally.link_went();
+        self.counters.link_went();
         self.tell(Event::LinkDown { link });
     }
 
@@ -176,7 +176,7 @@ impl<M: Machine + 'static> Node<M> {
     /// A newer peer says what this node does not know: that is no breach, and nothing follows from it.
     fn unknown(&self, link: LinkId, what: &'static str) {
         tracing::debug!(link = link.0, what, "skipped what only a newer node knows");
-        self.tally.skipped();
+        self.counters.skipped();
     }
 
     async fn read_datagrams(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> FrameError {
@@ -192,7 +192,7 @@ impl<M: Machine + 'static> Node<M> {
         }
     }
 
-    /// Until the connection is lost, which is nobody's misdeed.
+    /// Until the connection is lost, which is nobody's violation.
     async fn accept_legs(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> Option<FrameError> {
         while let Ok((sender, receiver)) = port.connection.accept_bi().await {
             let node = self.clone();
@@ -217,7 +217,7 @@ impl<M: Machine + 'static> Node<M> {
 }
 
 /// Writes control messages, as many at once as are waiting, until the connection is lost, or, when it is to be closed,
-/// until the peer has them all; neither is a misdeed.
+/// until the peer has them all; neither is a violation.
 async fn write_controls(port: &LinkPort, mut sender: quinn::SendStream) -> Option<FrameError> {
     let mut bytes = Vec::new();
     loop {

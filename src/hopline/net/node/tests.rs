@@ -10,7 +10,7 @@ use hopline_proto::id::NodeId;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// How many links one after the other: what comes first when both ends are through with one is chance.
 const LINKS: usize = 100;
 
@@ -56,18 +56,18 @@ async fn node(
     keeps: bool,
     peer: Option<(NodeId, SocketAddr)>,
 ) -> (NodeId, SocketAddr, Receiver<bool>) {
-    let coordinator = Coordinator::join(server.ticket().clone(), None).await.unwrap();
-    let id = coordinator.node_id();
+    let bootstrap_client = BootstrapClient::join(server.ticket().clone(), None).await.unwrap();
+    let id = bootstrap_client.node_id();
     let (links, told) = channel(LINKS * 2);
     let build = move || {
-        let membership = coordinator.membership();
+        let membership = bootstrap_client.membership();
         let socket = open_socket(&membership, LOOPBACK, &TransportSettings::default())?;
         let address = socket.endpoint.local_addr()?;
         let clock = Clock::start();
         let machine = Idler { flows: Flows::new(id, false, FlowsConfig::default()), keeps, links };
-        let (boot, tally, listener) =
-            (BootId::from_bytes([1; 16]), Tally::new(clock), Box::new(|_: &_, _| {}));
-        let parts = Parts { machine, boot, clock, socket, coordinator, tally, listener };
+        let (boot, counters, listener) =
+            (BootId::from_bytes([1; 16]), NodeCounters::new(clock), Box::new(|_: &_, _| {}));
+        let parts = Parts { machine, boot, clock, socket, bootstrap_client, counters, listener };
         let main = async move |node: Rc<Node<Idler>>| {
             if let Some((peer, address)) = peer {
                 for _ in 0..LINKS {
@@ -94,11 +94,11 @@ async fn a_link_that_one_end_or_both_need_no_more_is_gone_at_both() {
             let mut gone = 0;
             while gone < LINKS {
                 let is_up =
-                    timeout(PATIENCE, told.recv()).await.unwrap_or_else(|_| panic!("{keeps:?}: {gone} gone"));
+                    timeout(TIMEOUT, told.recv()).await.unwrap_or_else(|_| panic!("{keeps:?}: {gone} gone"));
                 gone += usize::from(is_up == Some(false));
             }
         }
-        assert!(since.elapsed() < PATIENCE, "they are closed, not forgotten after a while");
+        assert!(since.elapsed() < TIMEOUT, "they are closed, not forgotten after a while");
     }
     server.shutdown().await;
 }
@@ -107,14 +107,14 @@ async fn a_link_that_one_end_or_both_need_no_more_is_gone_at_both() {
 async fn what_only_newer_nodes_say_is_skipped_and_no_breach() {
     let server = Server::start(Options { listen: LOOPBACK, ..Options::default() }).await.unwrap();
     let (id, address, mut told) = node(&server, true, None).await;
-    let newer = Coordinator::join(server.ticket().clone(), None).await.unwrap().membership();
+    let newer = BootstrapClient::join(server.ticket().clone(), None).await.unwrap().membership();
     let settings = TransportSettings::default();
     let endpoint = testing::endpoint(&newer, LOOPBACK, &settings);
     let client = tls::link_client(&newer).unwrap();
     let connecting = endpoint.connect_with(client, address, &tls::node_name(id).to_str()).unwrap();
     let connection = connecting.await.unwrap();
     let mut controls = connection.open_uni().await.unwrap();
-    let mut hears = async || timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+    let mut hears = async || timeout(TIMEOUT, told.recv()).await.unwrap().unwrap();
 
     frames::write_frame(&mut controls, &Hello { boot: BootId::from_bytes([2; 16]) }).await.unwrap();
     assert!(hears().await, "the link is up");
@@ -127,7 +127,7 @@ async fn what_only_newer_nodes_say_is_skipped_and_no_breach() {
     connection.send_datagram(Datagram::of_heartbeat(&beat).into()).unwrap();
     assert!(hears().await, "and the next datagram");
     frames::write_frame(&mut controls, &(1u32, 4u32)).await.unwrap();
-    let closed = timeout(PATIENCE, connection.closed()).await.unwrap();
+    let closed = timeout(TIMEOUT, connection.closed()).await.unwrap();
     assert!(!hears().await, "half a known message is a breach: {closed}");
     server.shutdown().await;
 }

@@ -6,7 +6,7 @@ use quinn::ConnectionError;
 use std::sync::mpsc;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_taken_address_is_an_error_that_names_it() {
@@ -47,7 +47,7 @@ async fn streams_that_are_not_read_do_not_block_another() {
     let mut control = near.open_uni().await.unwrap();
     control.write_all(b"ack").await.unwrap();
     let mut read = [0; 3];
-    timeout(PATIENCE, async { far.accept_uni().await.unwrap().read_exact(&mut read).await.unwrap() })
+    timeout(TIMEOUT, async { far.accept_uni().await.unwrap().read_exact(&mut read).await.unwrap() })
         .await
         .unwrap();
     assert_eq!(&read, b"ack");
@@ -60,7 +60,7 @@ async fn of_heartbeats_that_cannot_leave_only_the_newest_waits() {
     for n in 0..10 {
         near.send_datagram(vec![n; 32].into()).unwrap();
     }
-    let first = timeout(PATIENCE, far.read_datagram()).await.unwrap().unwrap();
+    let first = timeout(TIMEOUT, far.read_datagram()).await.unwrap().unwrap();
     assert_eq!(first, vec![9; 32]);
 }
 
@@ -74,7 +74,7 @@ async fn the_mtu_rises_where_the_network_carries_it() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, risen).await.unwrap();
+    timeout(TIMEOUT, risen).await.unwrap();
 }
 
 /// A node that accepts so many connections and then dies without a word, as if killed; on which address it was.
@@ -124,7 +124,7 @@ fn end_after_restart(
         }
         connection.closed().await
     };
-    runtime.block_on(async { timeout(PATIENCE, talk).await.unwrap() })
+    runtime.block_on(async { timeout(TIMEOUT, talk).await.unwrap() })
 }
 
 #[test]

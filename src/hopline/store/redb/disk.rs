@@ -113,15 +113,15 @@ impl Disk {
         // Else the next start after a crash reads all of the file.
         transaction.set_quick_repair(true);
         let (holders, changed) = write_changes(&transaction, changes)?;
-        let news = self.news(wanted);
-        write_registrations(&transaction, &news)?;
-        let wrote = must_write || changed || !news.is_empty();
+        let fresh = self.fresh(wanted);
+        write_registrations(&transaction, &fresh)?;
+        let wrote = must_write || changed || !fresh.is_empty();
         if !wrote {
             transaction.abort()?;
             return Ok(Committed { holders, wrote });
         }
         transaction.commit()?;
-        for New { key, fingerprint, .. } in news {
+        for New { key, fingerprint, .. } in fresh {
             match fingerprint {
                 Some(fingerprint) => self.saved.insert(key, fingerprint),
                 None => self.saved.remove(&key),
@@ -131,7 +131,7 @@ impl Disk {
     }
 
     /// What is not on disk yet.
-    fn news<'a>(&self, wanted: &'a Wanted) -> Vec<New<'a>> {
+    fn fresh<'a>(&self, wanted: &'a Wanted) -> Vec<New<'a>> {
         let new = |(key, registration): (&Key, &'a Option<Registration>)| {
             let registration = registration.as_ref();
             let fingerprint = self.fingerprint(registration);
@@ -235,9 +235,9 @@ fn write_changes(
     Ok((holders, changed))
 }
 
-fn write_registrations(transaction: &WriteTransaction, news: &[New<'_>]) -> Result<(), redb::Error> {
+fn write_registrations(transaction: &WriteTransaction, fresh: &[New<'_>]) -> Result<(), redb::Error> {
     let mut table = transaction.open_table(REGISTRATIONS)?;
-    for New { key, registration, .. } in news {
+    for New { key, registration, .. } in fresh {
         let place = (key.node.as_bytes(), number(key.kind));
         match registration {
             Some(registration) => drop(table.insert(place, codec::encode(registration).as_slice())?),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 const ALICE: NodeId = NodeId::from_bytes([1; 32]);
 const BOB: NodeId = NodeId::from_bytes([2; 32]);
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// So long that no test waits for it.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -51,7 +51,7 @@ async fn until(store: &Arc<dyn Store>, is_so: impl Fn(&StoreHealth) -> bool) -> 
             yield_now().await;
         }
     };
-    timeout(PATIENCE, waiting).await.expect("a change of the store's health")
+    timeout(TIMEOUT, waiting).await.expect("a change of the store's health")
 }
 
 #[tokio::test]

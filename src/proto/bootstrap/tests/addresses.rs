@@ -36,8 +36,8 @@ fn a_hop_is_given_only_what_the_one_before_can_dial() {
         bootstrap.answer(relay(n), at_address(n, &format!("[2001:db8:{n}::1]:1")), at(1));
     }
     let active = Some(hop_1[0]);
-    let wish = replace(&plan.route, 1, active, &hop_1[1..]);
-    let found = open(&plan.route, &replaced(bootstrap.answer(ORIGIN, wish, at(2))));
+    let request = replace(&plan.route, 1, active, &hop_1[1..]);
+    let found = open(&plan.route, &replaced(bootstrap.answer(ORIGIN, request, at(2))));
     assert!(found.iter().all(|node| (0..4).map(relay).any(|of_ipv4| of_ipv4 == *node)), "{found:?}");
 }
 
@@ -51,8 +51,8 @@ fn new_records_name_a_relay_at_the_address_that_it_has_now() {
     let renew = Request::Renew { records: plan.route.records.clone() };
     let Response::Renewed(records) = bootstrap.answer(ORIGIN, renew, at(3)) else { panic!() };
     let backup = candidates(&plan.route, 1)[1];
-    let wish = replace(&plan.route, 1, Some(moved), &[backup]);
-    let record = replaced(bootstrap.answer(ORIGIN, wish, at(3)));
+    let request = replace(&plan.route, 1, Some(moved), &[backup]);
+    let record = replaced(bootstrap.answer(ORIGIN, request, at(3)));
     for record in [&records[0], &record] {
         assert_eq!(named(&plan.route, record, moved).addresses, ["10.9.9.9:7".parse().unwrap()]);
     }

@@ -38,7 +38,7 @@ impl Alone {
     }
 
     /// What next is to hear, if it does not know.
-    pub(in crate::flows) fn take_news(&mut self) -> Option<bool> {
+    pub(in crate::flows) fn take_events(&mut self) -> Option<bool> {
         let is_orphan = self.since.is_some();
         (std::mem::replace(&mut self.told, is_orphan) != is_orphan).then_some(is_orphan)
     }
@@ -66,13 +66,13 @@ mod tests {
     #[test]
     fn next_is_told_each_change_once() {
         let mut alone = Alone::default();
-        assert_eq!(alone.take_news(), None);
+        assert_eq!(alone.take_events(), None);
         alone.lost(Time::ZERO);
-        assert_eq!((alone.take_news(), alone.take_news()), (Some(true), None));
+        assert_eq!((alone.take_events(), alone.take_events()), (Some(true), None));
         alone.found();
         alone.lost(Time::ZERO);
-        assert_eq!(alone.take_news(), None, "it was back before anybody heard");
+        assert_eq!(alone.take_events(), None, "it was back before anybody heard");
         alone.found();
-        assert_eq!((alone.take_news(), alone.take_news()), (Some(false), None));
+        assert_eq!((alone.take_events(), alone.take_events()), (Some(false), None));
     }
 }

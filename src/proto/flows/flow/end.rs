@@ -3,7 +3,7 @@
 
 use crate::cause::CauseKey;
 use crate::crypto::Sealed;
-use crate::flows::probe::Vigil;
+use crate::flows::probe::ProgressWatch;
 
 /// Terminal codes from relays that an origin hears before it believes the next one.
 const MAX_DOUBTED: u32 = 2;
@@ -12,7 +12,7 @@ const MAX_DOUBTED: u32 = 2;
 #[derive(Debug)]
 pub(in crate::flows) struct End {
     /// Whether its bytes arrive.
-    pub(in crate::flows) vigil: Vigil,
+    pub(in crate::flows) watch: ProgressWatch,
     /// How this end tells the other why it gives the flow up; `None` until both have agreed on TLS.
     cause_key: Option<CauseKey>,
     /// Why the other may have given the flow up, which came before the key.
@@ -24,7 +24,7 @@ pub(in crate::flows) struct End {
 impl End {
     /// The origin's end, which decides, or the target's.
     pub(in crate::flows) fn new(is_origin: bool) -> Self {
-        Self { vigil: Vigil::new(is_origin), cause_key: None, early_cause: None, doubted: 0 }
+        Self { watch: ProgressWatch::new(is_origin), cause_key: None, early_cause: None, doubted: 0 }
     }
 
     /// Both have agreed on TLS. What the other end said before that, if it proves to be its own word.

@@ -15,7 +15,7 @@ pub enum Timer {
     Doubt,
     /// Another route may be asked for again.
     Route,
-    /// Links to the next hop's candidates are wished for again.
+    /// Links to the next hop's candidates are asked for again.
     Upkeep,
     /// Another candidate may be asked for again.
     Backup,

@@ -1,9 +1,9 @@
-//! What a node knows of the hops after it: who serves each, which repairs it was told of, who failed and whom it distrusts.
+//! What a node knows of the hops after it: who serves each, which repairs it was told of, which relays failed, and which the flow avoids.
 //! A relay knows of its own repairs, and of those after it; only the origin can tell who they name.
 //!
 //! Invariant: whoever failed serves no hop, until it is said to serve one again. All of it is bounded.
 
-use super::distrust::Distrust;
+use super::avoided::AvoidedRelays;
 use crate::failure_memory::{Failure, FailureMemory, Ground};
 use crate::frame::Reroute;
 use crate::id::NodeId;
@@ -23,7 +23,7 @@ pub(in crate::flows) struct ChainView {
     reroutes: BTreeMap<u8, Reroute>,
     /// Who failed: no plan shall name them again soon.
     failed: FailureMemory,
-    pub(in crate::flows) distrust: Distrust,
+    pub(in crate::flows) avoided: AvoidedRelays,
 }
 
 impl Default for ChainView {
@@ -32,7 +32,7 @@ impl Default for ChainView {
             serving: BTreeMap::new(),
             reroutes: BTreeMap::new(),
             failed: FailureMemory::new(MAX_FAILED, FAILED_LIFETIME),
-            distrust: Distrust::default(),
+            avoided: AvoidedRelays::default(),
         }
     }
 }
@@ -65,7 +65,7 @@ impl ChainView {
 
     /// The relays that no plan shall name, whoever failed last at the end, and then those where bytes stopped.
     pub(in crate::flows) fn avoided(&self, now: Time) -> impl Iterator<Item = Failure> {
-        self.failed.iter(now).chain(self.distrust.failures(now)).copied()
+        self.failed.iter(now).chain(self.avoided.failures(now)).copied()
     }
 
     /// Who has failed within the last `memory`.

@@ -137,7 +137,7 @@ fn other_candidates_end_the_wait_for_the_former_ones() {
 #[test]
 fn a_relay_that_finds_no_way_on_says_so_after_a_while() {
     // A link may still come up, or the candidate is known to be bad: then it asks for others as long as a handshake takes.
-    for (is_bad, patience) in [(false, 3000), (true, 1000)] {
+    for (is_bad, ask_after) in [(false, 3000), (true, 1000)] {
         let mut first = relay(FIRST);
         first.attach(1, &Node::origin(ORIGIN, route(ORIGIN, Time::MAX)).opened().1);
         assert!(first.next().waits_for_link());
@@ -145,9 +145,9 @@ fn a_relay_that_finds_no_way_on_says_so_after_a_while() {
             let failure = crate::machine::DialFailure::NoAnswer;
             first.tell(Event::ConnectFailed { peer: node(SECOND), failure });
         }
-        first.pass(NOW + MS * (patience - 1), &[1]);
+        first.pass(NOW + MS * (ask_after - 1), &[1]);
         assert_eq!((first.closed_with(), first.flows.len()), (None, 1));
-        first.pass(NOW + MS * patience, &[1]);
+        first.pass(NOW + MS * ask_after, &[1]);
         assert_eq!((first.closed_with(), first.flows.len()), (Some(CloseCode::NoPath), 0));
     }
 }

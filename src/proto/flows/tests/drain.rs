@@ -1,7 +1,7 @@
 //! How a node leaves in peace, and what its neighbours do.
 
 use super::*;
-use crate::frame::BackupWish;
+use crate::frame::BackupRequest;
 
 fn draining(node: &Node) -> usize {
     node.controls().iter().filter(|control| **control == Control::Draining).count()
@@ -43,8 +43,8 @@ fn a_next_that_leaves_and_that_nobody_can_replace_is_kept_and_others_are_asked_f
     first.control(2, Control::Draining);
     assert!(matches!(first.next(), Next::Serving { .. }));
     assert_eq!(first.closed(next), None);
-    let wish = BackupWish { hop: 2, version: 1, active: None, unusable: 1 };
-    assert_eq!(first.controls(), [Control::BackupWanted { leg: prev.number(), wish }]);
+    let request = BackupRequest { hop: 2, version: 1, active: None, unusable: 1 };
+    assert_eq!(first.controls(), [Control::BackupWanted { leg: prev.number(), request }]);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn an_origin_whose_target_is_gone_gives_up_in_every_state_of_half_close_though_r
                 origin.at(now, Event::Answered { leg, answer: OK });
                 origin.at(now, Event::LegClosed { leg, code: CloseCode::NoPath });
             }
-            origin.flows.take_news();
+            origin.flows.take_events();
             origin.flows.route_not_found(key, now);
             now = now + Duration::from_millis(50);
             origin.flows.handle_timeout(now, &mut origin.said);

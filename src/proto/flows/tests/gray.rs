@@ -63,7 +63,7 @@ fn an_origin_asks_until_its_target_is_heard_and_leaves_a_chain_that_stays_silent
 fn a_chain_that_is_distrusted_is_left_for_good_and_its_suspect_avoided() {
     let (mut origin, leg) = attached_origin();
     let key = origin.key();
-    origin.flows.distrust(key, Cause::Gray, Some(node(SECOND)), NOW);
+    origin.flows.abandon_chain(key, Cause::Gray, Some(node(SECOND)), NOW);
     assert!(origin.wants_route() && !origin.flows.reaches_next(&key));
     assert_eq!(origin.flows.suspects(&key, NOW), [node(SECOND)]);
     assert!(origin.flows.chain(&key, NOW).expect("a chain").1.contains(&node(SECOND)));

@@ -51,10 +51,10 @@ fn whose_link_is_up_first_is_chosen_and_the_other_has_not_failed() {
     origin.pass(NOW + 250 * MS, &[]);
     assert_eq!((origin.opened().0.link(), origin.is_answered()), (LinkId(2), Some(Cause::Chosen)));
     assert!(!origin.excludes(FIRST));
-    let wants_backup = |news: &News| matches!(news, News::WantsBackup { .. });
-    assert!(!origin.flows.take_news().iter().any(wants_backup), "the other stands by");
+    let wants_backup = |event: &FlowsEvent| matches!(event, FlowsEvent::WantsBackup { .. });
+    assert!(!origin.flows.take_events().iter().any(wants_backup), "the other stands by");
     origin.tell(no_answer(FIRST));
-    assert!(origin.flows.take_news().iter().any(wants_backup) && origin.excludes(FIRST), "now it has");
+    assert!(origin.flows.take_events().iter().any(wants_backup) && origin.excludes(FIRST), "now it has");
 
     let mut origin = unlinked();
     origin.tell(no_answer(FIRST));

@@ -1,7 +1,7 @@
 //! How records travel down a flow, and what is told of repairs up.
 
 use super::*;
-use crate::frame::{BackupWish, Evidence, Reason, Reroute};
+use crate::frame::{BackupRequest, Evidence, Reason, Reroute};
 use crate::machine::ChainChange;
 
 /// The hops whose records were sent on, with how many tags each, and over which leg.
@@ -105,7 +105,7 @@ fn another_backup_goes_down_and_the_application_hears_of_it() {
     };
     assert!(origin.said.iter().any(is_told));
     // One that was made before that is of no use: it is asked for another.
-    origin.flows.take_news();
+    origin.flows.take_events();
     origin.flows.backup_found(key, &issue(ORIGIN, (2, 1), &[SECOND], Time::MAX), NOW, &mut origin.said);
     assert_eq!(origin.wants_backups(), [(2, Some(node(SECOND)))]);
 }
@@ -116,7 +116,7 @@ fn a_backup_that_does_not_stand_beside_who_serves_is_asked_for_anew() {
     let key = origin.key();
     origin.flows.renewed(key, &renewed(), NOW, &mut origin.said);
     origin.control(1, Control::Rerouted { leg: leg.number(), reroute: reroute(Cause::Silence) });
-    origin.flows.take_news();
+    origin.flows.take_events();
     origin.said.clear();
     // Made while the second relay still served.
     origin.flows.backup_found(
@@ -131,18 +131,18 @@ fn a_backup_that_does_not_stand_beside_who_serves_is_asked_for_anew() {
 
 #[test]
 fn a_wish_for_a_backup_goes_up_and_a_lost_answer_is_repeated() {
-    let wish = BackupWish { hop: 2, version: 1, active: Some(0), unusable: 0 };
+    let request = BackupRequest { hop: 2, version: 1, active: Some(0), unusable: 0 };
     let (mut relay, _, prev, next) = carrying(1 << 20);
-    relay.control(2, Control::BackupWanted { leg: next.number(), wish });
-    assert_eq!(relay.controls(), [Control::BackupWanted { leg: prev.number(), wish }]);
+    relay.control(2, Control::BackupWanted { leg: next.number(), request });
+    assert_eq!(relay.controls(), [Control::BackupWanted { leg: prev.number(), request }]);
 
     let (mut origin, leg) = attached_origin();
-    origin.flows.take_news();
-    origin.control(1, Control::BackupWanted { leg: leg.number(), wish });
+    origin.flows.take_events();
+    origin.control(1, Control::BackupWanted { leg: leg.number(), request });
     assert_eq!(origin.wants_backups(), [(2, Some(node(SECOND)))]);
     origin.flows.renewed(origin.key(), &renewed(), NOW, &mut origin.said);
-    origin.control(1, Control::BackupWanted { leg: leg.number(), wish });
-    assert_eq!(origin.wants_backups(), [], "there is a newer record than the wish knows");
+    origin.control(1, Control::BackupWanted { leg: leg.number(), request });
+    assert_eq!(origin.wants_backups(), [], "there is a newer record than the request knows");
     assert_eq!(updates(&origin), [(leg.number(), vec![(2, 2)])]);
 }
 
@@ -152,7 +152,7 @@ fn a_target_that_is_attached_elsewhere_says_so_up_the_flow() {
     relay.control(2, Control::Reattached { leg: next.number() });
     assert_eq!(relay.controls(), [Control::Reattached { leg: prev.number() }]);
     let (mut origin, leg) = attached_origin();
-    origin.flows.take_news();
+    origin.flows.take_events();
     origin.control(1, Control::Reattached { leg: leg.number() });
     assert_eq!(origin.wants_backups(), [(2, Some(node(SECOND)))], "for the hop before the target");
 }

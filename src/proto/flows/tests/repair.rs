@@ -23,8 +23,8 @@ fn a_silent_next_that_nobody_can_replace_is_kept_for_a_while() {
         relay.suspects(2, &[1]);
         let until = relay.now + MS * 100;
         assert_eq!(relay.next(), Next::Serving { doubted_until: Some(until) });
-        let is_wish = |control: &Control| matches!(control, Control::BackupWanted { .. });
-        assert!(relay.controls().iter().any(is_wish), "meanwhile others are asked for");
+        let is_request = |control: &Control| matches!(control, Control::BackupWanted { .. });
+        assert!(relay.controls().iter().any(is_request), "meanwhile others are asked for");
         if is_heard_again {
             let alive = Control::Acks(Vec::new());
             relay.at(relay.now, Event::Control { link: LinkId(2), control: alive });

@@ -79,7 +79,7 @@ fn no_other_route_is_asked_for_once_the_next_hop_has_answered() {
     let key = origin.key();
     origin.flows.want_route(key, NOW);
     origin.flows.route_not_found(key, NOW);
-    origin.flows.take_news();
+    origin.flows.take_events();
     origin.answer(origin.opened().0);
     origin.pass(NOW + MS * 500, &[1, 2]);
     assert!(!origin.wants_route());

@@ -6,7 +6,7 @@ use crate::planted::{self, Law};
 use crate::splice::{Direction, Position, Splice};
 
 /// For how long a dialer waits for a frozen node before it suspects it.
-const PATIENCE: u32 = 30;
+const SUSPECT_AFTER: u32 = 30;
 
 /// One step of one node. A way is named by the end that it comes from.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +158,7 @@ impl World {
 
     fn is_overdue(&self, leg: usize) -> bool {
         let leg = &self.legs[leg];
-        self.nodes[leg.ends[ACCEPTOR]].frozen && self.now >= leg.since + PATIENCE
+        self.nodes[leg.ends[ACCEPTOR]].frozen && self.now >= leg.since + SUSPECT_AFTER
     }
 }
 

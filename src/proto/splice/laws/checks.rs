@@ -1,8 +1,8 @@
 //! What must be true: of a node after each of its steps, of the applications, and at the end.
 
+use super::coverage::Event;
 use super::finding::{Check, Finding, Scope};
 use super::leg::{id, index};
-use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::Epoch;
 use crate::lane::Lane;
@@ -116,12 +116,12 @@ impl World {
     }
 
     /// Checks a relay that finds no path.
-    pub(super) fn check_patience(&mut self, node: usize) {
+    pub(super) fn check_gave_up_early(&mut self, node: usize) {
         let tries = &self.nodes[node].tries;
         let led_somewhere = |leg: &usize| self.legs[*leg].answered && !self.legs[*leg].no_path;
         let failed = tries.iter().rev().take_while(|leg| !leg.as_ref().is_some_and(led_somewhere)).count();
         if failed < MAX_FAILED_DIALS as usize {
-            self.find(Check::Patience, format_args!("{} after {failed} failures", self.name(node)));
+            self.find(Check::GaveUpEarly, format_args!("{} after {failed} failures", self.name(node)));
         }
     }
 }

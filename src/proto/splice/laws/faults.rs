@@ -1,8 +1,8 @@
 //! What goes wrong: relays crash and freeze, links break, neighbours are suspected wrongly, networks part for good.
 
+use super::coverage::Event;
 use super::fault::Fault;
 use super::leg::{ACCEPTOR, DIALER, Leg, index};
-use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::frame::CloseCode;
 use crate::splice::Direction;

@@ -19,7 +19,7 @@ pub(super) enum Check {
     /// Law 4: a node's epoch only grows, and has a counter for each dialer before it; who is outranked yields, nobody else.
     Epochs,
     /// Law 5: a relay finds no path only after several dials in a row that led nowhere.
-    Patience,
+    GaveUpEarly,
     /// A splice's legs are open, and they are what feeds its lanes and is fed by them.
     Legs,
     /// Where all are honest nobody is accused.
@@ -60,7 +60,7 @@ impl Check {
             Self::Sent => "received what was never sent",
             Self::TooEarly => "a control message came before its leg was known",
             Self::Epochs => "an epoch is not a path, or does not grow",
-            Self::Patience => "a relay gave up too early",
+            Self::GaveUpEarly => "a relay gave up too early",
             Self::Legs => "a splice has a leg that is closed, or not connected",
             Self::Honest => "an honest node is accused",
             Self::Delivered => "a wrong byte or end was delivered",

@@ -1,13 +1,13 @@
 //! What a node does with its splice: the least that the relay's, the origin's and the target's machine have to do.
 
 use super::actions::Action;
+use super::coverage::Event;
 use super::finding::Check;
 use super::leg::{ACCEPTOR, DIALER, Leg, Message, Packet, id, index};
-use super::tally::Event;
 use super::world::{ORIGIN, World};
 use crate::Epoch;
 use crate::frame::{AttachOk, CloseCode, Opening};
-use crate::lane::Violation;
+use crate::lane::FlowViolation;
 use crate::planted::{self, Law};
 use crate::splice::{Attached, Direction, Ending, Freed, Position, Splice};
 use bytes::Bytes;
@@ -69,7 +69,7 @@ impl World {
         if self.splice(node).is_exhausted() {
             self.note(format_args!("{} finds no path", self.name(node)));
             self.count(Event::NoPath);
-            self.check_patience(node);
+            self.check_gave_up_early(node);
             self.free(node, CloseCode::NoPath, CloseCode::Lost);
             return;
         }
@@ -292,7 +292,7 @@ impl World {
     }
 
     /// What the other end of `leg` said can't be true.
-    fn accuse(&mut self, at: usize, leg: usize, violation: Violation) {
+    fn accuse(&mut self, at: usize, leg: usize, violation: FlowViolation) {
         self.find(Check::Honest, format_args!("{} over leg {leg}: {violation}", self.name(at)));
         if self.splice(at).position() == Position::Relay {
             self.free(at, CloseCode::Lost, CloseCode::Lost);

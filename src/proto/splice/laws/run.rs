@@ -1,9 +1,9 @@
 //! One run: chaos, then peace without faults, help by the origin if that stalls, and what is left afterwards.
 
 use super::actions::Action;
+use super::coverage::{Coverage, Event};
 use super::finding::{Check, Finding, Scope};
 use super::leg::index;
-use super::tally::{Event, Tally};
 use super::trace::Trace;
 use super::world::{ORIGIN, World};
 use crate::frame::CloseCode;
@@ -24,7 +24,7 @@ const REBUILD_STEPS: u32 = 2_000;
 pub(super) struct Outcome {
     pub(super) finding: Option<Finding>,
     pub(super) steps: u32,
-    pub(super) tally: Tally,
+    pub(super) coverage: Coverage,
     /// An orphan timer had to free some node.
     pub(super) timers: bool,
     /// It stalled until the origin rebuilt.
@@ -77,7 +77,7 @@ impl Run {
         Outcome {
             finding: self.world.finding.or(self.stall),
             steps: self.world.now,
-            tally: self.world.tally,
+            coverage: self.world.coverage,
             timers,
             healed,
         }
@@ -233,20 +233,20 @@ impl Run {
 /// A moment, to count from.
 struct Mark {
     step: u32,
-    tally: Tally,
+    coverage: Coverage,
 }
 
 impl Mark {
     fn of(world: &World) -> Self {
-        Self { step: world.now, tally: world.tally }
+        Self { step: world.now, coverage: world.coverage }
     }
 
     fn dials(&self, world: &World) -> u64 {
-        world.tally.of(Event::Dial) - self.tally.of(Event::Dial)
+        world.coverage.of(Event::Dial) - self.coverage.of(Event::Dial)
     }
 
     fn replaced(&self, world: &World) -> u64 {
-        world.tally.of(Event::Replaced) - self.tally.of(Event::Replaced)
+        world.coverage.of(Event::Replaced) - self.coverage.of(Event::Replaced)
     }
 
     /// Why it does not settle.

@@ -1,10 +1,10 @@
 //! The world of one run: a chain of relays between an origin and a target, the legs between them, two applications.
 
+use super::coverage::{Coverage, Event};
 use super::dice::Dice;
 use super::fault::Fault;
 use super::finding::{Check, Finding, Scope};
 use super::leg::Leg;
-use super::tally::{Event, Tally};
 use super::trace::{Name, Trace};
 use crate::splice::{Direction, Limits, Splice};
 
@@ -102,7 +102,7 @@ pub(super) struct World {
     pub(super) complete_since: Option<u32>,
     pub(super) scope: Scope,
     pub(super) finding: Option<Finding>,
-    pub(super) tally: Tally,
+    pub(super) coverage: Coverage,
     pub(super) trace: Trace,
 }
 
@@ -152,7 +152,7 @@ impl World {
             complete_since: None,
             scope,
             finding: None,
-            tally: Tally::default(),
+            coverage: Coverage::default(),
             trace,
         };
         world.describe();
@@ -237,7 +237,7 @@ impl World {
 
     /// Something worth counting happened.
     pub(super) fn count(&mut self, event: Event) {
-        self.tally.add(event);
+        self.coverage.add(event);
     }
 
     /// A law is broken. Only the first finding of a run counts.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug, Default)]
 pub(super) struct Book {
     known: Mutex<Known>,
-    news: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Book {
                 Err(RecvError::Lagged(missed)) => self.lock().missed += missed,
                 Err(RecvError::Closed) => return,
             }
-            self.news.notify_waiters();
+            self.changed.notify_waiters();
         }
     }
 
@@ -68,13 +68,13 @@ impl Book {
         loop {
             let now = chain.borrow_and_update().clone();
             self.lock().goes_over(flow, Some(now));
-            self.news.notify_waiters();
+            self.changed.notify_waiters();
             if chain.changed().await.is_err() {
                 break;
             }
         }
         self.lock().goes_over(flow, None);
-        self.news.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     pub(super) fn look<T>(&self, at: impl FnOnce(&mut Known) -> T) -> T {
@@ -84,12 +84,12 @@ impl Book {
     /// Waits until it is so: when that was, or `None` if it took too long.
     pub(super) async fn until(
         &self,
-        patience: Duration,
+        limit: Duration,
         so: impl Fn(&Known) -> bool,
     ) -> Result<Option<Instant>, Failure> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + limit;
         loop {
-            let news = self.news.notified();
+            let changed = self.changed.notified();
             {
                 let known = self.lock();
                 if known.missed > 0 {
@@ -99,7 +99,7 @@ impl Book {
                     return Ok(Some(Instant::now()));
                 }
             }
-            if timeout_at(deadline, news).await.is_err() {
+            if timeout_at(deadline, changed).await.is_err() {
                 return Ok(None);
             }
         }

@@ -2,19 +2,19 @@
 
 use super::*;
 use crate::epoch::MAX_HOPS;
-use crate::frame::{AttachOk, BackupWish, MAX_ACKS, Progress, Waypoint};
-use crate::lane::{MAX_OFFSET, MAX_REPLAY_BYTES, Violation};
+use crate::frame::{AttachOk, BackupRequest, MAX_ACKS, Progress, Waypoint};
+use crate::lane::{FlowViolation, MAX_OFFSET, MAX_REPLAY_BYTES};
 use crate::links::Standing;
 use crate::splice::Direction;
 use bytes::Bytes;
 
 impl Node {
-    fn misdeeds(&self) -> Vec<(Option<NodeId>, Misdeed)> {
-        let misdeed = |action: &Action| match action {
+    fn violations(&self) -> Vec<(Option<NodeId>, Violation)> {
+        let violation = |action: &Action| match action {
             Action::Notify(Notice::Violation { peer, what, .. }) => Some((*peer, *what)),
             _ => None,
         };
-        self.said.iter().filter_map(misdeed).collect()
+        self.said.iter().filter_map(violation).collect()
     }
 
     fn is_cut_off(&self, from: u32) -> bool {
@@ -46,12 +46,15 @@ fn an_ack_beyond_what_was_sent_costs_the_leg_and_the_chain() {
     let key = *origin.flows.flows.keys().next().unwrap();
     origin.flows.send(key, Bytes::from_static(b"hello"), NOW, &mut origin.said).unwrap();
     origin.control(1, Control::Acks(vec![(leg.number(), 5)]));
-    assert_eq!(origin.misdeeds(), [], "as much as was sent");
+    assert_eq!(origin.violations(), [], "as much as was sent");
     origin.control(1, Control::Acks(vec![(leg.number(), 6)]));
-    let lie = Misdeed::Flow(Violation::AckBeyondSent { offset: 6, sent: 5 });
-    assert_eq!(origin.misdeeds(), [(Some(node(FIRST)), lie)]);
+    let lie = Violation::Flow(FlowViolation::AckBeyondSent { offset: 6, sent: 5 });
+    assert_eq!(origin.violations(), [(Some(node(FIRST)), lie)]);
     assert_eq!(origin.closed_with(), Some(CloseCode::Malformed));
-    assert!(origin.flows.take_news().contains(&News::WantsRoute(key)), "anybody on the chain may have lied");
+    assert!(
+        origin.flows.take_events().contains(&FlowsEvent::WantsRoute(key)),
+        "anybody on the chain may have lied"
+    );
     assert!(!origin.flows.reaches_next(&key));
     assert_ne!(origin.opened().0, leg, "meanwhile it goes on over the backup");
     assert_eq!(origin.flows.splice(&key).unwrap().lane(Direction::Forward).acked(), 5);
@@ -65,7 +68,7 @@ fn a_relay_forgets_what_its_prev_can_not_believe_and_so_does_everybody_after_it(
     first.answer(next);
     first.said.clear();
     first.control(2, Control::Acks(vec![(next.number(), MAX_OFFSET)]));
-    assert_eq!(first.misdeeds(), [], "only the source can judge");
+    assert_eq!(first.violations(), [], "only the source can judge");
     first.said.clear();
     first.tell(Event::LegClosed { leg, code: CloseCode::Malformed });
     assert!(first.flows.is_empty());
@@ -78,27 +81,27 @@ fn bytes_past_the_end_and_another_end_cost_the_leg() {
     let (mut first, leg, _) = attached_relay();
     first.receive(leg, b"abc");
     first.control(1, Control::Fin { leg: leg.number(), offset: 2 });
-    let lie = Misdeed::Flow(Violation::ContradictoryFin { offset: 2 });
+    let lie = Violation::Flow(FlowViolation::ContradictoryFin { offset: 2 });
     assert_eq!(
-        (first.misdeeds(), first.closed_with()),
+        (first.violations(), first.closed_with()),
         (vec![(Some(node(ORIGIN)), lie)], Some(CloseCode::Malformed))
     );
     for (end, then) in [(4, Some(7)), (3, None)] {
         let (mut first, leg, _) = attached_relay();
         first.receive(leg, b"abc");
         first.control(1, Control::Fin { leg: leg.number(), offset: end });
-        assert_eq!(first.misdeeds(), []);
+        assert_eq!(first.violations(), []);
         let lie = match then {
             Some(offset) => {
                 first.control(1, Control::Fin { leg: leg.number(), offset });
-                Violation::ContradictoryFin { offset }
+                FlowViolation::ContradictoryFin { offset }
             }
             None => {
                 first.receive(leg, b"x");
-                Violation::PastFin { end: 4, fin: 3 }
+                FlowViolation::PastFin { end: 4, fin: 3 }
             }
         };
-        assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::Flow(lie))]);
+        assert_eq!(first.violations(), [(Some(node(ORIGIN)), Violation::Flow(lie))]);
         assert_eq!(first.closed_with(), Some(CloseCode::Malformed));
     }
 }
@@ -128,11 +131,11 @@ fn a_replay_that_never_ends_costs_the_leg() {
     first.attach(1, &again);
     assert!(first.has_answered());
     receive(&mut first, &again, blocks);
-    assert_eq!(first.misdeeds(), [], "whatever a sender may hold is no offence");
+    assert_eq!(first.violations(), [], "whatever a sender may hold is no offence");
     first.said.clear();
     receive(&mut first, &again, 1);
-    let lie = Misdeed::Flow(Violation::EndlessReplay { bytes: MAX_REPLAY_BYTES + (1 << 20) });
-    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), lie)]);
+    let lie = Violation::Flow(FlowViolation::EndlessReplay { bytes: MAX_REPLAY_BYTES + (1 << 20) });
+    assert_eq!(first.violations(), [(Some(node(ORIGIN)), lie)]);
     assert_eq!(first.closed_with(), Some(CloseCode::Malformed));
 }
 
@@ -147,7 +150,7 @@ fn a_storm_of_stale_attaches_costs_the_link_and_its_peer_is_turned_away_for_a_wh
         assert_eq!(first.closed_with(), Some(CloseCode::Stale), "each is answered");
     }
     assert!(sent > 10_000, "what is left of ten thousand flows is no storm: {sent}");
-    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::TooManyAttaches)]);
+    assert_eq!(first.violations(), [(Some(node(ORIGIN)), Violation::TooManyAttaches)]);
     first.tell(Event::LinkDown { link: LinkId(1) });
     first.said.clear();
     first.link(3, ORIGIN, false);
@@ -182,7 +185,7 @@ fn a_flow_that_is_attached_anew_again_and_again_is_refused() {
         !first.has_answered()
     });
     assert_eq!(refused, Some(ATTACHES.burst + 1), "far more often than an honest dialer tries at once");
-    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::TooManyAttaches)]);
+    assert_eq!(first.violations(), [(Some(node(ORIGIN)), Violation::TooManyAttaches)]);
 }
 
 #[test]
@@ -231,7 +234,7 @@ fn an_epoch_longer_than_any_path_costs_the_link() {
         .assert_forbids(&Attach { epoch: Epoch::ORIGIN.child(u32::MAX), ..attach }, Forbidden::WrongTag);
     let (mut origin, leg) = attached_origin();
     origin.control(1, Control::Close { leg: leg.number(), code: CloseCode::Stale, why: Why::won(long) });
-    assert_eq!(origin.misdeeds(), [(Some(node(FIRST)), Misdeed::OutOfBounds)]);
+    assert_eq!(origin.violations(), [(Some(node(FIRST)), Violation::OutOfBounds)]);
     assert!(origin.is_cut_off(1));
 }
 
@@ -247,7 +250,7 @@ fn lists_beyond_their_bounds_cost_the_link() {
     ] {
         let (mut origin, _) = attached_origin();
         origin.control(1, bad);
-        assert_eq!(origin.misdeeds(), [(Some(node(FIRST)), Misdeed::OutOfBounds)]);
+        assert_eq!(origin.violations(), [(Some(node(FIRST)), Violation::OutOfBounds)]);
         assert!(origin.is_cut_off(1));
     }
 }
@@ -255,28 +258,28 @@ fn lists_beyond_their_bounds_cost_the_link() {
 #[test]
 fn a_storm_of_questions_costs_the_leg() {
     let (mut origin, leg) = attached_origin();
-    let wish = BackupWish { hop: 2, version: 1, active: None, unusable: 0 };
+    let request = BackupRequest { hop: 2, version: 1, active: None, unusable: 0 };
     let target = Waypoint::default();
     let progress = Progress { probe: 0, reader_blocked: false, target, relays: Vec::new() };
     let storm = [
-        Control::BackupWanted { leg: leg.number(), wish },
+        Control::BackupWanted { leg: leg.number(), request },
         Control::Progress { leg: leg.number(), progress },
     ];
     let mut taken = 0;
-    while origin.misdeeds().is_empty() {
+    while origin.violations().is_empty() {
         origin.control(1, storm[taken % 2].clone());
         taken += 1;
         assert!(taken < 20_000, "it goes on for ever");
     }
-    assert_eq!((taken, origin.misdeeds()), (8193, vec![(Some(node(FIRST)), Misdeed::TooManyQuestions)]));
+    assert_eq!((taken, origin.violations()), (8193, vec![(Some(node(FIRST)), Violation::TooManyQuestions)]));
     assert_eq!(origin.closed_with(), Some(CloseCode::Malformed));
     let (mut first, leg, _) = attached_relay();
     let mut taken = 0;
-    while first.misdeeds().is_empty() && taken < 20_000 {
+    while first.violations().is_empty() && taken < 20_000 {
         first.control(1, Control::Probe { leg: leg.number(), number: taken });
         taken += 1;
     }
-    assert_eq!((taken, first.misdeeds()), (8193, vec![(Some(node(ORIGIN)), Misdeed::TooManyQuestions)]));
+    assert_eq!((taken, first.violations()), (8193, vec![(Some(node(ORIGIN)), Violation::TooManyQuestions)]));
 }
 
 #[test]
@@ -284,6 +287,6 @@ fn what_can_not_be_read_costs_the_link() {
     let (mut first, ..) = attached_relay();
     first.said.clear();
     first.tell(Event::LinkGarbled { link: LinkId(1) });
-    assert_eq!(first.misdeeds(), [(Some(node(ORIGIN)), Misdeed::Garbled)]);
+    assert_eq!(first.violations(), [(Some(node(ORIGIN)), Violation::Garbled)]);
     assert!(first.is_cut_off(1));
 }

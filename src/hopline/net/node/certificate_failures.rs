@@ -1,8 +1,8 @@
 //! What this node remembers of dials that failed because a certificate was not taken for valid: if no relay can be had, that is
 //! what people have to know.
 
+use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::clock::{Clock, Skew};
-use crate::net::coordinator::Coordinator;
 use crate::net::tls::{OutOfTime, Untimely};
 use hopline_proto::id::NodeId;
 use std::cell::RefCell;
@@ -15,16 +15,16 @@ const LASTS: Duration = Duration::from_secs(30);
 
 /// The last such failure since the last dial that succeeded.
 #[derive(Debug, Default)]
-pub(super) struct Doubt(RefCell<Option<(Instant, Arc<str>)>>);
+pub(super) struct CertificateFailures(RefCell<Option<(Instant, Arc<str>)>>);
 
-impl Doubt {
-    pub(super) fn note(&self, peer: NodeId, untimely: Untimely, coordinator: &Coordinator) {
+impl CertificateFailures {
+    pub(super) fn note(&self, peer: NodeId, untimely: Untimely, bootstrap_client: &BootstrapClient) {
         let why = match untimely {
             Untimely::Theirs(out) => {
                 out.told(&format!("the certificate of relay {}", peer.short()), "this machine's clock")
             }
             Untimely::Ours(out) => {
-                let skew = Skew::of(Clock::wall(), coordinator.network_time());
+                let skew = Skew::of(Clock::wall(), bootstrap_client.network_time());
                 format!("{} (this machine's clock is {skew} of the bootstrap's)", refused(peer, out))
             }
         };
@@ -46,6 +46,6 @@ fn refused(relay: NodeId, out: Option<OutOfTime>) -> String {
     let clock = format!("the clock of relay {}", relay.short());
     match out {
         Some(out) => out.told("this node's certificate", &clock),
-        None => format!("by {clock} this node's certificate has ended, or has not begun"),
+        None => format!("by {clock} this node's certificate has expired, or is not valid yet"),
     }
 }

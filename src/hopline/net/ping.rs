@@ -26,27 +26,27 @@ pub(crate) fn call(connection: &Connection) -> bool {
     called.now_or_never().flatten().unwrap_or(false)
 }
 
-/// Whether a stream is a call, if it says so within `patience`. Everything else says nothing.
-pub(crate) async fn is_call(mut stream: RecvStream, patience: Duration) -> bool {
-    matches!(timeout(patience, stream.read_to_end(1)).await, Ok(Ok(said)) if said == [CALL])
+/// Whether a stream is a call, if it says so within `limit`. Everything else says nothing.
+pub(crate) async fn is_call(mut stream: RecvStream, limit: Duration) -> bool {
+    matches!(timeout(limit, stream.read_to_end(1)).await, Ok(Ok(said)) if said == [CALL])
 }
 
-/// Whether it acknowledges a stream within `patience`, or four round trips. `None` if that can't be said: too much was asked
+/// Whether it acknowledges a stream within `limit`, or four round trips. `None` if that can't be said: too much was asked
 /// before, the connection is over, or this process was late itself.
-pub(crate) async fn acknowledges(connection: &Connection, patience: Duration) -> Option<bool> {
+pub(crate) async fn acknowledges(connection: &Connection, limit: Duration) -> Option<bool> {
     let mut stream = connection.open_uni().now_or_never()?.ok()?;
-    let patience = patience.max(connection.rtt() * 4);
+    let limit = limit.max(connection.rtt() * 4);
     let began = Instant::now();
     let acknowledged = async {
         stream.write_all(&[SIGN_OF_LIFE]).await.ok()?;
         stream.finish().ok()?;
         stream.stopped().await.ok()
     };
-    if matches!(timeout(patience, acknowledged).await, Ok(Some(_))) {
+    if matches!(timeout(limit, acknowledged).await, Ok(Some(_))) {
         return Some(true);
     }
     let _ = stream.reset(0u32.into()); // fails only if it is over
-    (began.elapsed() <= patience * 3 / 2).then_some(false)
+    (began.elapsed() <= limit * 3 / 2).then_some(false)
 }
 
 #[cfg(test)]
@@ -55,10 +55,10 @@ mod tests {
     use crate::net::testing::pair;
     use crate::net::transport::TransportSettings;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
-    async fn next_is_call(connection: &Connection, patience: Duration) -> bool {
-        is_call(timeout(PATIENCE, connection.accept_uni()).await.unwrap().unwrap(), patience).await
+    async fn next_is_call(connection: &Connection, limit: Duration) -> bool {
+        is_call(timeout(TIMEOUT, connection.accept_uni()).await.unwrap().unwrap(), limit).await
     }
 
     #[tokio::test]
@@ -68,12 +68,12 @@ mod tests {
             let mut stream = near.open_uni().await.unwrap();
             stream.write_all(said).await.unwrap();
             stream.finish().unwrap();
-            assert!(!next_is_call(&far, PATIENCE).await, "{said:?}");
+            assert!(!next_is_call(&far, TIMEOUT).await, "{said:?}");
         }
         assert!(call(&near));
-        assert!(next_is_call(&far, PATIENCE).await);
-        assert_eq!(acknowledges(&near, PATIENCE).await, Some(true));
-        assert!(!next_is_call(&far, PATIENCE).await, "nobody calls who looks for a sign of life");
+        assert!(next_is_call(&far, TIMEOUT).await);
+        assert_eq!(acknowledges(&near, TIMEOUT).await, Some(true));
+        assert!(!next_is_call(&far, TIMEOUT).await, "nobody calls who looks for a sign of life");
         let mut unfinished = near.open_uni().await.unwrap();
         unfinished.write_all(b"!").await.unwrap();
         assert!(!next_is_call(&far, Duration::from_millis(20)).await, "nobody waits for the rest");
@@ -85,7 +85,7 @@ mod tests {
         let calls = (0..100).filter(|_| call(&near)).count();
         assert!((1..100).contains(&calls), "{calls}");
         for _ in 0..calls {
-            assert!(next_is_call(&far, PATIENCE).await);
+            assert!(next_is_call(&far, TIMEOUT).await);
         }
         far.close(0u32.into(), b"");
         near.closed().await;

@@ -30,7 +30,7 @@ const LAST_WAIT: Duration = Duration::from_secs(2);
 
 /// What it takes to join.
 #[derive(Debug)]
-pub(super) struct Entrance {
+pub(super) struct Joiner {
     pub(super) ticket: Ticket,
     pub(super) identity: Arc<Identity>,
     pub(super) data: Option<Arc<DataDir>>,
@@ -42,7 +42,7 @@ pub(super) struct Entrance {
 /// Where a bootstrap was found: its place in the ticket, and a connection to it.
 pub(super) type Found = (usize, Connection);
 
-impl Entrance {
+impl Joiner {
     /// The bootstraps that the ticket names now, each once, from the one at `first` on. What can't be looked up is added to
     /// `attempts`.
     pub(super) async fn bootstraps(&self, first: usize, attempts: &mut Vec<Attempt>) -> Vec<(usize, String)> {
@@ -76,7 +76,7 @@ impl Entrance {
         Err(JoinError::of_attempts(attempts))
     }
 
-    /// Joins at the first bootstrap that answers, and stores the membership. Where a whole fleet starts at once, patience
+    /// Joins at the first bootstrap that answers, and stores the membership. Where a whole fleet starts at once, waiting
     /// spares each of its nodes a restart.
     pub(super) async fn join(&self, first: usize) -> Result<(Membership, Found), JoinError> {
         let mut rng = entropy::seeded_rng();

@@ -3,7 +3,7 @@
 //! It also keeps the store in step with the machine. Records are put and removed while the machine is locked, so that both agree on
 //! the order.
 
-use super::news::{Bulletin, News};
+use super::events::{BootstrapEvent, EventFeed};
 use crate::net::clock::Clock;
 use crate::net::entropy;
 use crate::store::{self, NotStored, Record, Store};
@@ -24,11 +24,11 @@ use tokio::time::{sleep_until, timeout};
 /// When to come again while the store is being read after a fault.
 const RESTORING: Duration = Duration::from_millis(200);
 /// How long that may take.
-const READ_PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The machine and its driver. See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Driver {
     /// Held for the length of one question, never while anything waits.
     machine: Mutex<Bootstrap>,
     config: Config,
@@ -36,7 +36,7 @@ pub(super) struct Keeper {
     store: Arc<dyn Store>,
     clock: Clock,
     rearm: Notify,
-    bulletin: Bulletin,
+    event_feed: EventFeed,
     started_at: Time,
     /// Whether the machine was made anew and knows nobody yet: until the store is read, everybody is told to come later.
     is_new: AtomicBool,
@@ -45,15 +45,15 @@ pub(super) struct Keeper {
 /// Ends when a registration, or that there is none any more, is durable, or can't be for now.
 type Saving = BoxFuture<'static, Result<(), NotStored>>;
 
-impl Keeper {
+impl Driver {
     /// A machine that knows nobody yet but those that were removed from the network.
     pub(super) fn new(config: Config, network_secret: Key, store: Arc<dyn Store>) -> Self {
         let clock = Clock::start();
         let started_at = clock.now();
         let machine = Mutex::new(new_machine(config, &network_secret, store.as_ref(), started_at));
-        let (rearm, bulletin) = (Notify::new(), Bulletin::default());
+        let (rearm, event_feed) = (Notify::new(), EventFeed::default());
         let is_new = AtomicBool::new(false);
-        Self { machine, config, network_secret, store, clock, rearm, bulletin, started_at, is_new }
+        Self { machine, config, network_secret, store, clock, rearm, event_feed, started_at, is_new }
     }
 
     /// Gives everybody in the store their places back. Those for whom there is none are taken out of it.
@@ -98,8 +98,8 @@ impl Keeper {
     }
 
     /// Where what happens to the pool is told.
-    pub(super) const fn bulletin(&self) -> &Bulletin {
-        &self.bulletin
+    pub(super) const fn event_feed(&self) -> &EventFeed {
+        &self.event_feed
     }
 
     /// Lets `f` use the machine at the present time.
@@ -110,12 +110,13 @@ impl Keeper {
         let result = f(&mut machine, now);
         let events = machine.take_events();
         events.iter().filter_map(|event| machine.lost(event)).for_each(|key| drop(self.store.remove(key)));
-        let news: Vec<News> = events.into_iter().map(|event| News::new(event, &machine, now)).collect();
+        let events: Vec<BootstrapEvent> =
+            events.into_iter().map(|event| BootstrapEvent::new(event, &machine, now)).collect();
         // Still under the lock, so that everybody hears of things in the order in which they happened.
-        news.iter().for_each(|news| self.bulletin.publish(news));
+        events.iter().for_each(|event| self.event_feed.publish(event));
         let due_changed = machine.poll_timeout() != due;
         drop(machine);
-        news.iter().for_each(log);
+        events.iter().for_each(log);
         if due_changed {
             self.rearm.notify_one();
         }
@@ -123,11 +124,11 @@ impl Keeper {
     }
 
     /// Has the machine do what is due, and look for it at least once each [`Config::sweep`]. Never ends.
-    pub(super) async fn keep_time(&self) {
+    pub(super) async fn run_timers(&self) {
         let mut swept = self.clock.now();
         loop {
             if self.is_new.load(Ordering::Relaxed) {
-                match timeout(READ_PATIENCE, self.store.registrations()).await {
+                match timeout(READ_TIMEOUT, self.store.registrations()).await {
                     Ok(Ok(records)) => self.restore(records),
                     Ok(Err(_)) | Err(_) => {
                         tracing::warn!("the store can't be read; nodes have to register again")
@@ -169,8 +170,8 @@ fn new_machine(config: Config, network_secret: &Key, store: &dyn Store, now: Tim
     machine
 }
 
-fn log(news: &News) {
-    let what = match &news.event {
+fn log(event: &BootstrapEvent) {
+    let what = match &event.kind {
         PoolEvent::Joined(_) => "relay registered",
         PoolEvent::Online(_) => "relay online",
         PoolEvent::Suspect(_) => "relay suspect: reported down, or late with its heartbeats",
@@ -199,8 +200,8 @@ fn log(news: &News) {
             return;
         }
     };
-    match news.node() {
-        Some(node) => tracing::info!(node = %node.short(), name = news.name, "{what}"),
+    match event.node() {
+        Some(node) => tracing::info!(node = %node.short(), name = event.name, "{what}"),
         None => tracing::info!("{what}"),
     }
 }
@@ -214,36 +215,36 @@ mod tests {
     const NODE: NodeId = NodeId::from_bytes([1; 32]);
     const BOOT: BootId = BootId::from_bytes([1; 16]);
 
-    fn keeper() -> Arc<Keeper> {
+    fn driver() -> Arc<Driver> {
         let mut config = Config::default();
         config.pool.lease = Duration::from_millis(100);
         let store = store::redb::Redb::open(None).unwrap().store;
-        Arc::new(Keeper::new(config, Key::from_bytes([1; 32]), store))
+        Arc::new(Driver::new(config, Key::from_bytes([1; 32]), store))
     }
 
-    fn register(keeper: &Keeper, node: NodeId) -> Response {
+    fn register(driver: &Driver, node: NodeId) -> Response {
         let address = "127.0.0.1:1".parse().unwrap();
         let offer = Offer::relay(address, "", 1);
         let request = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
-        keeper.with(|machine, now| machine.answer(node, request, now))
+        driver.with(|machine, now| machine.answer(node, request, now))
     }
 
-    fn status(keeper: &Keeper) -> Option<Status> {
-        keeper.with(|machine, _| machine.pool().get(&NODE).map(|relay| relay.status))
+    fn status(driver: &Driver) -> Option<Status> {
+        driver.with(|machine, _| machine.pool().get(&NODE).map(|relay| relay.status))
     }
 
     #[tokio::test]
     async fn what_is_due_is_done_in_time() {
-        let keeper = keeper();
+        let driver = driver();
         let timekeeper = tokio::spawn({
-            let keeper = Arc::clone(&keeper);
-            async move { keeper.keep_time().await }
+            let driver = Arc::clone(&driver);
+            async move { driver.run_timers().await }
         });
         tokio::task::yield_now().await; // the timekeeper is asleep before there is anything to wait for
-        assert!(matches!(register(&keeper, NODE), Response::Lease(_)));
-        assert_eq!(status(&keeper), Some(Status::Registered));
+        assert!(matches!(register(&driver, NODE), Response::Lease(_)));
+        assert_eq!(status(&driver), Some(Status::Registered));
         let ended = async {
-            while status(&keeper) != Some(Status::Offline) {
+            while status(&driver) != Some(Status::Offline) {
                 tokio::task::yield_now().await;
             }
         };
@@ -253,30 +254,30 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_fault_it_starts_afresh_and_reads_the_store() {
-        let keeper = keeper();
+        let driver = driver();
         let offer = Offer::relay("127.0.0.1:1".parse().unwrap(), "", 1);
         let register = Request::Register { name: "r1".to_owned(), offer, boot: BOOT };
-        let (response, saving) = keeper.answer(NODE, register);
+        let (response, saving) = driver.answer(NODE, register);
         assert!(matches!(response, Response::Lease(_)));
         saving.expect("it is to be kept").await.unwrap();
         let fault =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| keeper.with(|_, _| panic!("fault"))));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.with(|_, _| panic!("fault"))));
         fault.unwrap_err();
-        assert_eq!(status(&keeper), None);
+        assert_eq!(status(&driver), None);
         let timekeeper = tokio::spawn({
-            let keeper = Arc::clone(&keeper);
-            async move { keeper.keep_time().await }
+            let driver = Arc::clone(&driver);
+            async move { driver.run_timers().await }
         });
         let restored = async {
-            while status(&keeper).is_none() {
+            while status(&driver).is_none() {
                 tokio::task::yield_now().await;
             }
         };
         timeout(Duration::from_secs(10), restored).await.unwrap();
-        let (response, saving) = keeper.answer(NODE, Request::Deregister { boot: BOOT });
+        let (response, saving) = driver.answer(NODE, Request::Deregister { boot: BOOT });
         assert_eq!(response, Response::Done);
         saving.expect("nor is it to come back").await.unwrap();
-        assert_eq!(keeper.store.registrations().await, Ok(Vec::new()));
+        assert_eq!(driver.store.registrations().await, Ok(Vec::new()));
         timekeeper.abort();
     }
 }

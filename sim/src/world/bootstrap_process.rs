@@ -24,7 +24,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// See the module's documentation.
-pub(crate) struct Coordinator {
+pub(crate) struct BootstrapProcess {
     pub(crate) bootstrap: Option<Bootstrap>,
     config: Config,
     secret: crypto::Key,
@@ -38,7 +38,7 @@ pub(crate) struct Coordinator {
     down_since: Time,
 }
 
-impl Coordinator {
+impl BootstrapProcess {
     pub(crate) fn new(config: Config, secret: crypto::Key, seed: u64) -> Self {
         let mut new = Self {
             bootstrap: None,
@@ -105,19 +105,19 @@ impl Coordinator {
 
 impl World {
     pub(crate) fn crash_bootstrap(&mut self) {
-        if self.coordinator.bootstrap.take().is_some() {
-            self.coordinator.down_since = self.now;
+        if self.bootstrap_process.bootstrap.take().is_some() {
+            self.bootstrap_process.down_since = self.now;
         }
         self.trace.remark(self.now, "the bootstrap is KILLED");
     }
 
     /// Starts the bootstrap again, with what it finds on its disk.
     pub(crate) fn start_bootstrap(&mut self, found: Found) {
-        if self.coordinator.bootstrap.is_none() {
-            let restored = self.coordinator.start(self.now, found);
+        if self.bootstrap_process.bootstrap.is_none() {
+            let restored = self.bootstrap_process.start(self.now, found);
             self.trace.remark(self.now, &format!("the bootstrap is STARTED, finds {found:?}"));
             self.check_restored(&restored);
-            self.arm_coordinator();
+            self.arm_bootstrap();
         }
     }
 
@@ -125,13 +125,13 @@ impl World {
         let life = self.nodes.at(node).life;
         let failure = |after, result| (after, Err(result));
         let open = self.network.way(node, BOOTSTRAP) == Way::Open;
-        let (after, result) = match &self.coordinator.bootstrap {
+        let (after, result) = match &self.bootstrap_process.bootstrap {
             Some(_) if open => {
                 let mut way = self.network.travel(node, BOOTSTRAP, &mut self.dice);
                 way += self.network.retransmissions(node, BOOTSTRAP, &mut self.dice);
                 let handshake = if fresh { self.network.delay(node, BOOTSTRAP) * 2 } else { Duration::ZERO };
                 let at = self.now + way + handshake;
-                self.tally.ask(&request, self.settings.fidelity);
+                self.statistics.ask(&request, self.settings.fidelity);
                 let request = Box::new(request);
                 return self.schedule(at, Happening::Request { node, life, ask, request });
             }
@@ -149,23 +149,23 @@ impl World {
         if self.is_full() {
             self.hash.bytes(&codec::to_bytes(&request));
         }
-        if self.coordinator.bootstrap.is_none() {
+        if self.bootstrap_process.bootstrap.is_none() {
             let result = Box::new(Err(AskFailure::Unreachable));
             return self.schedule(self.now + DIAL_TIMEOUT, Happening::Answer { node, life, ask, result });
         }
         let kept = (self.trace.is_on() || self.checks.on).then(|| request.clone());
         let is_full = self.is_full();
-        let Some(bootstrap) = &mut self.coordinator.bootstrap else { return };
+        let Some(bootstrap) = &mut self.bootstrap_process.bootstrap else { return };
         let response = if is_full {
             let (response, changes) = bootstrap.answer_kept(from, request, self.now);
-            self.coordinator.keep(changes, self.now);
+            self.bootstrap_process.keep(changes, self.now);
             response
         } else {
             let response = bootstrap.answer(from, request, self.now);
             drop(bootstrap.take_events());
             response
         };
-        self.tally.answer(&response, self.settings.fidelity);
+        self.statistics.answer(&response, self.settings.fidelity);
         if self.is_full() {
             self.hash.bytes(&codec::to_bytes(&response));
         }
@@ -174,7 +174,7 @@ impl World {
             self.check_answer(&request, &result);
             self.trace.ask(self.now, from, &request, &result);
         }
-        self.arm_coordinator();
+        self.arm_bootstrap();
         let (mut after, mut result) = (self.network.travel(BOOTSTRAP, node, &mut self.dice), result);
         if self.network.way(BOOTSTRAP, node) == Way::Open {
             after += self.network.retransmissions(BOOTSTRAP, node, &mut self.dice);
@@ -185,34 +185,36 @@ impl World {
         self.schedule(self.now + after, Happening::Answer { node, life, ask, result });
     }
 
-    fn arm_coordinator(&mut self) {
-        let Some(due) = self.coordinator.bootstrap.as_ref().and_then(Bootstrap::poll_timeout) else { return };
-        if self.coordinator.armed.is_none_or(|armed| armed > due) {
-            self.coordinator.armed = Some(due);
-            self.schedule(due, Happening::Coordinator);
+    fn arm_bootstrap(&mut self) {
+        let Some(due) = self.bootstrap_process.bootstrap.as_ref().and_then(Bootstrap::poll_timeout) else {
+            return;
+        };
+        if self.bootstrap_process.armed.is_none_or(|armed| armed > due) {
+            self.bootstrap_process.armed = Some(due);
+            self.schedule(due, Happening::Bootstrap);
         }
     }
 
-    pub(super) fn coordinator_due(&mut self) {
-        self.coordinator.armed = None;
-        if let Some(bootstrap) = &mut self.coordinator.bootstrap
+    pub(super) fn bootstrap_due(&mut self) {
+        self.bootstrap_process.armed = None;
+        if let Some(bootstrap) = &mut self.bootstrap_process.bootstrap
             && bootstrap.poll_timeout().is_some_and(|due| due <= self.now)
         {
             bootstrap.handle_timeout(self.now);
             if self.settings.fidelity == Fidelity::Full {
-                self.coordinator.keep(Vec::new(), self.now);
+                self.bootstrap_process.keep(Vec::new(), self.now);
             } else {
                 drop(bootstrap.take_events());
             }
         }
-        self.arm_coordinator();
+        self.arm_bootstrap();
     }
 
     fn check_answer(&mut self, request: &Request, result: &Result<Response, AskFailure>) {
         let Ok(response) = result else { return };
-        let Some(bootstrap) = &self.coordinator.bootstrap else { return };
+        let Some(bootstrap) = &self.bootstrap_process.bootstrap else { return };
         let may_stay = self.settings.bootstrap.pool.lease * 2;
-        let up_for = self.now.since(self.coordinator.up_since);
+        let up_for = self.now.since(self.bootstrap_process.up_since);
         let preserving = bootstrap.pool().preserving_since().is_some();
         let (index, nodes, now) = (&self.index, &self.nodes, self.now);
         let is_long_dead = |node: NodeId| {

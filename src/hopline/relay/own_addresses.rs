@@ -3,7 +3,7 @@
 
 use super::Machine;
 use crate::net::address::canonical;
-use crate::net::coordinator::Coordinator;
+use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::local::Local;
 use crate::net::node::Node;
 use std::net::SocketAddr;
@@ -16,11 +16,11 @@ use tokio::time::{MissedTickBehavior, interval};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
-pub(super) struct Whereabouts {
+pub(super) struct OwnAddresses {
     local: Local,
     /// What the operator says.
     advertised: Vec<SocketAddr>,
-    coordinator: Coordinator,
+    bootstrap_client: BootstrapClient,
 }
 
 /// Others can't dial the socket, as far as this machine can tell.
@@ -33,10 +33,10 @@ pub(super) struct Nowhere {
     bound: SocketAddr,
 }
 
-impl Whereabouts {
-    pub(super) fn new(local: Local, advertised: &[SocketAddr], coordinator: Coordinator) -> Self {
+impl OwnAddresses {
+    pub(super) fn new(local: Local, advertised: &[SocketAddr], bootstrap_client: BootstrapClient) -> Self {
         let advertised = advertised.iter().copied().map(canonical).collect();
-        Self { local, advertised, coordinator }
+        Self { local, advertised, bootstrap_client }
     }
 
     /// The addresses to offer now.
@@ -47,7 +47,7 @@ impl Whereabouts {
         if !self.advertised.is_empty() {
             return Ok(self.advertised.clone());
         }
-        let found = self.local.addresses(&self.coordinator.addresses());
+        let found = self.local.addresses(&self.bootstrap_client.addresses());
         if found.is_empty() { Err(Nowhere { bound: self.local.bound() }) } else { Ok(found) }
     }
 

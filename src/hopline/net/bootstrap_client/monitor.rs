@@ -5,8 +5,8 @@
 //! again, one at a time, until one answers; the question that waits for that may then use the connection. Nodes that lost the
 //! same bootstrap at the same moment spread their dials over half a second to a second.
 
-use super::line::{RESTART, Shared};
-use crate::net::{entropy, pulse};
+use super::connection::{RESTART, Shared};
+use crate::net::{entropy, ping};
 use hopline_proto::rpc::Lease;
 use quinn::{Connection, ConnectionError};
 use rand::RngExt;
@@ -21,7 +21,7 @@ const IN_A_LEASE: u32 = 15;
 /// But no more often than this.
 const SHORTEST: Duration = Duration::from_secs(1);
 /// How long a sign of life may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest pauses before the first dial and between two. The shortest are half of that; of the first, nothing.
 const FIRST_PAUSE_MS: u64 = 500;
 const PAUSE_MS: u64 = 1000;
@@ -32,7 +32,7 @@ pub(super) fn interval(lease: &Lease) -> Duration {
 }
 
 /// Never ends, unless the node's own end of the connection is closed.
-pub(super) async fn keep_watch(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>) {
     let mut rng = entropy::seeded_rng();
     let mut watched = shared.watched.subscribe();
     loop {
@@ -62,7 +62,7 @@ async fn until_doubtful(
         if let Ok(end) = timeout(interval, connection.closed()).await {
             return Some(end);
         }
-        if pulse::acknowledges(connection, PATIENCE).await == Some(false) {
+        if ping::acknowledges(connection, TIMEOUT).await == Some(false) {
             break;
         }
     }

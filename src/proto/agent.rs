@@ -1,4 +1,4 @@
-//! A node's dealings with the bootstrap: its lease, the report of a dead neighbour, and what its owner asks.
+//! The part of a node that talks to the bootstrap: its lease, its reports of dead neighbours, and what its owner asks.
 //!
 //! Requests may fail or take long. Flows never wait for them.
 
@@ -30,12 +30,12 @@ const BOOTSTRAPS: usize = 2;
 
 /// How a node presents itself to bootstraps.
 #[derive(Clone, Debug, Default)]
-pub struct ClerkConfig {
+pub struct AgentConfig {
     /// What listings call it.
     pub name: String,
     /// Where the jitter of its waits comes from.
     pub seed: u64,
-    /// How patient it is.
+    /// Its timeouts and retries.
     pub enrolment: enrolment::Config,
     /// How many bootstraps there are to choose from.
     pub bootstraps: usize,
@@ -50,8 +50,8 @@ enum Purpose<Own> {
 
 /// See the module's documentation. What the owner asks on its own account carries an `Own`.
 #[derive(Debug)]
-pub(super) struct Clerk<Own> {
-    config: ClerkConfig,
+pub(super) struct BootstrapAgent<Own> {
+    config: AgentConfig,
     enrolment: Option<Enrolment>,
     asks: HashMap<AskId, Purpose<Own>>,
     next_ask: u64,
@@ -79,8 +79,8 @@ enum Reported {
     Heard,
 }
 
-impl<Own> Clerk<Own> {
-    pub(super) fn new(config: ClerkConfig) -> Self {
+impl<Own> BootstrapAgent<Own> {
+    pub(super) fn new(config: AgentConfig) -> Self {
         Self {
             config,
             enrolment: None,
@@ -193,7 +193,7 @@ impl<Own> Clerk<Own> {
             Some(enrolment) => enrolment.set_offer(offer, now, &mut steps),
             None => {
                 let rng = StdRng::seed_from_u64(self.config.seed);
-                let ClerkConfig { name, enrolment: config, .. } = self.config.clone();
+                let AgentConfig { name, enrolment: config, .. } = self.config.clone();
                 let enrolment = Enrolment::new(config, name, offer, BOOTSTRAPS, rng);
                 let enrolment = self.enrolment.insert(enrolment);
                 enrolment.handle(enrolment::Event::Start, now, &mut steps);
@@ -358,7 +358,7 @@ mod tests {
     const PEER: NodeId = NodeId::from_bytes([2; 32]);
 
     struct World {
-        clerk: Clerk<()>,
+        agent: BootstrapAgent<()>,
         flows: Flows,
         now: Time,
         actions: Vec<Action>,
@@ -367,12 +367,17 @@ mod tests {
     impl World {
         fn new() -> Self {
             let flows = Flows::new(ME, false, FlowsConfig::default());
-            Self { clerk: Clerk::new(ClerkConfig::default()), flows, now: Time::ZERO, actions: Vec::new() }
+            Self {
+                agent: BootstrapAgent::new(AgentConfig::default()),
+                flows,
+                now: Time::ZERO,
+                actions: Vec::new(),
+            }
         }
 
         fn pass(&mut self, time: Duration) {
             self.now = self.now + time;
-            self.clerk.handle_timeout(&mut self.flows, self.now, &mut self.actions);
+            self.agent.handle_timeout(&mut self.flows, self.now, &mut self.actions);
         }
 
         fn asked(&mut self) -> Vec<Request> {
@@ -385,26 +390,26 @@ mod tests {
     #[test]
     fn silence_is_reported_unless_it_ends_soon() {
         let mut world = World::new();
-        world.clerk.doubt(PEER, world.now);
+        world.agent.doubt(PEER, world.now);
         world.pass(REPORT_DELAY - Duration::from_millis(1));
-        world.clerk.take_back(PEER, true, &mut world.actions);
+        world.agent.take_back(PEER, true, &mut world.actions);
         world.pass(REPORT_DELAY);
         assert_eq!(world.asked(), [], "it was heard in time");
 
-        world.clerk.doubt(PEER, world.now);
-        assert_eq!(world.clerk.poll_timeout(), Some(world.now + REPORT_DELAY));
+        world.agent.doubt(PEER, world.now);
+        assert_eq!(world.agent.poll_timeout(), Some(world.now + REPORT_DELAY));
         world.pass(REPORT_DELAY);
         assert_eq!(world.asked(), [Request::ReportDown { node: PEER }]);
-        world.clerk.take_back(PEER, true, &mut world.actions);
-        world.clerk.take_back(PEER, true, &mut world.actions);
+        world.agent.take_back(PEER, true, &mut world.actions);
+        world.agent.take_back(PEER, true, &mut world.actions);
         assert_eq!(world.asked(), [Request::ReportUp { node: PEER }], "once is enough");
     }
 
     #[test]
     fn who_is_known_to_be_dead_is_reported_at_once_and_once() {
         let mut world = World::new();
-        world.clerk.doubt(PEER, world.now);
-        world.clerk.report(PEER, &mut world.actions);
+        world.agent.doubt(PEER, world.now);
+        world.agent.report(PEER, &mut world.actions);
         world.pass(REPORT_DELAY * 2);
         assert_eq!(world.asked(), [Request::ReportDown { node: PEER }]);
     }
@@ -413,17 +418,17 @@ mod tests {
     fn only_a_dial_shows_that_who_could_not_be_dialled_can() {
         let mut world = World::new();
         let (up, reached) = (Request::ReportUp { node: PEER }, Request::ReportReached { node: PEER });
-        world.clerk.report_unreached(PEER, &mut world.actions);
+        world.agent.report_unreached(PEER, &mut world.actions);
         assert_eq!(world.asked(), [Request::ReportUnreached { node: PEER }]);
         let dials = [(false, Some(&up)), (false, None), (true, Some(&reached)), (true, None)];
         for (dialled, expected) in dials {
-            world.clerk.take_back(PEER, dialled, &mut world.actions);
+            world.agent.take_back(PEER, dialled, &mut world.actions);
             assert_eq!(world.asked().first(), expected);
         }
-        world.clerk.report_unreached(PEER, &mut world.actions);
-        world.clerk.report(PEER, &mut world.actions);
+        world.agent.report_unreached(PEER, &mut world.actions);
+        world.agent.report(PEER, &mut world.actions);
         world.asked();
-        world.clerk.take_back(PEER, true, &mut world.actions);
+        world.agent.take_back(PEER, true, &mut world.actions);
         assert_eq!(world.asked(), [reached], "that it seemed dead later changes nothing");
     }
 }

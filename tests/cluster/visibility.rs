@@ -1,6 +1,6 @@
 //! What people who look at a network see, and how soon.
 
-use crate::fixture::{Cluster, PATIENCE};
+use crate::fixture::{Cluster, TIMEOUT};
 use hopline::endpoint::Endpoint;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ async fn seen(looker: &Endpoint, flows: u32) -> Duration {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, looking).await.expect("a change that is seen at all");
+    tokio::time::timeout(TIMEOUT, looking).await.expect("a change that is seen at all");
     began.elapsed()
 }
 

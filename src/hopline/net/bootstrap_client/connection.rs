@@ -1,7 +1,7 @@
 //! The connection that is kept: how it comes about, what goes over it, and what happens when it breaks.
 
 use super::dial::exchange;
-use super::entrance::{Entrance, Found};
+use super::joiner::{Found, Joiner};
 use super::{Attempt, Cause, JoinError, calls};
 use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the handles of a node share.
 pub(super) struct Shared {
-    pub(super) entrance: Entrance,
+    pub(super) joiner: Joiner,
     pub(super) membership: watch::Sender<Membership>,
     /// How often the bootstrap is asked for a sign of life; not at all by a node that has no lease.
     pub(super) watched: watch::Sender<Option<Duration>>,
@@ -78,7 +78,7 @@ async fn outcome(mut dial: watch::Receiver<Dialled>) -> Result<Connection, Arc<J
 impl Shared {
     /// For a member that will dial the bootstrap at `place`, `address`, first; on the present runtime.
     pub(super) fn new(
-        entrance: Entrance,
+        joiner: Joiner,
         membership: Membership,
         place: usize,
         address: SocketAddr,
@@ -88,7 +88,7 @@ impl Shared {
         let (watched, reached, outage) =
             (watch::Sender::default(), watch::Sender::default(), Outage::default());
         let (called, state) = (Arc::default(), Mutex::new(state));
-        Arc::new(Self { entrance, membership, watched, reached, called, outage, runtime, state })
+        Arc::new(Self { joiner, membership, watched, reached, called, outage, runtime, state })
     }
 
     /// The connection that is kept for the next question.
@@ -107,7 +107,7 @@ impl Shared {
 
     /// Whether there are several bootstraps to choose from.
     pub(super) fn has_several(&self) -> bool {
-        self.entrance.dialer.bootstraps.load(Ordering::Relaxed) > 1
+        self.joiner.dialer.bootstraps.load(Ordering::Relaxed) > 1
     }
 
     /// A bootstrap answered a question.
@@ -167,7 +167,7 @@ impl Shared {
         connection: &Connection,
         request: &BootstrapRequest,
     ) -> Result<BootstrapResponse, Cause> {
-        let refused = self.entrance.dialer.refusal(connection.remote_address());
+        let refused = self.joiner.dialer.refusal(connection.remote_address());
         tokio::select! {
             biased;
             answer = exchange(connection, request) => answer,
@@ -242,16 +242,16 @@ impl Shared {
     /// A connection to the first bootstrap that answers a member, the one at `first` and those after it in the ticket.
     async fn dial(&self, first: usize) -> Result<Found, JoinError> {
         let mut membership = self.membership.borrow().clone();
-        if self.state().rejoin || membership.left(self.entrance.clock.now()).is_zero() {
+        if self.state().rejoin || membership.left(self.joiner.clock.now()).is_zero() {
             tracing::warn!("this node's certificate has expired, or is not valid yet; joining again");
-            membership = self.entrance.join(first).await?.0;
+            membership = self.joiner.join(first).await?.0;
             self.state().rejoin = false;
             self.membership.send_replace(membership.clone());
         }
         let config = tls::bootstrap_client(&membership)?;
         let mut attempts = Vec::new();
-        for (place, host) in self.entrance.bootstraps(first, &mut attempts).await {
-            let connecting = self.entrance.dialer.connect(&host, config.clone(), &mut attempts);
+        for (place, host) in self.joiner.bootstraps(first, &mut attempts).await {
+            let connecting = self.joiner.dialer.connect(&host, config.clone(), &mut attempts);
             if let Some(connection) = connecting.await {
                 return Ok((place, connection));
             }

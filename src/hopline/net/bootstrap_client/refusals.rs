@@ -1,7 +1,7 @@
 //! What the network says of bootstraps: that nobody is there.
 //!
 //! quinn takes no notice of it, so a question to a bootstrap that has been killed would wait for its whole time limit. Where the
-//! ticket names another one that would be a waste; where it does not, patience is right: the only bootstrap restarts.
+//! ticket names another one that would be a waste; where it does not, it is right to wait: the only bootstrap restarts.
 
 use crate::net::address::is_same;
 use crate::net::socket::HintingSocket;

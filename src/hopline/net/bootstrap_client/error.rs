@@ -31,7 +31,7 @@ pub enum JoinError {
          ticket (`hopline ticket new`)"
     )]
     OtherNetwork {
-        /// Where.
+        /// The address.
         address: String,
     },
     /// All bootstraps that answer speak other versions of the protocol than this node.
@@ -47,7 +47,7 @@ pub enum JoinError {
         "the bootstrap at {address} cannot be trusted because of a wrong clock: {cause}; set the clock that is wrong"
     )]
     Clock {
-        /// Where.
+        /// The address.
         address: String,
         /// Both times.
         cause: OutOfTime,
@@ -173,7 +173,7 @@ pub enum Cause {
     #[error("{0}")]
     OutOfTime(OutOfTime),
     /// It says that this node's certificate has ended.
-    #[error("by its clock this node's certificate has ended, or has not begun")]
+    #[error("by its clock this node's certificate has expired, or is not valid yet")]
     OwnCertificateExpired,
     /// It closed the connection, or the question's stream.
     #[error("it closed the connection: {0}")]

@@ -5,23 +5,23 @@ use crate::id::NodeId;
 
 /// What the owner of [`Flows`](super::Flows) has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum FlowsEvent {
     /// The last link to a neighbour went away.
     PeerGone(NodeId),
     /// A link to a neighbour is up.
     PeerUp(NodeId),
     /// A neighbour that is wanted could not be dialled; each time.
     PeerUnreachable {
-        /// Which.
+        /// The node's id.
         node: NodeId,
         /// Whether others should know: it seemed fine before, and there is a way to it from here.
-        is_news: bool,
+        is_new: bool,
     },
     /// A flow is over.
     Ended(FlowKey),
     /// A neighbour has been silent for too long.
     PeerSuspect {
-        /// Which.
+        /// The node's id.
         node: NodeId,
         /// Whether the network says as well that it can't be reached.
         refused: bool,

@@ -1,7 +1,7 @@
 //! What a process still has to send before it ends.
 //!
 //! A closed connection is announced in a packet. A process that ends before this packet has left leaves a dead connection behind:
-//! the other end keeps it, and what depends on it, until it notices the silence. So a part that has connections holds a [`Word`]
+//! the other end keeps it, and what depends on it, until it notices the silence. So a part that has connections holds a [`PendingClose`]
 //! until its last packet has left, and the process's main function waits for all of them, for a limited time.
 
 use std::sync::LazyLock;
@@ -9,28 +9,28 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-static WORDS: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
+static PENDING: LazyLock<watch::Sender<usize>> = LazyLock::new(watch::Sender::default);
 
 /// Something that is still to be said; dropped when it is.
 #[derive(Debug)]
-pub(crate) struct Word(());
+pub(crate) struct PendingClose(());
 
-impl Word {
+impl PendingClose {
     pub(crate) fn new() -> Self {
-        WORDS.send_modify(|words| *words += 1);
+        PENDING.send_modify(|pending| *pending += 1);
         Self(())
     }
 }
 
-impl Drop for Word {
+impl Drop for PendingClose {
     fn drop(&mut self) {
-        WORDS.send_modify(|words| *words -= 1);
+        PENDING.send_modify(|pending| *pending -= 1);
     }
 }
 
 /// Waits until all is said, for so long at most.
-pub async fn said(limit: Duration) {
-    let mut words = WORDS.subscribe();
+pub async fn all_sent(limit: Duration) {
+    let mut pending = PENDING.subscribe();
     // Who is late is not heard; and the sender lives as long as the process.
-    let _ = timeout(limit, words.wait_for(|words| *words == 0)).await;
+    let _ = timeout(limit, pending.wait_for(|pending| *pending == 0)).await;
 }

@@ -1,7 +1,7 @@
 //! What whoever runs the network orders, with its ticket as proof.
 
+use super::connection::Shared;
 use super::dial::exchange;
-use super::line::Shared;
 use super::{Cause, JoinError};
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::join::{ChannelBinding, JoinRequest};
@@ -11,10 +11,10 @@ use tokio::time::timeout;
 
 /// Has the relay of this name or id drain.
 pub(super) async fn drain(shared: &Arc<Shared>, relay: String) -> Result<Response, Arc<JoinError>> {
-    let limit = shared.entrance.answer_timeout;
+    let limit = shared.joiner.answer_timeout;
     let (connection, _) = shared.connection(false).await?;
-    let entrance = &shared.entrance;
-    let proof = JoinRequest::new(&entrance.ticket, &entrance.identity, &ChannelBinding::of(&connection));
+    let joiner = &shared.joiner;
+    let proof = JoinRequest::new(&joiner.ticket, &joiner.identity, &ChannelBinding::of(&connection));
     let request = BootstrapRequest::Drain { relay, proof };
     let cause = match timeout(limit, exchange(&connection, &request)).await {
         Ok(Ok(BootstrapResponse::Answer(response))) => return Ok(response),

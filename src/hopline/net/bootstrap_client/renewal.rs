@@ -2,7 +2,7 @@
 //! bootstrap is asked at once: its answer tells what time it is there. So it is when the network's time falls back behind that
 //! at which the certificate was made: with each day that it does, the certificate is good for fewer clocks, and soon for none.
 
-use super::line::Shared;
+use super::connection::Shared;
 use super::network_clock::AGREEMENT;
 use super::{Cause, JoinError};
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
@@ -23,14 +23,14 @@ const MAX_RETRY: Duration = Duration::from_secs(3600);
 
 /// What calls for a renewal.
 #[derive(Debug, Default)]
-struct Wish {
+struct RenewalState {
     /// This machine's clock was set, and no certificate has come since.
     is_urgent: bool,
     /// When it failed last, if it did since the last success.
     failed: Option<Instant>,
 }
 
-impl Wish {
+impl RenewalState {
     /// Whether to ask now. The less is left of the certificate, the sooner a failure is followed by the next try; a network
     /// whose time was set may leave nothing of it at any moment.
     fn is_due(&self, membership: &Membership, now: Time, at: Instant) -> bool {
@@ -42,35 +42,35 @@ impl Wish {
 
 /// Renews whenever it is time. Never ends.
 pub(super) async fn keep_renewed(shared: Arc<Shared>) {
-    let (clock, mut jumps, mut wish) = (&shared.entrance.clock, Jumps::new(), Wish::default());
+    let (clock, mut jumps, mut state) = (&shared.joiner.clock, Jumps::new(), RenewalState::default());
     loop {
         if let Some(jump) = jumps.look() {
             tracing::info!(%jump, "this machine's clock was set, or the machine slept; asking for a new certificate");
-            wish = Wish { is_urgent: true, failed: None };
+            state = RenewalState { is_urgent: true, failed: None };
         }
         let (membership, now) = (shared.membership.borrow().clone(), clock.now());
-        if !wish.is_due(&membership, now, Instant::now()) {
+        if !state.is_due(&membership, now, Instant::now()) {
             let until_due = membership.renew.since(now).clamp(SHORTEST_LOOK, LOOK);
-            let pause = if wish.failed.is_some() { LOOK } else { until_due };
-            let _ = timeout(pause, clock.news()).await;
+            let pause = if state.failed.is_some() { LOOK } else { until_due };
+            let _ = timeout(pause, clock.changed()).await;
             continue;
         }
         if membership.issued > now + AGREEMENT {
             let (made, now) = (membership.issued.shown(), now.shown());
             tracing::info!(%made, %now, "the network's clock was set back since this node's certificate was made; asking for a new one");
         }
-        wish = match renew(&shared).await {
+        state = match renew(&shared).await {
             Ok(membership) => {
                 let left = membership.expires.since(clock.now());
                 tracing::info!(good_for_seconds = left.as_secs(), "renewed this node's certificate");
                 // Of a bootstrap that issues certificates to be renewed at once no more than this is asked.
                 sleep(MIN_RETRY).await;
-                Wish::default()
+                RenewalState::default()
             }
             Err(error) => {
                 let left = membership.left(clock.now());
                 tracing::warn!(%error, left_seconds = left.as_secs(), "could not renew this node's certificate");
-                Wish { failed: Some(Instant::now()), ..wish }
+                RenewalState { failed: Some(Instant::now()), ..state }
             }
         };
     }
@@ -78,7 +78,7 @@ pub(super) async fn keep_renewed(shared: Arc<Shared>) {
 
 /// Asks for the next certificate; joins anew if this one has ended.
 pub(super) async fn renew(shared: &Arc<Shared>) -> Result<Membership, Arc<JoinError>> {
-    let limit = shared.entrance.answer_timeout;
+    let limit = shared.joiner.answer_timeout;
     let mut used = None;
     let answer = timeout(limit, shared.request(&BootstrapRequest::Renew, false, &mut used)).await;
     let issued = match answer {
@@ -89,9 +89,9 @@ pub(super) async fn renew(shared: &Arc<Shared>) -> Result<Membership, Arc<JoinEr
         Ok(Err(failure)) => return Err(failure),
         Err(_) => Err(Cause::NoAnswer { within: limit }),
     };
-    match issued.and_then(|issued| shared.entrance.membership(issued)) {
+    match issued.and_then(|issued| shared.joiner.membership(issued)) {
         Ok(membership) => {
-            let membership = shared.entrance.keep(membership).await;
+            let membership = shared.joiner.keep(membership).await;
             shared.membership.send_replace(membership.clone());
             shared.answered();
             Ok(membership)
@@ -114,9 +114,9 @@ mod tests {
         let (made, at) = (Time::ZERO + DAY * 20_000, Instant::now());
         let issued = authority.issue(identity.public_key(), DEFAULT_VALIDITY, made);
         let membership = Membership::new(identity, issued, authority.public_key());
-        let ask = |wish: &Wish, now, after| wish.is_due(&membership, now, at + after);
-        let (fresh, failed) = (Wish::default(), Wish { is_urgent: false, failed: Some(at) });
-        let urgent = Wish { is_urgent: true, failed: Some(at) };
+        let ask = |state: &RenewalState, now, after| state.is_due(&membership, now, at + after);
+        let (fresh, failed) = (RenewalState::default(), RenewalState { is_urgent: false, failed: Some(at) });
+        let urgent = RenewalState { is_urgent: true, failed: Some(at) };
 
         assert!(!ask(&fresh, made, DAY) && ask(&fresh, made + DAY * 6, Duration::ZERO));
         assert!(ask(&fresh, made - DAY * 30, Duration::ZERO), "it has not begun");

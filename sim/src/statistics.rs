@@ -13,7 +13,7 @@ use hopline_proto::rpc::{Request, Response};
 use std::collections::HashMap;
 
 /// See the module's documentation.
-pub(crate) struct Tally {
+pub(crate) struct Statistics {
     pub(crate) connections: u64,
     /// Control frames sent by relays, and their bytes: acks, everything else, headers of legs.
     pub(crate) acks: (u64, u64),
@@ -42,7 +42,7 @@ pub(crate) struct Tally {
     answered: [Sizes; 3],
 }
 
-impl Default for Tally {
+impl Default for Statistics {
     fn default() -> Self {
         let times = Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("these bounds are sound");
         let none = (0, 0);
@@ -95,7 +95,7 @@ impl Sizes {
     }
 }
 
-impl Tally {
+impl Statistics {
     /// About how large a packet's frame is: some of each kind are encoded.
     pub(crate) fn sampled_size(&mut self, packet: &Packet) -> usize {
         let kind = match packet {

@@ -50,9 +50,9 @@ impl Event {
 
 /// How often each [`Event`] happened.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Tally([u64; Event::ALL.len()]);
+pub(super) struct Coverage([u64; Event::ALL.len()]);
 
-impl Tally {
+impl Coverage {
     pub(super) fn add(&mut self, event: Event) {
         self.0[event as usize] += 1;
     }

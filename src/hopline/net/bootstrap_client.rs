@@ -1,6 +1,6 @@
 //! A node's client of the network's bootstraps: joining, renewing its membership, and requests.
 //!
-//! A [`Coordinator`] keeps one connection to one of the ticket's bootstraps. It is made when it is needed and made again after it
+//! A [`BootstrapClient`] keeps one connection to one of the ticket's bootstraps. It is made when it is needed and made again after it
 //! broke. Requests that come while it is being made wait for it; if that fails, each makes one dial of its own. A request on
 //! a connection that turns out to be dead (a bootstrap restarted) is repeated once over a new one. All other failures are
 //! returned; in a node its enrolment machine handles them. If there are several bootstraps, one that the network says is not there
@@ -13,14 +13,14 @@
 //! This module does not know what the answers mean.
 
 mod calls;
+mod connection;
 mod dial;
-mod entrance;
+mod drain_order;
 mod error;
-mod line;
-mod lookout;
+mod joiner;
+mod monitor;
 mod names;
 mod network_clock;
-mod order;
 mod refusals;
 mod renewal;
 
@@ -28,19 +28,19 @@ pub use error::{Attempt, Cause, JoinError};
 
 use super::address::canonical;
 use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
+use super::closing::PendingClose;
 use super::datadir::DataDir;
-use super::farewell::Word;
 use super::identity::{Identity, Membership};
 use super::local::Local;
 pub use super::local::Obstacle;
 use super::ticket::Ticket;
 use super::transport::{self, BindError, EVERY_ADDRESS, TransportSettings};
+use connection::Shared;
 use dial::Dialer;
-use entrance::Entrance;
 use hopline_proto::machine::AskFailure;
 use hopline_proto::rpc::{Request, Response};
 use hopline_proto::{NodeId, Time};
-use line::Shared;
+use joiner::Joiner;
 use names::Names;
 use network_clock::NetworkClock;
 use quinn::ConnectionError::LocallyClosed;
@@ -56,7 +56,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long [`Coordinator::close`] waits for its goodbye to leave, and how often it looks.
+/// How long [`BootstrapClient::close`] waits for its goodbye to leave, and how often it looks.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 const GOODBYE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -98,7 +98,7 @@ impl Default for JoinOptions {
 
 /// A member's line to its network's bootstraps. Clones share it; the last one dropped gives it up.
 #[derive(Clone)]
-pub struct Coordinator {
+pub struct BootstrapClient {
     shared: Arc<Shared>,
     /// Ends with the last handle.
     _life: Arc<Life>,
@@ -108,7 +108,7 @@ pub struct Coordinator {
 struct Life {
     endpoint: quinn::Endpoint,
     runtime: Handle,
-    word: Option<Word>,
+    word: Option<PendingClose>,
     _tasks: [AbortOnDropHandle<()>; 3],
 }
 
@@ -128,16 +128,16 @@ fn say_goodbye(endpoint: &quinn::Endpoint) {
     endpoint.close(BootstrapClose::Done.number().into(), BootstrapClose::Done.as_str().as_bytes());
 }
 
-impl fmt::Debug for Coordinator {
+impl fmt::Debug for BootstrapClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Coordinator")
-            .field("node", &self.shared.entrance.identity.node_id())
+        f.debug_struct("BootstrapClient")
+            .field("node", &self.shared.joiner.identity.node_id())
             .field("bootstrap", &self.bootstrap())
             .finish_non_exhaustive()
     }
 }
 
-impl Coordinator {
+impl BootstrapClient {
     /// Makes the node a member of the network that `ticket` invites to, or finds that it is one: its key and certificate
     /// are kept in `data`, if that is given.
     ///
@@ -150,7 +150,7 @@ impl Coordinator {
         Self::join_with(ticket, JoinOptions { data, ..JoinOptions::default() }).await
     }
 
-    /// As [`Coordinator::join`], with other limits.
+    /// As [`BootstrapClient::join`], with other limits.
     ///
     /// # Errors
     /// [`JoinError`].
@@ -159,7 +159,7 @@ impl Coordinator {
             None => (Arc::new(Identity::generate()), None),
             Some(data) => {
                 let ticket = ticket.clone();
-                spawn_blocking(move || entrance::load(data.path(), &ticket))
+                spawn_blocking(move || joiner::load(data.path(), &ticket))
                     .await
                     .map_err(|_| JoinError::Ended)??
             }
@@ -179,36 +179,36 @@ impl Coordinator {
         };
         let answer_timeout = options.answer_timeout;
         let clock = NetworkClock::default();
-        let entrance = Entrance { ticket, identity, data: options.data, dialer, answer_timeout, clock };
+        let joiner = Joiner { ticket, identity, data: options.data, dialer, answer_timeout, clock };
         let (membership, (place, address)) = match stored {
             Some(membership) => {
-                let place = entrance.look_up().await?;
+                let place = joiner.look_up().await?;
                 (membership, place)
             }
             None => {
-                let (membership, (place, connection)) = entrance.join(0).await?;
+                let (membership, (place, connection)) = joiner.join(0).await?;
                 (membership, (place, connection.remote_address()))
             }
         };
-        Ok(Self::start(entrance, membership, place, address))
+        Ok(Self::start(joiner, membership, place, address))
     }
 
-    fn start(entrance: Entrance, membership: Membership, place: usize, address: SocketAddr) -> Self {
-        let shared = Shared::new(entrance, membership, place, address);
+    fn start(joiner: Joiner, membership: Membership, place: usize, address: SocketAddr) -> Self {
+        let shared = Shared::new(joiner, membership, place, address);
         let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
-        let lookout = tokio::spawn(lookout::keep_watch(Arc::clone(&shared)));
+        let monitor = tokio::spawn(monitor::run(Arc::clone(&shared)));
         let calls = tokio::spawn(Arc::clone(&shared).pass_on());
-        let endpoint = shared.entrance.dialer.endpoint.clone();
-        let (runtime, word) = (Handle::current(), Some(Word::new()));
+        let endpoint = shared.joiner.dialer.endpoint.clone();
+        let (runtime, word) = (Handle::current(), Some(PendingClose::new()));
         let life =
-            Life { endpoint, runtime, word, _tasks: [renewal, lookout, calls].map(AbortOnDropHandle::new) };
+            Life { endpoint, runtime, word, _tasks: [renewal, monitor, calls].map(AbortOnDropHandle::new) };
         Self { shared, _life: Arc::new(life) }
     }
 
     /// Who this node is.
     #[must_use]
     pub fn node_id(&self) -> NodeId {
-        self.shared.entrance.identity.node_id()
+        self.shared.joiner.identity.node_id()
     }
 
     /// The node's present membership.
@@ -226,7 +226,7 @@ impl Coordinator {
     /// The network's time, as bootstraps tell it; this machine's if none has yet.
     #[must_use]
     pub fn network_time(&self) -> Time {
-        self.shared.entrance.clock.now()
+        self.shared.joiner.clock.now()
     }
 
     /// The address of the bootstrap that answered last, or else of the first whose name could be resolved.
@@ -238,7 +238,7 @@ impl Coordinator {
     /// That, and what else is known of where bootstraps are: the other addresses of its name, and those in the ticket.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let Entrance { dialer, ticket, .. } = &self.shared.entrance;
+        let Joiner { dialer, ticket, .. } = &self.shared.joiner;
         let found = dialer.found.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let named = ticket.bootstraps().iter().filter_map(|named| named.parse().ok());
         [self.bootstrap()].into_iter().chain(found).chain(named).collect()
@@ -247,21 +247,21 @@ impl Coordinator {
     /// How many bootstraps there are to choose from.
     #[must_use]
     pub fn bootstraps(&self) -> usize {
-        self.shared.entrance.dialer.bootstraps.load(Ordering::Relaxed)
+        self.shared.joiner.dialer.bootstraps.load(Ordering::Relaxed)
     }
 
     /// Asks a bootstrap, and waits for its answer for at most `limit`.
     ///
     /// # Errors
-    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    /// [`AskFailure`]; [`BootstrapClient::failure`] tells more.
     pub async fn ask(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
         self.question(request, limit, false).await
     }
 
-    /// As [`Coordinator::ask`], over a new connection to the next bootstrap in the ticket, whose name is resolved anew.
+    /// As [`BootstrapClient::ask`], over a new connection to the next bootstrap in the ticket, whose name is resolved anew.
     ///
     /// # Errors
-    /// [`AskFailure`]; [`Coordinator::failure`] tells more.
+    /// [`AskFailure`]; [`BootstrapClient::failure`] tells more.
     pub async fn ask_fresh(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
         self.question(request, limit, true).await
     }
@@ -292,7 +292,7 @@ impl Coordinator {
     /// # Errors
     /// [`JoinError::Refused`] if the ticket gives no such right; else whatever kept the bootstrap from answering.
     pub async fn drain(&self, relay: &str) -> Result<Response, Arc<JoinError>> {
-        order::drain(&self.shared, relay.to_owned()).await
+        drain_order::drain(&self.shared, relay.to_owned()).await
     }
 
     /// Says goodbye to the bootstrap. Questions that are still under way fail, and later ones find no way out.
@@ -300,7 +300,7 @@ impl Coordinator {
         let kept = self.shared.kept();
         let sent = || kept.as_ref().map(|connection| connection.stats().udp_tx.datagrams);
         let before = sent();
-        let endpoint = &self.shared.entrance.dialer.endpoint;
+        let endpoint = &self.shared.joiner.dialer.endpoint;
         say_goodbye(endpoint);
         // What QUIC waits for after the goodbye has left (RFC 9000, section 10.2) is of use to nobody here.
         let said = async {
@@ -313,11 +313,11 @@ impl Coordinator {
 
     /// Takes note of what answers tell beside what was asked.
     fn hear(&self, response: &Response) {
-        let clock = &self.shared.entrance.clock;
+        let clock = &self.shared.joiner.clock;
         match response {
             Response::Lease(lease) => {
                 clock.hear(lease.now);
-                self.shared.watched.send_replace(Some(lookout::interval(lease)));
+                self.shared.watched.send_replace(Some(monitor::interval(lease)));
             }
             Response::Planned(planned) => clock.hear(planned.now),
             Response::Listing(listing) => clock.hear(listing.now),

@@ -19,13 +19,17 @@ const REMINDER: Duration = Duration::from_secs(3600);
 pub(super) struct NetworkClock {
     /// What a bootstrap's clock said, and when.
     heard: Mutex<Option<(Time, Instant)>>,
-    news: Notify,
+    changed: Notify,
     disagreement: Outage,
 }
 
 impl Default for NetworkClock {
     fn default() -> Self {
-        Self { heard: Mutex::default(), news: Notify::new(), disagreement: Outage::with_reminders(REMINDER) }
+        Self {
+            heard: Mutex::default(),
+            changed: Notify::new(),
+            disagreement: Outage::with_reminders(REMINDER),
+        }
     }
 }
 
@@ -33,7 +37,7 @@ impl NetworkClock {
     /// A bootstrap's clock says this now.
     pub(super) fn hear(&self, at: Time) {
         *self.heard() = Some((at, Instant::now()));
-        self.news.notify_one();
+        self.changed.notify_one();
         let own = Clock::wall();
         let skew = Skew::of(own, at);
         if skew.by() <= AGREEMENT {
@@ -56,8 +60,8 @@ impl NetworkClock {
     }
 
     /// Resolves when a bootstrap's clock was heard: it may have been set. For one task.
-    pub(super) async fn news(&self) {
-        self.news.notified().await;
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     fn heard(&self) -> MutexGuard<'_, Option<(Time, Instant)>> {

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 #[derive(Clone, Debug)]
-pub(super) struct Wish {
+pub(super) struct Demand {
     /// The preferred one first.
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) until: Time,
@@ -19,21 +19,21 @@ pub(super) struct Wish {
 
 #[derive(Debug)]
 struct Wanted {
-    wish: Wish,
+    demand: Demand,
     connecting: bool,
     failures: u32,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Wishes {
+pub(super) struct WantedPeers {
     /// Between attempts to dial a neighbour.
     redial: Pauses,
     wanted: HashMap<NodeId, Wanted>,
     due: Timers<NodeId>,
 }
 
-impl Wishes {
+impl WantedPeers {
     pub(super) fn new(redial: Pauses) -> Self {
         Self { redial, wanted: HashMap::new(), due: Timers::default() }
     }
@@ -51,23 +51,23 @@ impl Wishes {
         self.wanted.get(&peer).is_some_and(|wanted| wanted.failures > 0)
     }
 
-    /// Another wish for `peer`. Returns whether it may be dialled now.
-    pub(super) fn add(&mut self, peer: NodeId, new: Wish) -> bool {
+    /// Another demand for `peer`. Returns whether it may be dialled now.
+    pub(super) fn add(&mut self, peer: NodeId, new: Demand) -> bool {
         let Some(wanted) = self.wanted.get_mut(&peer) else {
-            self.wanted.insert(peer, Wanted { wish: new, connecting: false, failures: 0 });
+            self.wanted.insert(peer, Wanted { demand: new, connecting: false, failures: 0 });
             return true;
         };
-        let wish = &mut wanted.wish;
-        wish.addresses = new.addresses;
-        wish.until = wish.until.max(new.until);
-        wish.needed |= new.needed;
+        let demand = &mut wanted.demand;
+        demand.addresses = new.addresses;
+        demand.until = demand.until.max(new.until);
+        demand.needed |= new.needed;
         wanted.failures == 0
     }
 
     /// Nobody counts on `peer` any more.
     pub(super) fn release(&mut self, peer: NodeId) {
         if let Some(wanted) = self.wanted.get_mut(&peer) {
-            wanted.wish.needed = false;
+            wanted.demand.needed = false;
         }
     }
 
@@ -81,13 +81,13 @@ impl Wishes {
         let wanted = self.wanted.get_mut(&peer).filter(|wanted| !wanted.connecting)?;
         wanted.connecting = true;
         self.due.set(peer, None);
-        Some(wanted.wish.addresses.clone())
+        Some(wanted.demand.addresses.clone())
     }
 
-    /// There is a link to `peer`: nothing is due before the wish ends.
+    /// There is a link to `peer`: nothing is due before the demand ends.
     pub(super) fn rest(&mut self, peer: NodeId, now: Time) {
         if let Some(wanted) = self.wanted.get(&peer) {
-            self.due.set(peer, Some(wanted.wish.until.max(now + Duration::from_micros(1))));
+            self.due.set(peer, Some(wanted.demand.until.max(now + Duration::from_micros(1))));
         }
     }
 
@@ -95,7 +95,7 @@ impl Wishes {
     pub(super) fn up(&mut self, peer: NodeId) {
         if let Some(wanted) = self.wanted.get_mut(&peer) {
             (wanted.connecting, wanted.failures) = (false, 0);
-            self.due.set(peer, Some(wanted.wish.until));
+            self.due.set(peer, Some(wanted.demand.until));
         }
     }
 
@@ -127,7 +127,7 @@ impl Wishes {
     pub(super) fn failed(&mut self, peer: NodeId, now: Time) -> bool {
         let Some(wanted) = self.wanted.get_mut(&peer) else { return false };
         wanted.connecting = false;
-        if !wanted.wish.needed {
+        if !wanted.demand.needed {
             return self.wanted.remove(&peer).is_some_and(|wanted| wanted.failures == 0);
         }
         let pause = self.redial.after(wanted.failures);
@@ -136,10 +136,10 @@ impl Wishes {
         wanted.failures == 1
     }
 
-    /// A neighbour for whom something is due, and whether the wish for it has ended.
+    /// A neighbour for whom something is due, and whether the demand for it has ended.
     pub(super) fn pop_due(&mut self, now: Time) -> Option<(NodeId, bool)> {
         let peer = self.due.pop_due(now)?;
-        Some((peer, self.wanted.get(&peer).is_some_and(|wanted| wanted.wish.until <= now)))
+        Some((peer, self.wanted.get(&peer).is_some_and(|wanted| wanted.demand.until <= now)))
     }
 
     pub(super) const fn next_due(&self) -> Option<Time> {

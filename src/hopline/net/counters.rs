@@ -28,7 +28,7 @@ pub struct Neighbours {
 
 /// Keeps count.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct NodeCounters {
     clock: Clock,
     counts: Mutex<Counts>,
     received: AtomicU64,
@@ -50,7 +50,7 @@ impl Counts {
     }
 }
 
-impl Tally {
+impl NodeCounters {
     pub(crate) fn new(clock: Clock) -> Arc<Self> {
         let counts = Counts { neighbours: Neighbours::default(), at: clock.now() };
         Arc::new(Self {
@@ -123,16 +123,16 @@ mod tests {
 
     #[test]
     fn judgements_are_told_apart() {
-        let tally = Tally::new(Clock::start());
-        tally.link_came();
+        let counters = NodeCounters::new(Clock::start());
+        counters.link_came();
         for change in [NeighbourChange::Up, NeighbourChange::Suspect, NeighbourChange::Suspect] {
-            tally.judged(change);
+            counters.judged(change);
         }
-        tally.judged(NeighbourChange::Recovered);
-        tally.judged(NeighbourChange::Down);
-        let Neighbours { links, suspected, recovered, down, .. } = tally.read();
+        counters.judged(NeighbourChange::Recovered);
+        counters.judged(NeighbourChange::Down);
+        let Neighbours { links, suspected, recovered, down, .. } = counters.read();
         assert_eq!((links, suspected, recovered, down), (1, 2, 1, 1));
-        tally.link_went();
-        assert_eq!(tally.read().links, 0);
+        counters.link_went();
+        assert_eq!(counters.read().links, 0);
     }
 }

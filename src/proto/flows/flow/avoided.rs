@@ -15,19 +15,19 @@ const MAX_SUSPECTS: usize = 32;
 
 /// See the module's documentation.
 #[derive(Clone, Debug)]
-pub(in crate::flows) struct Distrust {
+pub(in crate::flows) struct AvoidedRelays {
     suspects: FailureMemory,
     /// Why the present chain is to be left.
     pending: Option<Cause>,
 }
 
-impl Default for Distrust {
+impl Default for AvoidedRelays {
     fn default() -> Self {
         Self { suspects: FailureMemory::new(MAX_SUSPECTS, SUSPECT_LIFETIME), pending: None }
     }
 }
 
-impl Distrust {
+impl AvoidedRelays {
     /// The present chain is to be left, and `suspect` avoided.
     pub(in crate::flows) fn note(&mut self, cause: Cause, suspect: Option<NodeId>, now: Time) {
         self.pending = Some(cause);
@@ -67,12 +67,12 @@ mod tests {
 
     #[test]
     fn a_suspect_is_avoided_for_a_while_from_the_last_time_on() {
-        let mut distrust = Distrust::default();
+        let mut avoided = AvoidedRelays::default();
         let second = Duration::from_secs(1);
-        distrust.note(Cause::Gray, Some(node(1)), NOW);
-        distrust.note(Cause::Gray, Some(node(2)), NOW + second);
-        distrust.note(Cause::Gray, Some(node(1)), NOW + second * 2);
-        let at = |seconds| distrust.suspects(NOW + second * seconds).collect::<Vec<_>>();
+        avoided.note(Cause::Gray, Some(node(1)), NOW);
+        avoided.note(Cause::Gray, Some(node(2)), NOW + second);
+        avoided.note(Cause::Gray, Some(node(1)), NOW + second * 2);
+        let at = |seconds| avoided.suspects(NOW + second * seconds).collect::<Vec<_>>();
         assert_eq!(at(30), [node(2), node(1)]);
         assert_eq!(at(31), [node(1)]);
         assert_eq!(at(32), []);
@@ -80,20 +80,20 @@ mod tests {
 
     #[test]
     fn suspects_are_bounded_and_the_first_forgotten() {
-        let mut distrust = Distrust::default();
-        (0..100).for_each(|n| distrust.note(Cause::Gray, Some(node(n)), NOW));
-        let all: Vec<NodeId> = distrust.suspects(NOW).collect();
+        let mut avoided = AvoidedRelays::default();
+        (0..100).for_each(|n| avoided.note(Cause::Gray, Some(node(n)), NOW));
+        let all: Vec<NodeId> = avoided.suspects(NOW).collect();
         assert_eq!((all.len(), all.first(), all.last()), (32, Some(&node(68)), Some(&node(99))));
     }
 
     #[test]
     fn a_chain_is_left_once_and_its_suspects_are_avoided_further() {
-        let mut distrust = Distrust::default();
-        assert!(!distrust.is_pending());
-        distrust.note(Cause::Gray, Some(node(1)), NOW);
-        distrust.note(Cause::Closed, None, NOW);
-        assert!(distrust.is_pending());
-        assert_eq!((distrust.take_cause(), distrust.take_cause()), (Some(Cause::Closed), None));
-        assert_eq!(distrust.suspects(NOW).collect::<Vec<_>>(), [node(1)]);
+        let mut avoided = AvoidedRelays::default();
+        assert!(!avoided.is_pending());
+        avoided.note(Cause::Gray, Some(node(1)), NOW);
+        avoided.note(Cause::Closed, None, NOW);
+        assert!(avoided.is_pending());
+        assert_eq!((avoided.take_cause(), avoided.take_cause()), (Some(Cause::Closed), None));
+        assert_eq!(avoided.suspects(NOW).collect::<Vec<_>>(), [node(1)]);
     }
 }

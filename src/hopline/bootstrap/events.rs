@@ -14,34 +14,34 @@ const QUEUED: usize = 1024;
 
 /// Something that happened to the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
-    /// What.
-    pub event: PoolEvent,
+pub struct BootstrapEvent {
+    /// The kind.
+    pub kind: PoolEvent,
     /// What people call the node that it happened to, where that is known.
     pub name: Option<String>,
-    /// When.
+    /// When it happened.
     pub at: Time,
 }
 
-impl News {
+impl BootstrapEvent {
     pub(super) fn new(event: PoolEvent, machine: &Bootstrap, at: Time) -> Self {
         let name = node_of(&event).and_then(|node| {
             let target = || machine.targets().get(node).and_then(|target| target.names.first());
             machine.pool().get(node).map(|relay| &relay.offer().name).or_else(target).cloned()
         });
-        Self { event, name, at }
+        Self { kind: event, name, at }
     }
 
     /// To whom it happened; `None` if to the pool as a whole.
     #[must_use]
     pub const fn node(&self) -> Option<&NodeId> {
-        node_of(&self.event)
+        node_of(&self.kind)
     }
 
     /// One word for what happened.
     #[must_use]
     pub const fn word(&self) -> &'static str {
-        match self.event {
+        match self.kind {
             PoolEvent::Joined(_) => "joined",
             PoolEvent::Online(_) => "online",
             PoolEvent::Suspect(_) => "suspect",
@@ -64,7 +64,7 @@ impl News {
     /// For programs elsewhere.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let overdue = if let PoolEvent::Preserving { overdue } = self.event { Some(overdue) } else { None };
+        let overdue = if let PoolEvent::Preserving { overdue } = self.kind { Some(overdue) } else { None };
         let fields = [
             ("event", json!(self.word())),
             ("node", json!(self.node().map(NodeId::to_string))),
@@ -94,33 +94,33 @@ const fn node_of(event: &PoolEvent) -> Option<&NodeId> {
     }
 }
 
-/// Where news are told and counted.
+/// Where events are told and counted.
 #[derive(Debug)]
-pub(super) struct Bulletin {
-    readers: broadcast::Sender<News>,
+pub(super) struct EventFeed {
+    readers: broadcast::Sender<BootstrapEvent>,
     counts: EventCounts,
 }
 
 /// How often what has happened, by the event's word.
 pub(crate) type EventCounts = Family<[(&'static str, &'static str); 1], Counter>;
 
-impl Default for Bulletin {
+impl Default for EventFeed {
     fn default() -> Self {
         Self { readers: broadcast::channel(QUEUED).0, counts: EventCounts::default() }
     }
 }
 
-impl Bulletin {
+impl EventFeed {
     /// Tells and counts. What was merely not taken at its word is counted only.
-    pub(super) fn publish(&self, news: &News) {
-        self.counts.get_or_create(&[("event", news.word())]).inc();
-        if self.readers.receiver_count() > 0 && !matches!(news.event, PoolEvent::Ignored(_)) {
-            let _ = self.readers.send(news.clone()); // the last reader may have gone
+    pub(super) fn publish(&self, event: &BootstrapEvent) {
+        self.counts.get_or_create(&[("event", event.word())]).inc();
+        if self.readers.receiver_count() > 0 && !matches!(event.kind, PoolEvent::Ignored(_)) {
+            let _ = self.readers.send(event.clone()); // the last reader may have gone
         }
     }
 
     /// What happens from now on.
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<News> {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<BootstrapEvent> {
         self.readers.subscribe()
     }
 
@@ -137,26 +137,30 @@ mod tests {
     fn programs_are_told_what_when_and_to_whom() {
         let node = NodeId::from_bytes([7; 32]);
         let at = Time::from_micros(1_500_000);
-        let news = News { event: PoolEvent::Offline(node), name: Some("r1".to_owned()), at };
+        let event = BootstrapEvent { kind: PoolEvent::Offline(node), name: Some("r1".to_owned()), at };
         let expected = json!({"event": "offline", "node": node.to_string(), "name": "r1", "at": 1.5});
-        assert_eq!(news.to_json(), expected);
-        let news = News { event: PoolEvent::Preserving { overdue: 4 }, name: None, at };
-        assert_eq!(news.to_json(), json!({"event": "preserving", "overdue": 4, "at": 1.5}));
+        assert_eq!(event.to_json(), expected);
+        let event = BootstrapEvent { kind: PoolEvent::Preserving { overdue: 4 }, name: None, at };
+        assert_eq!(event.to_json(), json!({"event": "preserving", "overdue": 4, "at": 1.5}));
     }
 
     #[tokio::test]
     async fn a_slow_reader_loses_the_oldest_and_holds_nobody_up() {
-        let bulletin = Bulletin::default();
-        let mut slow = bulletin.subscribe();
+        let event_feed = EventFeed::default();
+        let mut slow = event_feed.subscribe();
         let event = PoolEvent::Resumed;
         for micros in 0..QUEUED as u64 + 5 {
-            bulletin.publish(&News { event: event.clone(), name: None, at: Time::from_micros(micros) });
+            event_feed.publish(&BootstrapEvent {
+                kind: event.clone(),
+                name: None,
+                at: Time::from_micros(micros),
+            });
         }
         let ignored = PoolEvent::Ignored(Ignored::Report);
-        bulletin.publish(&News { event: ignored, name: None, at: Time::ZERO });
+        event_feed.publish(&BootstrapEvent { kind: ignored, name: None, at: Time::ZERO });
         assert_eq!(slow.recv().await, Err(broadcast::error::RecvError::Lagged(5)));
         assert_eq!(slow.recv().await.unwrap().at, Time::from_micros(5));
-        let count = |word| bulletin.counts.get_or_create(&[("event", word)]).get();
+        let count = |word| event_feed.counts.get_or_create(&[("event", word)]).get();
         assert_eq!((count("resumed"), count("ignored_report")), (QUEUED as u64 + 5, 1));
     }
 }

@@ -22,11 +22,11 @@ const MEMORY: u32 = 31;
 /// The shortest interval of a node's links: longer for each that carries flows, and on a machine that has no time to spare.
 /// There more heartbeats would only make everything later, and what they tell would be how late this node is itself.
 #[derive(Debug, Default)]
-pub(super) struct Floor {
+pub(super) struct MinInterval {
     slip: Duration,
 }
 
-impl Floor {
+impl MinInterval {
     /// What was due then is done now.
     pub(super) fn note(&mut self, due: Time, now: Time) {
         let slip = now.since(due).min(self.slip * 2 + UNUSUAL);
@@ -49,20 +49,20 @@ mod tests {
 
     #[test]
     fn a_crowd_and_a_busy_machine_are_heard_less_often() {
-        let mut floor = Floor::default();
+        let mut min_interval = MinInterval::default();
         let at = |micros: u64| Time::from_micros(1_000_000 + micros);
-        assert_eq!(floor.interval(FEW_LINKS), Duration::ZERO);
-        assert_eq!(floor.interval(FEW_LINKS + 100), PER_LINK * 100);
-        (0..500).for_each(|_| floor.note(at(0), at(5000)));
-        let busy = floor.interval(FEW_LINKS);
+        assert_eq!(min_interval.interval(FEW_LINKS), Duration::ZERO);
+        assert_eq!(min_interval.interval(FEW_LINKS + 100), PER_LINK * 100);
+        (0..500).for_each(|_| min_interval.note(at(0), at(5000)));
+        let busy = min_interval.interval(FEW_LINKS);
         let slips = Duration::from_millis(5) * SLIPS;
         assert!(busy > slips * 9 / 10 && busy <= slips, "{busy:?}");
-        assert_eq!(floor.interval(FEW_LINKS * 3), busy * 3, "so many links cost so much more");
-        floor.note(at(0), at(60_000_000));
-        assert!(floor.interval(0) < busy * 11 / 10, "one long stall counts little");
-        (0..500).for_each(|_| floor.note(at(0), at(50)));
-        assert!(floor.interval(0) < MIN_INTERVAL / 2);
-        (0..5).for_each(|_| floor.note(at(0), at(200_000)));
-        assert!(floor.interval(0) < MIN_INTERVAL, "nor do five");
+        assert_eq!(min_interval.interval(FEW_LINKS * 3), busy * 3, "so many links cost so much more");
+        min_interval.note(at(0), at(60_000_000));
+        assert!(min_interval.interval(0) < busy * 11 / 10, "one long stall counts little");
+        (0..500).for_each(|_| min_interval.note(at(0), at(50)));
+        assert!(min_interval.interval(0) < MIN_INTERVAL / 2);
+        (0..5).for_each(|_| min_interval.note(at(0), at(200_000)));
+        assert!(min_interval.interval(0) < MIN_INTERVAL, "nor do five");
     }
 }
