@@ -75,6 +75,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let policies =
         Config { record_lifetime: args.route_lifetime, key_epoch: args.key_epoch, ..Config::default() };
     let policies = args.cadence.apply(policies);
+    // The only kind there is: the server opens it itself.
     let StoreKind::Redb = args.store;
     let limits = Limits {
         requests: args.max_requests,

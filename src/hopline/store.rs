@@ -1,8 +1,9 @@
 //! What bootstraps must not forget: who registered what, which node each single-use ticket admitted, and which nodes were
 //! removed.
 //!
-//! A store may be one bootstrap's own ([`redb`]: a file in its data directory), or several may share it. So each
-//! registration has an [`Owner`], the bootstrap that the node is homed at, and what others change can be watched. What is in
+//! A store may be one bootstrap's own ([`redb`]: a file in its data directory). The trait also allows one that several share: each
+//! registration has an [`Owner`], the bootstrap at which the node is registered, and [`Store::watch`] tells what others change. No
+//! bootstrap listens to it yet. What is in
 //! it at the start comes with opening it ([`Opened`]).
 //!
 //! Invariants: what a store called durable is there after any end of this process; of two changes to one record the later

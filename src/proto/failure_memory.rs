@@ -1,4 +1,4 @@
-//! Who failed lately, when, by which evidence, and until when that is held against it.
+//! Who failed lately, when, on which ground, and until when that is held against it.
 //!
 //! A memory only remembers: whoever owns one decides what a failure is, whom it keeps from what, and for how long. The
 //! evidence is for people, who want to know why a relay gets no work.

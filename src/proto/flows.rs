@@ -7,8 +7,11 @@
 //! - All of them, and the indices over them: `table.rs`. What is still to be done: `tasks.rs`.
 //! - Facts come in: `events.rs`, `timeouts.rs`, and from applications and legs `traffic.rs`.
 //! - Legs begin and end: `attach.rs`, `legs.rs`, `ends.rs`. Peers misbehave: `violations.rs`.
-//! - The next hop is dialled, given up, and left in peace: `dial.rs`, `repair.rs`, `drain.rs`.
-//! - The chain stays usable: `records.rs`, `backups.rs`, `upkeep.rs`, `routes.rs`, `gray.rs`, `reach.rs`.
+//! - The next hop is dialled, given up, and left before it drains: `dial.rs`, `repair.rs`, `drain.rs`.
+//! - The chain stays usable: `records.rs`, `backups.rs`, `upkeep.rs`, `routes.rs`.
+//! - How bytes are judged: `probe.rs` (at the ends), `front.rs` (where they stop), `gray.rs`, `reach.rs`.
+//! - Limits: `budget.rs` (bytes for replay), `pace.rs` (attaches over one link), `config.rs`. Rights: `rights.rs` (Law 6).
+//! - What is told: `tell.rs` (to peers), `flows_event.rs` (to the machine), `avoided.rs`.
 //! - After every change a flow is settled (acks, FINs and completion follow): `settle.rs`, `schedule.rs`.
 //!
 //! Bounds: flows (`max_flows`: more are refused as overloaded), links ([`Links`](super::links::Links)), bytes of each lane

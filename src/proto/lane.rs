@@ -10,7 +10,7 @@
 //! Invariant (Law 1): the lane holds exactly the bytes [`base`, `received`), where `base` is the lower of the ack and
 //! the write cursor of the live out-leg. A leg is contiguous from its start: an ack never makes it skip bytes.
 //!
-//! A lane does not know who is at its ends, what a leg is, or the time.
+//! A lane does not know who is at its ends, which leg is which, or the time.
 
 use super::planted::{self, Law};
 use bytes::{Bytes, BytesMut};

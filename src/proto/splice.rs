@@ -1,6 +1,6 @@
 //! One flow at one node: two lanes between two legs (Laws 1 to 5 and completion).
 //!
-//! `prev` is the leg toward the origin, `next` the one toward the target. At the origin the application stands where prev
+//! `prev` is the leg towards the origin, `next` the one towards the target. At the origin the application stands where prev
 //! would be, at the target where next would be; everything else is the same, so one type serves all three. Forward bytes
 //! come in over prev and go out over next, backward bytes the other way.
 //!
@@ -35,7 +35,7 @@ pub struct Splice {
     prev: Option<LegId>,
     next: Option<LegId>,
     next_answered: bool,
-    /// The leg that was next before it was left in peace: what it still brings is taken.
+    /// The leg that was next before it was left because it drains (*fading*): what it still brings is taken.
     fading: Option<LegId>,
     /// What went over the hop to next before and goes again over its live leg, in bytes.
     replayed: u64,
@@ -109,13 +109,13 @@ impl Splice {
         self.position
     }
 
-    /// The leg toward the origin.
+    /// The leg towards the origin.
     #[must_use]
     pub const fn prev(&self) -> Option<LegId> {
         self.prev
     }
 
-    /// The leg toward the target.
+    /// The leg towards the target.
     #[must_use]
     pub const fn next(&self) -> Option<LegId> {
         self.next

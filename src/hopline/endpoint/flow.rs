@@ -51,7 +51,7 @@ pub(super) struct Preface {
 
 /// An ordered duplex byte stream between two endpoints, encrypted from end to end.
 ///
-/// It reads and writes like any stream; [`AsyncWriteExt::shutdown`] ends the direction toward the peer and leaves the
+/// It reads and writes like any stream; [`AsyncWriteExt::shutdown`] ends the direction towards the peer and leaves the
 /// other open.
 ///
 /// A flow is done once both ends said that they *took everything*: by [`Flow::finished`], or by dropping it after it was read to

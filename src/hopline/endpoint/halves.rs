@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
-/// The direction of a flow toward the peer; from [`Flow::split`].
+/// The direction of a flow towards the peer; from [`Flow::split`].
 ///
 /// End it with [`SendStream::finish`], which waits for the peer, or with [`AsyncWriteExt::shutdown`], which does not. To drop it
 /// before that aborts the flow, both ways.

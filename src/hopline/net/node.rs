@@ -1,7 +1,8 @@
 //! Drives a node's machine: turns what happens on sockets into events, and actions into what happens on sockets.
 //!
-//! Everything of a node runs on one thread (see [`start`]), so the machine sits in a `RefCell` and is borrowed for the
-//! length of one event; no lock, no channel and no copy lies between a stream and its lane. Beside the tasks of each link
+//! The machine, the links and the legs run on one thread (see [`start`]), so the machine sits in a `RefCell` and is borrowed for the
+//! length of one event; neither lock nor channel lies between a stream and its lane. Requests to bootstraps, files and the
+//! applications' TLS run elsewhere. Beside the tasks of each link
 //! (`link.rs`) and each leg (`leg.rs`) there is one that sleeps until the machine's next deadline.
 //!
 //! Queues: each link's control messages ([`MAX_QUEUED_CONTROLS`]; a peer that lets more pile up is disconnected). Bytes

@@ -1,4 +1,5 @@
 //! What a detector has seen of its link: what came from the peer, and what went to it.
+//! (The kinds of evidence that a repair names are [`crate::frame::Evidence`].)
 
 use super::estimate::{Lateness, Losses};
 use crate::time::Time;

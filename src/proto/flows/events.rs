@@ -81,7 +81,7 @@ impl Flows {
             }
             Control::Prepare { own, next } => self.prepare(link, &own, &next, now, actions),
             Control::Draining => self.links.draining(link),
-            Control::Reattached { leg } => self.reattached(LegId::new(link, leg), actions),
+            Control::Reattached { leg } => self.reattached(LegId::new(link, leg), now, actions),
             Control::Probe { leg, number } => self.probe(LegId::new(link, leg), number, now, actions),
             Control::Progress { leg, progress } => {
                 self.progress(LegId::new(link, leg), progress, now, actions);

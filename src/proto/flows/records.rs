@@ -79,7 +79,10 @@ impl Flows {
     }
 
     /// The target is attached to other relays: passes that on to the origin, which asks for the last hop's record anew.
-    pub(super) fn reattached(&mut self, leg: LegId, actions: &mut Vec<Action>) {
+    pub(super) fn reattached(&mut self, leg: LegId, now: Time, actions: &mut Vec<Action>) {
+        if !self.may_ask(leg, now, actions) {
+            return;
+        }
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
         };

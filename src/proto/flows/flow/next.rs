@@ -11,14 +11,14 @@
 //! | `WaitingForLink` | [`NewCandidates`](Event::NewCandidates) | `Idle` |
 //! | `Attaching`, `Closing` | [`Answered`](Event::Answered) | `Serving`, as doubtful as before |
 //! | `Attaching`, `Closing`, `Serving` | [`ClosedUnexplained`](Event::ClosedUnexplained) | `Closing`, as doubtful as before |
-//! | `Attaching`, `Closing`, `Serving` | [`Doubted`](Event::Doubted) | the same, doubted; if it was already, since then |
+//! | `Attaching`, `Closing`, `Serving` | [`Doubted`](Event::Doubted) | the same, doubted until the event's time; a doubt that it already had keeps its own |
 //! | `Attaching`, `Closing`, `Serving` | [`DoubtOver`](Event::DoubtOver) | the same, not doubted |
 //! | `Attaching`, `Closing`, `Serving` | [`LegLost`](Event::LegLost) | `Idle` |
 //!
-//! Whatever is not in the table changes nothing. When a state ends, [`Next::step`] says what is to be done.
+//! Whatever is not in the table changes nothing. When a state's time is up, [`Next::step`] says what is to be done.
 //!
-//! `Idle` lasts only while no leg was ever wanted, and within one event. Which leg it is that stands, the
-//! [`Splice`](crate::splice::Splice) knows; whom to dial, the [`Candidates`](super::candidates::Candidates).
+//! A flow is `Idle` before its first dial, and otherwise only within one event. The [`Splice`](crate::splice::Splice) knows which leg
+//! stands; the [`Candidates`](super::candidates::Candidates) know whom to dial.
 
 use crate::time::Time;
 
