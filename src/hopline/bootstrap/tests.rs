@@ -633,8 +633,9 @@ async fn a_whole_fleet_may_join_at_once() {
     }
     let server = Server::start(Options { limits, ..options(None) }).await.unwrap();
     let slow = JoinOptions { connect_timeout: TIMEOUT * 2, ..JoinOptions::default() };
+    // A task each, so that all have dialled before the first handshake is done.
     let newcomers = (0..64).map(|_| BootstrapClient::join_with(server.ticket().clone(), slow.clone()));
-    let joined = futures_util::future::join_all(newcomers).await;
+    let joined = newcomers.collect::<tokio::task::JoinSet<_>>().join_all().await;
     assert!(joined.iter().all(Result::is_ok), "{joined:?}");
     let counters = server.observe().admission();
     assert!(counters.to_prove > 0 && counters.crowded > 0, "or this proves nothing: {counters:?}");
