@@ -12,14 +12,14 @@ use story::{Damage, Story};
 /// sent again, and the repair.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  hopline explain                          the flow with the latest incident
+  hopline explain                          the flow of which something was noted last
   hopline explain 3fa9                     the flow whose id begins with 3fa9
   hopline explain --list                   the known flows
   hopline pipe x --events < f 2> events; hopline explain --from events
 
 Each command that opens flows keeps a journal of them on this machine, except with --no-journal.")]
 pub(super) struct Args {
-    /// The flow's id, or the beginning of it; by default the latest flow
+    /// The flow's id, or the beginning of it; by default the flow whose last event is the latest
     #[arg(conflicts_with = "list")]
     flow: Option<String>,
     /// List the known flows

@@ -56,7 +56,7 @@ pub(super) struct Args {
     /// The relay is behind a NAT that blocks incoming dials: it is assigned to no chain
     #[arg(long, env = "HOPLINE_BEHIND_NAT")]
     behind_nat: bool,
-    /// Offer to bridge relays that cannot be dialled
+    /// Show this relay in listings as willing to bridge relays that cannot be dialled; nothing uses that yet
     #[arg(long, env = "HOPLINE_BRIDGE")]
     bridge: bool,
     /// Where to serve the admin pages over HTTP (/healthz, /readyz, /metrics); port 0 takes any free one

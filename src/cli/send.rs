@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// The name to reach
     #[arg(value_parser = hopline_command::name::parse)]
     name: String,
-    /// The messages; without any, each line of stdin is one message message
+    /// The messages; without any, each line of stdin is one
     text: Vec<OsString>,
     /// Messages on stdin end with a NUL instead of a newline
     #[arg(short = '0', long, conflicts_with = "text")]
