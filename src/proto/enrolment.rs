@@ -193,11 +193,13 @@ impl Enrolment {
     /// Changes what is offered, and registers it at once (if it changes often, as often as failed registrations are
     /// first repeated).
     pub fn set_offer(&mut self, offer: Offer, now: Time, actions: &mut Vec<Action>) {
-        if self.offer == offer {
+        let is_new = self.offer != offer;
+        if !is_new && (self.is_registered() || self.is_asking(Question::Register)) {
             return;
         }
+        // The same offer again, which was refused or got no answer: whoever makes it wants to know now.
         self.offer = offer;
-        self.outdated = true;
+        self.outdated |= is_new;
         self.register_soon(now, actions);
     }
 

@@ -152,7 +152,7 @@ fn an_origin_is_told_that_its_targets_clock_is_wrong() {
     let last = ended.stderr.lines().last().unwrap_or_default();
     assert_eq!(ended.status.code(), Some(6), "{}", ended.stderr);
     assert!(
-        last.contains("by its clock it has ended") && last.contains("this machine's clock says"),
+        last.contains("by its clock it has expired") && last.contains("this machine's clock says"),
         "{last}"
     );
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());

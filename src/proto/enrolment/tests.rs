@@ -290,13 +290,16 @@ fn a_refusal_is_told_and_tried_again_at_the_ceiling_or_with_another_offer() {
     script.refuse(0, 1, reason.clone(), &[rejected(&reason)]);
     script.due(80_000, &[ask(2, register("a"))]);
     script.refuse(80_000, 2, reason.clone(), &[rejected(&reason)]);
-    script.set_offer(90_000, "b", &[ask(3, register("b"))]);
-    script.answer(90_000, 3, Response::Lease(lease()), &[registered()]);
-    script.due(100_000, &[ask(4, HEARTBEAT)]);
+    script.set_offer(88_000, "a", &[ask(3, register("a"))]);
+    script.set_offer(88_000, "a", &[]);
+    script.refuse(88_000, 3, reason.clone(), &[rejected(&reason)]);
+    script.set_offer(95_000, "b", &[ask(4, register("b"))]);
+    script.answer(95_000, 4, Response::Lease(lease()), &[registered()]);
+    script.due(105_000, &[ask(5, HEARTBEAT)]);
     let denied = Refusal::Denied { reason: DenyReason::Revoked };
-    script.refuse(100_000, 4, denied.clone(), &[lost(Setback::Refused), ask(5, register("b"))]);
-    script.refuse(100_000, 5, denied.clone(), &[rejected(&denied)]);
-    assert_eq!(script.enrolment.counters().rejected, 4);
+    script.refuse(105_000, 5, denied.clone(), &[lost(Setback::Refused), ask(6, register("b"))]);
+    script.refuse(105_000, 6, denied.clone(), &[rejected(&denied)]);
+    assert_eq!(script.enrolment.counters().rejected, 5);
 }
 
 #[test]
