@@ -15,7 +15,14 @@ enum Preset {
 #[derive(Clone, Debug, clap::Args)]
 pub struct RetryArgs {
     /// Retry profile for registrations that no bootstrap answers
-    #[arg(long, alias = "patience", env = "HOPLINE_RETRY", value_enum, default_value = "default", value_name = "PRESET")]
+    #[arg(
+        long,
+        alias = "patience",
+        env = "HOPLINE_RETRY",
+        value_enum,
+        default_value = "default",
+        value_name = "PRESET"
+    )]
     retry: Preset,
 }
 
