@@ -13,9 +13,11 @@ mod flow_io;
 mod halves;
 mod listener;
 mod messages;
+mod plane;
 mod pump;
 mod route_file;
 mod served;
+mod session;
 
 pub use builder::Builder;
 pub use chain::{Chain, ChainHop, HopState};
@@ -27,6 +29,7 @@ pub use hopline_proto::failure_memory::Ground;
 pub use hopline_proto::frame::{Cause, Evidence};
 pub use listener::{Inbox, Listener};
 pub use messages::{Carrier, MAX_MESSAGE_BYTES, Receipt, SendError};
+pub use plane::Plane;
 pub use served::Message;
 
 use crate::net::bootstrap_client::{BootstrapClient, JoinError};
@@ -44,6 +47,7 @@ use hopline_proto::epoch::MAX_HOPS;
 use hopline_proto::id::NodeId;
 use hopline_proto::machine::{AskFailure, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Response};
+use session::pool::Sessions;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -75,6 +79,8 @@ pub struct Options {
     pub enrolment: enrolment::Config,
     /// The QUIC transport.
     pub transport: TransportSettings,
+    /// How the flows that it opens travel.
+    pub plane: Plane,
 }
 
 impl Default for Options {
@@ -87,6 +93,7 @@ impl Default for Options {
             liveness: DetectorConfig::default(),
             enrolment: enrolment::Config::default(),
             transport: TransportSettings::default(),
+            plane: Plane::default(),
         }
     }
 }
@@ -196,6 +203,8 @@ struct Inner {
     hops: u8,
     events: broadcast::Sender<FlowEvent>,
     senders: messages::Senders,
+    plane: Plane,
+    sessions: Sessions,
     names: Arc<listener::Names>,
 }
 
@@ -211,7 +220,7 @@ impl Endpoint {
     /// As [`Builder::join`].
     pub async fn join(ticket: Ticket, options: Options) -> Result<Self, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-        let hops = options.hops;
+        let (hops, plane) = (options.hops, options.plane);
         let names = Arc::<listener::Names>::default();
         let node = driver::start(ticket, options, names.list()).await?;
         Ok(Self(Arc::new(Inner {
@@ -223,6 +232,8 @@ impl Endpoint {
             hops,
             events: node.events,
             senders: messages::Senders::default(),
+            plane,
+            sessions: Sessions::default(),
             names,
         })))
     }
@@ -343,6 +354,7 @@ impl Endpoint {
         let cause: Arc<str> = Arc::from(cause.into());
         let shutdown = async {
             tokio::join!(self.0.names.close(&cause, RECEIPTS_TIMEOUT), self.0.senders.close(SENDERS_TIMEOUT));
+            tokio::join!(self.0.sessions.close(&cause), self.0.names.close_sessions(&cause));
             let (done, finished) = oneshot::channel();
             if self.0.commands.send(Command::Shutdown { cause, done }).await.is_ok() {
                 let _ = finished.await;

@@ -318,6 +318,8 @@ fn parts(
         socket,
         bootstrap_client,
         counters: NodeCounters::new(clock),
+        // No flow ends at a relay.
+        packets: Box::new(|_, _, _| ()),
         listener: Box::new(move |_, notice| {
             failovers.note(&notice);
             hear(&notice, &told, &enrolment);

@@ -6,6 +6,7 @@
 //! - One flow, and the parts that decide about it: `flow.rs`, `flow/`. Its next hop is a state machine: `flow/next.rs`.
 //! - All of them, and the indices over them: `table.rs`. What is still to be done: `tasks.rs`.
 //! - Facts come in: `events.rs`, `timeouts.rs`, and from applications and legs `traffic.rs`.
+//! - Where packets of sessions go: `forward.rs`.
 //! - Legs begin and end: `attach.rs`, `legs.rs`, `ends.rs`. Peers misbehave: `violations.rs`.
 //! - The next hop is dialled, given up, and left before it drains: `dial.rs`, `repair.rs`, `drain.rs`.
 //! - The chain stays usable: `records.rs`, `backups.rs`, `upkeep.rs`, `routes.rs`.
@@ -29,6 +30,7 @@ mod ends;
 mod events;
 mod flow;
 mod flows_event;
+mod forward;
 mod front;
 mod gray;
 mod key;
@@ -55,6 +57,7 @@ pub use config::FlowsConfig;
 pub use flow::timer::Timer;
 pub use flow::view::FAILED_LIFETIME;
 pub use flows_event::FlowsEvent;
+pub use forward::Way;
 pub use key::FlowKey;
 pub use rights::KeyRing;
 pub use table::Flows;

@@ -33,6 +33,8 @@ pub const SEALED_CAUSE_BYTES: usize = MAX_CAUSE_BYTES + 16 + 12;
 pub struct Hello {
     /// The life of the process at this end.
     pub boot: BootId,
+    /// What this end calls the link: forwarded packets to it say so.
+    pub link: u32,
 }
 
 /// Opens, resumes or rebuilds a leg (Law 3). Raw forward bytes from `forward_start` follow at once.

@@ -33,6 +33,7 @@ pub mod epoch;
 pub mod failure_memory;
 pub mod families;
 pub mod flows;
+pub mod forward;
 pub mod frame;
 pub mod id;
 pub mod lane;

@@ -1,6 +1,6 @@
 //! How an endpoint joins, said step by step.
 
-use super::{Endpoint, Options, StartError};
+use super::{Endpoint, Options, Plane, StartError};
 use crate::net::state;
 use crate::net::ticket::Ticket;
 use hopline_proto::detector::Liveness;
@@ -55,6 +55,12 @@ impl Builder {
     /// How soon a silent relay is given up: a preset for the network between the nodes. Default: [`Liveness::Auto`].
     pub fn liveness(mut self, preset: Liveness) -> Self {
         self.options.liveness = preset.config();
+        self
+    }
+
+    /// How the flows that it opens travel. Default: [`Plane::Stored`]. What others open to it comes either way.
+    pub fn plane(mut self, plane: Plane) -> Self {
+        self.options.plane = plane;
         self
     }
 

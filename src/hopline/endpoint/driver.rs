@@ -2,10 +2,11 @@
 
 use super::chain::Chain;
 use super::events::FlowEvent;
-use super::flow_error::{DROPPED, Ending};
+use super::flow_error::{DROPPED, Ending, FlowError};
 use super::flow_io::{Raw, Reached, Word};
 use super::pump::{give, take};
 use super::route_file::RouteFile;
+use super::session::carriers::Carriers;
 use super::{Options, StartError};
 use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::counters::NodeCounters;
@@ -15,6 +16,7 @@ use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Node, Parts};
 use crate::net::ticket::Ticket;
+use crate::net::transport::TransportSettings;
 use crate::net::{clock::Clock, entropy};
 use hopline_proto::agent::AgentConfig;
 use hopline_proto::endpoint::{Destination, Endpoint as Machine};
@@ -23,6 +25,7 @@ use hopline_proto::flows::{FlowKey, FlowsConfig};
 use hopline_proto::id::{BootId, FlowId, NodeId};
 use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
+use quinn::Connection;
 use rand::Rng;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -61,6 +64,13 @@ pub(super) enum Command {
     Open { flow: FlowId, to: Destination, reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>> },
     Serve { name: String, reply: oneshot::Sender<Result<(), Refusal>> },
     Incoming { flows: mpsc::Sender<Raw> },
+    /// Connects the two ends of a session over a flow.
+    Connect {
+        flow: FlowKey,
+        target: NodeId,
+        membership: Box<Membership>,
+        reply: oneshot::Sender<Result<Connection, FlowError>>,
+    },
     Shutdown { cause: Arc<str>, done: oneshot::Sender<()> },
 }
 
@@ -88,11 +98,12 @@ pub(super) async fn start(
     let enrolment = Arc::<Feed>::default();
     let (for_node, subscribers) = (bootstrap_client.clone(), (events.clone(), enrolment.clone()));
     let build = move || {
-        let waiters = Rc::new(Waiters::new(subscribers, routes));
+        let carriers = Carriers::new(&membership, &options.transport)?;
+        let waiters = Rc::new(Waiters::new(subscribers, routes, carriers));
         let mut parts = parts(&options, for_node, &membership, waiters.clone())?;
         parts.machine.remember(kept, parts.clock.now());
         let counters = parts.counters.clone();
-        Ok((parts, counters, async move |node: Driven| waiters.serve(&node, inbox, names).await))
+        Ok((parts, counters, async move |node: Driven| waiters.serve(&node, &options.transport, inbox, names).await))
     };
     let counters = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
     Ok(Started { commands, bootstrap_client, counters, enrolment, events })
@@ -111,6 +122,7 @@ fn parts(
     let bootstraps = bootstrap_client.bootstraps();
     let agent = AgentConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
     let clock = Clock::start();
+    let carriers = waiters.carriers.clone();
     let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
     let mut machine = Machine::new(me, flows, agent);
@@ -123,6 +135,7 @@ fn parts(
         bootstrap_client,
         counters: NodeCounters::new(clock),
         listener: Box::new(move |node, notice| waiters.hear(node, notice)),
+        packets: Box::new(move |flow, packets, stride| carriers.arrive(flow, packets, stride)),
     })
 }
 
@@ -183,6 +196,7 @@ struct Waiters {
     registering: RefCell<Vec<Registering>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
     routes: Option<Rc<RouteFile>>,
+    carriers: Rc<Carriers>,
 }
 
 /// A name, and where to answer.
@@ -194,8 +208,10 @@ impl Waiters {
     fn new(
         (events, enrolment): (broadcast::Sender<FlowEvent>, Arc<Feed>),
         routes: Option<RouteFile>,
+        carriers: Carriers,
     ) -> Self {
         Self {
+            carriers: Rc::new(carriers),
             events,
             enrolment,
             routes: routes.map(Rc::new),
@@ -213,6 +229,7 @@ impl Waiters {
     async fn serve(
         self: &Rc<Self>,
         node: &Driven,
+        transport: &TransportSettings,
         mut inbox: mpsc::Receiver<Command>,
         mut names: watch::Receiver<Vec<String>>,
     ) {
@@ -222,6 +239,7 @@ impl Waiters {
             spawn_local(keep_stored(routes, node.clone()));
         }
         spawn_local(keep_dials(node.clone()));
+        self.carriers.run(node);
         loop {
             let command = tokio::select! {
                 biased;
@@ -244,6 +262,9 @@ impl Waiters {
                     }
                     self.registering.borrow_mut().push((name, reply));
                     self.registered(node);
+                }
+                Some(Command::Connect { flow, target, membership, reply }) => {
+                    self.carriers.connect(flow, target, &membership, transport, reply);
                 }
                 Some(Command::Incoming { flows }) => *self.incoming.borrow_mut() = Some(flows),
                 Some(Command::Shutdown { cause, done }) => {
@@ -391,6 +412,7 @@ impl Waiters {
 
     /// A flow is over, the first of these reasons being why.
     fn ended(&self, flow: FlowKey, why: Ending) {
+        self.carriers.remove(&flow);
         if let Some(ending) = self.endings.borrow_mut().remove(&flow) {
             let _ = ending.send(Some(why));
         }
@@ -403,6 +425,7 @@ impl Waiters {
         let (words, said) = mpsc::channel(QUEUED_WORDS);
         let (ended, ending) = watch::channel(None);
         let (told, reached) = watch::channel(Reached::Nothing);
+        let session = if flow.hop == 0 { oneshot::channel().1 } else { self.carriers.watch(flow) };
         self.endings.borrow_mut().insert(flow, ended);
         let chain =
             self.chains.borrow().get(&flow.flow).filter(|_| flow.hop == 0).map(watch::Sender::subscribe);
@@ -410,7 +433,7 @@ impl Waiters {
         spawn_local(give(node.clone(), flow, to_app));
         spawn_local(take(node.clone(), flow, from_app, told));
         spawn_local(self.clone().heed(node.clone(), flow, said, ending.clone()));
-        Raw { flow, incoming, outgoing, ending, words, reached, chain, kept: false }
+        Raw { flow, incoming, outgoing, ending, words, reached, chain, kept: false, session }
     }
 
     /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.

@@ -2,8 +2,9 @@
 
 use super::driver::Command;
 use super::flow_error::{Ending, Endings, FlowError, over};
-use super::flow_io::{FlowIo, Raw, Reached, Word};
-use super::{Chain, Endpoint, OpenError};
+use super::flow_io::{FlowEnd, FlowIo, Raw, Reached, Word};
+use super::session::{Session, SessionIo, pool};
+use super::{Chain, Endpoint, OpenError, Plane};
 use crate::net::tls::{self, OutOfTime};
 use crate::net::version;
 use hopline_proto::cause;
@@ -59,10 +60,19 @@ pub(super) struct Preface {
 /// [`Flow::abort`], and the other end fails with that cause. Dropping a flow at any other time aborts it, too.
 #[derive(Debug)]
 pub struct Flow {
-    stream: TlsStream<FlowIo>,
+    stream: Carried,
     id: FlowId,
     peer: NodeId,
     chain: watch::Receiver<Chain>,
+}
+
+/// How a flow's bytes travel.
+#[derive(Debug)]
+enum Carried {
+    /// Over lanes, with TLS of its own.
+    Stored(Box<TlsStream<FlowIo>>),
+    /// As a stream of a session.
+    Session(Box<SessionIo>),
 }
 
 /// Gives a flow up, and tells how far it is, while others read and write it.
@@ -147,9 +157,9 @@ impl Flow {
     /// # Errors
     /// [`FlowError`] if that will never be so.
     pub async fn finished(mut self) -> Result<(), FlowError> {
-        let endings = self.io().endings.clone();
+        let endings = self.end().endings.clone();
         if self.take_all().await.is_ok() {
-            let _ = self.io().words.try_send(Word::Taken);
+            let _ = self.end().words.try_send(Word::Taken);
         }
         over(endings).await
     }
@@ -163,38 +173,45 @@ impl Flow {
     /// A handle to give the flow up, or to learn that it is over, while it is split for reading and writing.
     #[must_use]
     pub fn aborter(&self) -> Aborter {
-        let io = self.stream.get_ref().0;
-        Aborter { words: io.words.clone(), endings: io.endings.clone(), reached: io.reached.clone() }
+        let end = match &self.stream {
+            Carried::Stored(stream) => &stream.get_ref().0.end,
+            Carried::Session(stream) => &stream.end,
+        };
+        Aborter { words: end.words.clone(), endings: end.endings.clone(), reached: end.reached.clone() }
     }
 
-    fn io(&mut self) -> &mut FlowIo {
-        self.stream.get_mut().0
+    fn end(&mut self) -> &mut FlowEnd {
+        match &mut self.stream {
+            Carried::Stored(stream) => &mut stream.get_mut().0.end,
+            Carried::Session(stream) => &mut stream.end,
+        }
     }
 
     /// Ends this direction and goes to the end of the other.
     async fn take_all(&mut self) -> io::Result<()> {
         self.shutdown().await?;
-        if !self.io().read_to_end {
+        if !self.end().read_to_end {
             tokio::io::copy(self, &mut tokio::io::sink()).await?;
         }
         Ok(())
     }
 
-    /// Both ends agree on by what to tell each other why they give the flow up.
-    fn share_key(&mut self) -> io::Result<()> {
-        let (id, key) = (self.id, [0; 32]);
-        let key = match &self.stream {
-            TlsStream::Client(stream) => {
-                stream.get_ref().1.export_keying_material(key, EXPORTER_LABEL, Some(id.as_bytes()))
-            }
-            TlsStream::Server(stream) => {
-                stream.get_ref().1.export_keying_material(key, EXPORTER_LABEL, Some(id.as_bytes()))
-            }
-        };
-        let key = Key::from_bytes(key.map_err(io::Error::other)?);
-        let _ = self.io().words.try_send(Word::Key(key));
-        Ok(())
-    }
+}
+
+/// Both ends agree on by what to tell each other why they give the flow up.
+fn share_key(stream: &TlsStream<FlowIo>, id: FlowId) -> io::Result<()> {
+    let key = [0; 32];
+    let key = match stream {
+        TlsStream::Client(stream) => {
+            stream.get_ref().1.export_keying_material(key, EXPORTER_LABEL, Some(id.as_bytes()))
+        }
+        TlsStream::Server(stream) => {
+            stream.get_ref().1.export_keying_material(key, EXPORTER_LABEL, Some(id.as_bytes()))
+        }
+    };
+    let key = Key::from_bytes(key.map_err(io::Error::other)?);
+    let _ = stream.get_ref().0.end.words.try_send(Word::Key(key));
+    Ok(())
 }
 
 impl AsyncRead for Flow {
@@ -204,9 +221,12 @@ impl AsyncRead for Flow {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining() > 0);
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf).map_err(FlowError::of_stream));
+        let read = ready!(match &mut self.stream {
+            Carried::Stored(stream) => Pin::new(stream).poll_read(cx, buf).map_err(FlowError::of_stream),
+            Carried::Session(stream) => Pin::new(stream).poll_read(cx, buf),
+        });
         if read.is_ok() && room && buf.filled().len() == before {
-            self.io().read_to_end = true;
+            self.end().read_to_end = true;
         }
         Poll::Ready(read)
     }
@@ -214,22 +234,66 @@ impl AsyncRead for Flow {
 
 impl AsyncWrite for Flow {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf).map_err(FlowError::of_stream)
+        match &mut self.stream {
+            Carried::Stored(stream) => Pin::new(stream).poll_write(cx, buf).map_err(FlowError::of_stream),
+            Carried::Session(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx).map_err(FlowError::of_stream)
+        match &mut self.stream {
+            Carried::Stored(stream) => Pin::new(stream).poll_flush(cx).map_err(FlowError::of_stream),
+            Carried::Session(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx).map_err(FlowError::of_stream)
+        match &mut self.stream {
+            Carried::Stored(stream) => Pin::new(stream).poll_shutdown(cx).map_err(FlowError::of_stream),
+            Carried::Session(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
 impl Flow {
+    /// A flow whose two ends have just agreed on TLS.
+    fn stored(stream: TlsStream<FlowIo>, id: FlowId, peer: NodeId, chain: watch::Receiver<Chain>) -> io::Result<Self> {
+        share_key(&stream, id)?;
+        Ok(Self { stream: Carried::Stored(Box::new(stream)), id, peer, chain })
+    }
+
+    /// A flow over a session.
+    fn of_session(session: &Session, stream: SessionIo) -> Self {
+        let (id, peer, chain) = (session.carrier(), session.peer(), session.chain());
+        Self { stream: Carried::Session(Box::new(stream)), id, peer, chain }
+    }
+
+    /// Says what it is for.
+    async fn say(&mut self, name: &str, kind: Kind) -> io::Result<()> {
+        let mut preface = Vec::new();
+        codec::write_frame(&Preface { name: name.to_owned(), kind }, &mut preface);
+        self.write_all(&preface).await?;
+        self.flush().await
+    }
+
+    /// Hears what it is for.
+    async fn hear(&mut self) -> io::Result<Preface> {
+        let mut prefix = [0; codec::PREFIX_BYTES];
+        self.read_exact(&mut prefix).await?;
+        let length = codec::frame_length(prefix, MAX_PREFACE_BYTES).map_err(io::Error::other)?;
+        let mut bytes = vec![0; length];
+        self.read_exact(&mut bytes).await?;
+        codec::from_bytes(&bytes).map_err(io::Error::other)
+    }
+
     /// The flow, if its ends have a version in common. Otherwise it is given up, and each end knows what the other speaks.
     async fn agree(mut self) -> io::Result<Self> {
-        if self.stream.get_ref().1.alpn_protocol().is_some_and(Versions::is_version) {
+        let has_version = match &self.stream {
+            Carried::Stored(stream) => stream.get_ref().1.alpn_protocol().is_some_and(Versions::is_version),
+            // Its ends have settled that before.
+            Carried::Session(_) => true,
+        };
+        if has_version {
             return Ok(self);
         }
         let mismatch = version::exchange(&mut self, Versions::OURS).await?;
@@ -244,24 +308,19 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     if !(1..=MAX_HOPS).contains(&usize::from(hops)) {
         return Err(OpenError::Hops { hops });
     }
-    let flow = FlowId::random(&mut crate::net::entropy::seeded_rng());
-    let (reply, opened) = oneshot::channel();
-    let to = Endpoint::destination(name, hops);
-    endpoint.command(Command::Open { flow, to, reply }).await?;
-    let (raw, target) = opened.await.map_err(|_| OpenError::Closed)??;
+    if endpoint.0.plane == Plane::Session {
+        return open_over_session(endpoint, name, hops, kind).await;
+    }
+    let (raw, target) = open_raw(endpoint, name, hops).await?;
+    let flow = raw.flow.flow;
     let config =
         tls::flow_client(&endpoint.0.bootstrap_client.membership()).map_err(|_| FlowError::Handshake)?;
     let (ending, server, kept) = (raw.ending.clone(), tls::node_name(target), raw.kept);
     let chain = raw.chain.clone();
     let handshake = async {
         let stream = TlsConnector::from(config).connect(server, FlowIo::new(raw)).await?;
-        let mut flow = Flow { stream: TlsStream::Client(stream), id: flow, peer: target, chain };
-        flow.share_key()?;
-        flow = flow.agree().await?;
-        let mut preface = Vec::new();
-        codec::write_frame(&Preface { name: name.to_owned(), kind }, &mut preface);
-        flow.write_all(&preface).await?;
-        flow.flush().await?;
+        let mut flow = Flow::stored(stream.into(), flow, target, chain)?.agree().await?;
+        flow.say(name, kind).await?;
         Ok::<_, io::Error>(flow)
     };
     secured(handshake, &ending).await.map_err(|error| {
@@ -273,11 +332,51 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     })
 }
 
+/// Opens a flow to a name, of which nothing but its chain stands yet. Returns also who is at its other end.
+pub(super) async fn open_raw(endpoint: &Endpoint, name: &str, hops: u8) -> Result<(Raw, NodeId), OpenError> {
+    let flow = FlowId::random(&mut crate::net::entropy::seeded_rng());
+    let (reply, opened) = oneshot::channel();
+    let to = Endpoint::destination(name, hops);
+    endpoint.command(Command::Open { flow, to, reply }).await?;
+    Ok(opened.await.map_err(|_| OpenError::Closed)??)
+}
+
+async fn open_over_session(
+    endpoint: &Endpoint,
+    name: &str,
+    hops: u8,
+    kind: Kind,
+) -> Result<Flow, OpenError> {
+    let session = pool::session(endpoint, name, hops).await?;
+    let mut flow = Flow::of_session(&session, session.open().await?);
+    if let Err(error) = flow.say(name, kind).await {
+        return Err(flow.aborter().explain(&error).await.into());
+    }
+    Ok(flow)
+}
+
+/// A flow that the other end opened over a session.
+pub(super) async fn accept_over_session(
+    session: &Session,
+    stream: SessionIo,
+) -> Result<(Flow, Preface), FlowError> {
+    let mut flow = Flow::of_session(session, stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, flow.hear()).await {
+        Ok(Ok(preface)) => Ok((flow, preface)),
+        Ok(Err(error)) => Err(flow.aborter().explain(&error).await),
+        Err(_) => Err(FlowError::Lost),
+    }
+}
+
 /// The target's side of [`open`].
-pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Preface), FlowError> {
-    let (id, ending, chain) = (raw.flow.flow, raw.ending.clone(), raw.chain.clone());
+pub(super) async fn accept(
+    io: FlowIo,
+    (id, chain): (FlowId, watch::Receiver<Chain>),
+    acceptor: TlsAcceptor,
+) -> Result<(Flow, Preface), FlowError> {
+    let ending = io.end.endings.clone();
     let handshake = async {
-        let stream = match acceptor.accept(FlowIo::new(raw)).into_fallible().await {
+        let stream = match acceptor.accept(io).into_fallible().await {
             Ok(stream) => stream,
             Err((error, io)) => {
                 io.part().await;
@@ -286,15 +385,8 @@ pub(super) async fn accept(raw: Raw, acceptor: TlsAcceptor) -> Result<(Flow, Pre
         };
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let peer = tls::peer_node_id(certificates).ok_or(io::ErrorKind::InvalidData)?;
-        let mut flow = Flow { stream: TlsStream::Server(stream), id, peer, chain };
-        flow.share_key()?;
-        flow = flow.agree().await?;
-        let mut prefix = [0; codec::PREFIX_BYTES];
-        flow.read_exact(&mut prefix).await?;
-        let length = codec::frame_length(prefix, MAX_PREFACE_BYTES).map_err(io::Error::other)?;
-        let mut bytes = vec![0; length];
-        flow.read_exact(&mut bytes).await?;
-        let preface = codec::from_bytes(&bytes).map_err(io::Error::other)?;
+        let mut flow = Flow::stored(stream.into(), id, peer, chain)?.agree().await?;
+        let preface = flow.hear().await?;
         Ok::<_, io::Error>((flow, preface))
     };
     secured(handshake, &ending).await

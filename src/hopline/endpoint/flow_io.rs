@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::PollSender;
 
 /// How long the other end may take to hear why there is no secure channel with it.
@@ -41,6 +41,8 @@ pub(super) struct Raw {
     pub(super) chain: watch::Receiver<Chain>,
     /// Whether an origin opened it over a route from before.
     pub(super) kept: bool,
+    /// At a target: the QUIC connection over it, if it turns out to carry a session.
+    pub(super) session: oneshot::Receiver<quinn::Connection>,
 }
 
 /// What goes from the application to the node.
@@ -67,25 +69,49 @@ pub(super) struct FlowIo {
     incoming: mpsc::Receiver<Vec<Bytes>>,
     arrived: VecDeque<Bytes>,
     outgoing: PollSender<ToNode>,
-    finished: bool,
-    /// Whether the application has seen the end of what comes.
+    pub(super) end: FlowEnd,
+}
+
+/// An application's end of a flow, whichever way its bytes go.
+#[derive(Debug)]
+pub(super) struct FlowEnd {
+    /// Whether the application has said that it sends no more.
+    pub(super) finished: bool,
+    /// Whether it has seen the end of what comes.
     pub(super) read_to_end: bool,
     pub(super) words: mpsc::Sender<Word>,
     pub(super) endings: Endings,
     pub(super) reached: watch::Receiver<Reached>,
 }
 
+impl FlowEnd {
+    pub(super) const fn new(
+        words: mpsc::Sender<Word>,
+        endings: Endings,
+        reached: watch::Receiver<Reached>,
+    ) -> Self {
+        Self { finished: false, read_to_end: false, words, endings, reached }
+    }
+}
+
+impl Drop for FlowEnd {
+    fn drop(&mut self) {
+        let is_taken = self.read_to_end && self.finished;
+        let _ = self.words.try_send(if is_taken { Word::Taken } else { Word::Abort(DROPPED.into()) });
+    }
+}
+
 impl FlowIo {
     pub(super) fn new(raw: Raw) -> Self {
-        let Raw { incoming, outgoing, ending: endings, words, reached, .. } = raw;
-        let (arrived, outgoing) = (VecDeque::new(), PollSender::new(outgoing));
-        Self { incoming, arrived, outgoing, finished: false, read_to_end: false, words, endings, reached }
+        let Raw { incoming, outgoing, ending, words, reached, .. } = raw;
+        let end = FlowEnd::new(words, ending, reached);
+        Self { incoming, arrived: VecDeque::new(), outgoing: PollSender::new(outgoing), end }
     }
 
     /// Drops the flow once the other end has given it up too, or after a while. A flow that is given up carries no more bytes,
     /// so the alert that says why there is no secure channel would else be lost.
     pub(super) async fn part(mut self) {
-        let mut endings = self.endings.clone();
+        let mut endings = self.end.endings.clone();
         let parted = async {
             if self.shutdown().await.is_ok() {
                 let _ = endings.wait_for(Option::is_some).await;
@@ -94,16 +120,18 @@ impl FlowIo {
         let _ = tokio::time::timeout(LAST_WORDS, parted).await;
     }
 
+    /// Resolves once there is something to read, if only that there will never be.
+    pub(super) async fn readable(&mut self) {
+        if self.arrived.is_empty()
+            && let Some(chunks) = self.incoming.recv().await
+        {
+            self.arrived = chunks.into();
+        }
+    }
+
     /// Why the node takes or gives nothing more.
     fn broken(&self) -> io::Error {
-        present(&self.endings).into()
-    }
-}
-
-impl Drop for FlowIo {
-    fn drop(&mut self) {
-        let is_taken = self.read_to_end && self.finished;
-        let _ = self.words.try_send(if is_taken { Word::Taken } else { Word::Abort(DROPPED.into()) });
+        present(&self.end.endings).into()
     }
 }
 
@@ -164,12 +192,12 @@ impl AsyncWrite for FlowIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.finished {
+        if !self.end.finished {
             if ready!(self.outgoing.poll_reserve(cx)).is_err() {
                 return Poll::Ready(Err(self.broken()));
             }
             let _ = self.outgoing.send_item(ToNode::Finish);
-            self.finished = true;
+            self.end.finished = true;
         }
         Poll::Ready(Ok(()))
     }

@@ -2,14 +2,19 @@
 
 use super::driver::Command;
 use super::flow::{self, Flow, Kind, Preface};
-use super::flow_io::Raw;
+use super::flow_error::FlowError;
+use super::flow_io::{FlowIo, Raw};
 use super::served::{Message, Refused, Served};
-use super::{Endpoint, ListenError, messages};
+use super::session::{Session, pool};
+use super::{Chain, Endpoint, ListenError, messages};
 use crate::net::identity::Membership;
 use crate::net::tls;
+use futures_util::future::join_all;
+use hopline_proto::id::FlowId;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -151,6 +156,8 @@ pub(super) struct Names {
     list: watch::Sender<Vec<String>>,
     /// Flows of messages.
     tasks: TaskTracker,
+    /// The sessions that others have opened.
+    sessions: Mutex<Vec<Weak<Session>>>,
 }
 
 impl Names {
@@ -220,6 +227,19 @@ impl Names {
         cause.unwrap_or_else(|| format!("\"{name}\" is not served there any more").into())
     }
 
+    fn add_session(&self, session: &Arc<Session>) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.retain(|session| session.strong_count() > 0);
+        sessions.push(Arc::downgrade(session));
+    }
+
+    /// Gives up what others have opened over sessions, for this cause.
+    pub(super) async fn close_sessions(&self, cause: &str) {
+        let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
+        let sessions: Vec<Arc<Session>> = sessions.iter().filter_map(Weak::upgrade).collect();
+        join_all(sessions.iter().map(|session| session.close(cause))).await;
+    }
+
     /// Nobody serves any name any more: what comes is refused. Waits until the receipts of messages that were taken have arrived,
     /// or the time is up.
     pub(super) async fn close(&self, cause: &Arc<str>, limit: Duration) {
@@ -280,7 +300,7 @@ async fn receive(
     let Ok(config) = tls::flow_server(&memberships.borrow_and_update()) else { return };
     let mut acceptor = TlsAcceptor::from(config);
     let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-    while let Some(raw) = raws.recv().await {
+    while let Some(mut raw) = raws.recv().await {
         let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
         if memberships.has_changed().unwrap_or(false)
             && let Ok(config) = tls::flow_server(&memberships.borrow_and_update())
@@ -289,17 +309,55 @@ async fn receive(
         }
         let (acceptor, names) = (acceptor.clone(), names.clone());
         tokio::spawn(async move {
-            let accepted = flow::accept(raw, acceptor).await;
-            drop(permit);
-            match accepted {
-                Ok((flow, preface)) => deliver(flow, preface, &names).await,
-                Err(error) => tracing::info!(%error, "a flow failed"),
+            let of = (raw.flow.flow, raw.chain.clone());
+            let connection = std::mem::replace(&mut raw.session, oneshot::channel().1);
+            let mut io = FlowIo::new(raw);
+            // A session's carrier has no bytes of its own.
+            let connection = timeout(flow::HANDSHAKE_TIMEOUT, async {
+                tokio::select! {
+                    Ok(connection) = connection => Some(connection),
+                    () = io.readable() => None,
+                }
+            });
+            if let Ok(Some(connection)) = connection.await {
+                drop(permit);
+                return serve_session(connection, io, of, names).await;
             }
+            let accepted = flow::accept(io, of, acceptor).await;
+            drop(permit);
+            take_in(accepted, &names).await;
         });
     }
     // Another task may have taken over, unless the endpoint is gone.
     if node.upgrade().is_none_or(|node| node.is_closed()) {
         names.lock().clear();
+    }
+}
+
+async fn take_in(accepted: Result<(Flow, Preface), FlowError>, names: &Names) {
+    match accepted {
+        Ok((flow, preface)) => deliver(flow, preface, names).await,
+        Err(error) => tracing::info!(%error, "a flow failed"),
+    }
+}
+
+/// Takes in the flows of a session, until it is over.
+async fn serve_session(
+    connection: quinn::Connection,
+    io: FlowIo,
+    carrier: (FlowId, watch::Receiver<Chain>),
+    names: Arc<Names>,
+) {
+    let Some(peer) = tls::peer(&connection) else { return };
+    let session = match Session::start(connection, peer, carrier, Handle::current()).await {
+        Ok(session) => session,
+        Err(error) => return tracing::info!(%error, "a session failed"),
+    };
+    names.add_session(&session);
+    tokio::spawn(pool::carry(session.clone(), io));
+    while let Some(stream) = session.accept().await {
+        let (session, names) = (session.clone(), names.clone());
+        tokio::spawn(async move { take_in(flow::accept_over_session(&session, stream).await, &names).await });
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::clock::Clock;
 use super::reach::Reach;
+use hopline_proto::forward::Drop;
 use hopline_proto::machine::NeighbourChange;
 use hopline_proto::time::Time;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,29 @@ pub(crate) struct NodeCounters {
     clock: Clock,
     counts: Mutex<Counts>,
     received: AtomicU64,
+    packets: PacketCounters,
     reach: Reach,
+}
+
+#[derive(Debug, Default)]
+struct PacketCounters {
+    passed: AtomicU64,
+    passed_bytes: AtomicU64,
+    held: AtomicU64,
+    dropped: [AtomicU64; Drop::ALL.len()],
+}
+
+/// What became of forwarded packets, since the node started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packets {
+    /// Sealed and sent.
+    pub passed: u64,
+    /// How much that was, in bytes of UDP payload.
+    pub passed_bytes: u64,
+    /// Held until they had a way.
+    pub held: u64,
+    /// Dropped, by cause, in the order of [`Drop::ALL`].
+    pub dropped: [u64; Drop::ALL.len()],
 }
 
 #[derive(Debug)]
@@ -57,6 +80,7 @@ impl NodeCounters {
             clock,
             counts: Mutex::new(counts),
             received: AtomicU64::new(0),
+            packets: PacketCounters::default(),
             reach: Reach::default(),
         })
     }
@@ -84,12 +108,41 @@ impl NodeCounters {
 
     /// So much payload came over a leg.
     pub(crate) fn received(&self, bytes: usize) {
-        self.received.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+        add(&self.received, bytes);
     }
 
     /// The payload that came over all legs, in bytes.
     pub(crate) fn received_bytes(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// So many packets were passed on.
+    pub(crate) fn packets_passed(&self, count: usize, bytes: usize) {
+        add(&self.packets.passed, count);
+        add(&self.packets.passed_bytes, bytes);
+    }
+
+    pub(crate) fn packets_held(&self, count: usize) {
+        add(&self.packets.held, count);
+    }
+
+    pub(crate) fn packets_dropped(&self, cause: Drop, count: usize) {
+        let of_cause = Drop::ALL.iter().zip(&self.packets.dropped).find(|(drop, _)| **drop == cause);
+        if let Some((_, counter)) = of_cause {
+            add(counter, count);
+        }
+    }
+
+    /// What became of forwarded packets.
+    pub(crate) fn packets(&self) -> Packets {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let PacketCounters { passed, passed_bytes, held, dropped } = &self.packets;
+        Packets {
+            passed: read(passed),
+            passed_bytes: read(passed_bytes),
+            held: read(held),
+            dropped: dropped.each_ref().map(read),
+        }
     }
 
     /// Whom it could reach.
@@ -105,6 +158,10 @@ impl NodeCounters {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         change(counts.advance(self.clock.now()))
     }
+}
+
+fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod certificate_failures;
 mod dials;
 mod faults;
+mod forward;
 mod handshakes;
 mod leg;
 mod link;
@@ -23,13 +24,15 @@ use crate::net::counters::NodeCounters;
 use crate::net::gate::{Gate, Turned};
 use crate::net::identity::Membership;
 use crate::net::local::Local;
-use crate::net::socket::HintingSocket;
+use crate::net::socket::{HintingSocket, set_tap};
 use crate::net::timer::Timer;
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
 use certificate_failures::CertificateFailures;
 use dials::Dials;
 use faults::Faults;
+use forward::AllHeld;
+pub(crate) use forward::PacketSink;
 use hopline_proto::admission;
 use hopline_proto::families::Families;
 use hopline_proto::flows::{FlowKey, Flows};
@@ -91,6 +94,11 @@ pub(crate) struct Node<M> {
     faults: Faults,
     /// Whether it leaves.
     parting: Cell<bool>,
+    socket: Arc<HintingSocket>,
+    packets: PacketSink,
+    /// Notified when a leg was opened or answered.
+    legs_opened: Notify,
+    held: RefCell<AllHeld>,
 }
 
 /// What a node is made of.
@@ -102,6 +110,8 @@ pub(crate) struct Parts<M> {
     pub(crate) bootstrap_client: BootstrapClient,
     pub(crate) counters: Arc<NodeCounters>,
     pub(crate) listener: Listener<M>,
+    /// Who takes packets of flows that end here.
+    pub(crate) packets: PacketSink,
 }
 
 /// What a node dials and is dialled by.
@@ -208,7 +218,12 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         rearm: Notify::new(),
         faults: Faults::default(),
         parting: Cell::new(false),
+        socket: hints.clone(),
+        packets: parts.packets,
+        legs_opened: Notify::new(),
+        held: RefCell::default(),
     });
+    set_tap(Some(node.clone()));
     let local = LocalSet::new();
     local.spawn_local(node.clone().keep_time(timer));
     local.spawn_local(node.clone().accept());
@@ -218,6 +233,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
     local.run_until(main(node.clone())).await;
     node.endpoint.close(0u32.into(), b"shutting down");
     let _ = tokio::time::timeout(Duration::from_millis(500), node.endpoint.wait_idle()).await;
+    set_tap(None);
 }
 
 impl<M: Machine + 'static> Node<M> {
@@ -239,6 +255,7 @@ impl<M: Machine + 'static> Node<M> {
             self.machine.borrow_mut().handle(event, self.clock.now(), &mut actions);
         }
         self.flows(|_| ());
+        self.release();
         self.arm();
         result
     }
@@ -293,8 +310,14 @@ impl<M: Machine + 'static> Node<M> {
                 }
             }
             Action::Control { link, control } => self.send_control(link, control),
-            Action::OpenLeg { leg, flow, attach } => self.open_leg(leg, flow, *attach),
-            Action::AnswerLeg { leg, flow, answer } => self.answer_leg(leg, flow, answer),
+            Action::OpenLeg { leg, flow, attach } => {
+                self.open_leg(leg, flow, *attach);
+                self.legs_opened.notify_waiters();
+            }
+            Action::AnswerLeg { leg, flow, answer } => {
+                self.answer_leg(leg, flow, answer);
+                self.legs_opened.notify_waiters();
+            }
             Action::CloseLeg { leg, code } => self.close_leg(leg, code),
             Action::Wake { flow } => self.wake(flow, self.machine.borrow_mut().flows()),
             Action::Ask { ask, request, fresh } => {
@@ -310,6 +333,11 @@ impl<M: Machine + 'static> Node<M> {
                 (self.listener)(self, notice);
             }
         }
+    }
+
+    /// Notified when packets may have a way that had none.
+    pub(crate) const fn legs_opened(&self) -> &Notify {
+        &self.legs_opened
     }
 
     /// The node's line to the bootstraps.

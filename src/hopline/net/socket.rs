@@ -9,18 +9,64 @@
 //! the receive buffer, and some thousand unread errors block the socket. So errors are only collected once they are read.
 
 use super::address::canonical;
+use hopline_proto::forward::is_forwarded;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::Interest;
+
+/// Takes the packets on a node's socket that are not QUIC's (see [`hopline_proto::forward`]).
+pub(crate) trait PacketTap {
+    /// Takes packets of `stride` bytes each, but for a shorter last one. They may be changed.
+    fn take(&self, packets: &mut [u8], stride: usize);
+}
+
+thread_local! {
+    /// Who takes them on this thread: a node has a thread of its own, and its sockets are read on that alone. quinn wants its sockets
+    /// to be `Send`, which a node is not.
+    static TAP: RefCell<Option<Rc<dyn PacketTap>>> = const { RefCell::new(None) };
+}
+
+/// From now on `tap` takes the packets on this thread's sockets that are not QUIC's; without one they go to QUIC, which ignores them.
+pub(crate) fn set_tap(tap: Option<Rc<dyn PacketTap>>) {
+    TAP.set(tap);
+}
+
+/// Gives a batch's forwarded packets to the tap. Returns the length of the rest, which lies at the front then.
+fn sift(batch: &mut [u8], stride: usize, tap: &dyn PacketTap) -> usize {
+    let is_ours = |packet: &[u8]| packet.first().copied().is_some_and(is_forwarded);
+    let stride = stride.max(1);
+    let ours = batch.chunks(stride).filter(|packet| is_ours(packet)).count();
+    if ours == batch.len().div_ceil(stride) {
+        tap.take(batch, stride);
+        return 0;
+    }
+    if ours == 0 {
+        return batch.len();
+    }
+    let mut kept = 0;
+    for start in (0..batch.len()).step_by(stride) {
+        let end = batch.len().min(start + stride);
+        let packet = batch.get_mut(start..end).unwrap_or_default();
+        if is_ours(packet) {
+            tap.take(packet, stride);
+        } else {
+            batch.copy_within(start..end, kept);
+            kept += end - start;
+        }
+    }
+    kept
+}
 
 /// How often a system call that failed for what happened to another datagram is repeated.
 const MAX_REPEATS: usize = 16;
@@ -99,6 +145,11 @@ impl AsyncUdpSocket for HintingSocket {
             let received =
                 self.io.try_io(Interest::READABLE, || self.state.recv((&self.io).into(), bufs, meta));
             if let Ok(count) = received {
+                let tap = TAP.with_borrow(Clone::clone);
+                for (buffer, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
+                    let batch = buffer.get_mut(..meta.len).unwrap_or_default();
+                    meta.len = tap.as_deref().map_or(meta.len, |tap| sift(batch, meta.stride, tap));
+                }
                 return Poll::Ready(Ok(count));
             }
         }
@@ -240,6 +291,28 @@ mod tests {
     use std::time::Duration;
 
     const TIMEOUT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn forwarded_packets_are_sifted_out_of_a_batch() {
+        struct Taken(RefCell<Vec<u8>>);
+        impl PacketTap for Taken {
+            fn take(&self, packets: &mut [u8], _: usize) {
+                self.0.borrow_mut().extend_from_slice(packets);
+            }
+        }
+        // Packets of two bytes, the last of one; QUIC's have bit 0x40.
+        for (batch, quic, ours) in [
+            (&[0x40, 1, 0xc0, 2, 0x40][..], &[0x40, 1, 0xc0, 2, 0x40][..], &[][..]),
+            (&[1, 1, 1, 2, 1], &[], &[1, 1, 1, 2, 1]),
+            (&[1, 1, 0x40, 2, 1, 3, 0x40], &[0x40, 2, 0x40], &[1, 1, 1, 3]),
+            (&[0x40, 1, 1, 2, 0x40, 3, 1], &[0x40, 1, 0x40, 3], &[1, 2, 1]),
+            (&[], &[], &[]),
+        ] {
+            let (mut batch, taken) = (batch.to_vec(), Taken(RefCell::default()));
+            let rest = sift(&mut batch, 2, &taken);
+            assert_eq!((&batch[..rest], &taken.0.into_inner()[..]), (quic, ours));
+        }
+    }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]

@@ -8,6 +8,7 @@
 //! |---|---|---|---|
 //! | [`link_client`], [`link_server`] | [`LINK`], QUIC | its certificate | its certificate |
 //! | [`flow_client`], [`flow_server`] | [`FLOW`], TLS in a flow | its certificate | its certificate |
+//! | [`session_client`], [`session_server`] | [`SESSION`], QUIC over a flow's chain | its certificate | its certificate |
 //! | [`bootstrap_client`] | [`BOOTSTRAP`], QUIC | its certificate | a bootstrap's |
 //! | [`join_client`] | [`BOOTSTRAP`], QUIC | nothing yet | a bootstrap's |
 //! | [`bootstrap_server`] | [`BOOTSTRAP`], QUIC | a bootstrap's | its certificate, or nothing |
@@ -46,6 +47,9 @@ pub const FLOW: &str = "hopline-flow";
 
 /// The first of the 256 QUIC error codes that carry a TLS alert (RFC 9001, 4.8).
 const CRYPTO_ERRORS: u64 = 0x100;
+
+/// What the two ends of a session speak.
+pub const SESSION: &str = "hopline-session";
 
 /// Why no configuration could be made.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +92,22 @@ pub fn flow_client(membership: &Membership) -> Result<Arc<ClientConfig>, TlsErro
 /// [`TlsError`] if the certificate is not of the membership's key.
 pub fn flow_server(membership: &Membership) -> Result<Arc<ServerConfig>, TlsError> {
     server(membership, FLOW, Versions::OURS, Strangers::Refused).map(Arc::new)
+}
+
+/// For the origin's end of a session. Name the target with [`node_name`].
+///
+/// # Errors
+/// [`TlsError`] if the certificate is not of the membership's key.
+pub fn session_client(membership: &Membership) -> Result<quinn::ClientConfig, TlsError> {
+    member_client(membership, SESSION, Versions::OURS).map(quic_client)
+}
+
+/// For the target's end of a session.
+///
+/// # Errors
+/// [`TlsError`] if the certificate is not of the membership's key.
+pub fn session_server(membership: &Membership) -> Result<quinn::ServerConfig, TlsError> {
+    server(membership, SESSION, Versions::OURS, Strangers::Refused).map(quic_server)
 }
 
 /// For a member that asks a bootstrap. One whose certificate has ended is refused and joins anew ([`join_client`]).

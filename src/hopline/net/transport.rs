@@ -12,6 +12,7 @@ use super::error::ErrorKind;
 use super::socket::{HintingSocket, SocketRuntime};
 use aws_lc_rs::{hkdf, hmac};
 use hopline_proto::crypto::Key;
+use hopline_proto::forward::OVERHEAD_BYTES;
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn::{AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
@@ -31,6 +32,11 @@ pub const MAX_MTU: u16 = 6500;
 const ENOUGH_MTU: u16 = 64;
 /// The most streams of a kind that a peer may have open at once.
 pub const MAX_STREAMS: u32 = 1 << 16;
+
+/// How often a session without traffic shows that it lives: well within its idle timeout.
+const SESSION_KEEP_ALIVE: Duration = Duration::from_secs(8);
+/// Flows that a session may have at once, each way.
+pub(crate) const SESSION_FLOWS: u32 = 1024;
 
 /// Socket buffers below this lose packets in bursts between busy neighbours, in bytes.
 const ENOUGH_SOCKET_BUFFER_BYTES: usize = 4 << 20;
@@ -127,6 +133,24 @@ impl TransportSettings {
         }
     }
 
+    /// For the connections of sessions between nodes whose links have these settings. Their packets are so much smaller as forwarded
+    /// packets are larger, and they are windows wide that reach over a whole chain.
+    #[must_use]
+    pub fn for_sessions(&self) -> Self {
+        let overhead = u16::try_from(OVERHEAD_BYTES).unwrap_or(0);
+        Self {
+            stream_window_bytes: 8 << 20,
+            connection_window_bytes: Some(64 << 20),
+            send_window_bytes: 16 << 20,
+            streams: SESSION_FLOWS,
+            control_streams: 1,
+            datagram_buffer_bytes: 1 << 20,
+            keep_alive: Some(SESSION_KEEP_ALIVE),
+            mtu: self.mtu().saturating_sub(overhead),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn streams(&self) -> u32 {
         self.streams.min(MAX_STREAMS)
     }
@@ -203,6 +227,25 @@ pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
             settings.congestion.factory(settings.initial_window_bytes),
         )));
     Arc::new(config)
+}
+
+/// An endpoint on a socket that is none of the system's, which dials and accepts.
+///
+/// # Errors
+/// [`BindError`] if quinn takes no such socket.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub(crate) fn bind_virtual(
+    socket: Arc<dyn AsyncUdpSocket>,
+    server: quinn::ServerConfig,
+    settings: &TransportSettings,
+    node_secret: &Key,
+) -> Result<quinn::Endpoint, BindError> {
+    let address = socket.local_addr().map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
+    let config = endpoint_config(settings, node_secret, address);
+    quinn::Endpoint::new_with_abstract_socket(config, Some(server), socket, Arc::new(SocketRuntime))
+        .map_err(|source| BindError { address, source })
 }
 
 /// Why there is no endpoint.
@@ -323,6 +366,7 @@ pub fn server_config(
     server
 }
 
+/// Without RFC 9287: forwarded packets are told from QUIC's by the bit that it would have set at random.
 fn endpoint_config(settings: &TransportSettings, node_secret: &Key, address: SocketAddr) -> EndpointConfig {
     let context = address.to_string();
     let key = |purpose| node_secret.derive(purpose, &[context.as_bytes()]);
@@ -335,6 +379,7 @@ fn endpoint_config(settings: &TransportSettings, node_secret: &Key, address: Soc
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
         .max_udp_payload_size(settings.mtu())
         .expect("the size is within QUIC's bounds")
+        .grease_quic_bit(false)
         .min_reset_interval(RESET_INTERVAL);
     config
 }

@@ -16,8 +16,8 @@ fn close_codes_keep_their_numbers() {
 
 #[test]
 fn golden_vectors() {
-    let hello = Hello { boot: BootId::from_bytes([5; 16]) };
-    assert_eq!(codec::to_bytes(&hello), [5; 16]);
+    let hello = Hello { boot: BootId::from_bytes([5; 16]), link: 3 };
+    assert_eq!(codec::to_bytes(&hello), [[5; 16].as_slice(), &[3]].concat());
     let acks = Control::Acks(vec![(4, 70_000), (8, 0)]);
     assert_eq!(codec::to_bytes(&acks), [0, 2, 4, 252, 0x70, 0x11, 1, 0, 8, 0]);
     assert_eq!(codec::to_bytes(&Control::Fin { leg: 4, offset: 9 }), [1, 4, 9]);

@@ -5,15 +5,19 @@ use crate::net::frames::{self, FrameError};
 use crate::net::tls;
 use crate::net::version;
 use hopline_proto::codec;
+use hopline_proto::crypto::Key;
 use hopline_proto::detector::Transfer;
+use hopline_proto::forward::{Address, LinkKeys};
 use hopline_proto::frame::{
     Attach, Control, Datagram, Heartbeat, Hello, MAX_CONTROL_BYTES, MAX_HEADER_BYTES,
 };
 use hopline_proto::id::NodeId;
 use hopline_proto::machine::{DisconnectReason, Event, LinkId, Machine};
+use hopline_proto::splice::LegId;
 use hopline_proto::version::Versions;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -25,6 +29,8 @@ const MAX_SMALL_BYTES: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a link that is no longer needed waits until the peer has what was said last.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What both ends take from the link's TLS session, for forwarded packets (RFC 8446, section 7.5).
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-hopline forwarded packets";
 /// Control streams go before data.
 const CONTROL_PRIORITY: i32 = 1;
 
@@ -35,15 +41,40 @@ pub(super) struct LinkPort {
     queued: Notify,
     closing: Cell<bool>,
     lost_packets: Cell<u64>,
+    /// For forwarded packets.
+    pub(super) keys: RefCell<LinkKeys>,
+    /// What the peer calls the link.
+    peers_number: u32,
+    /// Where the peer is, as QUIC knows it: it may move.
+    address: Cell<SocketAddr>,
 }
 
 impl LinkPort {
-    fn new(connection: quinn::Connection) -> Self {
-        let (controls, queued) = (RefCell::default(), Notify::new());
-        Self { connection, controls, queued, closing: Cell::new(false), lost_packets: Cell::new(0) }
+    fn new(connection: quinn::Connection, peers_number: u32, dialed: bool) -> Result<Self, Turned> {
+        let mut secret = [0; 32];
+        connection
+            .export_keying_material(&mut secret, EXPORTER_LABEL, &[])
+            .map_err(|_| "the connection yields no keys")?;
+        Ok(Self {
+            controls: RefCell::default(),
+            queued: Notify::new(),
+            closing: Cell::new(false),
+            lost_packets: Cell::new(0),
+            keys: RefCell::new(LinkKeys::new(&Key::from_bytes(secret), dialed)),
+            peers_number,
+            address: Cell::new(connection.remote_address()),
+            connection,
+        })
+    }
+
+    /// Where forwarded packets for a leg go, and how they are addressed there.
+    pub(super) fn way(&self, leg: LegId) -> (SocketAddr, Address) {
+        (self.address.get(), Address { link: self.peers_number, leg: leg.number() })
     }
 
     pub(super) fn send_heartbeat(&self, heartbeat: &Heartbeat) {
+        // Often enough to follow a peer that moves, and no lock for each packet.
+        self.address.set(self.connection.remote_address());
         let _ = self.connection.send_datagram(Datagram::of_heartbeat(heartbeat).into());
     }
 
@@ -91,14 +122,14 @@ impl<M: Machine + 'static> Node<M> {
         if dialed.is_some_and(|wanted| wanted != peer) {
             return Err("another node answered".into());
         }
-        let mut sender = connection.open_uni().await?;
-        sender.set_priority(CONTROL_PRIORITY)?;
-        frames::write_frame(&mut sender, &Hello { boot: self.boot }).await?;
-        let mut receiver = connection.accept_uni().await?;
-        let hello: Hello = frames::read_frame(&mut receiver, MAX_SMALL_BYTES).await?;
         let link = LinkId(self.next_link.get());
         self.next_link.set(link.0 + 1);
-        let port = Rc::new(LinkPort::new(connection));
+        let mut sender = connection.open_uni().await?;
+        sender.set_priority(CONTROL_PRIORITY)?;
+        frames::write_frame(&mut sender, &Hello { boot: self.boot, link: link.0 }).await?;
+        let mut receiver = connection.accept_uni().await?;
+        let hello: Hello = frames::read_frame(&mut receiver, MAX_SMALL_BYTES).await?;
+        let port = Rc::new(LinkPort::new(connection, hello.link, dialed.is_some())?);
         self.links.borrow_mut().insert(link, port.clone());
         self.counters.link_came();
         let rtt = port.connection.rtt();

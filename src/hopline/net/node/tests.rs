@@ -116,7 +116,7 @@ async fn what_only_newer_nodes_say_is_skipped_and_no_breach() {
     let mut controls = connection.open_uni().await.unwrap();
     let mut hears = async || timeout(TIMEOUT, told.recv()).await.unwrap().unwrap();
 
-    frames::write_frame(&mut controls, &Hello { boot: BootId::from_bytes([2; 16]) }).await.unwrap();
+    frames::write_frame(&mut controls, &Hello { boot: BootId::from_bytes([2; 16]), link: 1 }).await.unwrap();
     assert!(hears().await, "the link is up");
     let later = "what a later version says";
     frames::write_frame(&mut controls, &(200u32, later)).await.unwrap();

@@ -1,0 +1,380 @@
+//! A session: one QUIC connection from end to end, whose packets relays pass on. Flows are its streams.
+//!
+//! QUIC keeps and repeats what is lost on the way, so relays hold nothing. What it does not say, the ends tell each other on a stream of
+//! each direction, as [`Word`]s: that an application took everything that came, and why one gives a flow up.
+//!
+//! A session ends with its connection, and its flows with it. Its *carrier* is a flow without bytes whose chain its packets take; while no
+//! chain leads to the other end, they wait at the origin.
+//!
+//! Bounds: streams by QUIC ([`SESSION_FLOWS`]); words of streams that are not known yet, as many as there may be streams.
+
+pub(super) mod carriers;
+mod io;
+pub(super) mod pool;
+mod socket;
+
+pub(super) use io::SessionIo;
+
+use super::chain::Chain;
+use super::flow_error::{DROPPED, Ending, FlowError};
+use super::flow_io::{FlowEnd, Reached, Word as Said};
+use crate::net::frames::{self, FrameError};
+use crate::net::transport::SESSION_FLOWS;
+use hopline_proto::cause;
+use hopline_proto::codec;
+use hopline_proto::id::{FlowId, NodeId};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+/// Largest [`Word`], in bytes.
+const MAX_WORD_BYTES: usize = 512;
+/// Streams that are not known yet, of which words may wait.
+const MAX_EARLY: usize = SESSION_FLOWS as usize;
+/// Words that may wait to be written.
+const QUEUED_WORDS: usize = 256;
+/// What an application may say of a flow: that it took everything, and that it gives it up, each once.
+const QUEUED_SAID: usize = 8;
+/// How long a session that ends waits until the other end has heard the last words.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Words go before data.
+const WORDS_PRIORITY: i32 = 1;
+
+/// What one end tells the other of a flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Word {
+    /// The application took everything that came on this stream.
+    Taken { stream: u64 },
+    /// The application gives the flow up.
+    Aborted { stream: u64, cause: String },
+}
+
+/// What is to be written to the other end.
+#[derive(Debug)]
+enum Outgoing {
+    Word(Word),
+    /// There is nothing more: whoever holds the other end of this wants to know when all has arrived.
+    Last(oneshot::Sender<()>),
+}
+
+/// See the module's documentation. Handles share it.
+#[derive(Debug)]
+pub(super) struct Session {
+    connection: Connection,
+    peer: NodeId,
+    carrier: FlowId,
+    chain: watch::Receiver<Chain>,
+    words: mpsc::Sender<Outgoing>,
+    flows: Mutex<Table>,
+    /// Notified when the last flow is over.
+    idle: Notify,
+    runtime: Handle,
+}
+
+/// The flows of a session, by their streams.
+#[derive(Debug, Default)]
+struct Table {
+    flows: HashMap<u64, Part>,
+    /// What came of streams that have not been seen yet.
+    early: HashMap<u64, Vec<Word>>,
+    /// Why there will be no more.
+    over: Option<FlowError>,
+}
+
+/// A flow, as its session sees it.
+#[derive(Debug)]
+struct Part {
+    ending: watch::Sender<Option<Ending>>,
+    reached: watch::Sender<Reached>,
+    /// Whether the application here took everything.
+    has_taken: bool,
+}
+
+impl Part {
+    fn end(&self, ending: Ending) {
+        self.ending.send_if_modified(|present| present.is_none() && present.replace(ending).is_none());
+    }
+
+    fn is_over(&self) -> bool {
+        self.ending.borrow().is_some()
+    }
+
+    /// Both applications took everything.
+    fn settle(&self) {
+        if self.has_taken && *self.reached.borrow() == Reached::Taken {
+            self.end(Ending::Done);
+        }
+    }
+}
+
+impl Session {
+    /// A session over a connection that is up, with whoever showed its certificate there.
+    pub(super) async fn start(
+        connection: Connection,
+        peer: NodeId,
+        (carrier, chain): (FlowId, watch::Receiver<Chain>),
+        runtime: Handle,
+    ) -> Result<Arc<Self>, FlowError> {
+        let sender = connection.open_uni().await.map_err(|error| of_connection(&error))?;
+        let _ = sender.set_priority(WORDS_PRIORITY);
+        let (words, queued) = mpsc::channel(QUEUED_WORDS);
+        let (flows, idle) = (Mutex::default(), Notify::new());
+        let session =
+            Arc::new(Self { connection, peer, carrier, chain, words, flows, idle, runtime: runtime.clone() });
+        runtime.spawn(write(sender, queued));
+        runtime.spawn(session.clone().listen());
+        Ok(session)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.flows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is at the other end, as its certificate proves.
+    pub(super) const fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    /// The flow that carries it.
+    pub(super) const fn carrier(&self) -> FlowId {
+        self.carrier
+    }
+
+    /// The relays that it goes over at present.
+    pub(super) fn chain(&self) -> watch::Receiver<Chain> {
+        self.chain.clone()
+    }
+
+    /// Whether it takes no more flows.
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().over.is_some()
+    }
+
+    /// Resolves once it carries no flow.
+    pub(super) async fn idle(&self) {
+        while !self.lock().flows.is_empty() {
+            self.idle.notified().await;
+        }
+    }
+
+    /// Opens a flow. Waits only while the session has [`SESSION_FLOWS`].
+    pub(super) async fn open(self: &Arc<Self>) -> Result<SessionIo, FlowError> {
+        let streams = self.connection.open_bi().await.map_err(|error| of_connection(&error))?;
+        Ok(self.clone().adopt(streams))
+    }
+
+    /// The next flow that the other end opens; `None` once the session is over.
+    pub(super) async fn accept(self: &Arc<Self>) -> Option<SessionIo> {
+        let streams = self.connection.accept_bi().await.ok()?;
+        Some(self.clone().adopt(streams))
+    }
+
+    fn adopt(self: Arc<Self>, streams: (SendStream, RecvStream)) -> SessionIo {
+        let stream = streams.0.id().index();
+        let (ending, endings) = watch::channel(None);
+        let (told, reached) = watch::channel(Reached::Nothing);
+        let (said, saying) = mpsc::channel(QUEUED_SAID);
+        let early = {
+            let mut table = self.lock();
+            let part = Part { ending, reached: told.clone(), has_taken: false };
+            if let Some(error) = &table.over {
+                part.end(Ending::Broken(error.clone()));
+            }
+            table.flows.insert(stream, part);
+            table.early.remove(&stream).unwrap_or_default()
+        };
+        early.into_iter().for_each(|word| self.hear(word));
+        let runtime = self.runtime.clone();
+        runtime.spawn(self.heed(stream, saying, endings.clone()));
+        let arrived = move || {
+            told.send_if_modified(|reached| {
+                *reached == Reached::Nothing && std::mem::replace(reached, Reached::Arrived) == Reached::Nothing
+            });
+        };
+        SessionIo::new(streams, FlowEnd::new(said, endings, reached), runtime, arrived)
+    }
+
+    /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.
+    async fn heed(
+        self: Arc<Self>,
+        stream: u64,
+        mut said: mpsc::Receiver<Said>,
+        mut endings: watch::Receiver<Option<Ending>>,
+    ) {
+        let mut has_taken = false;
+        loop {
+            let word = tokio::select! {
+                biased;
+                word = said.recv() => word,
+                _ = endings.wait_for(Option::is_some) => break,
+            };
+            match word {
+                Some(Said::Key(_)) => {}
+                Some(Said::Taken) if has_taken => {}
+                Some(Said::Taken) => {
+                    has_taken = true;
+                    self.say(Word::Taken { stream }).await;
+                    if let Some(part) = self.lock().flows.get_mut(&stream) {
+                        part.has_taken = true;
+                        part.settle();
+                    }
+                }
+                Some(Said::Abort(cause)) => self.abort(stream, cause).await,
+                None if has_taken => {
+                    let _ = endings.wait_for(Option::is_some).await;
+                    break;
+                }
+                None => self.abort(stream, DROPPED.into()).await,
+            }
+        }
+        let mut table = self.lock();
+        table.flows.remove(&stream);
+        if table.flows.is_empty() {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// The application here gives a flow up.
+    async fn abort(&self, stream: u64, cause: Arc<str>) {
+        let told = Word::Aborted { stream, cause: cause::bounded(&cause).to_owned() };
+        let is_open = self.lock().flows.get(&stream).is_some_and(|part| !part.is_over());
+        if is_open {
+            self.say(told).await;
+            if let Some(part) = self.lock().flows.get(&stream) {
+                part.end(Ending::Here(cause));
+            }
+        }
+    }
+
+    /// Nobody is there to be told once the session is over.
+    async fn say(&self, word: Word) {
+        let _ = self.words.send(Outgoing::Word(word)).await;
+    }
+
+    /// Resolves once the other end has all that was said. Nothing more can be said then.
+    async fn all_said(&self) {
+        let (reply, said) = oneshot::channel();
+        if self.words.send(Outgoing::Last(reply)).await.is_ok() {
+            let _ = said.await;
+        }
+    }
+
+    /// What the other end says of a flow.
+    fn hear(&self, word: Word) {
+        let (Word::Taken { stream } | Word::Aborted { stream, .. }) = &word;
+        let mut table = self.lock();
+        let Table { flows, early, .. } = &mut *table;
+        let Some(part) = flows.get(stream) else {
+            // The word has overtaken its stream, or speaks of one that is over.
+            if early.len() < MAX_EARLY {
+                early.entry(*stream).or_insert_with(|| Vec::with_capacity(1)).push(word);
+            }
+            return;
+        };
+        match word {
+            Word::Taken { .. } => {
+                part.reached.send_replace(Reached::Taken);
+                part.settle();
+            }
+            Word::Aborted { cause, .. } => {
+                part.end(Ending::Broken(FlowError::Aborted { cause: cause::bounded(&cause).into() }));
+            }
+        }
+    }
+
+    /// Hears what the other end says, until the session is over; then so are its flows.
+    async fn listen(self: Arc<Self>) {
+        let heard = async {
+            let mut receiver = self.connection.accept_uni().await.map_err(FrameError::ConnectionLost)?;
+            loop {
+                let word = frames::read_frame(&mut receiver, MAX_WORD_BYTES).await?;
+                self.hear(word);
+            }
+        };
+        let error: Result<std::convert::Infallible, FrameError> = heard.await;
+        let Err(error) = error;
+        if error.is_violation() {
+            tracing::warn!(%error, peer = ?self.peer, "closing a session whose other end broke the protocol");
+            self.connection.close(1u32.into(), b"protocol broken");
+        }
+        let why = of_connection(&self.connection.closed().await);
+        self.end(&why);
+    }
+
+    /// It is over for this reason.
+    fn end(&self, why: &FlowError) {
+        let mut table = self.lock();
+        let why = table.over.get_or_insert_with(|| why.clone()).clone();
+        table.flows.values().for_each(|part| part.end(Ending::Broken(why.clone())));
+        table.early.clear();
+    }
+
+    /// The carrier is over for this reason, and so is the session.
+    pub(super) fn lost(&self, why: &FlowError) {
+        self.end(why);
+        self.connection.close(0u32.into(), b"the chain is lost");
+    }
+
+    /// Resolves once the connection is over.
+    pub(super) async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    /// Gives up what is still open for this cause, which the other end is told.
+    pub(super) async fn close(&self, cause: &str) {
+        let open: Vec<u64> = self.lock().flows.keys().copied().collect();
+        for stream in open {
+            self.abort(stream, cause.into()).await;
+        }
+        let _ = timeout(LAST_WORDS, self.all_said()).await;
+        self.end(&FlowError::Closed);
+        self.connection.close(0u32.into(), cause::bounded(cause).as_bytes());
+    }
+}
+
+/// Writes what is to be said, as much at once as there is.
+async fn write(mut sender: SendStream, mut queued: mpsc::Receiver<Outgoing>) {
+    let mut batch = Vec::new();
+    let mut bytes = Vec::new();
+    while queued.recv_many(&mut batch, QUEUED_WORDS).await > 0 {
+        bytes.clear();
+        let mut last = None;
+        for outgoing in batch.drain(..) {
+            match outgoing {
+                Outgoing::Word(word) => codec::write_frame(&word, &mut bytes),
+                Outgoing::Last(reply) => last = Some(reply),
+            }
+        }
+        if sender.write_all(&bytes).await.is_err() {
+            return;
+        }
+        if let Some(reply) = last {
+            let _ = sender.finish();
+            let _ = sender.stopped().await;
+            let _ = reply.send(());
+            return;
+        }
+    }
+}
+
+/// What the end of a connection means for the flows on it.
+fn of_connection(error: &ConnectionError) -> FlowError {
+    match error {
+        ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
+            FlowError::Aborted { cause: cause::bounded(&String::from_utf8_lossy(&close.reason)).into() }
+        }
+        ConnectionError::LocallyClosed => FlowError::Closed,
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::ApplicationClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::TimedOut
+        | ConnectionError::CidsExhausted => FlowError::Lost,
+    }
+}

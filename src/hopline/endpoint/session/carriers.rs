@@ -1,0 +1,192 @@
+//! The node's side of sessions: which flow carries which, and what passes between their socket and the node's.
+
+use super::super::flow_error::FlowError;
+use super::socket::{SessionSocket, address_of, number_of};
+use crate::net::gate::Turned;
+use crate::net::identity::Membership;
+use crate::net::node::Node;
+use crate::net::tls;
+use crate::net::transport::{self, TransportSettings};
+use crate::net::version;
+use hopline_proto::endpoint::Endpoint as Machine;
+use hopline_proto::flows::FlowKey;
+use hopline_proto::id::NodeId;
+use hopline_proto::version::Versions;
+use quinn::{Connection, Incoming};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+type Driven = Rc<Node<Machine>>;
+
+/// How long the two ends may take to agree on a connection.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// See the module's documentation.
+pub(in crate::endpoint) struct Carriers {
+    socket: Arc<SessionSocket>,
+    endpoint: quinn::Endpoint,
+    next: Cell<u64>,
+    numbers: RefCell<HashMap<FlowKey, u64>>,
+    carriers: RefCell<HashMap<u64, Carrier>>,
+}
+
+/// A flow that carries a session, or may at a target.
+struct Carrier {
+    flow: FlowKey,
+    /// Where its connection goes once it is up, at a target.
+    wanted: Option<oneshot::Sender<Connection>>,
+}
+
+impl Carriers {
+    /// None yet. Runs on the node's runtime.
+    ///
+    /// # Errors
+    /// If the node's certificate is not usable.
+    pub(in crate::endpoint) fn new(
+        membership: &Membership,
+        settings: &TransportSettings,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let settings = settings.for_sessions();
+        let socket = Arc::<SessionSocket>::default();
+        let secret = membership.identity.reset_secret();
+        let server = transport::server_config(tls::session_server(membership)?, &settings, &secret);
+        let endpoint = transport::bind_virtual(socket.clone(), server, &settings, &secret)?;
+        Ok(Self {
+            socket,
+            endpoint,
+            next: Cell::new(1),
+            numbers: RefCell::default(),
+            carriers: RefCell::default(),
+        })
+    }
+
+    /// Moves packets and accepts connections, as long as the node lives.
+    pub(in crate::endpoint) fn run(self: &Rc<Self>, node: &Driven) {
+        spawn_local(self.clone().depart(node.clone()));
+        spawn_local(self.clone().accept());
+    }
+
+    /// A flow that may carry a session from now on.
+    fn add(&self, flow: FlowKey, wanted: Option<oneshot::Sender<Connection>>) -> SocketAddr {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        self.numbers.borrow_mut().insert(flow, number);
+        self.carriers.borrow_mut().insert(number, Carrier { flow, wanted });
+        address_of(number)
+    }
+
+    /// At a target: if the flow turns out to carry a session, its connection comes out of this.
+    pub(in crate::endpoint) fn watch(&self, flow: FlowKey) -> oneshot::Receiver<Connection> {
+        let (wanted, connection) = oneshot::channel();
+        self.add(flow, Some(wanted));
+        connection
+    }
+
+    /// A flow is over.
+    pub(in crate::endpoint) fn remove(&self, flow: &FlowKey) {
+        if let Some(number) = self.numbers.borrow_mut().remove(flow) {
+            self.carriers.borrow_mut().remove(&number);
+            let _ = self.socket.take(address_of(number));
+        }
+    }
+
+    /// At an origin: connects to the target over a flow.
+    pub(in crate::endpoint) fn connect(
+        &self,
+        flow: FlowKey,
+        target: NodeId,
+        membership: &Membership,
+        settings: &TransportSettings,
+        reply: oneshot::Sender<Result<Connection, FlowError>>,
+    ) {
+        let address = self.add(flow, None);
+        let connecting = tls::session_client(membership).map_err(Turned::from).and_then(|mut client| {
+            client.transport_config(transport::transport(&settings.for_sessions()));
+            Ok(self.endpoint.connect_with(client, address, &tls::node_name(target).to_str())?)
+        });
+        spawn_local(async move {
+            let connected = async {
+                let connection = connecting?.await?;
+                version::agree(&connection, Versions::OURS, true).await?;
+                if tls::peer(&connection) == Some(target) {
+                    return Ok(connection);
+                }
+                Err(Turned::from("another node answered"))
+            };
+            let connected = match timeout(HANDSHAKE_TIMEOUT, connected).await {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(error)) => {
+                    tracing::debug!(error = %tls::explain(&*error), "no session");
+                    Err(FlowError::Handshake)
+                }
+                Err(_) => Err(FlowError::NoPath),
+            };
+            let _ = reply.send(connected);
+        });
+    }
+
+    async fn accept(self: Rc<Self>) {
+        while let Some(incoming) = self.endpoint.accept().await {
+            let number = number_of(incoming.remote_address());
+            let wanted = self.carriers.borrow_mut().get_mut(&number).and_then(|carrier| carrier.wanted.take());
+            match wanted {
+                Some(wanted) => drop(spawn_local(establish(incoming, wanted))),
+                // A flow carries one session.
+                None => incoming.ignore(),
+            }
+        }
+    }
+
+    // ---- packets ----
+
+    /// Packets of a flow that ends here came in over its chain.
+    pub(in crate::endpoint) fn arrive(&self, flow: FlowKey, packets: &[u8], stride: usize) {
+        if let Some(number) = self.numbers.borrow().get(&flow) {
+            self.socket.deliver(address_of(*number), packets, stride);
+        }
+    }
+
+    /// Sends packets over the sessions' carriers as they come, and those that had no way when there is one.
+    async fn depart(self: Rc<Self>, node: Driven) {
+        loop {
+            tokio::select! {
+                () = self.socket.departures.notified() => {}
+                () = node.legs_opened().notified() => {}
+            }
+            for address in self.socket.destinations() {
+                let flow = self.carriers.borrow().get(&number_of(address)).map(|carrier| carrier.flow);
+                let Some(flow) = flow else {
+                    self.socket.take(address);
+                    continue;
+                };
+                let Some(leg) = node.flows(|flows| flows.way_out(&flow)) else { continue };
+                let mut batches = self.socket.take(address);
+                for batch in &mut batches {
+                    node.send_packets(leg, &mut batch.packets, batch.stride);
+                }
+                self.socket.done(batches);
+            }
+        }
+    }
+}
+
+/// A target's side of [`Carriers::connect`].
+async fn establish(incoming: Incoming, wanted: oneshot::Sender<Connection>) {
+    let established = async {
+        let connection = incoming.await?;
+        version::agree(&connection, Versions::OURS, false).await?;
+        Ok::<_, Turned>(connection)
+    };
+    match timeout(HANDSHAKE_TIMEOUT, established).await {
+        Ok(Ok(connection)) => drop(wanted.send(connection)),
+        Ok(Err(error)) => tracing::info!(error = %tls::explain(&*error), "a session failed"),
+        Err(_) => {}
+    }
+}
