@@ -2,6 +2,7 @@
 
 use crate::journal;
 use crate::liveness::LivenessArgs;
+use crate::plane::PlaneArg;
 use crate::retry::RetryArgs;
 use crate::wait::WaitArgs;
 use crate::{Exit, Failure};
@@ -53,6 +54,9 @@ pub struct OpenArgs {
     /// Relays on the chain
     #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
+    /// How flows travel
+    #[arg(long, env = "HOPLINE_PLANE", value_enum, default_value = "stored", value_name = "PLANE")]
+    plane: PlaneArg,
     /// How it joins.
     #[command(flatten)]
     pub join: JoinArgs,
@@ -109,7 +113,8 @@ impl JoinArgs {
 impl OpenArgs {
     /// Joins once a bootstrap answers.
     pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let endpoint = self.join.join(Options { hops: self.hops, ..Options::default() }).await?;
+        let plane = self.plane.plane();
+        let endpoint = self.join.join(Options { hops: self.hops, plane, ..Options::default() }).await?;
         if !self.no_journal {
             journal::keep(&endpoint);
         }
