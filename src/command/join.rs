@@ -57,6 +57,9 @@ pub struct OpenArgs {
     /// How flows travel
     #[arg(long, env = "HOPLINE_PLANE", value_enum, default_value = "stored", value_name = "PLANE")]
     plane: PlaneArg,
+    /// Close a session that has carried no flow for so long; the next flow opens another
+    #[arg(long, env = "HOPLINE_SESSION_IDLE", default_value = "5min", value_name = "DURATION", value_parser = crate::duration::parse)]
+    session_idle: Duration,
     /// How it joins.
     #[command(flatten)]
     pub join: JoinArgs,
@@ -113,8 +116,8 @@ impl JoinArgs {
 impl OpenArgs {
     /// Joins once a bootstrap answers.
     pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let plane = self.plane.plane();
-        let endpoint = self.join.join(Options { hops: self.hops, plane, ..Options::default() }).await?;
+        let (hops, plane, session_idle) = (self.hops, self.plane.plane(), self.session_idle);
+        let endpoint = self.join.join(Options { hops, plane, session_idle, ..Options::default() }).await?;
         if !self.no_journal {
             journal::keep(&endpoint);
         }

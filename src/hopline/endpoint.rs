@@ -61,6 +61,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 const RECEIPTS_TIMEOUT: Duration = Duration::from_secs(2);
 const SENDERS_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// By default sessions are closed that have been idle for so long.
+const SESSION_IDLE: Duration = Duration::from_secs(300);
+
 /// How an endpoint joins and runs.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -81,6 +84,8 @@ pub struct Options {
     pub transport: TransportSettings,
     /// How the flows that it opens travel.
     pub plane: Plane,
+    /// After this long without a flow a session is closed. The next flow opens another.
+    pub session_idle: Duration,
 }
 
 impl Default for Options {
@@ -94,6 +99,7 @@ impl Default for Options {
             enrolment: enrolment::Config::default(),
             transport: TransportSettings::default(),
             plane: Plane::default(),
+            session_idle: SESSION_IDLE,
         }
     }
 }
@@ -204,6 +210,7 @@ struct Inner {
     events: broadcast::Sender<FlowEvent>,
     senders: messages::Senders,
     plane: Plane,
+    session_idle: Duration,
     sessions: Sessions,
     names: Arc<listener::Names>,
 }
@@ -220,7 +227,7 @@ impl Endpoint {
     /// As [`Builder::join`].
     pub async fn join(ticket: Ticket, options: Options) -> Result<Self, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-        let (hops, plane) = (options.hops, options.plane);
+        let (hops, plane, session_idle) = (options.hops, options.plane, options.session_idle);
         let names = Arc::<listener::Names>::default();
         let node = driver::start(ticket, options, names.list()).await?;
         Ok(Self(Arc::new(Inner {
@@ -233,6 +240,7 @@ impl Endpoint {
             events: node.events,
             senders: messages::Senders::default(),
             plane,
+            session_idle,
             sessions: Sessions::default(),
             names,
         })))

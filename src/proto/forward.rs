@@ -156,7 +156,8 @@ impl Sealer {
             self.generation = counter >> GENERATION_BITS;
             self.key = key_of(&self.secret, self.generation);
         }
-        let (header, rest) = packet.split_first_chunk_mut::<HEADER_BYTES>().expect("there is room for a header");
+        let (header, rest) =
+            packet.split_first_chunk_mut::<HEADER_BYTES>().expect("there is room for a header");
         let (content, room) = rest.split_last_chunk_mut::<TAG_BYTES>().expect("there is room for a tag");
         *header = header_of(to, counter);
         let tag = self.key.seal_in_place_separate_tag(nonce(counter), Aad::from(&*header), content);

@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use hopline_proto::enrolment::Counters;
+use hopline_proto::forward::Drop;
 
 /// The pages of a relay.
 #[must_use]
@@ -31,6 +32,7 @@ async fn readyz(State(observer): State<Observer>) -> Response {
 async fn metrics(State(observer): State<Observer>) -> Exposition {
     let mut exposition = Exposition::new("relay");
     links(&observer, &mut exposition);
+    packets(&observer, &mut exposition);
     let failovers = observer.failovers();
     exposition.metric(
         "hopline_relay_failovers",
@@ -62,6 +64,17 @@ fn links(observer: &Observer, exposition: &mut Exposition) {
         [("suspect", neighbours.suspected), ("recovered", neighbours.recovered), ("down", neighbours.down)];
     let help = "What it came to think of its neighbours";
     exposition.counters("hopline_relay_judgements", help, "state", judgements);
+}
+
+fn packets(observer: &Observer, exposition: &mut Exposition) {
+    let packets = observer.packets();
+    exposition.counter("hopline_relay_packets_passed", "Packets of sessions passed on", packets.passed);
+    let help = "How much these were, as UDP payload";
+    exposition.counter("hopline_relay_packets_passed_bytes", help, packets.passed_bytes);
+    let help = "Packets of sessions that waited for a next hop";
+    exposition.counter("hopline_relay_packets_held", help, packets.held);
+    let dropped = Drop::ALL.iter().map(|cause| cause.as_str()).zip(packets.dropped);
+    exposition.counters("hopline_relay_packets_dropped", "Packets of sessions dropped", "cause", dropped);
 }
 
 fn enrolment(counters: &Counters, exposition: &mut Exposition) {

@@ -61,9 +61,18 @@ const GONE: &str = "its process was done with it";
 /// What a handle asks of the node.
 #[derive(Debug)]
 pub(super) enum Command {
-    Open { flow: FlowId, to: Destination, reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>> },
-    Serve { name: String, reply: oneshot::Sender<Result<(), Refusal>> },
-    Incoming { flows: mpsc::Sender<Raw> },
+    Open {
+        flow: FlowId,
+        to: Destination,
+        reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>,
+    },
+    Serve {
+        name: String,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    Incoming {
+        flows: mpsc::Sender<Raw>,
+    },
     /// Connects the two ends of a session over a flow.
     Connect {
         flow: FlowKey,
@@ -71,7 +80,10 @@ pub(super) enum Command {
         membership: Box<Membership>,
         reply: oneshot::Sender<Result<Connection, FlowError>>,
     },
-    Shutdown { cause: Arc<str>, done: oneshot::Sender<()> },
+    Shutdown {
+        cause: Arc<str>,
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// A node that runs.
@@ -103,7 +115,9 @@ pub(super) async fn start(
         let mut parts = parts(&options, for_node, &membership, waiters.clone())?;
         parts.machine.remember(kept, parts.clock.now());
         let counters = parts.counters.clone();
-        Ok((parts, counters, async move |node: Driven| waiters.serve(&node, &options.transport, inbox, names).await))
+        Ok((parts, counters, async move |node: Driven| {
+            waiters.serve(&node, &options.transport, inbox, names).await
+        }))
     };
     let counters = node::start("hopline-endpoint", build).await.map_err(StartError::Node)?;
     Ok(Started { commands, bootstrap_client, counters, enrolment, events })
@@ -355,6 +369,7 @@ impl Waiters {
             Notice::Neighbour { node, change, silence } => {
                 tracing::debug!(?node, ?change, silence_ms = silence.as_millis(), "neighbour");
             }
+            Notice::Rerouted { flow, .. } => self.carriers.nudge(&flow),
             Notice::Attachments { relays } => tracing::debug!(?relays, "attached"),
             Notice::Unattached { refusal } => {
                 tracing::warn!(%refusal, "can attach to no relay");
@@ -365,11 +380,7 @@ impl Waiters {
                     routes.changed.notify_one();
                 }
             }
-            Notice::Chain { .. }
-            | Notice::Rerouted { .. }
-            | Notice::Avoided { .. }
-            | Notice::Draining
-            | Notice::Drained => {}
+            Notice::Chain { .. } | Notice::Avoided { .. } | Notice::Draining | Notice::Drained => {}
         }
     }
 

@@ -195,7 +195,6 @@ impl Flow {
         }
         Ok(())
     }
-
 }
 
 /// Both ends agree on by what to tell each other why they give the flow up.
@@ -257,7 +256,12 @@ impl AsyncWrite for Flow {
 
 impl Flow {
     /// A flow whose two ends have just agreed on TLS.
-    fn stored(stream: TlsStream<FlowIo>, id: FlowId, peer: NodeId, chain: watch::Receiver<Chain>) -> io::Result<Self> {
+    fn stored(
+        stream: TlsStream<FlowIo>,
+        id: FlowId,
+        peer: NodeId,
+        chain: watch::Receiver<Chain>,
+    ) -> io::Result<Self> {
         share_key(&stream, id)?;
         Ok(Self { stream: Carried::Stored(Box::new(stream)), id, peer, chain })
     }
@@ -341,14 +345,17 @@ pub(super) async fn open_raw(endpoint: &Endpoint, name: &str, hops: u8) -> Resul
     Ok(opened.await.map_err(|_| OpenError::Closed)??)
 }
 
-async fn open_over_session(
-    endpoint: &Endpoint,
-    name: &str,
-    hops: u8,
-    kind: Kind,
-) -> Result<Flow, OpenError> {
-    let session = pool::session(endpoint, name, hops).await?;
-    let mut flow = Flow::of_session(&session, session.open().await?);
+async fn open_over_session(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) -> Result<Flow, OpenError> {
+    let (session, stream) = loop {
+        let session = pool::session(endpoint, name, hops).await?;
+        match session.open().await {
+            Ok(stream) => break (session, stream),
+            // It ended in the meantime, perhaps for being idle.
+            Err(FlowError::Closed) if session.is_over() => {}
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut flow = Flow::of_session(&session, stream);
     if let Err(error) = flow.say(name, kind).await {
         return Err(flow.aborter().explain(&error).await.into());
     }

@@ -73,6 +73,8 @@ pub(super) struct Session {
     flows: Mutex<Table>,
     /// Notified when the last flow is over.
     idle: Notify,
+    /// Notified when there is one more.
+    used: Notify,
     runtime: Handle,
 }
 
@@ -123,9 +125,17 @@ impl Session {
         let sender = connection.open_uni().await.map_err(|error| of_connection(&error))?;
         let _ = sender.set_priority(WORDS_PRIORITY);
         let (words, queued) = mpsc::channel(QUEUED_WORDS);
-        let (flows, idle) = (Mutex::default(), Notify::new());
-        let session =
-            Arc::new(Self { connection, peer, carrier, chain, words, flows, idle, runtime: runtime.clone() });
+        let session = Arc::new(Self {
+            connection,
+            peer,
+            carrier,
+            chain,
+            words,
+            flows: Mutex::default(),
+            idle: Notify::new(),
+            used: Notify::new(),
+            runtime: runtime.clone(),
+        });
         runtime.spawn(write(sender, queued));
         runtime.spawn(session.clone().listen());
         Ok(session)
@@ -155,10 +165,19 @@ impl Session {
         self.lock().over.is_some()
     }
 
-    /// Resolves once it carries no flow.
-    pub(super) async fn idle(&self) {
-        while !self.lock().flows.is_empty() {
-            self.idle.notified().await;
+    fn is_idle(&self) -> bool {
+        self.lock().flows.is_empty()
+    }
+
+    /// Closes it once it has carried no flow for so long.
+    pub(super) async fn close_when_idle(&self, limit: Duration) {
+        loop {
+            let idle = self.idle.notified();
+            if !self.is_idle() {
+                idle.await;
+            } else if timeout(limit, self.used.notified()).await.is_err() && self.is_idle() {
+                return self.close("it was idle").await;
+            }
         }
     }
 
@@ -188,12 +207,14 @@ impl Session {
             table.flows.insert(stream, part);
             table.early.remove(&stream).unwrap_or_default()
         };
+        self.used.notify_waiters();
         early.into_iter().for_each(|word| self.hear(word));
         let runtime = self.runtime.clone();
         runtime.spawn(self.heed(stream, saying, endings.clone()));
         let arrived = move || {
             told.send_if_modified(|reached| {
-                *reached == Reached::Nothing && std::mem::replace(reached, Reached::Arrived) == Reached::Nothing
+                *reached == Reached::Nothing
+                    && std::mem::replace(reached, Reached::Arrived) == Reached::Nothing
             });
         };
         SessionIo::new(streams, FlowEnd::new(said, endings, reached), runtime, arrived)

@@ -1,7 +1,7 @@
 //! An operator's view of a relay: its counters, and what its thread reports when it is asked.
 
 use super::{Machine, State};
-use crate::net::counters::{Neighbours, NodeCounters};
+use crate::net::counters::{Neighbours, NodeCounters, Packets};
 use crate::net::node::Node;
 use hopline_proto::frame::Cause;
 use hopline_proto::id::NodeId;
@@ -92,6 +92,12 @@ impl Observer {
     #[must_use]
     pub fn received_bytes(&self) -> u64 {
         self.counters.received_bytes()
+    }
+
+    /// What became of sessions' packets.
+    #[must_use]
+    pub fn packets(&self) -> Packets {
+        self.counters.packets()
     }
 
     /// How it is; `None` if its thread has ended or is too busy to say.

@@ -8,6 +8,7 @@ use crate::net::node::Node;
 use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
 use crate::net::version;
+use bytes::Bytes;
 use hopline_proto::endpoint::Endpoint as Machine;
 use hopline_proto::flows::FlowKey;
 use hopline_proto::id::NodeId;
@@ -42,7 +43,13 @@ struct Carrier {
     flow: FlowKey,
     /// Where its connection goes once it is up, at a target.
     wanted: Option<oneshot::Sender<Connection>>,
+    /// Its connection, at an origin.
+    connection: Option<Connection>,
 }
+
+/// The datagrams of sessions.
+const NUDGE: &[u8] = &[0];
+const NUDGED: &[u8] = &[1];
 
 impl Carriers {
     /// None yet. Runs on the node's runtime.
@@ -78,7 +85,7 @@ impl Carriers {
         let number = self.next.get();
         self.next.set(number + 1);
         self.numbers.borrow_mut().insert(flow, number);
-        self.carriers.borrow_mut().insert(number, Carrier { flow, wanted });
+        self.carriers.borrow_mut().insert(number, Carrier { flow, wanted, connection: None });
         address_of(number)
     }
 
@@ -99,7 +106,7 @@ impl Carriers {
 
     /// At an origin: connects to the target over a flow.
     pub(in crate::endpoint) fn connect(
-        &self,
+        self: &Rc<Self>,
         flow: FlowKey,
         target: NodeId,
         membership: &Membership,
@@ -111,6 +118,7 @@ impl Carriers {
             client.transport_config(transport::transport(&settings.for_sessions()));
             Ok(self.endpoint.connect_with(client, address, &tls::node_name(target).to_str())?)
         });
+        let carriers = self.clone();
         spawn_local(async move {
             let connected = async {
                 let connection = connecting?.await?;
@@ -121,7 +129,10 @@ impl Carriers {
                 Err(Turned::from("another node answered"))
             };
             let connected = match timeout(HANDSHAKE_TIMEOUT, connected).await {
-                Ok(Ok(connection)) => Ok(connection),
+                Ok(Ok(connection)) => {
+                    carriers.connected(number_of(address), &connection);
+                    Ok(connection)
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(error = %tls::explain(&*error), "no session");
                     Err(FlowError::Handshake)
@@ -132,10 +143,28 @@ impl Carriers {
         });
     }
 
+    fn connected(&self, number: u64, connection: &Connection) {
+        if let Some(carrier) = self.carriers.borrow_mut().get_mut(&number) {
+            carrier.connection = Some(connection.clone());
+        }
+    }
+
+    /// Packets were lost, and the chain leads on now. QUIC finds what it has lost when something that was sent later is acked, or after a
+    /// timeout much longer than a repair takes. So each end sends something.
+    pub(in crate::endpoint) fn nudge(&self, flow: &FlowKey) {
+        let number = self.numbers.borrow().get(flow).copied();
+        let carriers = self.carriers.borrow();
+        let carrier = number.and_then(|number| carriers.get(&number));
+        if let Some(connection) = carrier.and_then(|carrier| carrier.connection.as_ref()) {
+            let _ = connection.send_datagram(Bytes::from_static(NUDGE));
+        }
+    }
+
     async fn accept(self: Rc<Self>) {
         while let Some(incoming) = self.endpoint.accept().await {
             let number = number_of(incoming.remote_address());
-            let wanted = self.carriers.borrow_mut().get_mut(&number).and_then(|carrier| carrier.wanted.take());
+            let wanted =
+                self.carriers.borrow_mut().get_mut(&number).and_then(|carrier| carrier.wanted.take());
             match wanted {
                 Some(wanted) => drop(spawn_local(establish(incoming, wanted))),
                 // A flow carries one session.
@@ -177,6 +206,15 @@ impl Carriers {
     }
 }
 
+/// Answers each nudge, so that this end, too, learns what it has lost.
+async fn answer_nudges(connection: Connection) {
+    while let Ok(datagram) = connection.read_datagram().await {
+        if datagram == NUDGE {
+            let _ = connection.send_datagram(Bytes::from_static(NUDGED));
+        }
+    }
+}
+
 /// A target's side of [`Carriers::connect`].
 async fn establish(incoming: Incoming, wanted: oneshot::Sender<Connection>) {
     let established = async {
@@ -185,7 +223,10 @@ async fn establish(incoming: Incoming, wanted: oneshot::Sender<Connection>) {
         Ok::<_, Turned>(connection)
     };
     match timeout(HANDSHAKE_TIMEOUT, established).await {
-        Ok(Ok(connection)) => drop(wanted.send(connection)),
+        Ok(Ok(connection)) => {
+            spawn_local(answer_nudges(connection.clone()));
+            let _ = wanted.send(connection);
+        }
         Ok(Err(error)) => tracing::info!(error = %tls::explain(&*error), "a session failed"),
         Err(_) => {}
     }

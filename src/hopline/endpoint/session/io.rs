@@ -53,11 +53,7 @@ impl SessionIo {
     }
 
     /// What comes of an attempt: that it failed since the flow is over, if it is.
-    fn outcome<T>(
-        &mut self,
-        attempt: Poll<io::Result<T>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
+    fn outcome<T>(&mut self, attempt: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         match attempt {
             Poll::Ready(Ok(done)) => Poll::Ready(Ok(done)),
             Poll::Ready(Err(_)) => self.explain(cx).map(Err),

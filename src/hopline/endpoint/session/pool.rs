@@ -74,6 +74,13 @@ async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Arc<Session>,
     let session =
         Session::start(connection, target, (raw.flow.flow, raw.chain.clone()), runtime.clone()).await?;
     runtime.spawn(carry(session.clone(), FlowIo::new(raw)));
+    let (closing, limit) = (session.clone(), endpoint.0.session_idle);
+    runtime.spawn(async move {
+        tokio::select! {
+            () = closing.close_when_idle(limit) => {}
+            () = closing.closed() => {}
+        }
+    });
     Ok(session)
 }
 

@@ -268,7 +268,8 @@ mod tests {
     async fn who_sends_faster_than_it_leaves_waits() {
         let socket = Arc::new(SessionSocket::default());
         let (to, packet) = (address_of(1), [0; 60_000]);
-        let sent = (0..100).take_while(|_| socket.try_send(&transmit(to, &packet, Some(1000))).is_ok()).count();
+        let sent =
+            (0..100).take_while(|_| socket.try_send(&transmit(to, &packet, Some(1000))).is_ok()).count();
         assert!((4..6).contains(&sent), "{sent}");
         let mut poller = socket.clone().create_io_poller();
         let waiting = async { poll_fn(|cx| poller.as_mut().poll_writable(cx)).await };
