@@ -318,7 +318,7 @@ fn parts(
         socket,
         bootstrap_client,
         counters: NodeCounters::new(clock),
-        listener: Box::new(move |_, notice| {
+        on_notice: Box::new(move |_, notice| {
             failovers.note(&notice);
             hear(&notice, &told, &enrolment);
         }),

@@ -5,8 +5,8 @@ use hopline::endpoint::{Flow, FlowEvent};
 use hopline::net::bootstrap_client::BootstrapClient;
 use hopline::net::clock::Clock;
 use hopline::net::entropy;
-use hopline::store::Opened;
-use hopline::store::redb::Redb;
+use hopline::store::redb::RedbFile;
+use hopline::store::{Opened, StoreKind};
 use hopline_proto::bootstrap::Registration;
 use hopline_proto::rpc::{
     Capabilities, Heartbeat, Listing, Load, Offer, Refusal, RelayInfo, Request, Response, Status,
@@ -95,7 +95,7 @@ async fn list(bootstrap_client: &BootstrapClient) -> Listing {
 
 /// Lets a bootstrap that does not run know of many more relays.
 async fn register_crowd(data: &Path) {
-    let Opened { store, .. } = Redb::open(Some(data)).unwrap();
+    let Opened { store, .. } = RedbFile.open(Some(data)).unwrap();
     let registered = (0..CROWD).map(|number| {
         let mut bytes = [0xc0; 32];
         bytes[..2].copy_from_slice(&number.to_be_bytes());

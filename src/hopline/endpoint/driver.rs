@@ -122,7 +122,7 @@ fn parts(
         socket,
         bootstrap_client,
         counters: NodeCounters::new(clock),
-        listener: Box::new(move |node, notice| waiters.hear(node, notice)),
+        on_notice: Box::new(move |node, notice| waiters.hear(node, notice)),
     })
 }
 

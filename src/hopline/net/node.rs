@@ -61,8 +61,8 @@ const TURNS_TO_SAY_GOODBYE: usize = 4;
 /// How long a bootstrap may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who is told what the machine has to say.
-pub(crate) type Listener<M> = Box<dyn Fn(&Rc<Node<M>>, Notice)>;
+/// What hears what the machine has to say.
+pub(crate) type NoticeHandler<M> = Box<dyn Fn(&Rc<Node<M>>, Notice)>;
 
 /// A node on its thread. See the module's documentation.
 pub(crate) struct Node<M> {
@@ -75,7 +75,7 @@ pub(crate) struct Node<M> {
     client: RefCell<quinn::ClientConfig>,
     bootstrap_client: BootstrapClient,
     counters: Arc<NodeCounters>,
-    listener: Listener<M>,
+    on_notice: NoticeHandler<M>,
     gate: Arc<Gate>,
     /// Legs that a peer may have open at once on a link.
     legs_of_link: u32,
@@ -101,7 +101,7 @@ pub(crate) struct Parts<M> {
     pub(crate) socket: Socket,
     pub(crate) bootstrap_client: BootstrapClient,
     pub(crate) counters: Arc<NodeCounters>,
-    pub(crate) listener: Listener<M>,
+    pub(crate) on_notice: NoticeHandler<M>,
 }
 
 /// What a node dials and is dialled by.
@@ -194,7 +194,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         client: RefCell::new(client),
         bootstrap_client: parts.bootstrap_client,
         counters: parts.counters,
-        listener: parts.listener,
+        on_notice: parts.on_notice,
         gate: Gate::new(admission::Config::default(), parts.clock),
         legs_of_link: settings.streams(),
         links: RefCell::default(),
@@ -307,7 +307,7 @@ impl<M: Machine + 'static> Node<M> {
                 if let Notice::Neighbour { change, .. } = &notice {
                     self.counters.judged(*change);
                 }
-                (self.listener)(self, notice);
+                (self.on_notice)(self, notice);
             }
         }
     }
