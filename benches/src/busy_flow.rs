@@ -125,7 +125,6 @@ impl BusyFlow {
     }
 
     /// The longest pauses since this was asked last, forward and backward.
-    #[must_use]
     pub fn longest(&self) -> [Duration; 2] {
         [self.forward.take_longest(), self.backward.take_longest()]
     }

@@ -20,6 +20,7 @@ use places::Places;
 use std::fs::{DirBuilder, File};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -170,7 +171,9 @@ impl Stage {
             .current_dir(&self.directory)
             .env("HOME", &self.directory)
             .env("XDG_STATE_HOME", self.directory.join(name))
-            .stderr(file);
+            .stderr(file)
+            // Ctrl-C is for this process alone, which ends the others itself.
+            .process_group(0);
         let runtime = Handle::current();
         let spawn = || {
             let _runtime = runtime.enter();

@@ -1,6 +1,6 @@
 //! A bootstrap that is named, not numbered, may move to another machine. And names of targets: who holds them, for how long.
 
-use crate::fixture::{Cluster, HOPLINE, Process, TIMEOUT};
+use crate::fixture::{Cluster, HOPLINE, Process, Signal, TIMEOUT};
 use hopline::endpoint::{Endpoint, Options};
 use hopline::net::authority::Authority;
 use hopline::net::ticket::{Grant, Ticket};
@@ -136,9 +136,9 @@ fn a_killed_holders_name_is_free_though_another_who_wanted_it_was_killed_meanwhi
 fn a_holder_that_was_stopped_and_lost_its_name_is_told() {
     let cluster = Cluster::start(3);
     let stopped = cluster.serve(&["receive", "inbox"]);
-    stopped.signal("-STOP");
+    stopped.signal(Signal::STOP);
     let _holder = cluster.serve(&["receive", "inbox"]);
-    stopped.signal("-CONT");
+    stopped.signal(Signal::CONT);
     stopped.until_says("taken");
     let ended = stopped.finish();
     assert_eq!(ended.status.code(), Some(4), "{}", ended.stderr);

@@ -1,7 +1,7 @@
 //! A flow outlives every record, every key, every certificate and every relay that it began with.
 
-use crate::fixture::{Chain, Cluster, TIMEOUT, pattern};
-use hopline::endpoint::{Flow, FlowEvent};
+use crate::fixture::{Cluster, TIMEOUT, pattern, primary, until};
+use hopline::endpoint::Flow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -50,9 +50,8 @@ async fn a_flow_outlives_everything_that_it_began_with() {
     let mut cluster = Cluster::start_with(8, &LIFETIMES);
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
     let endpoint = cluster.join().await;
-    let mut chain = Chain::of(&endpoint);
     let flow = endpoint.open("echo").await.unwrap();
-    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+    let mut chain = flow.watch_chain();
     let (began, returned) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
     let (stop, stopped) = oneshot::channel();
     let data = Arc::new(pattern(64 * PART));
@@ -62,12 +61,12 @@ async fn a_flow_outlives_everything_that_it_began_with() {
     let mut ticks = interval(LONGEST / 4);
     for n in 1..=8 {
         ticks.tick().await;
-        let serving = (1..=3).map(|hop| chain.primary(hop)).find(|name| name.starts_with('r'));
+        let serving = (1..=3).map(|hop| primary(&chain, hop)).find(|name| name.starts_with('r'));
         let original = cluster.relays.keys().find(|name| name.starts_with('r')).cloned();
         let victim = serving.or(original).expect("an original that lives");
         let before = returned.load(Ordering::Relaxed);
         cluster.kill(&victim);
-        tokio::task::block_in_place(|| cluster.add_relay(&format!("n{n}")));
+        cluster.add_relay(&format!("n{n}"));
         assert!(!traffic.is_finished(), "the flow ended after {before} parts");
     }
     while began.elapsed() < LONGEST * 3 {
@@ -76,13 +75,12 @@ async fn a_flow_outlives_everything_that_it_began_with() {
     // Now that nothing is left of what there was, it is still repaired.
     for hop in 1..=3 {
         ticks.tick().await;
-        let victim = chain.primary(hop);
+        let victim = primary(&chain, hop);
         assert!(victim.starts_with('n'), "{victim} was there from the beginning");
-        let before = chain.rerouted;
+        let before = chain.borrow().failovers();
         cluster.kill(&victim);
-        tokio::task::block_in_place(|| cluster.add_relay(&format!("m{hop}")));
-        chain.until(|event| matches!(event, FlowEvent::Rerouted { .. } | FlowEvent::Rebuilt { .. })).await;
-        assert!(chain.rerouted > before || chain.hops.len() == 3);
+        cluster.add_relay(&format!("m{hop}"));
+        until(&mut chain, |chain| chain.failovers() > before).await;
     }
     // Processes that were there from the beginning open and take new flows.
     let mut second = timeout(TIMEOUT, endpoint.open("echo")).await.expect("a stall").unwrap();
@@ -93,5 +91,9 @@ async fn a_flow_outlives_everything_that_it_began_with() {
     stop.send(()).unwrap();
     let parts = timeout(TIMEOUT, traffic).await.expect("a stall").unwrap();
     assert!(parts > 100, "{parts} parts are no steady traffic");
-    eprintln!("{parts} parts of {PART} bytes in {:?}, {} repairs", began.elapsed(), chain.rerouted);
+    eprintln!(
+        "{parts} parts of {PART} bytes in {:?}, {} repairs",
+        began.elapsed(),
+        chain.borrow().failovers()
+    );
 }

@@ -39,9 +39,7 @@ impl Process {
     /// Outside of a tokio runtime.
     pub fn spawn(name: &str, command: std::process::Command, log: Option<PathBuf>) -> std::io::Result<Self> {
         let mut command = Command::from(command);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Ctrl-C is for this process alone, which ends the others itself.
-        let mut child = command.process_group(0).kill_on_drop(true).spawn()?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let stdout = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         Ok(Self { name: name.to_owned(), child, lines: BufReader::new(stdout).lines(), log })
     }

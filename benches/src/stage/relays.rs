@@ -81,9 +81,16 @@ impl<'a> Relays<'a> {
         self.running.push(relay);
     }
 
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Process> {
+        self.running.iter().find(|relay| relay.name() == name)
+    }
+
     /// Whether it runs, as far as anybody here knows.
+    #[must_use]
     pub fn runs(&self, name: &str) -> bool {
-        self.running.iter().any(|relay| relay.name() == name)
+        self.get(name).is_some()
     }
 
     /// Fails if one ended that nobody had killed.
