@@ -20,6 +20,7 @@ use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::clock::Clock;
 use crate::net::closing::PendingClose;
 use crate::net::counters::NodeCounters;
+use crate::net::entropy;
 use crate::net::gate::{Gate, Turned};
 use crate::net::identity::Membership;
 use crate::net::local::Local;
@@ -96,12 +97,26 @@ pub(crate) struct Node<M> {
 /// What a node is made of.
 pub(crate) struct Parts<M> {
     pub(crate) machine: M,
-    pub(crate) boot: BootId,
+    boot: BootId,
     pub(crate) clock: Clock,
     pub(crate) socket: Socket,
     pub(crate) bootstrap_client: BootstrapClient,
     pub(crate) counters: Arc<NodeCounters>,
-    pub(crate) on_notice: NoticeHandler<M>,
+    on_notice: NoticeHandler<M>,
+}
+
+impl<M> Parts<M> {
+    /// Those of a new process, which begins its time now.
+    pub(crate) fn new(
+        machine: M,
+        socket: Socket,
+        bootstrap_client: BootstrapClient,
+        on_notice: NoticeHandler<M>,
+    ) -> Self {
+        let (boot, clock) = (BootId::random(&mut entropy::seeded_rng()), Clock::start());
+        let counters = NodeCounters::new(clock);
+        Self { machine, boot, clock, socket, bootstrap_client, counters, on_notice }
+    }
 }
 
 /// What a node dials and is dialled by.
