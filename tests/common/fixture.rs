@@ -1,6 +1,7 @@
 //! A network of real processes, ended with the test whatever becomes of it.
 //!
-//! The processes are the lab's. Here their methods wait, and what goes wrong is a panic.
+//! The processes are the lab's. Here their methods wait, and what goes wrong is a panic. What a process prints waits in its pipe
+//! until it is asked for: one that prints much must have its reader.
 
 use hopline::endpoint::{Chain, Endpoint, Options};
 use hopline_lab::pattern::Pattern;
