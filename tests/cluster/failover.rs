@@ -1,7 +1,7 @@
 //! Relays die under a flow, and the flow does not notice.
 
 use crate::fixture::{Cluster, Signal, TIMEOUT, pattern, primary, until};
-use hopline::endpoint::{Chain, Endpoint, Flow};
+use hopline::endpoint::{Chain, Endpoint, Flow, Plane};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -36,33 +36,37 @@ async fn echo_through_kills(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_relay_of_each_hop_is_killed_in_turn() {
-    let mut cluster = Cluster::start(9);
-    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
-    let endpoint = cluster.join().await;
-    let chain = echo_through_kills(&mut cluster, &endpoint, &[1, 2, 3], &pattern(8 << 20)).await;
-    // The next kill does not wait for the last repair, so a repair may be a whole new chain.
-    assert!(chain.borrow().failovers() >= 1, "nothing was repaired");
+    for plane in Plane::ALL {
+        let mut cluster = Cluster::start(9);
+        let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+        let endpoint = cluster.join_over(plane).await;
+        let chain = echo_through_kills(&mut cluster, &endpoint, &[1, 2, 3], &pattern(8 << 20)).await;
+        // The next kill does not wait for the last repair, so a repair may be a whole new chain.
+        assert!(chain.borrow().failovers() >= 1, "{plane:?}: nothing was repaired");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bootstrap_is_frozen_meanwhile() {
-    let mut cluster = Cluster::start(8);
-    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
-    let endpoint = cluster.join().await;
-    // The flow is opened by the time that its first bytes return; the bootstrap freezes before the first kill.
-    let mut flow = endpoint.open("echo").await.unwrap();
-    let chain = flow.watch_chain();
-    cluster.bootstrap.signal(Signal::STOP);
-    let data = pattern(1 << 20);
-    for hop in [1, 2, 3] {
-        let victim = primary(&chain, hop);
-        cluster.kill(&victim);
-        assert_echo(&mut flow, &data).await;
+    for plane in Plane::ALL {
+        let mut cluster = Cluster::start(8);
+        let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+        let endpoint = cluster.join_over(plane).await;
+        // The flow is opened by the time that its first bytes return; the bootstrap freezes before the first kill.
+        let mut flow = endpoint.open("echo").await.unwrap();
+        let chain = flow.watch_chain();
+        cluster.bootstrap.signal(Signal::STOP);
+        let data = pattern(1 << 20);
+        for hop in [1, 2, 3] {
+            let victim = primary(&chain, hop);
+            cluster.kill(&victim);
+            assert_echo(&mut flow, &data).await;
+        }
+        cluster.bootstrap.signal(Signal::CONT);
+        flow.shutdown().await.unwrap();
+        assert_eq!(flow.read(&mut [0]).await.unwrap(), 0);
+        timeout(TIMEOUT, flow.finished()).await.expect("a stall").unwrap();
     }
-    cluster.bootstrap.signal(Signal::CONT);
-    flow.shutdown().await.unwrap();
-    assert_eq!(flow.read(&mut [0]).await.unwrap(), 0);
-    timeout(TIMEOUT, flow.finished()).await.expect("a stall").unwrap();
 }
 
 async fn send(writer: &mut (impl AsyncWrite + Unpin), data: &[u8]) -> std::io::Result<()> {

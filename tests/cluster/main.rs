@@ -45,6 +45,7 @@ mod restarts;
 mod routes;
 mod secrecy;
 mod senders;
+mod sessions;
 mod short_runs;
 mod soak;
 mod strangers;

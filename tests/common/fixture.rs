@@ -3,7 +3,7 @@
 //! The processes are the lab's. Here their methods wait, and what goes wrong is a panic. What a process prints waits in its pipe
 //! until it is asked for: one that prints much must have its reader.
 
-use hopline::endpoint::{Chain, Endpoint, Options};
+use hopline::endpoint::{Chain, Endpoint, Options, Plane};
 use hopline_lab::pattern::Pattern;
 use hopline_lab::stage;
 use serde_json::Value;
@@ -216,7 +216,16 @@ impl Cluster {
 
     /// Joins as an endpoint of this very process.
     pub async fn join(&self) -> Endpoint {
-        Endpoint::join(self.ticket.parse().unwrap(), Options::default()).await.unwrap()
+        self.join_as(Options::default()).await
+    }
+
+    /// The same, where flows travel that way.
+    pub async fn join_over(&self, plane: Plane) -> Endpoint {
+        self.join_as(Options { plane, ..Options::default() }).await
+    }
+
+    pub async fn join_as(&self, options: Options) -> Endpoint {
+        Endpoint::join(self.ticket.parse().unwrap(), options).await.unwrap()
     }
 }
 

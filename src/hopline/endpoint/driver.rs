@@ -141,7 +141,7 @@ fn parts(
     machine.set_dials(socket.local.dials(bootstrap_client.bootstrap()));
     let on_notice = Box::new(move |node: &Driven, notice| waiters.hear(node, notice));
     let packets = Box::new(move |flow, packets: &mut [u8], stride| carriers.arrive(flow, packets, stride));
-    Ok(Parts { packets, ..Parts::new(machine, socket, bootstrap_client, on_notice) })
+    Ok(Parts::new(machine, socket, bootstrap_client, on_notice).taking(packets))
 }
 
 /// What there is, as the bootstrap sees it.

@@ -6,7 +6,7 @@
 //! A session ends with its connection, and its flows with it. Its *carrier* is a flow without bytes whose chain its packets take; while no
 //! chain leads to the other end, they wait at the origin.
 //!
-//! Bounds: streams by QUIC ([`SESSION_FLOWS`]); words of streams that are not known yet, as many as there may be streams.
+//! Bounds: streams by QUIC ([`SESSION_FLOWS`]); words whose streams are not known yet ([`MAX_EARLY`]).
 
 pub(super) mod carriers;
 mod io;
@@ -34,8 +34,8 @@ use tokio::time::timeout;
 
 /// Largest [`Word`], in bytes.
 const MAX_WORD_BYTES: usize = 512;
-/// Streams that are not known yet, of which words may wait.
-const MAX_EARLY: usize = SESSION_FLOWS as usize;
+/// Words that may wait for their streams: an end says two of each at most.
+const MAX_EARLY: usize = 2 * SESSION_FLOWS as usize;
 /// Words that may wait to be written.
 const QUEUED_WORDS: usize = 256;
 /// What an application may say of a flow: that it took everything, and that it gives it up, each once.
@@ -52,6 +52,14 @@ enum Word {
     Taken { stream: u64 },
     /// The application gives the flow up.
     Aborted { stream: u64, cause: String },
+}
+
+impl Word {
+    const fn stream(&self) -> u64 {
+        match self {
+            Self::Taken { stream } | Self::Aborted { stream, .. } => *stream,
+        }
+    }
 }
 
 /// What is to be written to the other end.
@@ -82,8 +90,10 @@ pub(super) struct Session {
 #[derive(Debug, Default)]
 struct Table {
     flows: HashMap<u64, Part>,
-    /// What came of streams that have not been seen yet.
-    early: HashMap<u64, Vec<Word>>,
+    /// The first stream that has not been seen yet,
+    unseen: u64,
+    /// and what was said of it and those after it.
+    early: Vec<Word>,
     /// Why there will be no more.
     over: Option<FlowError>,
 }
@@ -205,7 +215,8 @@ impl Session {
                 part.end(Ending::Broken(error.clone()));
             }
             table.flows.insert(stream, part);
-            table.early.remove(&stream).unwrap_or_default()
+            table.unseen = table.unseen.max(stream + 1);
+            table.early.extract_if(.., |word| word.stream() == stream).collect::<Vec<_>>()
         };
         self.used.notify_waiters();
         early.into_iter().for_each(|word| self.hear(word));
@@ -287,13 +298,12 @@ impl Session {
 
     /// What the other end says of a flow.
     fn hear(&self, word: Word) {
-        let (Word::Taken { stream } | Word::Aborted { stream, .. }) = &word;
         let mut table = self.lock();
-        let Table { flows, early, .. } = &mut *table;
-        let Some(part) = flows.get(stream) else {
-            // The word has overtaken its stream, or speaks of one that is over.
-            if early.len() < MAX_EARLY {
-                early.entry(*stream).or_insert_with(|| Vec::with_capacity(1)).push(word);
+        let Table { flows, early, unseen, .. } = &mut *table;
+        let Some(part) = flows.get(&word.stream()) else {
+            // It has overtaken its stream, or speaks of one that is over.
+            if word.stream() >= *unseen && early.len() < MAX_EARLY {
+                early.push(word);
             }
             return;
         };

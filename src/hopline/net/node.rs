@@ -112,7 +112,7 @@ pub(crate) struct Parts<M> {
     pub(crate) counters: Arc<NodeCounters>,
     on_notice: NoticeHandler<M>,
     /// Who takes packets of flows that end here.
-    pub(crate) packets: PacketSink,
+    packets: PacketSink,
 }
 
 impl<M> Parts<M> {
@@ -127,6 +127,11 @@ impl<M> Parts<M> {
         let counters = NodeCounters::new(clock);
         let packets = Box::new(|_, _: &mut [u8], _| ());
         Self { machine, boot, clock, socket, bootstrap_client, counters, on_notice, packets }
+    }
+
+    /// At an endpoint: `packets` takes those of flows that end there.
+    pub(crate) fn taking(self, packets: PacketSink) -> Self {
+        Self { packets, ..self }
     }
 }
 

@@ -1,0 +1,161 @@
+//! Flows over sessions: one QUIC connection from end to end, whose packets relays pass on.
+
+use crate::fixture::{Cluster, TIMEOUT, pattern, primary, until};
+use futures_util::future::try_join_all;
+use hopline::endpoint::{Endpoint, Options, Plane};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+async fn origin(cluster: &Cluster) -> Endpoint {
+    cluster.join_over(Plane::Session).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_flows_share_a_chain_and_outlive_its_relays() {
+    let mut cluster = Cluster::start(8);
+    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    let origin = origin(&cluster).await;
+    let mut flows = try_join_all((0..64).map(|_| origin.open("echo"))).await.unwrap();
+    let first = flows.first().unwrap();
+    let (id, mut chain) = (first.id(), first.watch_chain());
+    assert!(flows.iter().all(|flow| flow.id() == id), "one flow carries them all");
+    let data = pattern(64 << 10);
+    for hop in [2, 1, 3] {
+        let victim = primary(&chain, hop);
+        cluster.kill(&victim);
+        let echoes = flows.iter_mut().map(async |flow| {
+            flow.write_all(&data).await?;
+            let mut returned = vec![0; data.len()];
+            flow.read_exact(&mut returned).await?;
+            Ok::<_, std::io::Error>(returned == data)
+        });
+        let equal = timeout(TIMEOUT, try_join_all(echoes)).await.expect("a stall").unwrap();
+        assert!(equal.iter().all(|equal| *equal), "it came back altered");
+        until(&mut chain, |chain| !chain.carries(&victim)).await;
+    }
+    let ends = flows.into_iter().map(hopline::Flow::finished);
+    timeout(TIMEOUT, try_join_all(ends)).await.expect("a stall").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_opens_on_a_live_session_though_no_bootstrap_answers() {
+    let mut cluster = Cluster::start(4);
+    let target = cluster.join().await;
+    let mut listener = target.listen("x").await.unwrap();
+    let origin = origin(&cluster).await;
+    let _first = origin.open("x").await.unwrap();
+    timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
+    cluster.bootstrap.kill();
+    let mut flow = origin.open("x").await.unwrap();
+    flow.write_all(b"!").await.unwrap();
+    let mut came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
+    assert_eq!(came.read_u8().await.unwrap(), b'!');
+    assert_eq!((came.peer(), flow.peer()), (origin.id(), target.id()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_when_it_is_idle_and_the_next_flow_opens_another() {
+    let cluster = Cluster::start(4);
+    let target = cluster.join().await;
+    let mut listener = target.listen("x").await.unwrap();
+    let session_idle = Duration::from_millis(200);
+    let options = Options { plane: Plane::Session, session_idle, ..Options::default() };
+    let origin = cluster.join_as(options).await;
+    let mut carriers = Vec::new();
+    for _ in 0..2 {
+        let flow = origin.open("x").await.unwrap();
+        let mut chain = flow.watch_chain();
+        carriers.push(flow.id());
+        let came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
+        let (here, there) = tokio::join!(flow.finished(), came.finished());
+        (here.unwrap(), there.unwrap());
+        let over = async { while chain.changed().await.is_ok() {} };
+        timeout(TIMEOUT, over).await.expect("the session ends");
+    }
+    assert_ne!(carriers[0], carriers[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_a_flow_up_breaks_no_other_and_the_other_end_knows_why() {
+    let cluster = Cluster::start(4);
+    let target = cluster.join().await;
+    let mut listener = target.listen("x").await.unwrap();
+    let origin = origin(&cluster).await;
+    let (mut kept, mut given_up) = (origin.open("x").await.unwrap(), origin.open("x").await.unwrap());
+    let mut came = Vec::new();
+    for _ in 0..2 {
+        came.push(timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap());
+    }
+    given_up.write_all(b"2").await.unwrap();
+    kept.write_all(b"1").await.unwrap();
+    for mut flow in came {
+        if flow.read_u8().await.unwrap() == b'2' {
+            flow.abort("it is enough");
+        } else {
+            kept.write_all(b"more").await.unwrap();
+            flow.write_all(b"answer").await.unwrap();
+            let mut heard = [0; 4];
+            flow.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"more");
+            flow.shutdown().await.unwrap();
+            tokio::spawn(flow.finished());
+        }
+    }
+    let error = timeout(TIMEOUT, given_up.read(&mut [0])).await.expect("an end").unwrap_err();
+    assert!(error.to_string().contains("it is enough"), "{error}");
+    let mut heard = Vec::new();
+    kept.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"answer");
+    timeout(TIMEOUT, kept.finished()).await.expect("an end").unwrap();
+    let mut refused = origin.open("nobody").await.map(|_| ()).unwrap_err().to_string();
+    refused.make_ascii_lowercase();
+    assert!(refused.contains("nobody"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_ride_on_sessions() {
+    let mut cluster = Cluster::start(6);
+    let target = cluster.join().await;
+    let mut inbox = target.receive("x").await.unwrap();
+    let origin = origin(&cluster).await;
+    let taking = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        while taken.len() < 400 {
+            taken.push(inbox.recv().await.unwrap().take());
+        }
+        taken
+    });
+    let mut receipts = Vec::new();
+    for n in 0..400 {
+        receipts.push(origin.send("x", format!("message {n}")).await.unwrap());
+        if n == 200 {
+            let victim = cluster.relays.keys().next().unwrap().clone();
+            cluster.kill(&victim);
+        }
+    }
+    timeout(TIMEOUT, try_join_all(receipts)).await.expect("a stall").unwrap();
+    let taken = timeout(TIMEOUT, taking).await.expect("a stall").unwrap();
+    assert!(taken.iter().enumerate().all(|(n, message)| *message == format!("message {n}")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_leaves_tells_why_over_a_session() {
+    let cluster = Cluster::start(4);
+    let target = cluster.join().await;
+    let mut listener = target.listen("x").await.unwrap();
+    for leaves_first in [true, false] {
+        let origin = origin(&cluster).await;
+        let mut flow = origin.open("x").await.unwrap();
+        let mut came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
+        let there = if leaves_first {
+            origin.shutdown_because("the office closes").await;
+            timeout(TIMEOUT, came.read(&mut [0])).await
+        } else {
+            target.shutdown_because("the office closes").await;
+            timeout(TIMEOUT, flow.read(&mut [0])).await
+        };
+        let error = there.expect("an end").unwrap_err();
+        assert!(error.to_string().contains("the office closes"), "{error}");
+    }
+}
