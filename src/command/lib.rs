@@ -7,7 +7,7 @@ pub mod join;
 pub mod journal;
 pub mod liveness;
 pub mod name;
-mod plane;
+pub mod plane;
 pub mod ready;
 pub mod retry;
 pub mod say;

@@ -4,13 +4,15 @@
 
 use crate::stage::{Process, Stage};
 use bytesize::ByteSize;
+use hopline::endpoint::Plane;
 use hopline_command::{Exit, Failure, say};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
-/// One bulk flow over 1 and 3 relays, compared with a dumb splice over 0, 1 and 3. (A flow has at least one relay.)
+/// One bulk flow over 1 and 3 relays, stored and over a session, compared with a dumb splice over 0, 1 and 3. (A flow has at least one
+/// relay.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   hopline bench throughput
@@ -54,7 +56,8 @@ impl Transfer {
 /// All transfers over one number of relays.
 struct Row {
     relays: u8,
-    flow: Vec<Transfer>,
+    /// Of flows on each plane, in the order of [`Plane::ALL`]; none without a relay.
+    flows: [Vec<Transfer>; 2],
     splice: Vec<Transfer>,
 }
 
@@ -62,13 +65,13 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let stage = Stage::new(None)?;
     let bytes = args.size.0;
     let network = Network::start(&stage).await?;
-    let mut rows = vec![Row { relays: 0, flow: Vec::new(), splice: Vec::new() }];
-    rows.extend(CHAINS.map(|relays| Row { relays, flow: Vec::new(), splice: Vec::new() }));
+    let row = |relays| Row { relays, flows: Default::default(), splice: Vec::new() };
+    let mut rows: Vec<Row> = std::iter::once(0).chain(CHAINS).map(row).collect();
     for pair in 1..=args.pairs {
         for row in &mut rows {
             row.splice.push(splice(&stage, row.relays, bytes).await?);
-            if row.relays > 0 {
-                row.flow.push(network.flow(&stage, row.relays, bytes).await?);
+            for (plane, flows) in Plane::ALL.into_iter().zip(&mut row.flows).filter(|_| row.relays > 0) {
+                flows.push(network.flow(&stage, plane, row.relays, bytes).await?);
             }
             tracing::info!(pair, relays = row.relays, "measured");
         }
@@ -106,9 +109,10 @@ impl Network {
         Ok(Self { ticket, processes })
     }
 
-    async fn flow(&self, stage: &Stage, relays: u8, bytes: u64) -> Result<Transfer, Failure> {
+    async fn flow(&self, stage: &Stage, plane: Plane, relays: u8, bytes: u64) -> Result<Transfer, Failure> {
         let (bytes, hops) = (bytes.to_string(), relays.to_string());
-        let arguments = ["bench", "flow-source", "bench-sink", &bytes, "--hops", &hops];
+        let plane = plane.as_str();
+        let arguments = ["bench", "flow-source", "bench-sink", &bytes, "--hops", &hops, "--plane", plane];
         let mut source = stage.start("source", Some(&self.ticket), &arguments)?;
         source.ready().await?;
         let cpu = |source: &Process| self.processes.iter().chain([source]).map(cpu_seconds).sum::<f64>();
@@ -177,9 +181,9 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// How many times as fast as the splice the flow was, pair by pair.
-fn ratios(row: &Row) -> impl Iterator<Item = f64> + '_ {
-    row.flow.iter().zip(&row.splice).map(|(flow, splice)| splice.seconds / flow.seconds)
+/// How many times as fast as the splice flows were, pair by pair.
+fn ratios(flows: &[Transfer], splice: &[Transfer]) -> Vec<f64> {
+    flows.iter().zip(splice).map(|(flow, splice)| splice.seconds / flow.seconds).collect()
 }
 
 fn to_json(rows: &[Row], bytes: u64) -> Value {
@@ -190,14 +194,18 @@ fn to_json(rows: &[Row], bytes: u64) -> Value {
         })
     };
     let row = |row: &Row| {
-        let hopline = (!row.flow.is_empty()).then(|| side(&row.flow));
-        let ratio = (!row.flow.is_empty()).then(|| median(ratios(row)));
+        let planes = Plane::ALL.iter().zip(&row.flows).filter(|(_, flows)| !flows.is_empty());
+        let planes = planes.map(|(plane, flows)| {
+            let ratios = ratios(flows, &row.splice);
+            let mut told = side(flows);
+            told["ratios"] = json!(ratios);
+            told["median_ratio"] = json!(median(ratios.into_iter()));
+            (plane.as_str().to_owned(), told)
+        });
         json!({
             "relays": row.relays,
-            "hopline": hopline,
+            "hopline": planes.collect::<serde_json::Map<_, _>>(),
             "dumb_splice": side(&row.splice),
-            "ratios": ratios(row).collect::<Vec<_>>(),
-            "median_ratio": ratio,
         })
     };
     json!({"bytes": bytes, "chains": rows.iter().map(row).collect::<Vec<_>>()})
@@ -205,32 +213,33 @@ fn to_json(rows: &[Row], bytes: u64) -> Value {
 
 fn print(rows: &[Row], bytes: u64) -> std::io::Result<()> {
     let mut out = say::output();
-    writeln!(out, "{:<7} {:>30} {:>30} {:>22}", "", "Hopline", "dumb splice", "Hopline / dumb splice")?;
     writeln!(
         out,
-        "{:<7} {:>16} {:>13} {:>16} {:>13} {:>22}",
-        "relays", "MB/s (median)", "CPU-s/GiB", "MB/s (median)", "CPU-s/GiB", "median (all pairs)"
+        "{:<7} {:<12} {:>14} {:>10}  times the splice: median (all pairs)",
+        "relays", "", "MB/s (median)", "CPU-s/GiB"
     )?;
     for row in rows {
-        let speed = |side: &[Transfer]| median(side.iter().map(|t| t.megabytes_a_second(bytes)));
-        let cpu = |side: &[Transfer]| median(side.iter().map(|t| t.cpu_seconds_a_gibibyte(bytes)));
-        let (dumb_speed, dumb_cpu) = (speed(&row.splice), cpu(&row.splice));
-        if row.flow.is_empty() {
-            writeln!(
-                out,
-                "{:<7} {:>30} {dumb_speed:>16.0} {dumb_cpu:>13.2}",
-                row.relays, "a flow has relays"
-            )?;
-            continue;
+        line(&mut out, row.relays, "dumb splice", &row.splice, bytes)?;
+        writeln!(out)?;
+        for (plane, flows) in Plane::ALL.iter().zip(&row.flows).filter(|(_, flows)| !flows.is_empty()) {
+            let ratios = ratios(flows, &row.splice);
+            let all: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+            line(&mut out, row.relays, plane.as_str(), flows, bytes)?;
+            writeln!(out, "  {:.2} ({})", median(ratios.into_iter()), all.join(" "))?;
         }
-        let all: Vec<String> = ratios(row).map(|ratio| format!("{ratio:.2}")).collect();
-        let (own_speed, own_cpu, ratio) = (speed(&row.flow), cpu(&row.flow), median(ratios(row)));
-        writeln!(
-            out,
-            "{:<7} {own_speed:>16.0} {own_cpu:>13.2} {dumb_speed:>16.0} {dumb_cpu:>13.2} {ratio:>12.2} ({})",
-            row.relays,
-            all.join(" ")
-        )?;
     }
     Ok(())
+}
+
+/// What one kind of transfers came to.
+fn line(
+    out: &mut impl Write,
+    relays: u8,
+    kind: &str,
+    transfers: &[Transfer],
+    bytes: u64,
+) -> std::io::Result<()> {
+    let speed = median(transfers.iter().map(|transfer| transfer.megabytes_a_second(bytes)));
+    let cpu = median(transfers.iter().map(|transfer| transfer.cpu_seconds_a_gibibyte(bytes)));
+    write!(out, "{relays:<7} {kind:<12} {speed:>14.0} {cpu:>10.2}")
 }

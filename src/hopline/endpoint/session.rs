@@ -11,6 +11,7 @@
 pub(super) mod carriers;
 mod io;
 pub(super) mod pool;
+mod silence;
 mod socket;
 
 pub(super) use io::SessionIo;

@@ -356,6 +356,11 @@ impl<M: Machine + 'static> Node<M> {
         }
     }
 
+    /// What its clock says.
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
     /// Notified when packets may have a way that had none.
     pub(crate) const fn legs_opened(&self) -> &Notify {
         &self.legs_opened

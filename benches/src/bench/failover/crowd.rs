@@ -97,6 +97,7 @@ pub(super) async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Out
         let options = |role: &str| Options {
             name: Some(format!("{role}{number}")),
             hops: args.hops,
+            plane: args.plane.plane(),
             ..Options::default()
         };
         let target = Endpoint::join(ours.clone(), options("target")).await?;

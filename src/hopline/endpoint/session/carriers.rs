@@ -1,6 +1,7 @@
 //! The node's side of sessions: which flow carries which, and what passes between their socket and the node's.
 
 use super::super::flow_error::FlowError;
+use super::silence::Silence;
 use super::socket::{SessionSocket, address_of, number_of};
 use crate::net::gate::Turned;
 use crate::net::identity::Membership;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use hopline_proto::endpoint::Endpoint as Machine;
 use hopline_proto::flows::FlowKey;
 use hopline_proto::id::NodeId;
+use hopline_proto::time::Time;
 use hopline_proto::version::Versions;
 use quinn::{Connection, Incoming};
 use std::cell::{Cell, RefCell};
@@ -20,7 +22,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -33,6 +35,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(in crate::endpoint) struct Carriers {
     socket: Arc<SessionSocket>,
     endpoint: quinn::Endpoint,
+    /// Notified when packets leave.
+    busy: Notify,
     next: Cell<u64>,
     numbers: RefCell<HashMap<FlowKey, u64>>,
     carriers: RefCell<HashMap<u64, Carrier>>,
@@ -43,10 +47,16 @@ struct Carrier {
     flow: FlowKey,
     /// Where its connection goes once it is up, at a target.
     wanted: Option<oneshot::Sender<Connection>>,
-    /// Its connection, at an origin.
+    /// Its connection, once it is up.
     connection: Option<Connection>,
+    silence: Silence,
 }
 
+/// How often it is looked whether anything comes back while packets leave, and how many looks without any end that.
+const LOOK: Duration = Duration::from_millis(50);
+const QUIET_LOOKS: u32 = 20;
+/// What is sent over a carrier itself.
+const CANARY: &[u8] = &[0];
 /// The datagrams of sessions.
 const NUDGE: &[u8] = &[0];
 const NUDGED: &[u8] = &[1];
@@ -68,6 +78,7 @@ impl Carriers {
         Ok(Self {
             socket,
             endpoint,
+            busy: Notify::new(),
             next: Cell::new(1),
             numbers: RefCell::default(),
             carriers: RefCell::default(),
@@ -78,6 +89,7 @@ impl Carriers {
     pub(in crate::endpoint) fn run(self: &Rc<Self>, node: &Driven) {
         spawn_local(self.clone().depart(node.clone()));
         spawn_local(self.clone().accept());
+        spawn_local(self.clone().watch_for_silence(node.clone()));
     }
 
     /// A flow that may carry a session from now on.
@@ -85,7 +97,9 @@ impl Carriers {
         let number = self.next.get();
         self.next.set(number + 1);
         self.numbers.borrow_mut().insert(flow, number);
-        self.carriers.borrow_mut().insert(number, Carrier { flow, wanted, connection: None });
+        self.carriers
+            .borrow_mut()
+            .insert(number, Carrier { flow, wanted, connection: None, silence: Silence::default() });
         address_of(number)
     }
 
@@ -166,10 +180,28 @@ impl Carriers {
             let wanted =
                 self.carriers.borrow_mut().get_mut(&number).and_then(|carrier| carrier.wanted.take());
             match wanted {
-                Some(wanted) => drop(spawn_local(establish(incoming, wanted))),
+                Some(wanted) => drop(spawn_local(self.clone().establish(incoming, number, wanted))),
                 // A flow carries one session.
                 None => incoming.ignore(),
             }
+        }
+    }
+
+    /// A target's side of [`Carriers::connect`].
+    async fn establish(self: Rc<Self>, incoming: Incoming, number: u64, wanted: oneshot::Sender<Connection>) {
+        let established = async {
+            let connection = incoming.await?;
+            version::agree(&connection, Versions::OURS, false).await?;
+            Ok::<_, Turned>(connection)
+        };
+        match timeout(HANDSHAKE_TIMEOUT, established).await {
+            Ok(Ok(connection)) => {
+                self.connected(number, &connection);
+                spawn_local(answer_nudges(connection.clone()));
+                let _ = wanted.send(connection);
+            }
+            Ok(Err(error)) => tracing::info!(error = %tls::explain(&*error), "a session failed"),
+            Err(_) => {}
         }
     }
 
@@ -186,7 +218,7 @@ impl Carriers {
     async fn depart(self: Rc<Self>, node: Driven) {
         loop {
             tokio::select! {
-                () = self.socket.departures.notified() => {}
+                () = self.socket.departures.notified() => self.busy.notify_one(),
                 () = node.legs_opened().notified() => {}
             }
             for address in self.socket.destinations() {
@@ -206,28 +238,47 @@ impl Carriers {
     }
 }
 
+/// Sessions that nothing comes back over.
+impl Carriers {
+    /// Looks at them as long as packets leave, and sends a byte over the carrier itself of one that is doubtful: as any flow's, it is
+    /// followed on its way, and if it does not arrive the flow leaves whoever swallows it (`proto/flows/gray.rs`).
+    async fn watch_for_silence(self: Rc<Self>, node: Driven) {
+        loop {
+            self.busy.notified().await;
+            let mut quiet = 0;
+            while quiet < QUIET_LOOKS {
+                tokio::time::sleep(LOOK).await;
+                let (doubtful, has_sent) = self.look(node.now());
+                quiet = if has_sent { 0 } else { quiet + 1 };
+                for flow in doubtful {
+                    tracing::debug!(flow = %flow.flow, "nothing comes back over a session");
+                    let canary = Bytes::from_static(CANARY);
+                    let _ = node.with_flows(|flows, now, actions| flows.send(flow, canary, now, actions));
+                }
+            }
+        }
+    }
+
+    /// The carriers of doubtful sessions, and whether any session has sent since the last look.
+    fn look(&self, now: Time) -> (Vec<FlowKey>, bool) {
+        let (mut doubtful, mut has_sent) = (Vec::new(), false);
+        for carrier in self.carriers.borrow_mut().values_mut() {
+            let Some(connection) = &carrier.connection else { continue };
+            let stats = connection.stats();
+            let (sent, came) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
+            let look = carrier.silence.look(sent, came, stats.path.rtt, now);
+            has_sent |= look.has_sent;
+            doubtful.extend(Some(carrier.flow).filter(|_| look.is_doubtful));
+        }
+        (doubtful, has_sent)
+    }
+}
+
 /// Answers each nudge, so that this end, too, learns what it has lost.
 async fn answer_nudges(connection: Connection) {
     while let Ok(datagram) = connection.read_datagram().await {
         if datagram == NUDGE {
             let _ = connection.send_datagram(Bytes::from_static(NUDGED));
         }
-    }
-}
-
-/// A target's side of [`Carriers::connect`].
-async fn establish(incoming: Incoming, wanted: oneshot::Sender<Connection>) {
-    let established = async {
-        let connection = incoming.await?;
-        version::agree(&connection, Versions::OURS, false).await?;
-        Ok::<_, Turned>(connection)
-    };
-    match timeout(HANDSHAKE_TIMEOUT, established).await {
-        Ok(Ok(connection)) => {
-            spawn_local(answer_nudges(connection.clone()));
-            let _ = wanted.send(connection);
-        }
-        Ok(Err(error)) => tracing::info!(error = %tls::explain(&*error), "a session failed"),
-        Err(_) => {}
     }
 }

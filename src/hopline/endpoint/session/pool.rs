@@ -86,18 +86,22 @@ async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Arc<Session>,
 
 /// Keeps a session's carrier until the session is over, and ends the session with it.
 pub(in crate::endpoint) async fn carry(session: Arc<Session>, mut carrier: FlowIo) {
+    let mut nothing = sink();
     let endings = carrier.end.endings.clone();
-    tokio::select! {
-        () = session.closed() => {}
-        ended = over(endings) => {
-            return session.lost(&ended.err().unwrap_or(FlowError::Closed));
-        }
+    let is_lost = tokio::select! {
+        () = session.closed() => false,
+        // All that comes are bytes by which the other end tries whether the chain carries any.
+        read = copy(&mut carrier, &mut nothing) => read.is_err(),
+    };
+    if is_lost {
+        return session.lost(&over(endings).await.err().unwrap_or(FlowError::Closed));
     }
     let parting = async {
         carrier.shutdown().await?;
-        copy(&mut carrier, &mut sink()).await
+        copy(&mut carrier, &mut nothing).await
     };
     if matches!(timeout(PARTING, parting).await, Ok(Ok(_))) {
         carrier.end.read_to_end = true;
     }
+    session.lost(&FlowError::Lost);
 }
