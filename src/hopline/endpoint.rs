@@ -155,6 +155,17 @@ pub enum OpenError {
     Closed,
 }
 
+impl OpenError {
+    /// Why a flow over a route, perhaps a `kept` one, came to nothing.
+    fn over(kept: bool, error: FlowError) -> Self {
+        let leads_nowhere = matches!(
+            error,
+            FlowError::NoPath | FlowError::OutOfTime { .. } | FlowError::Lost | FlowError::Unknown
+        );
+        if kept && leads_nowhere { Self::Outdated(error) } else { error.into() }
+    }
+}
+
 /// Why a name could not be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -244,7 +244,7 @@ impl Waiters {
             spawn_local(keep_stored(routes, node.clone()));
         }
         spawn_local(keep_dials(node.clone()));
-        self.carriers.run(node);
+        self.carriers.run(node, transport);
         loop {
             let command = tokio::select! {
                 biased;

@@ -327,13 +327,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
         flow.say(name, kind).await?;
         Ok::<_, io::Error>(flow)
     };
-    secured(handshake, &ending).await.map_err(|error| {
-        let leads_nowhere = matches!(
-            error,
-            FlowError::NoPath | FlowError::OutOfTime { .. } | FlowError::Lost | FlowError::Unknown
-        );
-        if kept && leads_nowhere { OpenError::Outdated(error) } else { error.into() }
-    })
+    secured(handshake, &ending).await.map_err(|error| OpenError::over(kept, error))
 }
 
 /// Opens a flow to a name, of which nothing but its chain stands yet. Returns also who is at its other end.

@@ -75,7 +75,7 @@ impl FlowError {
     }
 
     /// What it means that the other end answered with this alert (RFC 8446, 6.2).
-    fn of_alert(alert: AlertDescription) -> Option<Self> {
+    pub(super) fn of_alert(alert: AlertDescription) -> Option<Self> {
         let cause = if alert == AlertDescription::CertificateExpired {
             let now = Clock::wall().shown();
             format!("by its clock it has expired, or is not valid yet, and this machine's clock says {now}")

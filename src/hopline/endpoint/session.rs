@@ -20,6 +20,7 @@ use super::chain::Chain;
 use super::flow_error::{DROPPED, Ending, FlowError};
 use super::flow_io::{FlowEnd, Reached, Word as Said};
 use crate::net::frames::{self, FrameError};
+use crate::net::tls;
 use crate::net::transport::SESSION_FLOWS;
 use hopline_proto::cause;
 use hopline_proto::codec;
@@ -396,6 +397,9 @@ async fn write(mut sender: SendStream, mut queued: mpsc::Receiver<Outgoing>) {
 
 /// What the end of a connection means for the flows on it.
 fn of_connection(error: &ConnectionError) -> FlowError {
+    if let Some(refused) = tls::alert(error).and_then(FlowError::of_alert) {
+        return refused;
+    }
     match error {
         ConnectionError::ApplicationClosed(close) if !close.reason.is_empty() => {
             FlowError::Aborted { cause: cause::bounded(&String::from_utf8_lossy(&close.reason)).into() }

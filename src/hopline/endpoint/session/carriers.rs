@@ -6,7 +6,7 @@ use super::socket::{SessionSocket, address_of, number_of};
 use crate::net::gate::Turned;
 use crate::net::identity::Membership;
 use crate::net::node::Node;
-use crate::net::tls;
+use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
 use crate::net::version;
 use bytes::Bytes;
@@ -14,15 +14,16 @@ use hopline_proto::endpoint::Endpoint as Machine;
 use hopline_proto::flows::FlowKey;
 use hopline_proto::id::NodeId;
 use hopline_proto::time::Time;
-use hopline_proto::version::Versions;
-use quinn::{Connection, Incoming};
+use hopline_proto::version::{Mismatch, Versions};
+use quinn::{Connection, ConnectionError, Incoming};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
@@ -69,11 +70,11 @@ impl Carriers {
     pub(in crate::endpoint) fn new(
         membership: &Membership,
         settings: &TransportSettings,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let settings = settings.for_sessions();
         let socket = Arc::<SessionSocket>::default();
+        let server = server_config(membership, &settings)?;
         let secret = membership.identity.reset_secret();
-        let server = transport::server_config(tls::session_server(membership)?, &settings, &secret);
         let endpoint = transport::bind_virtual(socket.clone(), server, &settings, &secret)?;
         Ok(Self {
             socket,
@@ -86,10 +87,27 @@ impl Carriers {
     }
 
     /// Moves packets and accepts connections, as long as the node lives.
-    pub(in crate::endpoint) fn run(self: &Rc<Self>, node: &Driven) {
+    pub(in crate::endpoint) fn run(self: &Rc<Self>, node: &Driven, settings: &TransportSettings) {
+        spawn_local(
+            self.clone().keep_certified(node.bootstrap_client().memberships(), settings.for_sessions()),
+        );
         spawn_local(self.clone().depart(node.clone()));
         spawn_local(self.clone().accept());
         spawn_local(self.clone().watch_for_silence(node.clone()));
+    }
+
+    /// Shows each new certificate of the node to those who connect from then on.
+    async fn keep_certified(
+        self: Rc<Self>,
+        mut memberships: watch::Receiver<Membership>,
+        settings: TransportSettings,
+    ) {
+        while memberships.changed().await.is_ok() {
+            match server_config(&memberships.borrow_and_update(), &settings) {
+                Ok(server) => self.endpoint.set_server_config(Some(server)),
+                Err(error) => tracing::error!(%error, "can't use this node's new certificate"),
+            }
+        }
     }
 
     /// A flow that may carry a session from now on.
@@ -147,10 +165,7 @@ impl Carriers {
                     carriers.connected(number_of(address), &connection);
                     Ok(connection)
                 }
-                Ok(Err(error)) => {
-                    tracing::debug!(error = %tls::explain(&*error), "no session");
-                    Err(FlowError::Handshake)
-                }
+                Ok(Err(error)) => Err(refused(&*error)),
                 Err(_) => Err(FlowError::NoPath),
             };
             let _ = reply.send(connected);
@@ -238,6 +253,15 @@ impl Carriers {
     }
 }
 
+/// How a member's sessions are accepted.
+fn server_config(
+    membership: &Membership,
+    settings: &TransportSettings,
+) -> Result<quinn::ServerConfig, TlsError> {
+    let secret = membership.identity.reset_secret();
+    Ok(transport::server_config(tls::session_server(membership)?, settings, &secret))
+}
+
 /// Sessions that nothing comes back over.
 impl Carriers {
     /// Looks at them as long as packets leave, and sends a byte over the carrier itself of one that is doubtful: as any flow's, it is
@@ -272,6 +296,26 @@ impl Carriers {
         }
         (doubtful, has_sent)
     }
+}
+
+/// Why two ends did not agree on a connection.
+fn refused(error: &(dyn Error + 'static)) -> FlowError {
+    let mut causes = std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source());
+    if let Some(mismatch) = error.downcast_ref::<Mismatch>() {
+        tracing::warn!("no session with the other end: {}", mismatch.told("the other end"));
+        return FlowError::Version(*mismatch);
+    }
+    match tls::Untimely::of(error) {
+        Some(tls::Untimely::Theirs(out)) => {
+            tracing::warn!("no session with the other end: {out}; set the clock that is wrong");
+        }
+        Some(tls::Untimely::Ours(_)) | None => tracing::debug!(error = %tls::explain(error), "no session"),
+    }
+    let connection = causes.find_map(|error| error.downcast_ref::<ConnectionError>());
+    let alert = connection.and_then(tls::alert).and_then(FlowError::of_alert);
+    // An alert of this end is about the other's certificate.
+    let is_theirs = matches!(connection, Some(ConnectionError::ConnectionClosed(_)));
+    alert.filter(|_| is_theirs).unwrap_or(FlowError::Handshake)
 }
 
 /// Answers each nudge, so that this end, too, learns what it has lost.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, copy, sink};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// How long a carrier whose session is over waits until the other end has ended it, too.
@@ -18,7 +19,14 @@ const PARTING: Duration = Duration::from_secs(2);
 /// A name, and how many relays lead there.
 type Key = (String, u8);
 /// Whoever holds it opens the session, if there is none.
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<Session>>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Open>>>;
+
+/// A session, and what keeps its carrier.
+#[derive(Debug)]
+struct Open {
+    session: Arc<Session>,
+    carrying: JoinHandle<()>,
+}
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -35,8 +43,9 @@ impl Sessions {
     pub(in crate::endpoint) async fn close(&self, cause: &str) {
         let slots = std::mem::take(&mut *self.open.lock().unwrap_or_else(PoisonError::into_inner));
         let closing = slots.into_values().map(async |slot| {
-            if let Some(session) = slot.lock().await.take() {
+            if let Some(Open { session, carrying }) = slot.lock().await.take() {
                 session.close(cause).await;
+                let _ = carrying.await;
             }
         });
         futures_util::future::join_all(closing).await;
@@ -51,29 +60,31 @@ pub(in crate::endpoint) async fn session(
 ) -> Result<Arc<Session>, OpenError> {
     let slot = endpoint.0.sessions.slot((name.to_owned(), hops));
     let mut slot = slot.lock().await;
-    if let Some(session) = slot.as_ref().filter(|session| !session.is_over()) {
+    if let Some(Open { session, .. }) = slot.as_ref().filter(|open| !open.session.is_over()) {
         return Ok(session.clone());
     }
-    let session = open(endpoint, name, hops).await?;
-    *slot = Some(session.clone());
+    let open = open(endpoint, name, hops).await?;
+    let session = open.session.clone();
+    *slot = Some(open);
     Ok(session)
 }
 
-async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Arc<Session>, OpenError> {
+async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Open, OpenError> {
     let (raw, target) = flow::open_raw(endpoint, name, hops).await?;
     let (reply, connected) = oneshot::channel();
     let membership = endpoint.0.bootstrap_client.membership();
     let connect = Command::Connect { flow: raw.flow, target, membership: Box::new(membership), reply };
     endpoint.command(connect).await?;
-    let endings = raw.ending.clone();
+    let (endings, kept) = (raw.ending.clone(), raw.kept);
     let connection = tokio::select! {
-        connected = connected => connected.map_err(|_| FlowError::Closed)??,
-        ended = over(endings) => return Err(ended.err().unwrap_or(FlowError::Closed).into()),
+        connected = connected => connected.unwrap_or(Err(FlowError::Closed)),
+        ended = over(endings) => Err(ended.err().unwrap_or(FlowError::Closed)),
     };
+    let connection = connection.map_err(|error| OpenError::over(kept, error))?;
     let runtime = endpoint.0.runtime.clone();
     let session =
         Session::start(connection, target, (raw.flow.flow, raw.chain.clone()), runtime.clone()).await?;
-    runtime.spawn(carry(session.clone(), FlowIo::new(raw)));
+    let carrying = runtime.spawn(carry(session.clone(), FlowIo::new(raw)));
     let (closing, limit) = (session.clone(), endpoint.0.session_idle);
     runtime.spawn(async move {
         tokio::select! {
@@ -81,7 +92,7 @@ async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Arc<Session>,
             () = closing.closed() => {}
         }
     });
-    Ok(session)
+    Ok(Open { session, carrying })
 }
 
 /// Keeps a session's carrier until the session is over, and ends the session with it.
