@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hopline_proto::endpoint::Endpoint as Machine;
 use hopline_proto::flows::FlowKey;
 use hopline_proto::id::NodeId;
+use hopline_proto::splice::LegId;
 use hopline_proto::time::Time;
 use hopline_proto::version::{Mismatch, Versions};
 use quinn::{Connection, ConnectionError, Incoming};
@@ -51,6 +52,16 @@ struct Carrier {
     /// Its connection, once it is up.
     connection: Option<Connection>,
     silence: Silence,
+    /// Over which its packets leave.
+    leg: Option<LegId>,
+}
+
+impl Carrier {
+    fn nudge(&self) {
+        if let Some(connection) = &self.connection {
+            let _ = connection.send_datagram(Bytes::from_static(NUDGE));
+        }
+    }
 }
 
 /// How often it is looked whether anything comes back while packets leave, and how many looks without any end that.
@@ -115,9 +126,10 @@ impl Carriers {
         let number = self.next.get();
         self.next.set(number + 1);
         self.numbers.borrow_mut().insert(flow, number);
-        self.carriers
-            .borrow_mut()
-            .insert(number, Carrier { flow, wanted, connection: None, silence: Silence::default() });
+        self.carriers.borrow_mut().insert(
+            number,
+            Carrier { flow, wanted, connection: None, silence: Silence::default(), leg: None },
+        );
         address_of(number)
     }
 
@@ -183,9 +195,18 @@ impl Carriers {
     pub(in crate::endpoint) fn nudge(&self, flow: &FlowKey) {
         let number = self.numbers.borrow().get(flow).copied();
         let carriers = self.carriers.borrow();
-        let carrier = number.and_then(|number| carriers.get(&number));
-        if let Some(connection) = carrier.and_then(|carrier| carrier.connection.as_ref()) {
-            let _ = connection.send_datagram(Bytes::from_static(NUDGE));
+        if let Some(carrier) = number.and_then(|number| carriers.get(&number)) {
+            carrier.nudge();
+        }
+    }
+
+    /// The same for each session whose packets leave over another leg from now on.
+    fn nudge_moved(&self, node: &Driven) {
+        for carrier in self.carriers.borrow_mut().values_mut() {
+            let leg = node.flows(|flows| flows.way_out(&carrier.flow));
+            if leg.is_some() && std::mem::replace(&mut carrier.leg, leg) != leg {
+                carrier.nudge();
+            }
         }
     }
 
@@ -234,7 +255,7 @@ impl Carriers {
         loop {
             tokio::select! {
                 () = self.socket.departures.notified() => self.busy.notify_one(),
-                () = node.legs_opened().notified() => {}
+                () = node.legs_opened().notified() => self.nudge_moved(&node),
             }
             for address in self.socket.destinations() {
                 let flow = self.carriers.borrow().get(&number_of(address)).map(|carrier| carrier.flow);
