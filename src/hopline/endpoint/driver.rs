@@ -2,7 +2,7 @@
 
 use super::chain::Chain;
 use super::events::FlowEvent;
-use super::flow_error::{DROPPED, Ending};
+use super::flow_error::{DROPPED, Ending, FlowError};
 use super::flow_io::{Raw, Reached, Word};
 use super::pump::{give, take};
 use super::route_file::RouteFile;
@@ -20,11 +20,12 @@ use hopline_proto::agent::AgentConfig;
 use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
+use hopline_proto::frame::CloseCode;
 use hopline_proto::id::{BootId, FlowId, NodeId};
 use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
 use rand::Rng;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -179,6 +180,8 @@ struct Waiters {
     chains: RefCell<HashMap<FlowId, watch::Sender<Chain>>>,
     /// Notified when a flow or the lease is over.
     ending: Notify,
+    /// Whether the endpoint gives up what is still open.
+    is_leaving: Cell<bool>,
     /// Who waits until the bootstrap has taken a name.
     registering: RefCell<Vec<Registering>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
@@ -204,6 +207,7 @@ impl Waiters {
             endings: RefCell::default(),
             chains: RefCell::default(),
             ending: Notify::new(),
+            is_leaving: Cell::new(false),
             registering: RefCell::default(),
             incoming: RefCell::default(),
         }
@@ -265,6 +269,7 @@ impl Waiters {
         for _ in 0..TURNS_TO_HEED {
             tokio::task::yield_now().await;
         }
+        self.is_leaving.set(true);
         node.with(|machine, now, actions| machine.leave(cause, now, actions));
         let store = async {
             if let Some(routes) = &self.routes {
@@ -320,7 +325,12 @@ impl Waiters {
                 }
             }
             Notice::Ended { flow, code, cause } => {
-                self.ended(flow, Ending::of(code, cause).explained(node.certificate_failure()));
+                // The machine ends what this end gives up as it ends what the other does; only the other end's has a cause.
+                let ending = match (code, &cause) {
+                    (CloseCode::Aborted, None) if self.is_leaving.get() => Ending::Broken(FlowError::Closed),
+                    _ => Ending::of(code, cause).explained(node.certificate_failure()),
+                };
+                self.ended(flow, ending);
                 self.ending.notify_one();
             }
             Notice::Enrolment { change, counters } => {
