@@ -122,13 +122,9 @@ impl Cast {
 
 async fn perform(args: &Args, seed: u64, stage: &Stage, screen: &Screen) -> Result<Outcome, Failure> {
     screen.say(&format!("starting a bootstrap, {} relays and 3 endpoints, a process each", args.relays));
-    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
-    let ready = bootstrap.ready().await?;
-    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
-        return Err(bootstrap.failure("gave no ticket"));
-    };
+    let (mut bootstrap, ours) = stage.bootstrap(&[]).await?;
+    let ticket = &ours.to_string();
     let relays = Relays::start(stage, ticket, args.relays).await?;
-    let ours = ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
     let options = Options { name: Some("demo".to_owned()), hops: args.hops, ..Options::default() };
     let endpoint = Endpoint::join(ours, options).await?;
     let inbox = endpoint.receive(HOME).await?;

@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a measurement counts the events that it is about")]
 
 pub mod bench;
+pub mod busy_flow;
 pub mod demo;
 pub mod pattern;
 mod plot;
@@ -13,4 +14,4 @@ pub mod stage;
 #[cfg(target_os = "linux")]
 pub mod testbed;
 pub mod traffic;
-mod watched;
+pub mod watched;

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 /// See the module's documentation.
-pub(super) struct Watched {
+#[derive(Debug)]
+pub struct Watched {
     flow: FlowId,
     events: Receiver<FlowEvent>,
     chain: watch::Receiver<Chain>,
@@ -16,17 +17,17 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Observes a flow; `events` are those of its origin since before it was opened.
-    pub(super) fn new(flow: &Flow, events: Receiver<FlowEvent>) -> Self {
+    pub fn new(flow: &Flow, events: Receiver<FlowEvent>) -> Self {
         Self { flow: flow.id(), events, chain: flow.watch_chain() }
     }
 
     /// The chain at this moment.
-    pub(super) fn chain(&self) -> Chain {
+    pub fn chain(&self) -> Chain {
         self.chain.borrow().clone()
     }
 
     /// The flow's next event; `None` if none comes until the deadline.
-    pub(super) async fn event(&mut self, deadline: Instant) -> Result<Option<FlowEvent>, Failure> {
+    pub async fn event(&mut self, deadline: Instant) -> Result<Option<FlowEvent>, Failure> {
         loop {
             let event = match timeout_at(deadline, self.events.recv()).await {
                 Err(_) => return Ok(None),
@@ -48,7 +49,7 @@ impl Watched {
     }
 
     /// Waits until the chain is so, and hands over each event up to then; `false` if it is not before the deadline.
-    pub(super) async fn until(
+    pub async fn until(
         &mut self,
         deadline: Instant,
         so: impl Fn(&Chain) -> bool,
@@ -72,7 +73,7 @@ impl Watched {
 }
 
 /// The first hop without a primary and a backup that run. Who serves the hop before is no backup: it can't dial itself.
-pub(super) fn unprotected(chain: &Chain, runs: impl Fn(&str) -> bool) -> Option<u8> {
+pub fn unprotected(chain: &Chain, runs: impl Fn(&str) -> bool) -> Option<u8> {
     let protected = |at: u8, hop: &ChainHop| {
         let may_serve = |backup: &String| runs(backup) && chain.primary(at - 1) != Some(backup);
         runs(&hop.primary) && hop.backup.as_ref().is_some_and(may_serve)
@@ -81,11 +82,11 @@ pub(super) fn unprotected(chain: &Chain, runs: impl Fn(&str) -> bool) -> Option<
 }
 
 /// Whether the chain is known, and every hop has a primary and a backup that run.
-pub(super) fn is_protected(chain: &Chain, runs: impl Fn(&str) -> bool) -> bool {
+pub fn is_protected(chain: &Chain, runs: impl Fn(&str) -> bool) -> bool {
     !chain.hops().is_empty() && unprotected(chain, runs).is_none()
 }
 
-fn lost(what: &str) -> Failure {
+pub(crate) fn lost(what: &str) -> Failure {
     Failure::new(
         Exit::FlowLost,
         format!("{what}; this is a bug: run it again with --logs DIR, and report it"),

@@ -5,12 +5,15 @@ use crate::cadence::CadenceArgs;
 use clap::builder::RangedI64ValueParser;
 use hopline::admin::{self, Listener, webhook};
 use hopline::bootstrap::{Limits, Options, Server};
+use hopline::store::StoreKind;
+use hopline::store::redb::RedbFile;
 use hopline_command::duration::parse_positive;
 use hopline_command::{Failure, ready, signals};
 use hopline_proto::bootstrap::Config;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Start a network's bootstrap. Relays and endpoints join with its ticket, which is in DIR/ticket and in the ready line.
@@ -42,8 +45,8 @@ pub(super) struct Args {
     #[arg(long, env = "HOPLINE_KEY_EPOCH", default_value = "1d", value_name = "TIME", value_parser = parse_positive)]
     key_epoch: Duration,
     /// Where to store registrations, so that a restart does not lose them: redb is a file in DIR
-    #[arg(long, env = "HOPLINE_STORE", default_value = "redb", value_name = "KIND")]
-    store: StoreKind,
+    #[arg(long, env = "HOPLINE_STORE", default_value = "redb", value_name = "KIND", value_parser = store)]
+    store: Arc<dyn StoreKind>,
     /// Most requests answered each second; beyond that, listings are refused first and heartbeats last
     #[arg(long, env = "HOPLINE_MAX_REQUESTS", default_value_t = Limits::default().requests, value_name = "N", value_parser = rate())]
     max_requests: u32,
@@ -61,9 +64,11 @@ pub(super) struct Args {
 }
 
 /// Where registrations are kept.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum StoreKind {
-    Redb,
+fn store(kind: &str) -> Result<Arc<dyn StoreKind>, &'static str> {
+    match kind {
+        "redb" => Ok(Arc::new(RedbFile)),
+        _ => Err("the only kind is redb"),
+    }
 }
 
 /// So many that one takes no less than a microsecond.
@@ -75,8 +80,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let policies =
         Config { record_lifetime: args.route_lifetime, key_epoch: args.key_epoch, ..Config::default() };
     let policies = args.cadence.apply(policies);
-    // The only kind there is: the server opens it itself.
-    let StoreKind::Redb = args.store;
     let limits = Limits {
         requests: args.max_requests,
         requests_of_member: args.max_requests_per_member,
@@ -85,6 +88,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let options = Options {
         listen: args.listen,
         data: args.data,
+        store: args.store,
         advertise: args.advertise,
         validity: args.certificate_lifetime,
         policies,

@@ -2,7 +2,7 @@
 
 use crate::console::{Console, QuitArgs, SilenceLimits};
 use hopline::endpoint::{Endpoint, Flow, FlowError, Listener};
-use hopline_command::join::ServeArgs;
+use hopline_command::join::{ServeArgs, with_endpoint};
 use hopline_command::stdio::Stdin;
 use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         ready::print(&json!({"role": "listen", "name": args.name, "id": endpoint.id().to_string()}));
         if args.echo && args.keep { echo_all(listener).await } else { serve(listener, &args, &open).await }
     };
-    args.serve.with_endpoint(stop, work).await
+    with_endpoint(args.serve.endpoint().await?, stop, work).await
 }
 
 /// The next flow.

@@ -2,7 +2,7 @@
 
 use crate::console::{Console, QuitArgs, SilenceLimits};
 use hopline::endpoint::Endpoint;
-use hopline_command::join::OpenArgs;
+use hopline_command::join::{OpenArgs, with_endpoint};
 use hopline_command::journal::Stamped;
 use hopline_command::stdio::Stdin;
 use hopline_command::{Failure, say, signals};
@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let flow = args.open.join.network.wait.until(async || Ok(endpoint.open(&args.name).await?)).await?;
         Ok(console.join(flow).await?)
     };
-    args.open.with_endpoint(stop, work).await
+    with_endpoint(args.open.endpoint().await?, stop, work).await
 }
 
 /// Prints each event of the endpoint's flows on stderr from now on.

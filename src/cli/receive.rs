@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64;
 use hopline::endpoint::{Endpoint, Inbox, Message};
-use hopline_command::join::ServeArgs;
+use hopline_command::join::{ServeArgs, with_endpoint};
 use hopline_command::stdio::Stdout;
 use hopline_command::{Exit, Failure, ready, signals};
 use serde_json::json;
@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         drop(printing);
         result
     };
-    args.serve.with_endpoint(std::future::pending(), work).await
+    with_endpoint(args.serve.endpoint().await?, std::future::pending(), work).await
 }
 
 /// Prints messages; the one that it is at stands in `printing`.

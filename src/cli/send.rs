@@ -4,7 +4,7 @@ use crate::pipe;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hopline::endpoint::{Carrier, Endpoint, MAX_MESSAGE_BYTES, Receipt};
-use hopline_command::join::OpenArgs;
+use hopline_command::join::{OpenArgs, with_endpoint};
 use hopline_command::stdio::{Stdin, Stdout};
 use hopline_command::wait::WaitArgs;
 use hopline_command::{Exit, Failure, signals};
@@ -91,7 +91,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         let _ = timeout(GRACE, printed).await;
         Err(counts.at_end(&ended))
     };
-    open.with_endpoint(std::future::pending(), work).await
+    with_endpoint(open.endpoint().await?, std::future::pending(), work).await
 }
 
 /// How far the command is.

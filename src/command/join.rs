@@ -115,15 +115,6 @@ impl OpenArgs {
         }
         Ok(endpoint)
     }
-
-    /// Joins, does this work with the endpoint, and leaves, whatever came of it. Ends early if `stop` resolves.
-    pub async fn with_endpoint(
-        &self,
-        stop: impl Future<Output = Result<(), Failure>>,
-        work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        finish(&self.endpoint().await?, stop, work).await
-    }
 }
 
 impl ServeArgs {
@@ -131,26 +122,18 @@ impl ServeArgs {
     pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
         self.join.join(Options { enrolment: self.retry.config(), ..Options::default() }).await
     }
-
-    /// Joins, does this work with the endpoint, and leaves, whatever came of it. Ends early if `stop` resolves.
-    pub async fn with_endpoint(
-        &self,
-        stop: impl Future<Output = Result<(), Failure>>,
-        work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
-        finish(&self.endpoint().await?, stop, work).await
-    }
 }
 
-/// Does this work and leaves: the bootstrap is told, and so are the other ends of flows that are still open.
-async fn finish(
-    endpoint: &Endpoint,
+/// Does this work with the endpoint, and leaves, whatever came of it: the bootstrap is told, and so are the other ends of flows
+/// that are still open. Ends early if `stop` resolves.
+pub async fn with_endpoint(
+    endpoint: Endpoint,
     stop: impl Future<Output = Result<(), Failure>>,
     work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let lost = name_lost(endpoint.enrolment());
     // Work that was stopped is dropped only when all is told: a flow that is dropped says less.
-    let mut work = pin!(work(endpoint));
+    let mut work = pin!(work(&endpoint));
     let result = tokio::select! {
         biased;
         result = &mut work => result,

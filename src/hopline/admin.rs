@@ -21,7 +21,7 @@ pub mod webhook;
 
 pub use guard::Pages;
 
-use crate::net::error::ErrorKind;
+use crate::net::error::BindError;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -30,7 +30,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,27 +52,6 @@ const STREAM_AGE: Duration = Duration::from_secs(3600);
 /// How long to wait when the system has no connection to give, for it has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Why the pages can't be served.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "can't serve HTTP at {address}: {source}; choose another address with --admin, or none with --admin off"
-)]
-pub struct BindError {
-    /// The address.
-    pub address: SocketAddr,
-    /// What the operating system said.
-    #[source]
-    pub source: io::Error,
-}
-
-impl BindError {
-    /// What to do about it: always [`ErrorKind::Local`].
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        ErrorKind::Local
-    }
-}
-
 /// A socket that listens; who comes waits until there are pages.
 #[derive(Debug)]
 pub struct Listener {
@@ -87,7 +65,7 @@ impl Listener {
     /// # Errors
     /// [`BindError`] if the address is taken, or is not this machine's.
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let failed = |source| BindError { address, source };
+        let failed = |source| BindError::http(address, source);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         if !address.ip().to_canonical().is_loopback() {

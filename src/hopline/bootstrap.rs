@@ -34,15 +34,15 @@ use crate::net::authority::{Authority, DEFAULT_VALIDITY, NetworkKey};
 use crate::net::bootstrap_rpc::BootstrapClose;
 use crate::net::clock::Clock;
 use crate::net::datadir::{self, DataDir, DataDirError, Role};
-use crate::net::error::ErrorKind;
+use crate::net::error::{BindError, ErrorKind};
 use crate::net::identity::{Identity, Membership};
 use crate::net::keyfile::{self, KeyFileError};
 use crate::net::local::Local;
 use crate::net::ticket::{Grant, Ticket, TicketError};
 use crate::net::tls::{self, TlsError};
-use crate::net::transport::{self, BindError, TransportSettings};
-use crate::store::redb::Redb;
-use crate::store::{Opened, StoreHealth, format};
+use crate::net::transport::{self, TransportSettings};
+use crate::store::redb::RedbFile;
+use crate::store::{Opened, StoreHealth, StoreKind, format};
 use driver::Driver;
 use futures_util::FutureExt;
 use hopline_proto::NodeId;
@@ -73,6 +73,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where to keep keys and what must not be forgotten; `None` for a network that ends with the process.
     pub data: Option<PathBuf>,
+    /// Which store to open for what must not be forgotten.
+    pub store: Arc<dyn StoreKind>,
     /// What tickets name as the network's bootstraps, each as `host:port`; empty for this one's own address.
     pub advertise: Vec<String>,
     /// How long the certificates are good for that it issues.
@@ -90,6 +92,7 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 4433)),
             data: None,
+            store: Arc::new(RedbFile),
             advertise: Vec::new(),
             validity: DEFAULT_VALIDITY,
             policies: Config::default(),
@@ -209,8 +212,8 @@ impl Server {
         if options.validity < MIN_VALIDITY {
             return Err(StartError::Validity { validity: options.validity });
         }
-        let data = options.data.clone();
-        let opened = spawn_blocking(move || open(data.as_deref())).await;
+        let (data, store) = (options.data.clone(), options.store.clone());
+        let opened = spawn_blocking(move || open(data.as_deref(), &*store)).await;
         let (data, opened, authority, identity) = opened.map_err(|_| StartError::Ended)??;
         let mut server = Self::serve(options, opened, authority, identity).await?;
         server.data = data;
@@ -220,13 +223,13 @@ impl Server {
     /// The same with what was opened. Everybody is back in their places before the first question can be asked.
     async fn serve(
         options: Options,
-        Opened { store, records }: Opened,
+        Opened { store, registrations }: Opened,
         authority: Authority,
         identity: Arc<Identity>,
     ) -> Result<Self, StartError> {
-        let restored = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let restored = u64::try_from(registrations.len()).unwrap_or(u64::MAX);
         let driver = Driver::new(options.policies, authority.secret().clone(), Arc::clone(&store));
-        driver.restore(records);
+        driver.restore(registrations);
         let membership = certify(&authority, &identity, options.validity);
         let endpoint = transport::bind(
             options.listen,
@@ -234,8 +237,7 @@ impl Server {
             &options.transport,
             &identity.reset_secret(),
         )?;
-        let address =
-            endpoint.local_addr().map_err(|source| BindError { address: options.listen, source })?;
+        let address = endpoint.local_addr().map_err(|source| BindError::quic(options.listen, source))?;
         let bootstraps = advertised(&options.advertise, Local::at(address));
         let ticket = Ticket::issue(&authority, bootstraps.clone(), Grant::DEFAULT)?;
         if let Some(data) = options.data.clone() {
@@ -368,13 +370,13 @@ impl Drop for Server {
 type OnDisk = (Option<DataDir>, Opened, Authority, Arc<Identity>);
 
 /// What is on disk, or new. The directory's format comes first, as one of a later version is to stay as it is. Blocks.
-fn open(data: Option<&Path>) -> Result<OnDisk, StartError> {
+fn open(data: Option<&Path>, kind: &dyn StoreKind) -> Result<OnDisk, StartError> {
     let Some(path) = data else {
-        return Ok((None, Redb::open(None)?, Authority::generate(), Arc::new(Identity::generate())));
+        return Ok((None, kind.open(None)?, Authority::generate(), Arc::new(Identity::generate())));
     };
     format::check(path)?;
     let data = DataDir::open(path, Role::Bootstrap, datadir::TIMEOUT)?;
-    let store = Redb::open(Some(path))?;
+    let store = kind.open(Some(path))?;
     let (authority, identity) = (Authority::load_or_create(path)?, Identity::load_or_create(path)?);
     format::mark(path)?;
     Ok((Some(data), store, authority, Arc::new(identity)))

@@ -9,8 +9,7 @@ mod own_addresses;
 pub use observer::{Observer, Vitals};
 
 use crate::net::bootstrap_client::{BootstrapClient, JoinError};
-use crate::net::clock::Clock;
-use crate::net::counters::{Neighbours, NodeCounters};
+use crate::net::counters::Neighbours;
 use crate::net::datadir::{DataDir, DataDirError, Role};
 use crate::net::enrolment::Feed;
 use crate::net::entropy;
@@ -24,7 +23,7 @@ use hopline_proto::detector::Config as DetectorConfig;
 use hopline_proto::enrolment::{self, Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
 use hopline_proto::frame::{Cause, Reroute};
-use hopline_proto::id::{BootId, NodeId};
+use hopline_proto::id::NodeId;
 use hopline_proto::machine::{NeighbourChange, Notice};
 use hopline_proto::record::Candidate;
 use hopline_proto::relay::Relay as Machine;
@@ -298,9 +297,8 @@ fn parts(
         TransportSettings { stream_window_bytes: options.stream_window_bytes(), ..options.transport.clone() };
     let socket = node::open_socket(membership, options.listen, &transport)?;
     let own_addresses = OwnAddresses::new(socket.local, &options.advertise, bootstrap_client.clone());
-    let mut rng = entropy::seeded_rng();
-    let bootstraps = bootstrap_client.bootstraps();
-    let agent = AgentConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
+    let (seed, bootstraps) = (entropy::seeded_rng().next_u64(), bootstrap_client.bootstraps());
+    let agent = AgentConfig { name, seed, enrolment: options.enrolment, bootstraps };
     let offer = Offer::Relay {
         addresses: own_addresses.look()?,
         zone: options.zone.clone(),
@@ -308,22 +306,14 @@ fn parts(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capabilities: options.capabilities,
     };
-    let clock = Clock::start();
     let mut flows = FlowsConfig { replay_bytes: options.replay_bytes, ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
-    let parts = Parts {
-        machine: Machine::new(membership.node_id(), flows, agent, offer),
-        boot: BootId::random(&mut rng),
-        clock,
-        socket,
-        bootstrap_client,
-        counters: NodeCounters::new(clock),
-        listener: Box::new(move |_, notice| {
-            failovers.note(&notice);
-            hear(&notice, &told, &enrolment);
-        }),
-    };
-    Ok((parts, own_addresses))
+    let machine = Machine::new(membership.node_id(), flows, agent, offer);
+    let on_notice = Box::new(move |_: &Rc<node::Node<Machine>>, notice| {
+        failovers.note(&notice);
+        hear(&notice, &told, &enrolment);
+    });
+    Ok((Parts::new(machine, socket, bootstrap_client, on_notice), own_addresses))
 }
 
 fn hear(notice: &Notice, told: &watch::Sender<State>, enrolment: &Feed) {

@@ -1,10 +1,8 @@
 //! What bootstraps must not forget: who registered what, which node each single-use ticket admitted, and which nodes were
 //! removed.
 //!
-//! A store may be one bootstrap's own ([`redb`]: a file in its data directory). The trait also allows one that several share: each
-//! registration has an [`Owner`], the bootstrap at which the node is registered, and [`Store::watch`] tells what others change. No
-//! bootstrap listens to it yet. What is in
-//! it at the start comes with opening it ([`Opened`]).
+//! A store is one bootstrap's own ([`redb`]: a file in its data directory). Another kind is a file here that implements [`StoreKind`] and
+//! [`Store`]. What is in it at the start comes with opening it ([`Opened`]).
 //!
 //! Invariants: what a store called durable is there after any end of this process; of two changes to one record the later
 //! call wins, whenever they are written. A store that can't write keeps registrations in memory and writes them once it can,
@@ -24,37 +22,8 @@ use futures_util::future::BoxFuture;
 use hopline_proto::bootstrap::Registration;
 use hopline_proto::{NodeId, Time};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
-
-/// The bootstrap that a node is homed at: it registered there, and sends its heartbeats there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// This bootstrap.
-    This,
-    /// Another bootstrap, by its id.
-    Other(NodeId),
-}
-
-/// A registration as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The registration.
-    pub registration: Registration,
-    /// Where the node is homed.
-    pub owner: Owner,
-}
-
-/// What another bootstrap changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change {
-    /// A node registered, or was homed elsewhere.
-    Put(Record),
-    /// A registration is gone.
-    Removed(Key),
-    /// A node was removed from the network.
-    Denied(NodeId),
-}
 
 /// Whose a single-use ticket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +62,16 @@ pub struct Opened {
     /// The store.
     pub store: Arc<dyn Store>,
     /// All registrations in it.
-    pub records: Vec<Record>,
+    pub registrations: Vec<Registration>,
+}
+
+/// A kind of store, and whatever it takes to open one.
+pub trait StoreKind: fmt::Debug + Send + Sync {
+    /// Opens the store of the bootstrap that has this data directory; `None` is one that ends with the process. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn open(&self, directory: Option<&Path>) -> Result<Opened, StoreError>;
 }
 
 /// See the module's documentation. Every method takes effect when it is called, in that order; the futures only wait.
@@ -112,7 +90,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// All registrations, those included that were put before this was called.
     ///
     /// [`NotStored`] says that they can't be read, or not all be written.
-    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Record>, NotStored>>;
+    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Registration>, NotStored>>;
 
     /// Gives a single-use ticket to `node` if it is nobody's yet, durably; whose it is then.
     ///
@@ -129,9 +107,6 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// All nodes that were.
     fn denied(&self) -> Vec<NodeId>;
-
-    /// What another bootstrap changes next. Waits for it.
-    fn watch(&self) -> BoxFuture<'_, Change>;
 
     /// How it does.
     fn health(&self) -> StoreHealth;

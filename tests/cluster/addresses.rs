@@ -1,7 +1,7 @@
 //! Relays with several addresses: whoever dials them comes to one that leads there.
 
-use crate::fixture::{Chain, Cluster, Process, TIMEOUT, run};
-use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
+use crate::fixture::{Cluster, Process, TIMEOUT, run};
+use hopline::endpoint::{ChainHop, Endpoint, Options};
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,10 +122,10 @@ async fn a_relay_that_nobody_can_reach_attracts_no_flows() {
     let is_nowhere = |name: &str| name == "nowhere";
     let (mut primaries, mut backups) = (0, 0);
     for _ in 0..FLOWS {
-        let mut chain = Chain::of(&origin);
-        let _flow = timeout(TIMEOUT, origin.open("sink")).await.unwrap().unwrap();
-        chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
-        let count = |is: &dyn Fn(&Hop) -> bool| chain.hops.iter().filter(|hop| is(hop)).count();
+        let flow = timeout(TIMEOUT, origin.open("sink")).await.unwrap().unwrap();
+        let chain = flow.watch_chain();
+        let count =
+            |is: &dyn Fn(&ChainHop) -> bool| chain.borrow().hops().iter().filter(|hop| is(hop)).count();
         primaries += count(&|hop| is_nowhere(&hop.primary));
         backups += count(&|hop| hop.backup.as_deref().is_some_and(is_nowhere));
     }

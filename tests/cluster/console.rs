@@ -18,7 +18,7 @@ fn assert_done(ended: &Ended, stdout: &[&str]) {
 fn one_flow_at_a_time_has_the_listener_and_others_are_told() {
     let cluster = Cluster::start(3);
     for how in [&["listen", "x"][..], &["listen", "y", "--keep"], &["listen", "z", "--echo"]] {
-        let (name, listen) = (how[1], cluster.serve(how));
+        let (name, mut listen) = (how[1], cluster.serve(how));
         let mut first = cluster.start_process(&["pipe", name]);
         let mut input = first.stdin();
         writeln!(input, "one").unwrap();
@@ -85,10 +85,10 @@ fn whoever_waits_for_the_other_end_is_told_so() {
 fn nobody_waits_who_said_that_it_will_not() {
     let cluster = Cluster::start(3);
     // The pipe leaves; the listener has taken everything, so both have done well.
-    let listen = cluster.serve(&["listen", "x"]);
+    let mut listen = cluster.serve(&["listen", "x"]);
     assert_done(&cluster.run(&["pipe", "x", "--quit-after", "200ms"], b"hello\n"), &[]);
     assert_eq!(listen.line(), "hello");
-    let (mut listen, began) = (listen, Instant::now());
+    let began = Instant::now();
     let typed = listen.stdin();
     let listened = listen.finish();
     assert_done(&listened, &[]);

@@ -1,7 +1,8 @@
 //! Relays leave under a flow: it goes elsewhere first, and they end well.
 
-use crate::fixture::{Chain, Cluster, Process, pattern};
+use crate::fixture::{Cluster, Process, Signal, TIMEOUT, pattern};
 use hopline::endpoint::{Endpoint, Flow, FlowEvent};
+use hopline_lab::watched::Watched;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
@@ -32,12 +33,11 @@ async fn chat(flow: Flow, stop: watch::Receiver<bool>) -> bool {
 }
 
 /// A flow to the echo that is chatted over until it is told to stop.
-async fn chatting(endpoint: &Endpoint) -> (Chain, watch::Sender<bool>, JoinHandle<bool>) {
-    let mut chain = Chain::of(endpoint);
+async fn chatting(endpoint: &Endpoint) -> (Watched, watch::Sender<bool>, JoinHandle<bool>) {
     let flow = endpoint.open("echo").await.unwrap();
-    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+    let watched = Watched::new(&flow, endpoint.events());
     let (stop, stopped) = watch::channel(false);
-    (chain, stop, tokio::spawn(chat(flow, stopped)))
+    (watched, stop, tokio::spawn(chat(flow, stopped)))
 }
 
 fn is_about(event: &FlowEvent, relay: &str) -> bool {
@@ -49,19 +49,20 @@ async fn every_relay_of_a_chain_is_restarted_in_turn() {
     let mut cluster = Cluster::start(9);
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
     let endpoint = cluster.join().await;
-    let (mut chain, stop, chat) = chatting(&endpoint).await;
+    let (mut watched, stop, chat) = chatting(&endpoint).await;
     for hop in 1..=3 {
-        let name = chain.primary(hop);
+        let name = watched.chain().primary(hop).unwrap().to_owned();
         let relay = cluster.relays.remove(&name).unwrap();
-        relay.signal("-TERM");
-        chain.until(|event| is_about(event, &name)).await;
-        let ended = tokio::task::spawn_blocking(|| relay.finish()).await.unwrap();
+        relay.signal(Signal::TERM);
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
+        while !is_about(&watched.event(deadline).await.unwrap().expect("it drains"), &name) {}
+        let ended = relay.finish();
         assert!(ended.status.success(), "{name}: {}", ended.stderr);
         assert!(!ended.stderr.contains("not every flow"), "{name}: {}", ended.stderr);
         cluster.add_relay(&format!("{name}-again"));
     }
     stop.send(true).unwrap();
-    assert!(timeout(crate::fixture::TIMEOUT, chat).await.expect("a stall").unwrap(), "it came back altered");
+    assert!(timeout(TIMEOUT, chat).await.expect("a stall").unwrap(), "it came back altered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,21 +70,23 @@ async fn a_relay_is_drained_by_its_name() {
     let mut cluster = Cluster::start(8);
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
     let endpoint = cluster.join().await;
-    let (mut chain, stop, chat) = chatting(&endpoint).await;
-    let name = chain.primary(2);
+    let (mut watched, stop, chat) = chatting(&endpoint).await;
+    let name = watched.chain().primary(2).unwrap().to_owned();
     let relay = cluster.relays.remove(&name).unwrap();
     let order = cluster.start_process(&["drain", &name, "--json"]);
     // On a busy machine it may have been left before, for being late.
-    while chain.hops.iter().any(|hop| hop.primary == name) {
-        timeout(crate::fixture::TIMEOUT, chain.next()).await.expect("the flow leaves it");
-    }
-    let ended = tokio::task::spawn_blocking(|| (relay.finish(), order.finish())).await.unwrap();
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
+    assert!(
+        watched.until(deadline, |chain| !chain.carries(&name), |_| ()).await.unwrap(),
+        "the flow leaves it"
+    );
+    let ended = (relay.finish(), order.finish());
     assert!(ended.0.status.success(), "{}", ended.0.stderr);
     assert!(ended.1.status.success(), "{}", ended.1.stderr);
     assert!(ended.1.stdout.concat().contains(r#""status":"left""#), "{:?}", ended.1.stdout);
     assert!(ended.1.stdout.concat().contains(r#""flows":0"#), "{:?}", ended.1.stdout);
     stop.send(true).unwrap();
-    assert!(timeout(crate::fixture::TIMEOUT, chat).await.expect("a stall").unwrap(), "it came back altered");
+    assert!(timeout(TIMEOUT, chat).await.expect("a stall").unwrap(), "it came back altered");
 }
 
 /// It is called: with heartbeats half a minute apart, or more, nobody would wait for one.
@@ -109,7 +112,7 @@ async fn a_relay_that_leaves_with_flows_has_not_drained() {
     let endpoint = cluster.join().await;
     let _flow = endpoint.open_over("echo", 1).await.unwrap();
     let order = cluster.start_process(&["drain", "r1", "--json"]);
-    let ended = tokio::task::spawn_blocking(|| order.finish()).await.unwrap();
+    let ended = order.finish();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("with 1 flow still on it"), "{}", ended.stderr);
     let outcome: serde_json::Value = serde_json::from_str(&ended.stdout.concat()).unwrap();

@@ -1,6 +1,6 @@
 //! Ends: a flow is done when everything was taken, who leaves in peace says so, and who is killed is missed soon.
 
-use crate::fixture::{Cluster, HOPLINE, Process, TIMEOUT};
+use crate::fixture::{Cluster, HOPLINE, Process, Signal, TIMEOUT};
 use hopline::endpoint::{Aborter, Endpoint, Flow, FlowError};
 use std::io::Write;
 use std::process::Command;
@@ -49,7 +49,7 @@ impl Case {
         flow.write_all(b"x\n").await.unwrap();
         flow.flush().await.unwrap();
         assert_eq!(timeout(TIMEOUT, flow.read_u8()).await.expect("a byte").unwrap(), b'y');
-        let line = tokio::task::block_in_place(|| process.line());
+        let line = process.line();
         assert_eq!(line, "x");
         if self.we_have_ended {
             flow.shutdown().await.unwrap();
@@ -95,18 +95,15 @@ async fn whoever_leaves_says_so_in_every_state_of_half_close() {
     let endpoint = cluster.join().await;
     for (n, case) in Case::all().enumerate() {
         let (process, flow) = case.set_up(&cluster, &endpoint, &format!("n{n}")).await;
-        let signal = ["TERM", "INT", "HUP"][n % 3];
-        process.signal(&format!("-{signal}"));
+        let (signal, name) =
+            [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT"), (Signal::HUP, "SIGHUP")][n % 3];
+        process.signal(signal);
         let error = ended(&flow.aborter(), SOON).await;
         let FlowError::Aborted { cause } = error else { panic!("case {n}: {error}") };
-        assert!(cause.contains(&format!("SIG{signal}")), "case {n}: {cause}");
+        assert!(cause.contains(name), "case {n}: {cause}");
         let process = process.finish();
         assert_eq!(process.status.code(), Some(1), "case {n}: {}", process.stderr);
-        assert!(
-            process.stderr.lines().last().unwrap().contains(&format!("SIG{signal}")),
-            "{}",
-            process.stderr
-        );
+        assert!(process.stderr.lines().last().unwrap().contains(name), "{}", process.stderr);
     }
 }
 
@@ -168,7 +165,7 @@ async fn a_flow_that_is_refused_ends_at_once_with_the_cause() {
     let stdin = pipe.stdin();
     let Some(flow) = timeout(TIMEOUT, listener.accept()).await.expect("a flow") else { panic!() };
     flow.abort("busy: it serves another");
-    let pipe = tokio::task::block_in_place(|| pipe.finish());
+    let pipe = pipe.finish();
     assert_eq!(pipe.status.code(), LOST);
     assert!(pipe.stderr.contains("busy: it serves another"), "{}", pipe.stderr);
     drop(stdin);

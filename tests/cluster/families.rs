@@ -1,9 +1,9 @@
 //! Networks of IPv4, of IPv6 and of both, in every mixture that has a path, and hosts whose addresses change.
 
 use crate::echo::{keep_sending, serve_echo};
-use crate::fixture::{Chain, TIMEOUT, pattern};
+use crate::fixture::{TIMEOUT, pattern, primary};
 use hopline::bootstrap::{self, Server};
-use hopline::endpoint::{self, Endpoint, FlowEvent, ListenError, OpenError};
+use hopline::endpoint::{self, Chain, Endpoint, ListenError, OpenError};
 use hopline::relay::{self, Relay};
 use hopline_lab::testbed::{Testbed, TestbedError};
 use hopline_proto::enrolment;
@@ -132,11 +132,13 @@ struct Talk {
     parts: Arc<AtomicUsize>,
     stop: watch::Sender<bool>,
     longest: JoinHandle<Duration>,
+    chain: watch::Receiver<Chain>,
 }
 
 impl Talk {
     async fn begin(origin: &Endpoint, limit: Duration) -> Self {
         let flow = timeout(TIMEOUT, origin.open("echo")).await.expect("a flow").unwrap();
+        let chain = flow.watch_chain();
         let parts = Arc::<AtomicUsize>::default();
         let (stop, stopped) = watch::channel(false);
         let counted = parts.clone();
@@ -144,7 +146,7 @@ impl Talk {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         let longest = tokio::spawn(keep_sending(flow, 0, limit, count, stopped));
-        let talk = Self { parts, stop, longest };
+        let talk = Self { parts, stop, longest, chain };
         talk.goes_on().await;
         talk
     }
@@ -168,16 +170,15 @@ async fn try_out(case: &Case) -> Result<(), TestbedError> {
     let world = World::start(case).await?;
     let (target, origin) = (world.join(TARGET, case.hops).await, world.join(ORIGIN, case.hops).await);
     timeout(TIMEOUT, serve_echo(&target)).await.expect("an attachment");
-    let mut chain = Chain::of(&origin);
     let mut flow = timeout(TIMEOUT, origin.open("echo")).await.expect("a flow").unwrap();
+    let chain = flow.watch_chain();
     let (sent, mut echoed) = (pattern(200_000), vec![0; 200_000]);
     let (first, rest) = echoed.split_at_mut(100_000);
     flow.write_all(&sent[..100_000]).await.unwrap();
     flow.flush().await.unwrap();
     timeout(TIMEOUT, flow.read_exact(first)).await.expect("the first half").unwrap();
     assert!(world.is_nobody_blamed(None), "whoever can't be reached for want of a family is not to blame");
-    chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
-    let killed = chain.primary(1);
+    let killed = primary(&chain, 1);
     world.bed.isolate(FIRST + World::place(&killed));
     flow.write_all(&sent[100_000..]).await.unwrap();
     flow.shutdown().await.unwrap();
@@ -234,10 +235,8 @@ async fn a_relay_whose_address_changes_is_in_the_pool_with_the_new_one() {
         };
         let (target, origin) = (world.join(TARGET, 2).await, world.join(ORIGIN, 2).await);
         serve_echo(&target).await;
-        let mut chain = Chain::of(&origin);
         let talk = Talk::begin(&origin, TIMEOUT).await;
-        chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
-        let moved = chain.primary(1);
+        let moved = primary(&talk.chain, 1);
         let (host, old) = (world.bed.host(FIRST + World::place(&moved)), world.offered(&moved));
         host.renumber().unwrap();
         let new =

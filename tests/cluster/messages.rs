@@ -14,14 +14,14 @@ const MESSAGES: usize = 10_000;
 #[test]
 fn ten_thousand_messages_through_three_kills() {
     let mut cluster = Cluster::start(9);
-    let receive = cluster.serve(&["receive", "x", "--count", &MESSAGES.to_string()]);
+    let mut receive = cluster.serve(&["receive", "x", "--count", &MESSAGES.to_string()]);
     let mut send = cluster.start_process(&["send", "x", "--events"]);
     let mut stdin = send.stdin();
     let victims: Vec<String> = cluster.relays.keys().take(3).cloned().collect();
     for n in 0..MESSAGES {
         writeln!(stdin, "message {n}").unwrap();
         stdin.flush().unwrap();
-        assert_eq!(receive_line(&receive), format!("message {n}"));
+        assert_eq!(receive.line(), format!("message {n}"));
         let receipt = send.line();
         assert!(receipt.starts_with(&format!("delivered {} ", n + 1)), "{receipt:?}");
         if let Some(kill) = [2_000, 4_000, 6_000].iter().position(|at| *at == n) {
@@ -32,10 +32,6 @@ fn ten_thousand_messages_through_three_kills() {
     let (sent, received) = (send.finish(), receive.finish());
     assert!(sent.status.success() && sent.stdout.is_empty(), "{}", sent.stderr);
     assert!(received.status.success() && received.stdout.is_empty(), "{}", received.stderr);
-}
-
-fn receive_line(process: &crate::fixture::Process) -> String {
-    process.line()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +161,7 @@ fn objects_tell_messages_apart_whatever_is_in_them() {
 #[test]
 fn a_line_that_is_too_long_is_refused_by_its_number_after_those_before_it() {
     let cluster = Cluster::start(3);
-    let receive = cluster.serve(&["receive", "x"]);
+    let mut receive = cluster.serve(&["receive", "x"]);
     let text = [b"fine\n", &vec![b'x'; 40 << 20][..], b"\nnever"].concat();
     let sent = with_ticket(&mut Command::new(HOPLINE), &cluster)
         .args(["send", "x"])

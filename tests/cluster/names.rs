@@ -1,6 +1,6 @@
 //! A bootstrap that is named, not numbered, may move to another machine. And names of targets: who holds them, for how long.
 
-use crate::fixture::{Cluster, HOPLINE, Process, TIMEOUT};
+use crate::fixture::{Cluster, HOPLINE, Process, Signal, TIMEOUT};
 use hopline::endpoint::{Endpoint, Options};
 use hopline::net::authority::Authority;
 use hopline::net::ticket::{Grant, Ticket};
@@ -136,9 +136,9 @@ fn a_killed_holders_name_is_free_though_another_who_wanted_it_was_killed_meanwhi
 fn a_holder_that_was_stopped_and_lost_its_name_is_told() {
     let cluster = Cluster::start(3);
     let stopped = cluster.serve(&["receive", "inbox"]);
-    stopped.signal("-STOP");
+    stopped.signal(Signal::STOP);
     let _holder = cluster.serve(&["receive", "inbox"]);
-    stopped.signal("-CONT");
+    stopped.signal(Signal::CONT);
     stopped.until_says("taken");
     let ended = stopped.finish();
     assert_eq!(ended.status.code(), Some(4), "{}", ended.stderr);
@@ -149,22 +149,22 @@ fn a_holder_that_was_stopped_and_lost_its_name_is_told() {
 fn nobody_takes_the_name_of_a_holder_that_lives() {
     let cluster = Cluster::start(3);
     let _holder = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
-    let busy = cluster.start_process(&["pipe", "echo", "--hops", "1"]);
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let mut busy = busy;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" > /dev/null", "sh", HOPLINE]);
+    let args = ["pipe", "echo", "--hops", "1"];
+    let mut busy = Process::start_by(shell, cluster.home.path(), &cluster.ticket, &args);
     let mut stdin = busy.stdin();
     let writer = std::thread::spawn(move || {
         let bytes = crate::fixture::pattern(1 << 20);
-        while stopped.try_recv().is_err() && stdin.write_all(&bytes).is_ok() {}
+        while stdin.write_all(&bytes).is_ok() {}
     });
     for _ in 0..3 {
         let thief = cluster.run(&["listen", "echo"], b"");
         assert_eq!(thief.status.code(), Some(4), "{}", thief.stderr);
         assert!(thief.stderr.contains("taken"), "{}", thief.stderr);
     }
-    drop(stop);
+    busy.kill();
     writer.join().unwrap();
-    drop(busy);
     let ended = cluster.run(&["pipe", "echo", "--hops", "1"], b"hello");
     assert_eq!(ended.stdout, ["hello"], "{}", ended.stderr);
 }

@@ -1,6 +1,6 @@
 //! All links are cut for a while and heal: everybody is back soon, and whoever wants something meanwhile waits for it.
 
-use crate::fixture::{Ended, HOPLINE, Process, TIMEOUT};
+use crate::fixture::{Ended, HOPLINE, Process, Signal, TIMEOUT};
 use hopline::bootstrap::{Options, Server};
 use hopline_lab::testbed::Testbed;
 use hopline_proto::bootstrap::Config;
@@ -145,11 +145,11 @@ async fn everybody_is_back_two_seconds_after_a_cut_and_commands_wait_for_it() {
     );
     assert!(relays < SOON && flowed < SOON && piped < SOON * 2);
     for relay in &mut world.relays {
-        relay.signal("-TERM");
+        relay.signal(Signal::TERM);
         let log = relay.stderr();
         let lines = log.lines().count();
         println!("{lines} lines");
         assert!(lines <= MOST_LINES, "{log}");
     }
-    world.listener.signal("-TERM");
+    world.listener.signal(Signal::TERM);
 }

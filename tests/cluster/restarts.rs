@@ -1,12 +1,12 @@
 //! The bootstrap is killed again and again, at random moments, and comes back: nothing that it answered is lost.
 
-use crate::fixture::{Chain, Cluster, Process, TIMEOUT, run};
-use hopline::endpoint::{Flow, FlowEvent};
+use crate::fixture::{Cluster, Process, TIMEOUT, run};
+use hopline::endpoint::Flow;
 use hopline::net::bootstrap_client::BootstrapClient;
 use hopline::net::clock::Clock;
 use hopline::net::entropy;
-use hopline::store::Opened;
-use hopline::store::redb::Redb;
+use hopline::store::redb::RedbFile;
+use hopline::store::{Opened, StoreKind};
 use hopline_proto::bootstrap::Registration;
 use hopline_proto::rpc::{
     Capabilities, Heartbeat, Listing, Load, Offer, Refusal, RelayInfo, Request, Response, Status,
@@ -95,7 +95,7 @@ async fn list(bootstrap_client: &BootstrapClient) -> Listing {
 
 /// Lets a bootstrap that does not run know of many more relays.
 async fn register_crowd(data: &Path) {
-    let Opened { store, .. } = Redb::open(Some(data)).unwrap();
+    let Opened { store, .. } = RedbFile.open(Some(data)).unwrap();
     let registered = (0..CROWD).map(|number| {
         let mut bytes = [0xc0; 32];
         bytes[..2].copy_from_slice(&number.to_be_bytes());
@@ -150,7 +150,7 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
     let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
     cluster.bootstrap.kill();
     register_crowd(&cluster.home.path().join("bootstrap")).await;
-    tokio::task::block_in_place(|| cluster.restart_bootstrap());
+    cluster.restart_bootstrap();
     let stop = Arc::new(AtomicBool::new(false));
     let flow = keep_talking(cluster.start_process(&["pipe", "echo"]), Arc::clone(&stop));
     let ticket = || cluster.ticket.parse().unwrap();
@@ -180,7 +180,7 @@ async fn a_bootstrap_that_is_killed_at_any_moment_forgets_nothing() {
         // Whoever has no answer yet must not register again at the next one.
         load.shutdown().await;
         let before = Instant::now();
-        tokio::task::block_in_place(|| cluster.restart_bootstrap());
+        cluster.restart_bootstrap();
         let listing = timeout(TIMEOUT, list(&observer)).await.expect("an answer");
         starts.push(before.elapsed());
         assert_complete(&listing, &cluster, &answered.lock().unwrap());
@@ -211,24 +211,22 @@ async fn exchange(flow: &mut Flow) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hop_that_loses_both_its_relays_while_the_bootstrap_restarts_is_served_soon_after() {
-    for hop in 1..=3 {
+    for at in 1..=3 {
         let mut cluster = Cluster::start(RELAYS);
         let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
         let endpoint = cluster.join().await;
-        let mut chain = Chain::of(&endpoint);
         let mut flow = endpoint.open("echo").await.unwrap();
-        chain.until(|event| matches!(event, FlowEvent::Chain { .. })).await;
+        let chain = flow.watch_chain();
         exchange(&mut flow).await;
         cluster.bootstrap.kill();
-        let primary = chain.primary(hop);
-        let backup = chain.hops[hop - 1].backup.clone();
-        [Some(primary), backup].iter().flatten().for_each(|relay| cluster.kill(relay));
+        let hop = chain.borrow().hops()[at - 1].clone();
+        [Some(hop.primary), hop.backup].iter().flatten().for_each(|relay| cluster.kill(relay));
         let before = Instant::now();
-        tokio::task::block_in_place(|| cluster.restart_bootstrap());
+        cluster.restart_bootstrap();
         exchange(&mut flow).await;
         let pause = before.elapsed();
-        eprintln!("hop {hop}: served again after {pause:?}");
-        assert!(pause < PAUSE, "hop {hop}: {pause:?}");
+        eprintln!("hop {at}: served again after {pause:?}");
+        assert!(pause < PAUSE, "hop {at}: {pause:?}");
         endpoint.shutdown().await;
     }
 }

@@ -1,6 +1,6 @@
 //! Senders: `send` heeds a signal whatever it waits for, and learns what became of its receiver, which says why it ends.
 
-use crate::fixture::{Cluster, Ended, HOPLINE, Process, TIMEOUT};
+use crate::fixture::{Cluster, Ended, HOPLINE, Process, Signal, TIMEOUT};
 use futures_util::FutureExt;
 use hopline::endpoint::{Inbox, SendError};
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::io::Write;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::task::{block_in_place, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// By then whoever is killed is known to be gone.
@@ -55,10 +55,10 @@ async fn an_endpoint_shuts_down_though_a_flow_is_being_opened() {
 async fn send_heeds_a_signal_while_it_opens_its_flow() {
     let cluster = Cluster::start(3);
     let receive = cluster.serve(&["receive", "x"]);
-    receive.signal("-STOP");
+    receive.signal(Signal::STOP);
     let send = cluster.start_process(&["send", "x", "hello", "--hops", "2", "--events"]);
-    block_in_place(|| send.until_says("\"event\":"));
-    send.signal("-TERM");
+    send.until_says("\"event\":");
+    send.signal(Signal::TERM);
     let send = finish_soon(send).await;
     assert_eq!(send.status.code(), FAILED, "{}", send.stderr);
     assert!(send.stderr.contains("ended by SIGTERM; no message delivered"), "{}", send.stderr);
@@ -69,11 +69,11 @@ async fn send_heeds_a_signal_while_it_waits_for_receipts() {
     let cluster = Cluster::start(3);
     let endpoint = cluster.join().await;
     let mut inbox = endpoint.receive("x").await.unwrap();
-    let send = cluster.start_process(&["send", "x", "a", "b", "--hops", "2"]);
+    let mut send = cluster.start_process(&["send", "x", "a", "b", "--hops", "2"]);
     let _ = message(&mut inbox).await.take();
     let _kept = message(&mut inbox).await;
-    assert!(block_in_place(|| send.line()).starts_with("delivered 1 "));
-    send.signal("-INT");
+    assert!(send.line().starts_with("delivered 1 "));
+    send.signal(Signal::INT);
     let send = finish_soon(send).await;
     assert_eq!(send.status.code(), FAILED, "{}", send.stderr);
     let told = "not every message was taken: ended by SIGINT; 1 message delivered";
@@ -116,7 +116,7 @@ fn a_signal_when_all_was_taken_says_so() {
     let cluster = Cluster::start(3);
     let _receive = cluster.serve(&["receive", "x"]);
     let (send, stdin) = idle(&cluster);
-    send.signal("-TERM");
+    send.signal(Signal::TERM);
     let send = send.finish();
     assert_eq!(send.status.code(), FAILED, "{}", send.stderr);
     let last = send.stderr.lines().last().unwrap();
@@ -127,17 +127,15 @@ fn a_signal_when_all_was_taken_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sender_that_waits_for_stdin_learns_at_once_why_its_receiver_ends() {
     let cluster = Cluster::start(3);
-    for (end, cause) in [("-TERM", "ended by SIGTERM"), ("count", "it took the 2 it was to take")] {
+    for (end, cause) in [(Some(Signal::TERM), "ended by SIGTERM"), (None, "it took the 2 it was to take")] {
         for is_late in [false, true] {
-            let is_count = end == "count";
-            let args: &[&str] = if is_count { &["receive", "x", "--count", "2"] } else { &["receive", "x"] };
+            let args: &[&str] =
+                if end.is_none() { &["receive", "x", "--count", "2"] } else { &["receive", "x"] };
             let receive = cluster.serve(args);
-            let (send, mut stdin) = block_in_place(|| idle(&cluster));
-            if !is_count {
-                receive.signal(end);
-            }
+            let (send, mut stdin) = idle(&cluster);
+            end.into_iter().for_each(|signal| receive.signal(signal));
             if is_late {
-                block_in_place(|| receive.finish());
+                receive.finish();
                 // It may have ended.
                 let _ = stdin.write_all(b"3\n");
             }

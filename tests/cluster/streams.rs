@@ -1,6 +1,6 @@
 //! What becomes of a process whose stderr or stdout takes nothing: a full disk, or a reader that has gone.
 
-use crate::fixture::{Cluster, Ended, HOPLINE, Process};
+use crate::fixture::{Cluster, Ended, HOPLINE, Process, Signal};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::process::Command;
@@ -61,7 +61,7 @@ fn a_stderr_that_takes_nothing_is_ignored_by_everybody() {
         assert_done(&echo.finish(), &[]);
         assert!(cluster.run(&["status"], b"").status.success(), "the bootstrap answers still");
         for process in cluster.relays.into_values().chain([cluster.bootstrap]) {
-            process.signal("-TERM");
+            process.signal(Signal::TERM);
             assert_done(&process.finish(), &[]);
         }
     }

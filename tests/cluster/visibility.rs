@@ -1,6 +1,6 @@
 //! What people who look at a network see, and how soon.
 
-use crate::fixture::{Cluster, TIMEOUT};
+use crate::fixture::{Cluster, Signal, TIMEOUT};
 use hopline::endpoint::Endpoint;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,6 +53,6 @@ fn commands_for_people_say_only_what_they_are_asked_and_what_is_wrong() {
     }
     let told = cluster.run(&["pipe", "x", "--log", "hopline=info"], b"hello");
     assert!(told.stderr.contains("INFO"), "{:?}", told.stderr);
-    echo.signal("-TERM");
+    echo.signal(Signal::TERM);
     assert_eq!(echo.stderr(), "");
 }

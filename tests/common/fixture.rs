@@ -1,16 +1,26 @@
 //! A network of real processes, ended with the test whatever becomes of it.
+//!
+//! The processes are the lab's. Here their methods wait, and what goes wrong is a panic. What a process prints waits in its pipe
+//! until it is asked for: one that prints much must have its reader.
 
-use hopline::endpoint::{Endpoint, FlowEvent, Hop, Options};
-use hopline_proto::id::FlowId;
+use hopline::endpoint::{Chain, Endpoint, Options};
+use hopline_lab::pattern::Pattern;
+use hopline_lab::stage;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, mpsc};
-use std::thread::JoinHandle;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::ChildStderr;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub use rustix::process::Signal;
 
 /// How long anything may take before a test counts as hung.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
@@ -18,21 +28,21 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// The binary under test.
 pub const HOPLINE: &str = env!("CARGO_BIN_EXE_hopline");
 
-/// A process of the binary under test.
-pub struct Process {
-    child: Child,
-    /// The fields of its `ready` line.
-    pub ready: Value,
-    lines: mpsc::Receiver<String>,
-    said: Arc<Said>,
-    stderr: Option<JoinHandle<()>>,
+/// Where the processes are waited for.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+/// Waits, on a thread of its own: whoever calls may be a task of any runtime.
+fn wait<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(|| RUNTIME.block_on(future)).join()).unwrap()
 }
 
-/// What a process has said on stderr so far.
-#[derive(Default)]
-struct Said {
-    text: Mutex<String>,
-    more: Condvar,
+/// A process of the binary under test.
+pub struct Process {
+    process: stage::Process,
+    /// The fields of its `ready` line.
+    pub ready: Value,
+    /// What it has said on stderr so far.
+    said: watch::Receiver<String>,
 }
 
 /// What a process that ended left behind.
@@ -50,14 +60,11 @@ impl Process {
 
     /// Waits for its `ready` line.
     pub fn until_ready(mut self) -> Self {
-        match self.lines.recv_timeout(TIMEOUT) {
-            Ok(line) => {
-                let fields = line.strip_prefix("ready ").unwrap_or_else(|| panic!("it began with {line:?}"));
-                self.ready = serde_json::from_str(fields).unwrap();
-                self
-            }
-            Err(_) => panic!("it did not get ready: {}", self.end().stderr),
-        }
+        self.ready = wait(self.process.ready()).unwrap_or_else(|error| {
+            self.kill();
+            panic!("{}: {}", error.message(), self.stderr())
+        });
+        self
     }
 
     /// Starts `hopline` with these arguments.
@@ -67,88 +74,78 @@ impl Process {
 
     /// Starts it by a command that takes its arguments last.
     pub fn start_by(mut command: Command, home: &Path, ticket: &str, args: &[&str]) -> Self {
-        let mut child = command
-            .args(args)
-            .env("XDG_STATE_HOME", home)
-            .env("HOPLINE_TICKET", ticket)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let pipe = BufReader::new(child.stderr.take().unwrap());
-        let said = Arc::<Said>::default();
-        let hearer = Arc::clone(&said);
-        let stderr = std::thread::spawn(move || {
-            for line in pipe.lines().map_while(Result::ok) {
-                *hearer.text.lock().unwrap() += &(line + "\n");
-                hearer.more.notify_all();
-            }
-        });
-        Self { child, ready: Value::Null, lines, said, stderr: Some(stderr) }
+        command.args(args).env("XDG_STATE_HOME", home).env("HOPLINE_TICKET", ticket).stderr(Stdio::piped());
+        let _runtime = RUNTIME.enter();
+        let mut process = stage::Process::spawn("hopline", command, None).unwrap();
+        let (told, said) = watch::channel(String::new());
+        tokio::spawn(hear(process.stderr().unwrap(), told));
+        Self { process, ready: Value::Null, said }
     }
 
-    pub fn stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().unwrap()
+    pub fn stdin(&mut self) -> impl Write + Send + use<> {
+        File::from(self.process.stdin().unwrap().into_owned_fd().unwrap())
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.id().unwrap()
     }
 
     /// The next line that it prints.
-    pub fn line(&self) -> String {
-        self.lines.recv_timeout(TIMEOUT).expect("a line on stdout")
+    pub fn line(&mut self) -> String {
+        let line = wait(async { timeout(TIMEOUT, self.process.line()).await });
+        line.expect("a line in time").unwrap().expect("a line on stdout")
     }
 
-    pub fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal).unwrap();
     }
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.process.kill().unwrap();
+        wait(self.process.ended()).unwrap();
     }
 
     /// Waits for its own end.
     pub fn finish(mut self) -> Ended {
-        drop(self.child.stdin.take());
-        let stdout = self.lines.iter().collect();
-        let status = self.child.wait().unwrap();
+        drop(self.process.stdin());
+        let (status, stdout) = wait(async {
+            let mut lines = Vec::new();
+            while let Some(line) = self.process.line().await.unwrap() {
+                lines.push(line);
+            }
+            (self.process.ended().await.unwrap(), lines)
+        });
         Ended { status, stdout, stderr: self.stderr() }
     }
 
     /// Waits until it says that on stderr.
     pub fn until_says(&self, what: &str) {
-        let said = self.said.text.lock().unwrap();
-        let is_silent = |text: &mut String| !text.contains(what);
-        let (said, waited) = self.said.more.wait_timeout_while(said, TIMEOUT, is_silent).unwrap();
-        assert!(!waited.timed_out(), "it did not say {what:?}, but {said:?}");
+        let mut heard = self.said.clone();
+        let says = heard.wait_for(|said| said.contains(what));
+        let said = wait(async { timeout(TIMEOUT, says).await.is_ok_and(|said| said.is_ok()) });
+        assert!(said, "it did not say {what:?}, but {:?}", self.said.borrow());
     }
 
     /// All of its stderr, once it has ended.
     pub fn stderr(&mut self) -> String {
-        self.stderr.take().unwrap().join().unwrap();
-        std::mem::take(&mut self.said.text.lock().unwrap())
+        wait(async { while self.said.changed().await.is_ok() {} });
+        self.said.borrow().clone()
     }
+}
 
-    fn end(mut self) -> Ended {
-        self.kill();
-        self.finish()
+/// Takes what a process says, until it has ended.
+async fn hear(stderr: ChildStderr, told: watch::Sender<String>) {
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        told.send_modify(|said| *said += &(line + "\n"));
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.process.kill();
+        let _ = wait(self.process.ended());
     }
 }
 
@@ -186,7 +183,7 @@ impl Cluster {
 
     /// Ends the bootstrap; what it had logged.
     pub fn bootstrap_log(&mut self) -> String {
-        self.bootstrap.signal("-TERM");
+        self.bootstrap.signal(Signal::TERM);
         self.bootstrap.stderr()
     }
 
@@ -229,91 +226,19 @@ fn bootstrap(home: &Path, address: &str, more: &[&str]) -> Process {
     Process::serve(home, "", &[&args, more].concat())
 }
 
-/// Follows the chain of the next flow that is opened, by its events.
-pub struct Chain {
-    events: broadcast::Receiver<FlowEvent>,
-    flow: Option<FlowId>,
-    pub hops: Vec<Hop>,
-    pub rerouted: usize,
+/// Waits until the chain is so.
+pub async fn until(chain: &mut watch::Receiver<Chain>, so: impl FnMut(&Chain) -> bool) {
+    timeout(TIMEOUT, chain.wait_for(so)).await.expect("a change of the chain").expect("a flow");
 }
 
-impl Chain {
-    pub fn of(endpoint: &Endpoint) -> Self {
-        Self { events: endpoint.events(), flow: None, hops: Vec::new(), rerouted: 0 }
-    }
-
-    /// Waits for an event of a kind, taking in all before it.
-    pub async fn until(&mut self, is_it: impl Fn(&FlowEvent) -> bool) -> FlowEvent {
-        loop {
-            let event = tokio::time::timeout(TIMEOUT, self.next()).await.expect("an event");
-            if is_it(&event) {
-                return event;
-            }
-        }
-    }
-
-    /// The flow's next event, taken in.
-    pub async fn next(&mut self) -> FlowEvent {
-        loop {
-            let event = self.events.recv().await.unwrap();
-            if self.take_in(&event) {
-                return event;
-            }
-        }
-    }
-
-    /// Who serves a hop now, the nearest being 1.
-    pub fn primary(&mut self, hop: usize) -> String {
-        while let Ok(event) = self.events.try_recv() {
-            self.take_in(&event);
-        }
-        self.hops[hop - 1].primary.clone()
-    }
-
-    /// Whether the event is about this flow.
-    fn take_in(&mut self, event: &FlowEvent) -> bool {
-        if self.flow.is_none() && matches!(event, FlowEvent::Chain { .. }) {
-            self.flow = Some(event.flow());
-        }
-        if self.flow != Some(event.flow()) {
-            return false;
-        }
-        match event {
-            FlowEvent::Chain { hops, .. }
-            | FlowEvent::BackupReplaced { hops, .. }
-            | FlowEvent::Rebuilt { hops, .. } => self.hops.clone_from(hops),
-            FlowEvent::Rerouted { hop, to, .. } | FlowEvent::Drained { hop, to, .. } => {
-                self.rerouted += 1;
-                // The target is a hop too, which the last relay may have to reach anew.
-                if let Some(hop) = self.hops.get_mut(usize::from(*hop) - 1) {
-                    hop.backup.take_if(|backup| backup == to);
-                    hop.primary.clone_from(to);
-                }
-            }
-            FlowEvent::Chosen { hop, to, .. } => {
-                if let Some(hop) = self.hops.get_mut(usize::from(*hop) - 1) {
-                    let planned = std::mem::replace(&mut hop.primary, to.clone());
-                    if hop.backup.as_ref() == Some(to) {
-                        hop.backup = Some(planned);
-                    }
-                }
-            }
-            _ => {}
-        }
-        true
-    }
+/// Who serves a hop now, the nearest being 1.
+pub fn primary(chain: &watch::Receiver<Chain>, hop: u8) -> String {
+    chain.borrow().primary(hop).unwrap().to_owned()
 }
 
 /// Bytes that no two offsets within reach of each other share a run of.
 pub fn pattern(length: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    Pattern::new(1).fill(0, &mut bytes);
     bytes
 }

@@ -13,19 +13,14 @@
 )]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for what it waits for")]
 
-#[path = "../common/fixture.rs"]
-#[allow(dead_code, reason = "shared with tests/cluster")]
-mod fixture;
-
 mod cases;
 mod network;
-mod stage;
 mod table;
 
-use network::Network;
+use hopline_lab::stage::Stage;
+use network::{HOSTS, Network};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use stage::{POOL, Stage};
 use std::path::Path;
 use std::time::Duration;
 use table::Table;
@@ -43,29 +38,34 @@ async fn nothing_is_lost_whatever_happens_to_the_relays() {
     let mut rng = StdRng::seed_from_u64(setting("HOPLINE_MATRIX_SEED", 1));
     let cases: Vec<_> = cases::all().into_iter().filter(|case| case.name.contains(&only)).collect();
     assert!(!cases.is_empty(), "HOPLINE_MATRIX={only:?} is in no case's name");
+    let stage = || Stage::of(env!("CARGO_BIN_EXE_hopline").into(), None).unwrap();
+    let (loopback, testbed) = (stage(), stage().on_testbed(HOSTS, 1));
     let (mut table, mut failed) = (Table::default(), Vec::new());
-    let mut stage: Option<Stage> = None;
+    let (mut networks, mut last) = (1.., None);
     for case in &cases {
         for _ in 0..setting("HOPLINE_MATRIX_RUNS", 1) {
             let calm = Duration::from_millis(rng.random_range(CALM_MS));
-            let usable = stage.take().filter(|stage| stage.network.is_testbed() == case.needs_a_testbed());
-            let mut on = match (usable, case.needs_a_testbed()) {
-                (Some(stage), _) => stage,
-                (None, false) => Stage::start(Network::loopback()).await,
-                (None, true) => match Network::testbed(POOL) {
-                    Ok(network) => Stage::start(network).await,
-                    Err(error) => {
-                        println!("SKIPPED: {case}: {error}");
-                        continue;
-                    }
-                },
+            let stage = match &testbed {
+                _ if !case.needs_a_testbed() => &loopback,
+                Ok(testbed) => testbed,
+                Err(error) => {
+                    println!("SKIPPED: {case}: {}", error.message());
+                    continue;
+                }
             };
-            let outcome = on.play(case, calm).await;
-            eprintln!("{case}: {}", outcome.as_ref().map_or_else(Clone::clone, ToString::to_string));
+            let mut network = match last.take().filter(|last: &Network<'_>| last.is_on(stage)) {
+                Some(network) => network,
+                None => Network::start(stage, networks.next().unwrap()).await.unwrap(),
+            };
+            let outcome = network.play(case, calm).await;
+            let told = outcome.as_ref().map_or_else(|why| why.message().to_owned(), ToString::to_string);
+            eprintln!("{case}: {told}");
             table.add(case, outcome.as_ref().ok());
             // What went wrong may last, and the next case is not to blame.
-            stage = (outcome.is_ok() && !case.restarts_the_bootstrap()).then_some(on);
-            failed.extend(outcome.err().map(|why| format!("{case}: {why}")));
+            if outcome.is_ok() && !case.restarts_the_bootstrap() {
+                last = Some(network);
+            }
+            failed.extend(outcome.err().map(|_| format!("{case}: {told}")));
         }
     }
     println!("{table}");

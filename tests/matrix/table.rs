@@ -1,7 +1,7 @@
 //! What came of all runs.
 
 use crate::cases::Case;
-use crate::stage::Outcome;
+use crate::network::Outcome;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;

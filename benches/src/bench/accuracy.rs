@@ -106,14 +106,10 @@ pub(super) fn spin() -> Result<(), Failure> {
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
-    let listen = stage.address("bootstrap");
-    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap", "--listen", &listen])?;
-    let ready = bootstrap.ready().await?;
-    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
-        return Err(bootstrap.failure("gave no ticket"));
-    };
+    let (mut bootstrap, ours) = stage.bootstrap(&[]).await?;
+    let ticket = ours.to_string();
     let relays = (1..=args.relays).map(|number| {
-        let (name, ticket) = (format!("r{number}"), Some(ticket));
+        let (name, ticket) = (format!("r{number}"), Some(&*ticket));
         stage.start(
             &name,
             ticket,
@@ -121,7 +117,6 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
         )
     });
     let relays = all_ready(relays.collect::<Result<_, _>>()?).await?;
-    let ours = ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
     let pairs =
         try_join_all((0..args.pairs).map(|number| Pair::join(stage, &ours, number, args.hops))).await?;
     let mut bench = Bench { args, seed, stage, relays, pairs };

@@ -55,7 +55,7 @@ pub(super) struct Args {
     /// By how much the model's time is sped up
     #[arg(long, default_value_t = 20.0, value_name = "FACTOR", value_parser = positive)]
     speedup: f64,
-    /// Relays in the pool; at least one more than hops. A trace has its own number of relays of relays of relays of relays
+    /// Relays in the pool; at least one more than hops. A trace has its own number of relays
     #[arg(long, default_value_t = 12, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=500))]
     relays: u32,
     /// Relays arrive as a Poisson process, instead of one for each that left
@@ -215,13 +215,9 @@ async fn perform(
         first.len(),
         args.pairs
     ));
-    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
-    let ready = bootstrap.ready().await?;
-    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
-        return Err(bootstrap.failure("gave no ticket"));
-    };
+    let (mut bootstrap, ours) = stage.bootstrap(&[]).await?;
+    let ticket = &ours.to_string();
     let mut pool = Pool::start(stage, ticket, &first, histogram()?).await?;
-    let ours = ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
     let pairs =
         try_join_all((0..args.pairs).map(|number| Pair::join(stage, &ours, number, args.hops))).await?;
     let bench = Bench { args, seed, screen, pairs };

@@ -8,23 +8,22 @@ mod crowd;
 mod report;
 
 use super::{Exit, Failure};
+use crate::busy_flow::{BusyFlow, Ends};
 use crate::plot::{self, Chart, Series, Shape};
 use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Process, Relays, Stage};
-use crate::traffic::{Pace, Stream, carry};
-use crate::watched::{Watched, is_protected};
+use crate::traffic::{Pace, Stream};
+use crate::watched::{is_protected, lost};
 use bytesize::ByteSize;
-use hopline::endpoint::{Cause as Shown, Chain, Flow, FlowEvent, Listener, Options};
+use hopline::endpoint::{Cause as Shown, Chain, FlowEvent};
 use hopline_command::duration::parse_positive;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use report::{Outcome, Pauses, Repair, Run};
 use rustix::process::Signal;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 const TARGET: &str = "sink";
 const ORIGIN: &str = "origin";
@@ -250,37 +249,18 @@ fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Pauses) -> Result<(),
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
-    let mut bootstrap =
-        stage.start("bootstrap", None, &["bootstrap", "--listen", &stage.address("bootstrap")])?;
-    let ready = bootstrap.ready().await?;
-    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
-        return Err(bootstrap.failure("gave no ticket"));
-    };
-    let relays = Relays::start(stage, ticket, args.relays).await?;
-    let ours: hopline::net::ticket::Ticket =
-        ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
-    let options = Options { hops: args.hops, ..Options::default() };
-    let target = stage.join("target", ours.clone(), options.clone()).await?;
-    let mut listener = target.listen(TARGET).await?;
-    let origin = stage.join(ORIGIN, ours, options).await?;
-    let events = origin.events();
-    let flow = origin.open(TARGET).await?;
+    let (mut bootstrap, ours) = stage.bootstrap(&[]).await?;
+    let relays = Relays::start(stage, &ours.to_string(), args.relays).await?;
+    let mut ends = Ends::join(stage, &ours).await?;
     let pace = Pace { rate: Some(args.rate()), tick: TICK, block: BLOCK_BYTES };
-    let bench = Bench {
-        args,
-        stage,
-        rng: StdRng::seed_from_u64(seed),
-        relays,
-        watched: Watched::new(&flow, events),
-        forward: Arc::new(Stream::new("forward", seed, pace)),
-        backward: Arc::new(Stream::new("backward", !seed, pace)),
-    };
+    let streams = [Stream::new("forward", seed, pace), Stream::new("backward", !seed, pace)];
+    let flow = ends.open(args.hops, streams).await?;
+    let bench = Bench { args, stage, rng: StdRng::seed_from_u64(seed), relays, flow };
     let outcome = tokio::select! {
-        outcome = bench.run(seed, flow, &mut listener) => outcome,
+        outcome = bench.run(seed) => outcome,
         failure = bootstrap.death() => Err(failure),
     };
-    origin.shutdown().await;
-    target.shutdown().await;
+    ends.shutdown().await;
     outcome
 }
 
@@ -292,45 +272,30 @@ struct Bench<'a> {
     stage: &'a Stage,
     rng: StdRng,
     relays: Relays<'a>,
-    watched: Watched,
-    forward: Arc<Stream>,
-    backward: Arc<Stream>,
+    flow: BusyFlow,
 }
 
 impl Bench<'_> {
-    async fn run(mut self, seed: u64, flow: Flow, listener: &mut Listener) -> Result<Outcome, Failure> {
-        let stop = CancellationToken::new();
-        let (forward, backward) = (self.forward.clone(), self.backward.clone());
-        let at_origin = tokio::spawn(carry(flow, forward.clone(), backward.clone(), stop.clone()));
-        // A flow reaches its target with the first byte.
-        let Some(flow) = timeout(TIMEOUT, listener.accept()).await.ok().flatten() else {
-            return Err(Failure::new(Exit::FlowLost, "the flow was opened, and did not come to its target"));
-        };
-        let at_target = tokio::spawn(carry(flow, backward, forward, stop.clone()));
+    async fn run(mut self, seed: u64) -> Result<Outcome, Failure> {
         let mut runs = Vec::new();
         for number in 1..=self.args.runs {
             let run = self.one().await?;
             tracing::debug!(number, ?run, "one more");
             runs.push(run);
         }
-        stop.cancel();
-        let mut faults = crate::pattern::Faults::default();
-        for end in [at_origin, at_target] {
-            let ended = timeout(TIMEOUT, end).await.map_err(|_| lost("the flow did not end"))?;
-            faults = faults + ended.map_err(std::io::Error::other)??.faults;
-        }
-        let bytes = self.forward.sent() + self.backward.sent();
+        let (faults, _) = self.flow.finish().await?;
+        let bytes = self.flow.forward.sent() + self.flow.backward.sent();
         Ok(Outcome { seed, runs, faults, bytes })
     }
 
     /// Lets it happen to one relay.
     async fn one(&mut self) -> Result<Run, Failure> {
         loop {
-            self.protected().await?;
+            self.flow.protected(|relay| self.relays.runs(relay)).await?;
             self.longest();
             let calm = Instant::now() + Duration::from_millis(self.rng.random_range(CALM_MS));
-            while self.watched.event(calm).await?.is_some() {}
-            if is_protected(&self.watched.chain(), |relay| self.relays.runs(relay)) {
+            self.flow.run_until(calm).await?;
+            if is_protected(&self.flow.watched.chain(), |relay| self.relays.runs(relay)) {
                 break;
             }
         }
@@ -338,7 +303,7 @@ impl Bench<'_> {
             Where::Hop(hop) => hop,
             Where::Any => self.rng.random_range(1..=self.args.hops),
         };
-        let chain = self.watched.chain();
+        let chain = self.flow.watched.chain();
         let name = chain.primary(hop).unwrap_or_default().to_owned();
         let prev = chain.primary(hop - 1).unwrap_or(ORIGIN).to_owned();
         let mut relay = self.relays.take(&name).ok_or_else(|| lost("no relay runs where one should"))?;
@@ -349,18 +314,15 @@ impl Bench<'_> {
         tracing::debug!(name, hop, "it strikes");
         self.args.cause.strike(&mut relay)?;
         let (repair, rebuilt_for) = self.repaired(&prev, &name, hop).await?;
-        let sent = [self.forward.sent(), self.backward.sent()];
-        let arrived =
-            async { tokio::join!(self.forward.has_received(sent[0]), self.backward.has_received(sent[1])) };
-        timeout(TIMEOUT, arrived).await.map_err(|_| lost("no data came any more"))?;
+        self.flow.flows(0).await?;
         let gap = self.longest();
-        self.restore(relay, &prev).await?;
+        self.restore(relay).await?;
         Ok(Run { hop, gap, repair, rebuilt_for, calm })
     }
 
     /// The longest pause since this was called last, in the directions that count.
     fn longest(&self) -> Duration {
-        let (forward, backward) = (self.forward.take_longest(), self.backward.take_longest());
+        let [forward, backward] = self.flow.longest();
         match self.args.direction {
             Way::Forward => forward,
             Way::Backward => backward,
@@ -368,7 +330,7 @@ impl Bench<'_> {
         }
     }
 
-    async fn restore(&mut self, mut relay: Process, prev: &str) -> Result<(), Failure> {
+    async fn restore(&mut self, mut relay: Process) -> Result<(), Failure> {
         match self.args.cause {
             Cause::Kill => {}
             Cause::Gray => relay.kill()?,
@@ -379,7 +341,7 @@ impl Bench<'_> {
             }
             Cause::Drain => relay.success(TIMEOUT).await?,
             Cause::Cut => {
-                self.stage.heal(prev, relay.name());
+                self.stage.heal();
                 self.relays.put_back(relay);
                 return Ok(());
             }
@@ -405,31 +367,14 @@ impl Bench<'_> {
         };
         let cause = self.args.cause;
         let is_left = |chain: &Chain| !cause.hits(chain, prev, relay, at);
-        if self.watched.until(Instant::now() + TIMEOUT, is_left, heard).await? {
+        if self.flow.watched.until(Instant::now() + TIMEOUT, is_left, heard).await? {
             Ok((repair, rebuilt_for))
         } else {
             Err(lost("nobody took over"))
-        }
-    }
-
-    /// Waits until every hop has a primary and a backup that run.
-    async fn protected(&mut self) -> Result<(), Failure> {
-        let Self { watched, relays, .. } = self;
-        let so = |chain: &Chain| is_protected(chain, |relay| relays.runs(relay));
-        match watched.until(Instant::now() + TIMEOUT, so, |_| ()).await? {
-            true => Ok(()),
-            false => Err(lost("a hop has had no backup that runs for too long")),
         }
     }
 }
 
 fn span(ms: f64) -> Duration {
     Duration::from_secs_f64(ms.max(0.0) / 1000.0)
-}
-
-fn lost(what: &str) -> Failure {
-    Failure::new(
-        Exit::FlowLost,
-        format!("{what}; this is a bug: run it again with --logs DIR, and report it"),
-    )
 }

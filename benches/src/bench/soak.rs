@@ -9,22 +9,16 @@ mod report;
 mod rolling;
 
 use super::{Exit, Failure};
-use crate::pattern::Faults;
+use crate::busy_flow::{BusyFlow, Ends};
 use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Relays, Stage};
-use crate::traffic::{Carried, Pace, Stream, carry};
-use crate::watched::{Watched, is_protected};
+use crate::traffic::{Pace, Stream};
 use bytesize::ByteSize;
-use hopline::endpoint::{Chain, Endpoint, Flow, Listener, Options};
 use hopline::net::ticket::Ticket;
 use report::{Outcome, Side};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::Instant;
 
-const TARGET: &str = "sink";
 /// How long new backups, or the flow's last words, may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often something is sent where the rate is limited,
@@ -129,20 +123,21 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
-    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
-    let ready = bootstrap.ready().await?;
-    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
-        return Err(bootstrap.failure("gave no ticket"));
-    };
+    let (mut bootstrap, ours) = stage.bootstrap(&[]).await?;
+    let ticket = &ours.to_string();
     let work = async {
         if args.rolling {
             let relays = rolling::start(stage, ticket, args.relays).await?;
-            let load = Load::start(args, seed, ticket).await?;
-            rolling::run(stage, ticket, relays, load, seed).await
+            let (ends, flow) = open(args, seed, stage, &ours).await?;
+            let outcome = rolling::run(stage, ticket, relays, flow, seed).await;
+            ends.shutdown().await;
+            outcome
         } else {
             let relays = Relays::start(stage, ticket, args.relays).await?;
-            let load = Load::start(args, seed, ticket).await?;
-            Soak { args, relays, load, kills: 0, spared: 0 }.run(seed).await
+            let (ends, flow) = open(args, seed, stage, &ours).await?;
+            let outcome = Soak { args, relays, flow, kills: 0, spared: 0 }.run(seed).await;
+            ends.shutdown().await;
+            outcome
         }
     };
     tokio::select! {
@@ -151,88 +146,25 @@ async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failu
     }
 }
 
-/// A flow under load.
-struct Load {
-    origin: Endpoint,
-    target: Endpoint,
-    watched: Watched,
-    forward: Arc<Stream>,
-    backward: Arc<Stream>,
-    ends: [AbortOnDropHandle<std::io::Result<Carried>>; 2],
-    stop: CancellationToken,
+async fn open(args: &Args, seed: u64, stage: &Stage, ticket: &Ticket) -> Result<(Ends, BusyFlow), Failure> {
+    let pace = |rate| Pace { rate, tick: TICK, block: BLOCK_BYTES };
+    let forward = Stream::new("forward", seed, pace(args.rate().bytes()));
+    let backward = Stream::new("backward", !seed, pace(Some(BACKWARD_RATE)));
+    let mut ends = Ends::join(stage, ticket).await?;
+    let flow = ends.open(args.hops, [forward, backward]).await?;
+    Ok((ends, flow))
 }
 
-impl Load {
-    async fn start(args: &Args, seed: u64, ticket: &str) -> Result<Self, Failure> {
-        let ticket: Ticket =
-            ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
-        let options =
-            |name: &str| Options { name: Some(name.to_owned()), hops: args.hops, ..Options::default() };
-        let target = Endpoint::join(ticket.clone(), options("target")).await?;
-        let mut listener = target.listen(TARGET).await?;
-        let origin = Endpoint::join(ticket, options("origin")).await?;
-        let events = origin.events();
-        let flow = origin.open(TARGET).await?;
-        let watched = Watched::new(&flow, events);
-        let pace = |rate| Pace { rate, tick: TICK, block: BLOCK_BYTES };
-        let forward = Arc::new(Stream::new("forward", seed, pace(args.rate().bytes())));
-        let backward = Arc::new(Stream::new("backward", !seed, pace(Some(BACKWARD_RATE))));
-        let stop = CancellationToken::new();
-        let end = |flow, sends: &Arc<Stream>, takes: &Arc<Stream>| {
-            AbortOnDropHandle::new(tokio::spawn(carry(flow, sends.clone(), takes.clone(), stop.clone())))
-        };
-        let at_origin = end(flow, &forward, &backward);
-        let at_target = end(arrived(&mut listener).await?, &backward, &forward);
-        let ends = [at_origin, at_target];
-        Ok(Self { origin, target, watched, forward, backward, ends, stop })
-    }
-
-    /// Minds the flow's events until then.
-    async fn run_until(&mut self, then: Instant) -> Result<(), Failure> {
-        while self.watched.event(then).await?.is_some() {}
-        Ok(())
-    }
-
-    /// Waits until every hop has a primary and a backup that run.
-    async fn protected(&mut self, runs: impl Fn(&str) -> bool) -> Result<(), Failure> {
-        let so = |chain: &Chain| is_protected(chain, &runs);
-        match self.watched.until(Instant::now() + TIMEOUT, so, |_| ()).await? {
-            true => Ok(()),
-            false => Err(lost("a hop has had no backup that runs for too long")),
-        }
-    }
-
-    /// The longest pause since this was asked last, either way.
-    fn longest(&self) -> Duration {
-        self.forward.take_longest().max(self.backward.take_longest())
-    }
-
-    /// Ends the flow: what was wrong with what arrived, and whether both ends hashed the same.
-    async fn finish(&mut self) -> Result<(Faults, bool), Failure> {
-        self.stop.cancel();
-        let [at_origin, at_target] = &mut self.ends;
-        let ended = timeout(TIMEOUT, async { tokio::join!(at_origin, at_target) }).await;
-        let (at_origin, at_target) = ended.map_err(|_| lost("the flow did not end"))?;
-        let joined = |end: Result<_, tokio::task::JoinError>| end.map_err(std::io::Error::other);
-        let (at_origin, at_target) = (joined(at_origin)??, joined(at_target)??);
-        let equal = at_origin.is_whole_at(&at_target) && at_target.is_whole_at(&at_origin);
-        tokio::join!(self.origin.shutdown(), self.target.shutdown());
-        Ok((at_origin.faults + at_target.faults, equal))
-    }
-}
-
-/// A flow reaches its target with the first byte.
-async fn arrived(listener: &mut Listener) -> Result<Flow, Failure> {
-    match timeout(TIMEOUT, listener.accept()).await {
-        Ok(Some(flow)) => Ok(flow),
-        _ => Err(lost("the flow was opened, and did not come to its target")),
-    }
+/// The longest pause since this was asked last, either way.
+fn longest(flow: &BusyFlow) -> Duration {
+    let [forward, backward] = flow.longest();
+    forward.max(backward)
 }
 
 struct Soak<'a> {
     args: &'a Args,
     relays: Relays<'a>,
-    load: Load,
+    flow: BusyFlow,
     kills: u32,
     /// Kills that were due while no relay of the chain was known to live.
     spared: u32,
@@ -244,13 +176,13 @@ impl Soak<'_> {
         let slices = f64::from(self.args.seconds) / self.args.slice.as_secs_f64();
         let turns = self.args.slice.as_secs_f64() / self.args.kill_every.as_secs_f64();
         for number in 1..=whole(slices) {
-            self.load.protected(|relay| self.relays.runs(relay)).await?;
+            self.flow.protected(|relay| self.relays.runs(relay)).await?;
             self.slice(whole(turns), false, &mut calm).await?;
             self.slice(whole(turns), true, &mut killing).await?;
             tracing::info!(number, of = whole(slices), kills = self.kills, "slice");
         }
-        let chain = self.load.watched.chain();
-        let (faults, equal) = self.load.finish().await?;
+        let chain = self.flow.watched.chain();
+        let (faults, equal) = self.flow.finish().await?;
         self.relays.check().await?;
         Ok(Outcome {
             seed,
@@ -261,30 +193,30 @@ impl Soak<'_> {
             failovers: chain.failovers(),
             rebuilds: chain.rebuilds(),
             restarts: Vec::new(),
-            bytes: self.load.forward.received() + self.load.backward.received(),
+            bytes: self.flow.forward.received() + self.flow.backward.received(),
             faults,
-            equal,
+            equal: equal == [true; 2],
         })
     }
 
     /// So many times the time between two kills, with or without them.
     async fn slice(&mut self, turns: u32, kill: bool, side: &mut Side) -> Result<(), Failure> {
-        let (start, before) = (Instant::now(), self.load.forward.received());
-        self.load.longest();
+        let (start, before) = (Instant::now(), self.flow.forward.received());
+        longest(&self.flow);
         for turn in 1..=turns {
             if kill {
                 self.kill().await?;
             }
-            self.load.run_until(start + self.args.kill_every * turn).await?;
-            side.paused(self.load.longest());
+            self.flow.run_until(start + self.args.kill_every * turn).await?;
+            side.paused(longest(&self.flow));
         }
-        side.carried(self.load.forward.received() - before, start.elapsed());
+        side.carried(self.flow.forward.received() - before, start.elapsed());
         Ok(())
     }
 
     /// Kills a relay of the chain, the hops in turn, and starts another.
     async fn kill(&mut self) -> Result<(), Failure> {
-        let chain = self.load.watched.chain();
+        let chain = self.flow.watched.chain();
         let hops = u32::try_from(chain.hops().len()).unwrap_or(1).max(1);
         for turn in 0..hops {
             let hop = u8::try_from((self.kills + turn) % hops + 1).unwrap_or(1);
@@ -305,11 +237,4 @@ impl Soak<'_> {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn whole(number: f64) -> u32 {
     number.round().max(1.0) as u32
-}
-
-fn lost(what: &str) -> Failure {
-    Failure::new(
-        Exit::FlowLost,
-        format!("{what}; this is a bug: run it again with --logs DIR, and report it"),
-    )
 }

@@ -89,9 +89,8 @@ struct Network {
 
 impl Network {
     async fn start(stage: &Stage) -> Result<Self, Failure> {
-        let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
-        let ready = bootstrap.ready().await?;
-        let ticket = ready.get("ticket").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (bootstrap, ticket) = stage.bootstrap(&[]).await?;
+        let ticket = ticket.to_string();
         let mut processes = vec![bootstrap];
         for relay in 1..=3 {
             let name = format!("r{relay}");

@@ -29,11 +29,15 @@ impl Places {
         match *self {}
     }
 
-    pub(super) fn cut(&self, _a: &str, _b: &str) {
+    pub(super) fn cut_one_way(&self, _from: &str, _to: &str) {
         match *self {}
     }
 
-    pub(super) fn heal(&self, _a: &str, _b: &str) {
+    pub(super) fn isolate(&self, _name: &str) {
+        match *self {}
+    }
+
+    pub(super) fn heal(&self) {
         match *self {}
     }
 }

@@ -44,12 +44,16 @@ impl Places {
         self.bed.set_all(Wire { loss: share, ..Wire::default() });
     }
 
-    pub(super) fn cut(&self, a: &str, b: &str) {
-        self.bed.cut(self.number(a), self.number(b));
+    pub(super) fn cut_one_way(&self, from: &str, to: &str) {
+        self.bed.cut_one_way(self.number(from), self.number(to));
     }
 
-    pub(super) fn heal(&self, a: &str, b: &str) {
-        self.bed.heal(self.number(a), self.number(b));
+    pub(super) fn isolate(&self, name: &str) {
+        self.bed.isolate(self.number(name));
+    }
+
+    pub(super) fn heal(&self) {
+        self.bed.heal_all();
     }
 
     fn host(&self, name: &str) -> &Host {

@@ -6,11 +6,11 @@
 use super::events::{BootstrapEvent, EventFeed};
 use crate::net::clock::Clock;
 use crate::net::entropy;
-use crate::store::{self, NotStored, Record, Store};
+use crate::store::{self, NotStored, Store};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, try_join_all};
 use hopline_proto::bootstrap::kept::Change;
-use hopline_proto::bootstrap::{Bootstrap, Config};
+use hopline_proto::bootstrap::{Bootstrap, Config, Registration};
 use hopline_proto::crypto::Key;
 use hopline_proto::pool::PoolEvent;
 use hopline_proto::rpc::{Refusal, Request, Response};
@@ -57,9 +57,9 @@ impl Driver {
     }
 
     /// Gives everybody in the store their places back. Those for whom there is none are taken out of it.
-    pub(super) fn restore(&self, records: Vec<Record>) {
+    pub(super) fn restore(&self, registrations: Vec<Registration>) {
         self.with(|machine, now| {
-            for Record { registration, .. } in records {
+            for registration in registrations {
                 let key = store::Key::of(&registration);
                 if self.store.is_denied(&key.node) || !machine.restore(registration, now) {
                     drop(self.store.remove(key));
@@ -218,7 +218,7 @@ mod tests {
     fn driver() -> Arc<Driver> {
         let mut config = Config::default();
         config.pool.lease = Duration::from_millis(100);
-        let store = store::redb::Redb::open(None).unwrap().store;
+        let store = store::StoreKind::open(&store::redb::RedbFile, None).unwrap().store;
         Arc::new(Driver::new(config, Key::from_bytes([1; 32]), store))
     }
 

@@ -11,17 +11,17 @@ use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::counters::NodeCounters;
 use crate::net::datadir::{DataDir, Role};
 use crate::net::enrolment::Feed;
+use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Node, Parts};
 use crate::net::ticket::Ticket;
-use crate::net::{clock::Clock, entropy};
 use hopline_proto::agent::AgentConfig;
 use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
 use hopline_proto::frame::CloseCode;
-use hopline_proto::id::{BootId, FlowId, NodeId};
+use hopline_proto::id::{FlowId, NodeId};
 use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
 use rand::Rng;
@@ -106,25 +106,16 @@ fn parts(
     waiters: Rc<Waiters>,
 ) -> Result<Parts<Machine>, node::StartFailure> {
     let me = membership.node_id();
-    let mut rng = entropy::seeded_rng();
     let socket = node::open_socket(membership, options.bind, &options.transport)?;
     let name = options.name.clone().unwrap_or_else(|| me.short());
-    let bootstraps = bootstrap_client.bootstraps();
-    let agent = AgentConfig { name, seed: rng.next_u64(), enrolment: options.enrolment, bootstraps };
-    let clock = Clock::start();
+    let (seed, bootstraps) = (entropy::seeded_rng().next_u64(), bootstrap_client.bootstraps());
+    let agent = AgentConfig { name, seed, enrolment: options.enrolment, bootstraps };
     let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
     let mut machine = Machine::new(me, flows, agent);
     machine.set_dials(socket.local.dials(bootstrap_client.bootstrap()));
-    Ok(Parts {
-        machine,
-        boot: BootId::random(&mut rng),
-        clock,
-        socket,
-        bootstrap_client,
-        counters: NodeCounters::new(clock),
-        listener: Box::new(move |node, notice| waiters.hear(node, notice)),
-    })
+    let on_notice = Box::new(move |node: &Driven, notice| waiters.hear(node, notice));
+    Ok(Parts::new(machine, socket, bootstrap_client, on_notice))
 }
 
 /// What there is, as the bootstrap sees it.

@@ -30,11 +30,12 @@ use super::address::canonical;
 use super::bootstrap_rpc::{BootstrapClose, BootstrapRequest, BootstrapResponse};
 use super::closing::PendingClose;
 use super::datadir::DataDir;
+use super::error::BindError;
 use super::identity::{Identity, Membership};
 use super::local::Local;
 pub use super::local::Obstacle;
 use super::ticket::Ticket;
-use super::transport::{self, BindError, EVERY_ADDRESS, TransportSettings};
+use super::transport::{self, EVERY_ADDRESS, TransportSettings};
 use connection::Shared;
 use dial::Dialer;
 use hopline_proto::machine::AskFailure;
@@ -166,7 +167,7 @@ impl BootstrapClient {
         };
         let (endpoint, socket) =
             transport::bind_hearing_client(&options.transport, &identity.reset_secret())?;
-        let local = Local::of(&*socket).map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
+        let local = Local::of(&*socket).map_err(|source| BindError::quic(EVERY_ADDRESS, source))?;
         let dialer = Dialer {
             names: Names::default(),
             bootstraps: AtomicUsize::new(ticket.bootstraps().len()),

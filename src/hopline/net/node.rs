@@ -20,6 +20,7 @@ use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::clock::Clock;
 use crate::net::closing::PendingClose;
 use crate::net::counters::NodeCounters;
+use crate::net::entropy;
 use crate::net::gate::{Gate, Turned};
 use crate::net::identity::Membership;
 use crate::net::local::Local;
@@ -61,8 +62,8 @@ const TURNS_TO_SAY_GOODBYE: usize = 4;
 /// How long a bootstrap may take to answer.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Who is told what the machine has to say.
-pub(crate) type Listener<M> = Box<dyn Fn(&Rc<Node<M>>, Notice)>;
+/// What hears what the machine has to say.
+pub(crate) type NoticeHandler<M> = Box<dyn Fn(&Rc<Node<M>>, Notice)>;
 
 /// A node on its thread. See the module's documentation.
 pub(crate) struct Node<M> {
@@ -75,7 +76,7 @@ pub(crate) struct Node<M> {
     client: RefCell<quinn::ClientConfig>,
     bootstrap_client: BootstrapClient,
     counters: Arc<NodeCounters>,
-    listener: Listener<M>,
+    on_notice: NoticeHandler<M>,
     gate: Arc<Gate>,
     /// Legs that a peer may have open at once on a link.
     legs_of_link: u32,
@@ -96,12 +97,26 @@ pub(crate) struct Node<M> {
 /// What a node is made of.
 pub(crate) struct Parts<M> {
     pub(crate) machine: M,
-    pub(crate) boot: BootId,
+    boot: BootId,
     pub(crate) clock: Clock,
     pub(crate) socket: Socket,
     pub(crate) bootstrap_client: BootstrapClient,
     pub(crate) counters: Arc<NodeCounters>,
-    pub(crate) listener: Listener<M>,
+    on_notice: NoticeHandler<M>,
+}
+
+impl<M> Parts<M> {
+    /// Those of a new process, which begins its time now.
+    pub(crate) fn new(
+        machine: M,
+        socket: Socket,
+        bootstrap_client: BootstrapClient,
+        on_notice: NoticeHandler<M>,
+    ) -> Self {
+        let (boot, clock) = (BootId::random(&mut entropy::seeded_rng()), Clock::start());
+        let counters = NodeCounters::new(clock);
+        Self { machine, boot, clock, socket, bootstrap_client, counters, on_notice }
+    }
 }
 
 /// What a node dials and is dialled by.
@@ -194,7 +209,7 @@ async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl Asy
         client: RefCell::new(client),
         bootstrap_client: parts.bootstrap_client,
         counters: parts.counters,
-        listener: parts.listener,
+        on_notice: parts.on_notice,
         gate: Gate::new(admission::Config::default(), parts.clock),
         legs_of_link: settings.streams(),
         links: RefCell::default(),
@@ -307,7 +322,7 @@ impl<M: Machine + 'static> Node<M> {
                 if let Notice::Neighbour { change, .. } = &notice {
                     self.counters.judged(*change);
                 }
-                (self.listener)(self, notice);
+                (self.on_notice)(self, notice);
             }
         }
     }

@@ -8,7 +8,7 @@
 //! its neighbours at their next packet that it has forgotten them, instead of leaving them to the idle timeout.
 
 use super::congestion::MinWindow;
-use super::error::ErrorKind;
+use super::error::BindError;
 use super::socket::{HintingSocket, SocketRuntime};
 use aws_lc_rs::{hkdf, hmac};
 use hopline_proto::crypto::Key;
@@ -205,25 +205,6 @@ pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
     Arc::new(config)
 }
 
-/// Why there is no endpoint.
-#[derive(Debug, thiserror::Error)]
-#[error("can't use UDP address {address}: {source}; choose another with --listen")]
-pub struct BindError {
-    /// Where to listen.
-    pub address: SocketAddr,
-    /// What the operating system said.
-    #[source]
-    pub source: io::Error,
-}
-
-impl BindError {
-    /// What to do about it: always [`ErrorKind::Local`].
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        ErrorKind::Local
-    }
-}
-
 /// An endpoint on `listen` (port 0: any free one) that dials and, given a `server` configuration, accepts; it gets the
 /// behaviour that `settings` say. Runs on the present tokio runtime, of whichever kind.
 ///
@@ -243,7 +224,7 @@ pub fn bind(
     node_secret: &Key,
 ) -> Result<quinn::Endpoint, BindError> {
     let socket = open_socket(listen, settings.socket_buffer_bytes)?;
-    let socket = HintingSocket::new(socket).map_err(|source| BindError { address: listen, source })?;
+    let socket = HintingSocket::new(socket).map_err(|source| BindError::quic(listen, source))?;
     bind_socket(socket, server, settings, node_secret)
 }
 
@@ -260,11 +241,11 @@ pub fn bind_socket(
     settings: &TransportSettings,
     node_secret: &Key,
 ) -> Result<quinn::Endpoint, BindError> {
-    let address = socket.local_addr().map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
+    let address = socket.local_addr().map_err(|source| BindError::quic(EVERY_ADDRESS, source))?;
     let config = endpoint_config(settings, node_secret, address);
     let server = server.map(|server| server_config(server, settings, node_secret));
     quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(SocketRuntime))
-        .map_err(|source| BindError { address, source })
+        .map_err(|source| BindError::quic(address, source))
 }
 
 /// An endpoint that only dials, from any free port, to either IP family if this machine has both.
@@ -290,7 +271,7 @@ pub fn bind_hearing_client(
     node_secret: &Key,
 ) -> Result<(quinn::Endpoint, Arc<HintingSocket>), BindError> {
     let socket = open_socket(EVERY_ADDRESS, settings.socket_buffer_bytes)?;
-    let socket = HintingSocket::new(socket).map_err(|source| BindError { address: EVERY_ADDRESS, source })?;
+    let socket = HintingSocket::new(socket).map_err(|source| BindError::quic(EVERY_ADDRESS, source))?;
     Ok((bind_socket(socket.clone(), None, settings, node_secret)?, socket))
 }
 
@@ -367,7 +348,7 @@ pub fn open_socket(listen: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket,
         }
         opened => opened,
     };
-    opened.map_err(|source| BindError { address: listen, source })
+    opened.map_err(|source| BindError::quic(listen, source))
 }
 
 fn widen(socket: &Socket, buffer_bytes: usize) {

@@ -142,16 +142,16 @@ async fn relay(server: &Server, name: &str, accusations: &Accusations) -> Runnin
     let build = move || {
         let ears = (told.clone(), Arc::default(), Failovers::new());
         let (parts, _) = parts(&options, name, bootstrap_client, &membership, ears)?;
-        let Parts { machine, boot, clock, socket, bootstrap_client, counters, .. } = parts;
+        let Parts { machine, socket, bootstrap_client, .. } = parts;
         let feed = Arc::<Feed>::default();
-        let listener = Box::new(move |_: &Rc<Node<Liar>>, notice: Notice| {
+        let on_notice = Box::new(move |_: &Rc<Node<Liar>>, notice: Notice| {
             if let Notice::Violation { peer, what, .. } = &notice {
                 accusations.lock().unwrap().push((*peer, *what));
             }
             hear(&notice, &told, &feed);
         });
         let machine = Liar { honest: machine, lie: told_to_lie };
-        let parts = Parts { machine, boot, clock, socket, bootstrap_client, counters, listener };
+        let parts = Parts::new(machine, socket, bootstrap_client, on_notice);
         let main = async move |node: Rc<Node<Liar>>| {
             node.with(|liar, now, actions| liar.honest.start(now, actions));
             let _ = stopped.await;

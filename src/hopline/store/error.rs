@@ -55,8 +55,8 @@ pub enum StoreError {
     Database {
         /// The file.
         path: PathBuf,
-        /// What redb said.
-        source: redb::Error,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -5,17 +5,15 @@
 //! a failure the next change, and a timer of some seconds, try again. Without a data directory the database is in memory and ends with
 //! the process.
 //!
-//! The database's file is also a lock: one data directory serves one bootstrap process at a time. So the owner of all records is
-//! this bootstrap.
+//! The database's file is also a lock: one data directory serves one bootstrap process at a time.
 
 mod disk;
 
-use super::{Change as Watched, Holder, Key, NotStored, Opened, Owner, Record, Store, StoreError};
-use super::{StoreFailure, StoreHealth};
+use super::{Holder, Key, NotStored, Opened, Store, StoreError, StoreFailure, StoreHealth, StoreKind};
 use crate::net::clock::Clock;
 use disk::{Change, Committed, Disk, Opener, Wanted};
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, pending};
+use futures_util::future::BoxFuture;
 use hopline_proto::NodeId;
 use hopline_proto::bootstrap::Registration;
 use redb::Database;
@@ -42,7 +40,7 @@ type Answer<T> = oneshot::Sender<Result<T, NotStored>>;
 
 /// A handle on the store's thread. See the module's documentation.
 #[derive(Debug)]
-pub struct Redb {
+struct Redb {
     shared: Arc<Shared>,
     /// All of the table: it is asked for each connection and each request.
     denied: Arc<RwLock<BTreeSet<NodeId>>>,
@@ -73,24 +71,26 @@ struct Queue {
     ended: bool,
 }
 
-impl Redb {
-    /// The store in `directory`, made if need be, or one in memory. Blocks.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn open(directory: Option<&Path>) -> Result<Opened, StoreError> {
+/// Stores in files, made if need be, or in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct RedbFile;
+
+impl StoreKind for RedbFile {
+    fn open(&self, directory: Option<&Path>) -> Result<Opened, StoreError> {
         let Some(directory) = directory else {
             let opener = || Database::builder().create_with_backend(InMemoryBackend::new());
-            return Self::start(Box::new(opener), Path::new("memory"), RETRY);
+            return Redb::start(Box::new(opener), Path::new("memory"), RETRY);
         };
         let unusable = |source| StoreError::Directory { directory: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(unusable)?;
         let path = directory.join(FILE);
         adopt_former(directory, &path).map_err(unusable)?;
         let file = path.clone();
-        Self::start(Box::new(move || Database::create(&file)), &path, RETRY)
+        Redb::start(Box::new(move || Database::create(&file)), &path, RETRY)
     }
+}
 
+impl Redb {
     fn start(opener: Opener, path: &Path, retry: Duration) -> Result<Opened, StoreError> {
         let (disk, contents) = Disk::open(opener).map_err(|source| not_opened(path, source))?;
         let shared = Arc::new(Shared::default());
@@ -100,7 +100,7 @@ impl Redb {
             .spawn(move || writer.run())
             .map_err(|source| StoreError::Directory { directory: path.to_owned(), source })?;
         let store = Arc::new(Self { shared, denied: Arc::new(RwLock::new(contents.denied)) });
-        Ok(Opened { store, records: records(contents.registrations) })
+        Ok(Opened { store, registrations: contents.registrations })
     }
 
     /// What this key's registration shall be, or that there shall be none.
@@ -136,10 +136,10 @@ impl Store for Redb {
         self.want(key, None)
     }
 
-    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Record>, NotStored>> {
+    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Registration>, NotStored>> {
         let (answer, answered) = oneshot::channel();
         self.shared.enqueue(|queue| queue.readers.push(answer));
-        async { Ok(records(answered.await.unwrap_or(Err(NotStored))?)) }.boxed()
+        async { answered.await.unwrap_or(Err(NotStored)) }.boxed()
     }
 
     fn bind(&self, grant: [u8; 16], node: NodeId) -> BoxFuture<'static, Result<Holder, NotStored>> {
@@ -162,10 +162,6 @@ impl Store for Redb {
 
     fn denied(&self) -> Vec<NodeId> {
         self.denied.read().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
-    }
-
-    fn watch(&self) -> BoxFuture<'_, Watched> {
-        pending().boxed()
     }
 
     fn health(&self) -> StoreHealth {
@@ -324,10 +320,6 @@ impl Drop for Writer {
     }
 }
 
-fn records(registrations: Vec<Registration>) -> Vec<Record> {
-    registrations.into_iter().map(|registration| Record { registration, owner: Owner::This }).collect()
-}
-
 /// A database of the name that it had before.
 fn adopt_former(directory: &Path, path: &Path) -> io::Result<()> {
     let former = directory.join(FORMER_FILE);
@@ -339,7 +331,7 @@ fn not_opened(path: &Path, source: redb::Error) -> StoreError {
     if matches!(source, redb::Error::DatabaseAlreadyOpen) {
         StoreError::InUse { directory: directory() }
     } else {
-        StoreError::Database { path: path.to_owned(), source }
+        StoreError::Database { path: path.to_owned(), source: source.into() }
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 /// How long a relay that was asked to leave may take before it is killed.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -253,15 +253,13 @@ impl<'a> Pool<'a> {
                 self.gauges.died(&relay);
                 relay.kill()?;
                 self.leaving.push(Box::pin(async move {
-                    relay.ended().await;
+                    let _ = relay.ended().await;
                     true
                 }));
             }
             Leave::Graceful => {
                 relay.terminate()?;
-                self.leaving.push(Box::pin(async move {
-                    timeout(LEAVE_TIMEOUT, relay.ended()).await.unwrap_or(false)
-                }));
+                self.leaving.push(Box::pin(async move { relay.success(LEAVE_TIMEOUT).await.is_ok() }));
             }
         }
         Ok(())

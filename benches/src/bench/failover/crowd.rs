@@ -7,13 +7,14 @@
 mod book;
 mod report;
 
-use super::{Args, Cause, TARGET, TIMEOUT, Way, lost};
+use super::{Args, Cause, TARGET, TIMEOUT, Way};
 use crate::pattern::Faults;
 use crate::stage::{Process, Relays, Stage};
 use crate::traffic::{Carried, Pace, Stream, carry};
+use crate::watched::lost;
 use book::Book;
 use hopline::endpoint::{Endpoint, Flow, Listener, Options};
-use hopline_command::{Exit, Failure};
+use hopline_command::Failure;
 use hopline_proto::id::FlowId;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::rngs::StdRng;
@@ -85,17 +86,11 @@ impl Drop for Progress {
 }
 
 pub(super) async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
-    let mut bootstrap = stage.start("bootstrap", None, &["bootstrap"])?;
-    let ready = bootstrap.ready().await?;
-    let Some(ticket) = ready.get("ticket").and_then(|ticket| ticket.as_str()) else {
-        return Err(bootstrap.failure("gave no ticket"));
-    };
+    let (mut bootstrap, ours) = stage.bootstrap(&[]).await?;
     let progress = Progress::new();
     progress.phase("relays", args.relays);
-    let mut relays = Relays::none(stage, ticket);
+    let mut relays = Relays::none(stage, &ours.to_string());
     relays.grow(args.relays, |ready| progress.0.set_position(ready.into())).await?;
-    let ours: hopline::net::ticket::Ticket =
-        ticket.parse().map_err(|error| Failure::new(Exit::Failed, format!("the ticket: {error}")))?;
     let mut ends = Vec::new();
     let book = Arc::new(Book::default());
     for number in 1..=args.pairs() {
@@ -337,7 +332,7 @@ impl Crowd<'_> {
         match self.args.cause {
             Cause::Kill | Cause::Cut | Cause::Gray => {}
             Cause::Freeze => {
-                for mut relay in victims {
+                for relay in victims {
                     relay.signal(rustix::process::Signal::CONT)?;
                     self.relays.put_back(relay);
                 }

@@ -1,7 +1,8 @@
 //! A rolling restart: every relay of the pool ends by SIGTERM and starts again with its own key, one after the other.
 
 use super::report::{Outcome, Restart, Side};
-use super::{Load, TIMEOUT};
+use super::{TIMEOUT, longest};
+use crate::busy_flow::BusyFlow;
 use crate::stage::{Process, Stage};
 use hopline_command::Failure;
 use std::time::Duration;
@@ -33,31 +34,31 @@ pub(super) async fn run(
     stage: &Stage,
     ticket: &str,
     relays: Vec<Process>,
-    mut load: Load,
+    mut flow: BusyFlow,
     seed: u64,
 ) -> Result<Outcome, Failure> {
     let (mut calm, mut faulty, mut restarts) = (Side::new()?, Side::new()?, Vec::new());
     let mut running = Vec::new();
     for mut old in relays {
-        load.protected(|_| true).await?;
-        watch(&mut load, CALM, &mut calm).await?;
-        let (start, before) = (Instant::now(), load.forward.received());
-        load.run_until(Instant::now()).await?;
-        let on_chain = load.watched.chain().carries(old.name());
+        flow.protected(|_| true).await?;
+        watch(&mut flow, CALM, &mut calm).await?;
+        let (start, before) = (Instant::now(), flow.forward.received());
+        flow.run_until(Instant::now()).await?;
+        let on_chain = flow.watched.chain().carries(old.name());
         old.terminate()?;
         old.success(TIMEOUT).await?;
         let left = start.elapsed();
         let mut new = relay(stage, ticket, old.name())?;
         new.ready().await?;
-        load.run_until(Instant::now() + AFTERWARDS).await?;
-        let pause = load.longest();
+        flow.run_until(Instant::now() + AFTERWARDS).await?;
+        let pause = longest(&flow);
         faulty.paused(pause);
-        faulty.carried(load.forward.received() - before, start.elapsed());
+        faulty.carried(flow.forward.received() - before, start.elapsed());
         restarts.push(Restart { relay: new.name().to_owned(), on_chain, left, pause });
         running.push(new);
     }
-    let chain = load.watched.chain();
-    let (faults, equal) = load.finish().await?;
+    let chain = flow.watched.chain();
+    let (faults, equal) = flow.finish().await?;
     Ok(Outcome {
         seed,
         calm,
@@ -67,17 +68,17 @@ pub(super) async fn run(
         failovers: chain.failovers(),
         rebuilds: chain.rebuilds(),
         restarts,
-        bytes: load.forward.received() + load.backward.received(),
+        bytes: flow.forward.received() + flow.backward.received(),
         faults,
-        equal,
+        equal: equal == [true; 2],
     })
 }
 
-async fn watch(load: &mut Load, length: Duration, side: &mut Side) -> Result<(), Failure> {
-    let (start, before) = (Instant::now(), load.forward.received());
-    load.longest();
-    load.run_until(start + length).await?;
-    side.paused(load.longest());
-    side.carried(load.forward.received() - before, start.elapsed());
+async fn watch(flow: &mut BusyFlow, length: Duration, side: &mut Side) -> Result<(), Failure> {
+    let (start, before) = (Instant::now(), flow.forward.received());
+    longest(flow);
+    flow.run_until(start + length).await?;
+    side.paused(longest(flow));
+    side.carried(flow.forward.received() - before, start.elapsed());
     Ok(())
 }

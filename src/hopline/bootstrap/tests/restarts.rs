@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::format::FORMAT;
-use crate::store::{Change, Holder, Record, Store};
+use crate::store::{Holder, Store, StoreKind};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending};
 use hopline_proto::bootstrap::Registration;
@@ -84,7 +84,7 @@ async fn who_was_removed_is_not_restored_but_remembered() {
 #[tokio::test]
 async fn ten_thousand_are_restored_within_a_second() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Redb::open(Some(directory.path())).unwrap().store;
+    let store = RedbFile.open(Some(directory.path())).unwrap().store;
     let registration = |n: u16| {
         let Request::Register { name, offer, .. } = offer(u32::from(n)) else { panic!("a registration") };
         let mut node = [1; 32];
@@ -147,7 +147,7 @@ impl Store for Broken {
         async { Err(NotStored) }.boxed()
     }
 
-    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Record>, NotStored>> {
+    fn registrations(&self) -> BoxFuture<'static, Result<Vec<Registration>, NotStored>> {
         async { Err(NotStored) }.boxed()
     }
 
@@ -167,10 +167,6 @@ impl Store for Broken {
         Vec::new()
     }
 
-    fn watch(&self) -> BoxFuture<'_, Change> {
-        pending().boxed()
-    }
-
     fn health(&self) -> StoreHealth {
         StoreHealth { failures: 3, ..StoreHealth::default() }
     }
@@ -181,7 +177,7 @@ impl Store for Broken {
 }
 
 async fn with_store(store: Broken) -> Server {
-    let opened = Opened { store: Arc::new(store), records: Vec::<Record>::new() };
+    let opened = Opened { store: Arc::new(store), registrations: Vec::new() };
     let (authority, identity) = (Authority::generate(), Arc::new(Identity::generate()));
     Server::serve(options(None), opened, authority, identity).await.unwrap()
 }

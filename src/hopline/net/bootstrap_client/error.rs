@@ -1,13 +1,12 @@
 //! Why there is no bootstrap to talk to.
 
 use crate::net::bootstrap_rpc::BootstrapClose;
-use crate::net::error::ErrorKind;
+use crate::net::error::{BindError, ErrorKind};
 use crate::net::frames::FrameError;
 use crate::net::join::Refusal;
 use crate::net::keyfile::KeyFileError;
 use crate::net::local::Obstacle;
 use crate::net::tls::{OutOfTime, TlsError};
-use crate::net::transport::BindError;
 use hopline_proto::version::Mismatch;
 use std::fmt;
 use std::time::Duration;

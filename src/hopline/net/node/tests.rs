@@ -63,11 +63,8 @@ async fn node(
         let membership = bootstrap_client.membership();
         let socket = open_socket(&membership, LOOPBACK, &TransportSettings::default())?;
         let address = socket.endpoint.local_addr()?;
-        let clock = Clock::start();
         let machine = Idler { flows: Flows::new(id, false, FlowsConfig::default()), keeps, links };
-        let (boot, counters, listener) =
-            (BootId::from_bytes([1; 16]), NodeCounters::new(clock), Box::new(|_: &_, _| {}));
-        let parts = Parts { machine, boot, clock, socket, bootstrap_client, counters, listener };
+        let parts = Parts::new(machine, socket, bootstrap_client, Box::new(|_: &_, _| {}));
         let main = async move |node: Rc<Node<Idler>>| {
             if let Some((peer, address)) = peer {
                 for _ in 0..LINKS {

@@ -14,7 +14,7 @@ async fn a_taken_address_is_an_error_that_names_it() {
     let first = bind(LOOPBACK, None, &TransportSettings::default(), &key).unwrap();
     let taken = first.local_addr().unwrap();
     let error = bind(taken, None, &TransportSettings::default(), &key).unwrap_err();
-    assert_eq!((error.address, error.kind()), (taken, ErrorKind::Local));
+    assert_eq!((error.address, error.kind()), (taken, crate::net::error::ErrorKind::Local));
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
 }
 

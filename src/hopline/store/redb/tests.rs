@@ -14,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const NEVER: Duration = Duration::from_secs(3600);
 
 fn open(directory: &Path) -> Opened {
-    Redb::open(Some(directory)).unwrap()
+    RedbFile.open(Some(directory)).unwrap()
 }
 
 fn relay(node: NodeId, capacity: u32) -> Registration {
@@ -33,11 +33,6 @@ fn nodes(count: u16) -> impl Iterator<Item = NodeId> {
         bytes[..2].copy_from_slice(&n.to_be_bytes());
         NodeId::from_bytes(bytes)
     })
-}
-
-fn stored(opened: &Opened) -> Vec<Registration> {
-    assert!(opened.records.iter().all(|record| record.owner == Owner::This));
-    opened.records.iter().map(|record| record.registration.clone()).collect()
 }
 
 /// Waits until the store's health is so.
@@ -71,7 +66,7 @@ async fn a_ticket_is_its_first_users_for_ever() {
 
 #[tokio::test]
 async fn of_many_who_come_at_once_one_gets_the_ticket() {
-    let store = Redb::open(None).unwrap().store;
+    let store = RedbFile.open(None).unwrap().store;
     let asked = nodes(100).map(|node| store.bind([7; 16], node));
     let holders = futures_util::future::join_all(asked).await;
     assert_eq!(holders.iter().filter(|holder| **holder == Ok(Holder::Asker)).count(), 1);
@@ -95,7 +90,7 @@ async fn a_removed_node_stays_removed() {
 async fn one_directory_serves_one_process() {
     let directory = tempfile::tempdir().unwrap();
     let _opened = open(directory.path());
-    let error = Redb::open(Some(directory.path())).unwrap_err();
+    let error = RedbFile.open(Some(directory.path())).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
     assert!(error.to_string().contains(directory.path().to_str().unwrap()));
 }
@@ -104,17 +99,17 @@ async fn one_directory_serves_one_process() {
 fn what_is_no_database_is_named() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join(FILE), "no database").unwrap();
-    let error = Redb::open(Some(directory.path())).unwrap_err();
+    let error = RedbFile.open(Some(directory.path())).unwrap_err();
     assert!(matches!(error, StoreError::Database { .. }) && error.to_string().contains(FILE), "{error}");
-    let error = Redb::open(Some(&directory.path().join(FILE))).unwrap_err();
+    let error = RedbFile.open(Some(&directory.path().join(FILE))).unwrap_err();
     assert!(matches!(error, StoreError::Directory { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn registrations_outlive_the_process_and_the_last_word_counts() {
     let directory = tempfile::tempdir().unwrap();
-    let Opened { store, records } = open(directory.path());
-    assert_eq!(records, []);
+    let Opened { store, registrations } = open(directory.path());
+    assert_eq!(registrations, []);
     store.put(relay(ALICE, 1)).await.unwrap();
     store.put(target(ALICE)).await.unwrap();
     store.put(relay(BOB, 1)).await.unwrap();
@@ -124,7 +119,7 @@ async fn registrations_outlive_the_process_and_the_last_word_counts() {
     drop(store.remove(Key { node: BOB, kind: Kind::Target }));
     store.close().await;
     assert_eq!(store.registrations().await, Err(NotStored), "closed");
-    assert_eq!(stored(&open(directory.path())), [relay(ALICE, 2), target(ALICE)]);
+    assert_eq!(open(directory.path()).registrations, [relay(ALICE, 2), target(ALICE)]);
 }
 
 #[tokio::test]
@@ -156,7 +151,7 @@ async fn many_registrations_share_a_write_and_are_read_quickly() {
     store.close().await;
     let before = Instant::now();
     let opened = open(directory.path());
-    assert_eq!(opened.records.len(), 10_000);
+    assert_eq!(opened.registrations.len(), 10_000);
     assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
 }
 
@@ -254,7 +249,7 @@ async fn a_full_disk_is_made_up_for_with_the_next_write() {
     let health = store.health();
     assert_eq!((health.failing, health.unsaved, health.writes), (None, 0, 2));
     store.close().await;
-    assert_eq!(stored(&disk.store(NEVER)), [relay(ALICE, 1)]);
+    assert_eq!(disk.store(NEVER).registrations, [relay(ALICE, 1)]);
 }
 
 #[tokio::test]
@@ -267,7 +262,7 @@ async fn a_full_disk_is_tried_again_now_and_then() {
     until(&store, |health| health.failing.is_none()).await;
     assert_eq!(store.health().unsaved, 0);
     store.close().await;
-    assert_eq!(stored(&disk.store(NEVER)), [relay(ALICE, 1)]);
+    assert_eq!(disk.store(NEVER).registrations, [relay(ALICE, 1)]);
 }
 
 #[tokio::test]
@@ -323,5 +318,5 @@ async fn a_disk_that_is_really_full() {
     let health = store.health();
     assert_eq!((health.failing, health.unsaved), (None, 0));
     store.close().await;
-    assert_eq!(open(disk.0.path()).records.len(), 10_001);
+    assert_eq!(open(disk.0.path()).registrations.len(), 10_001);
 }

@@ -1,7 +1,7 @@
 //! What all flows' events tell of their chains.
 
-use super::super::{Where, lost};
-use crate::watched::unprotected;
+use super::super::Where;
+use crate::watched::{lost, unprotected};
 use hopline::endpoint::{Chain, ChainHop, Flow, FlowEvent};
 use hopline_command::Failure;
 use hopline_proto::id::FlowId;
