@@ -271,6 +271,7 @@ impl Admission {
     /// Whether the subnet may have another handshake.
     fn spend(&mut self, subnet: Subnet, now: Time) -> bool {
         if self.spent.len() >= MAX_SUBNETS && !self.spent.contains_key(&subnet) {
+            // An allowance of which nothing is used up need not be remembered.
             self.spent.retain(|_, spent| !spent.is_whole(now));
         }
         let is_room = self.spent.len() < MAX_SUBNETS || self.spent.contains_key(&subnet);

@@ -156,6 +156,7 @@ impl Flows {
         // It wakes to ask for others, and then to give up.
         flow.on_next(Event::NoLink { until: if now < ask_at { ask_at } else { end } });
         for candidate in flow.candidates.iter() {
+            // A target has no addresses: it dials its attachment relays itself.
             if !candidate.is_target() {
                 self.waiting.entry(candidate.node).or_default().insert(key);
                 self.links.want(candidate.node, &candidate.addresses, now + upkeep * 2, now, actions);

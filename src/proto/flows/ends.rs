@@ -59,6 +59,7 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         let Freed { code, winner, prev, next, fading, down } = freed;
+        // Before the flow goes, and with it the key that opens the cause.
         let told = self.flows.get(&key).and_then(|flow| flow.told(cause.as_ref()));
         if let Some(leg) = prev {
             if code.is_explained() {
@@ -82,6 +83,7 @@ impl Flows {
             self.budget.moved(flow.charged, 0);
         }
         self.timers.set(key, None);
+        // An endpoint is the origin of its flows of hop 0, to which nobody attaches.
         if self.is_target && key.hop > 0 {
             self.entomb(key, code, cause, now);
         }

@@ -13,6 +13,8 @@ impl Links {
     pub fn heard(&mut self, id: LinkId, now: Time) {
         if let Some(link) = self.links.get_mut(&id) {
             link.detector.on_traffic(now);
+            // That a suspect is heard is judged at once. Others wait for their timer, as this is asked for
+            // all that comes.
             if link.suspect {
                 self.judged.set(id, Some(now));
             }
