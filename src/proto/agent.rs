@@ -154,6 +154,7 @@ impl<Own> BootstrapAgent<Own> {
     fn report_as(&mut self, node: NodeId, reported: Reported, actions: &mut Vec<Action>) {
         self.doubted.set(node, None);
         if self.asks.len() < MAX_ASKS {
+            // Only a dial shows that a relay can be dialled, also if it was found dead meanwhile.
             let was_unreached = self.reported.get(&node).is_some_and(|before| *before != Reported::Down);
             self.reported.insert(node, if was_unreached { Reported::Unreached } else { reported });
             if self.reported.len() > MAX_REPORTED {

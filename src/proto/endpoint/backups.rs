@@ -92,6 +92,7 @@ impl Backups {
                 self.due.set(key, Some(wanted.not_before));
             }
         }
+        // A hop that waits for its turn keeps it, unless nobody serves it any more.
         if now < wanted.not_before || wanted.asking || !is_new || (wanted.ticket.is_some() && !is_urgent) {
             return false;
         }
@@ -101,6 +102,7 @@ impl Backups {
             self.queue.remove(&ticket);
         }
         if is_turn {
+            // What is urgent takes nothing from the pace, and will give nothing back to it.
             (wanted.asking, wanted.paced) = (true, !is_urgent);
             if !is_urgent {
                 self.pace.asked(now);
@@ -182,6 +184,7 @@ impl Backups {
         if let Some(wanted) = self.wanted.get_mut(&(flow, hop)) {
             (wanted.asking, wanted.not_before) = (false, again);
             self.due.set((flow, hop), Some(again));
+            // The bootstrap has no time for the other hops either.
             self.pace.not_before(again);
         }
     }
