@@ -202,6 +202,7 @@ impl Admission {
             self.counters.to_prove += u64::from(granted.is_none());
             return granted.map_or(Verdict::Prove, |granted| self.admit(granted));
         }
+        // A subnet that strangers use up must not keep out the members in it.
         let is_known = self.is_known(from, now);
         if !is_known && !self.spend(subnet, now) {
             self.counters.over_allowance += 1;

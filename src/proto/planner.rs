@@ -279,6 +279,7 @@ impl<'a, R: Rng> Planner<'a, R> {
         }
         match best {
             Some(plan) => Ok(plan),
+            // If there is a chain regardless of families, these are what is in the way.
             None => self.plan_over(Way::ANY, hops, &last, exclude).and(Err(PlanError::OutOfReach)),
         }
     }
@@ -307,6 +308,7 @@ impl<'a, R: Rng> Planner<'a, R> {
         let mut taken = exclude.to_vec();
         taken.push(last_primary.node);
         let primaries = self.primaries(way, hops, last_primary, spares, &mut taken)?;
+        // For want of others one of them may have become another hop's primary.
         let spare = spares.iter().find(|relay| !taken.contains(&relay.node)).copied();
         taken.extend(spare.map(|relay| relay.node));
         let attachments: Vec<NodeId> = spares.iter().map(|relay| relay.node).collect();

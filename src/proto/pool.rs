@@ -261,9 +261,11 @@ impl Pool {
         let Some(place) = self.place(node) else { return false };
         let Some(relay) = self.relays.get_mut(place) else { return false };
         let status = relay.status;
+        // After a goodbye nothing that was sent before it has an effect.
         if status == Status::Left {
             return false;
         }
+        // It came late. The lease stands, so the node need not register.
         if !relay.is_new(heartbeat) {
             self.events.push(PoolEvent::Ignored(Ignored::Heartbeat));
             return true;
@@ -436,6 +438,7 @@ impl Pool {
         let forget_at = now + self.config.forget_after;
         let report = self.get(&node).and_then(Relay::report).filter(|_| status == Status::Offline);
         if let Some(report) = report {
+            // It was right: the report is not held against it any more.
             self.reporters.settled(report.reporter, &node);
         }
         self.update(&node, now, |relay| relay.set_status(status, forget_at));
@@ -464,6 +467,7 @@ impl Pool {
         let Some(place) = self.place(node) else { return };
         let relay = self.at(place);
         self.leave(place, Kind::of(relay), relay.queued_at);
+        // To leave the indices may have moved it.
         let place = self.place(node).unwrap_or(place);
         self.exchange(place, self.relays.len() - 1);
         self.relays.pop();

@@ -107,6 +107,7 @@ impl ZoneTag {
         if name.is_empty() {
             Self::UNKNOWN
         } else {
+            // Zero is for no name.
             Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, mix).max(1))
         }
     }

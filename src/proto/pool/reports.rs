@@ -170,6 +170,7 @@ impl Reporters {
         known.forget(now);
         known.open.remove(&node);
         known.wrong_at = now;
+        // True once, at the first one that is too many.
         known.wrong.insert(node) && known.wrong.len() == MAX_WRONG + 1
     }
 
