@@ -402,6 +402,7 @@ fn advertised(asked: &[String], local: Local) -> Vec<String> {
     }
     let mut addresses = local.addresses(&[]);
     if addresses.is_empty() {
+        // A machine without addresses can still be its own network.
         addresses.push((Ipv4Addr::LOCALHOST, local.bound().port()).into());
     }
     if local.is_anywhere() {

@@ -132,6 +132,7 @@ impl Shared {
             .then(|| request.clone());
         let mut response = self.ask_once(node, request).await;
         let Some(announced) = announced else { return response };
+        // Each of its names may be held by another node that is gone.
         for _ in 0..MAX_NAMES {
             let Response::Refused(rpc::Refusal::NameTaken { name }) = &response else { break };
             if !self.free(name).await {
@@ -213,6 +214,7 @@ impl Shared {
                 });
                 Some(BootstrapResponse::JoinRefused(refusal))
             }
+            // The stream is reset: a use of a ticket that is not on disk might be forgotten.
             Err(NotStored) => None,
         }
     }
@@ -227,6 +229,7 @@ impl Shared {
             Ok(node) => node,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        // Before the ticket is used up, which a removed node shall not do.
         if self.store.is_denied(&node) {
             return Ok(Err(Refusal::Removed));
         }

@@ -323,6 +323,7 @@ impl Shared {
                 sender.reset(BootstrapClose::TimedOut.number());
             }
         }
+        // The asker has its answer, and to look after the one that was reported may take a second.
         drop(receiver);
         if let Some(node) = reported.filter(|_| response == BootstrapResponse::Answer(Response::Done)) {
             self.look_after(&node).await;

@@ -142,6 +142,7 @@ impl Place {
         self.outcome = Outcome::Failed;
         let ousted = tokio::select! {
             biased;
+            // What is done counts, though the place was lost at the same moment.
             done = doing => return Ok(done),
             _ = &mut self.lost => Ousted::Displaced,
             () = sleep_until(self.until) => Ousted::TimedOut,

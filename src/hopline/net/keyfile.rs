@@ -130,6 +130,7 @@ fn write(path: &Path, text: &str, existing: Existing, durability: Durability) ->
     let written = write_draft(&draft, text, durability).and_then(|()| publish(&draft, path, existing));
     let _ = fs::remove_file(&draft); // renamed away if all went well
     written?;
+    // A power cut may take a new name with it until the directory is on disk, too.
     if durability == Durability::Synced { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 

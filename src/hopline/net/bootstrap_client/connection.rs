@@ -149,6 +149,7 @@ impl Shared {
             Err(cause) => cause,
         };
         let may_restart = was_kept && matches!(cause, Cause::Unreachable);
+        // A kept connection may have been dead for long. With an ended certificate the next dial joins anew.
         let again = matches!(cause, Cause::OwnCertificateExpired) || (was_kept && cause.is_lost());
         let failure = self.failed(Some(connection.clone()), cause);
         if may_restart {
@@ -170,6 +171,7 @@ impl Shared {
         let refused = self.joiner.dialer.refusal(connection.remote_address());
         tokio::select! {
             biased;
+            // An answer that is here counts, whatever the network says.
             answer = exchange(connection, request) => answer,
             () = refused => Err(Cause::Unreachable),
         }
@@ -222,6 +224,7 @@ impl Shared {
                 shared.note(failure);
             }
             let mut state = shared.state();
+            // Before the outcome is told, as whoever waits for it looks here next.
             state.dialing = None;
             if let Ok((place, connection)) = &result {
                 state.place = *place;

@@ -42,6 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         };
         if let Some(connection) = shared.kept() {
             match until_doubtful(&shared, &connection, interval).await {
+                // The node has closed its line, as it ends: nobody is to be dialled any more.
                 Some(ConnectionError::LocallyClosed) if shared.is_kept(&connection) => return,
                 _ => shared.drop_kept(&connection),
             }

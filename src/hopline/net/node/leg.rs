@@ -123,6 +123,7 @@ impl<M: Machine + 'static> Node<M> {
                 opened = link.connection.open_bi() => opened,
                 _ = port.closed() => return,
             };
+            // Only a lost connection keeps a stream from opening, and then the whole link is down.
             let Ok((sender, receiver)) = opened else { return };
             let mut header = Vec::new();
             codec::write_frame(&attach, &mut header);
@@ -140,6 +141,7 @@ impl<M: Machine + 'static> Node<M> {
         receiver: RecvStream,
     ) {
         let leg = LegId::new(link, attach.leg);
+        // The number stands for another leg, whose stream must not be lost from sight.
         if self.legs.borrow().contains_key(&leg) {
             return end(sender, receiver, CloseCode::Malformed);
         }
@@ -174,6 +176,7 @@ impl<M: Machine + 'static> Node<M> {
                 self.read(leg, receiver, port, signal, NEXT.brings).await;
             }
             Err(frames::FrameError::Reset(code)) => self.peer_closed(leg, code),
+            // That the link is down is told once, for all its legs.
             Err(frames::FrameError::ConnectionLost(_)) => {}
             Err(_) => self.tell(Event::LegEnded { leg }),
         }
@@ -236,6 +239,7 @@ impl<M: Machine + 'static> Node<M> {
         loop {
             let (slots, of_header) = match chunks.split_first_mut() {
                 Some((first, rest)) if !header.is_empty() => {
+                    // Law 3: raw bytes follow at once. Header and first bytes are written together.
                     *first = header.clone();
                     (1 + self.flows(|flows| flows.to_write(leg, rest)), header.len())
                 }
@@ -251,6 +255,7 @@ impl<M: Machine + 'static> Node<M> {
                 tokio::select! {
                     () = signal.data(takes).notified() => continue,
                     code = port.closed() => return drop(sender.reset(number(code))),
+                    // A close is noticed though nothing is written.
                     stopped = sender.stopped() => match stopped {
                         Ok(Some(code)) => Err(WriteError::Stopped(code)),
                         Ok(None) | Err(_) => return,

@@ -93,6 +93,7 @@ impl<M: Machine + 'static> Node<M> {
         }
         let mut sender = connection.open_uni().await?;
         sender.set_priority(CONTROL_PRIORITY)?;
+        // Both ends speak before they listen, or each would wait for the other.
         frames::write_frame(&mut sender, &Hello { boot: self.boot }).await?;
         let mut receiver = connection.accept_uni().await?;
         let hello: Hello = frames::read_frame(&mut receiver, MAX_SMALL_BYTES).await?;
@@ -196,6 +197,7 @@ impl<M: Machine + 'static> Node<M> {
     async fn accept_legs(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> Option<FrameError> {
         while let Ok((sender, receiver)) = port.connection.accept_bi().await {
             let node = self.clone();
+            // A header that is slow to come holds up no other leg.
             spawn_local(async move { node.accept_leg(link, sender, receiver).await });
         }
         None
