@@ -352,6 +352,7 @@ impl Server {
             self.endpoint.wait_idle().await;
         })
         .await;
+        // After the tasks, which may have had something to write.
         self.shared.store.close().await;
         tracing::info!("bootstrap stopped");
     }

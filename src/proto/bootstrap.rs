@@ -212,6 +212,7 @@ impl Bootstrap {
         if self.pool.preserving_since().is_some() {
             return;
         }
+        // They could not be heard, and would lose their names the moment that it ends.
         if was_preserving {
             self.targets.spare(now);
         }

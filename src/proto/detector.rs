@@ -416,6 +416,7 @@ impl Detector {
         let is_steady = wanted * 2 >= self.outbound.announced && wanted <= self.outbound.announced * 2;
         let is_well = self.is_alive() && self.inbound.hint_at.is_none();
         let is_heard = now.since(self.inbound.heard_at) <= wanted * 2;
+        // On a path that loses some, the next heartbeat may be lost as well.
         is_steady && is_well && is_heard && self.inbound.losses.bound() <= DEADLINE_INTERVALS
     }
 

@@ -272,7 +272,6 @@ impl Lane {
                 merged.extend_from_slice(&bytes);
                 *short = merged.freeze();
             }
-            // An empty chunk would pass for something that is still to be written.
             _ if bytes.is_empty() => {}
             _ => self.chunks.push_back(Bytes::copy_from_slice(&bytes)),
         }

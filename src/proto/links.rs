@@ -273,6 +273,7 @@ impl Links {
             (Some(old), Some(new)) => ((old.boot, new.boot), (old.dialed, new.dialed)),
             _ => return None,
         };
+        // A new process of the peer knows nothing of the legs on the old link.
         if boots.0 != boots.1 {
             actions.push(Action::Disconnect { link: old, reason: DisconnectReason::Superseded });
             return Some(old);

@@ -478,6 +478,7 @@ pub fn attached<'a>(pool: &'a Pool, attachments: &[NodeId], exclude: &[NodeId]) 
     let mut relays: Vec<&Relay> = Vec::new();
     let may_serve = |relay: &&Relay| !relay.is_gone() && relay.status != Status::Draining;
     for relay in known.filter_map(|node| pool.get(node)).filter(may_serve) {
+        // A target may have named one twice, and nobody is its own backup.
         if !relays.iter().any(|listed| listed.node == relay.node) {
             relays.push(relay);
         }

@@ -250,6 +250,7 @@ impl Pool {
     pub fn restore(&mut self, node: NodeId, offer: RelayOffer, registered_at: Time, now: Time) {
         if !self.places.contains_key(&node) && self.relays.len() < self.config.max_relays {
             let grace = if planted::broken(Law::RestoredGrace) { Duration::ZERO } else { self.config.lease };
+            // By a clock that was set back since, the time may lie ahead.
             let relay = Relay::new(node, offer, registered_at.min(now), now + grace);
             self.insert(relay, now);
         }
@@ -280,6 +281,7 @@ impl Pool {
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
             Status::Online | Status::Draining | Status::Left | Status::Unknown => {}
         }
+        // Of two who confirmed each other both were wrong, or liars could evict relays without end.
         self.disproved(reports, *node, now);
         true
     }

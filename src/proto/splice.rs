@@ -202,6 +202,7 @@ impl Splice {
     /// Law 5: what this relay holds does not fit what its prev holds, so it starts from what prev says.
     fn forget(&mut self, opening: &Opening) -> Vec<LegId> {
         let legs = self.next.into_iter().chain(self.fading).collect();
+        // Law 4: its counter rises with each dial, and those before it forgot count, too.
         let dials = self.dials;
         *self = Self { dials, ..Self::relay(opening) };
         legs
@@ -279,6 +280,7 @@ impl Splice {
     /// [`FlowViolation`] if the answer contradicts what is known, or leaves a gap: the leg is useless then, and at a relay
     /// (Law 5) so is the flow.
     pub fn answered(&mut self, leg: LegId, answer: &AttachOk) -> Result<(), FlowViolation> {
+        // A second answer would move the in-leg, and bytes be taken for others than they are.
         if self.next != Some(leg) || self.next_answered {
             return Err(FlowViolation::NotAttached);
         }

@@ -27,7 +27,6 @@ impl<K: Copy + Ord + Hash> Timers<K> {
             Some(time) => self.at.insert(key, time),
             None => self.at.remove(&key),
         };
-        // Most calls set what is set already, and need not look for the earliest.
         if before == time {
             return;
         }

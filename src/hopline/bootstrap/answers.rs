@@ -33,6 +33,7 @@ impl Shared {
     pub(super) async fn look_after(&self, node: &NodeId) {
         let reported = || self.driver.with(|machine, now| machine.pool().reported(node, now));
         let Some(lease_ends) = reported() else { return };
+        // If somebody else is looking already, that is enough.
         let Some(silent) = self.silent(node, Duration::ZERO).await else { return };
         self.driver.with(|machine, now| {
             // It may have come back meanwhile, or been heard.
@@ -99,6 +100,7 @@ impl Shared {
         Member { node, public_key }: Member,
         request: BootstrapRequest,
     ) -> Option<BootstrapResponse> {
+        // At each request, as it may have been removed since it connected.
         if self.is_removed(connection, &node) {
             return None;
         }

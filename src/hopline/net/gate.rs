@@ -172,6 +172,7 @@ impl Place {
     /// Exchanges it for a guest's place, which there may not be.
     pub(crate) fn entertain(self) -> Option<Self> {
         let (gate, id, from) = (Arc::clone(&self.gate), self.id, self.from);
+        // The lock ends with the block: `hand_over` takes it, and so does the drop of this place.
         let granted = {
             let mut state = gate.state();
             state.holders.remove(&id);

@@ -132,6 +132,7 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
     let (ready, started) = oneshot::channel();
     let word = PendingClose::new();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // As long as this thread runs the process is not to end (`closing::all_sent`).
         let _word = word;
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,

@@ -128,6 +128,7 @@ impl Backups {
             self.pace.answered(new > 0);
         }
         let fresh = Found { active: wanted.active, at: now, count: 0 };
+        // Where what was found is no good either, it was asked for a thousand times a second.
         let before = self.found.get(&key).filter(|before| before.is_recent(wanted.active, now));
         self.found.insert(key, before.map_or(fresh, |before| Found { count: before.count + 1, ..fresh }));
         self.remove(flow, hop);

@@ -190,7 +190,7 @@ impl Routes {
     /// The best route for a new flow.
     pub(super) fn for_new_flow(&self, to: &Destination, now: Time) -> Option<Route> {
         let live = self.of(to).filter(|cached| cached.expires > self.time.at(now));
-        // No time sorts before any, so routes that led nowhere come last.
+        // `None` sorts first, so routes that led nowhere come last.
         let rank =
             |cached: &&Cached| (cached.dead_since, self.dead_hops(cached, now), Reverse(cached.kept_at));
         live.min_by_key(rank).map(|cached| cached.route.clone())

@@ -119,7 +119,7 @@ impl Flows {
                 if let Some(old) = replaced.filter(|_| !planted::broken(Law::ReplacedLegClosed)) {
                     actions.push(explain(old, CloseCode::Replaced, Why::won(opening.epoch)));
                     self.drop_leg(old, CloseCode::Replaced, now, actions);
-                    // The flow came another way, so prev may have failed on this one: a probe tells.
+                    // The flow came another way, so whoever was prev may have failed: a probe tells.
                     if old.link() != leg.link() {
                         self.links.doubt(old.link(), now, actions);
                     }

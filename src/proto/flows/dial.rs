@@ -45,6 +45,7 @@ impl Flows {
             }
             Plan::Open(..) => self.wait_for_turn(key, now),
             Plan::Wait => self.wait_for_link(key, now, actions),
+            // An origin has nobody to tell, and goes on trying.
             Plan::GiveUp if flow.is_origin() => self.try_later(key, now),
             Plan::GiveUp => self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions),
         }
@@ -104,6 +105,7 @@ impl Flows {
     }
 
     fn open_leg(&mut self, key: FlowKey, link: LinkId, place: usize, now: Time, actions: &mut Vec<Action>) {
+        // The link has no number left for a leg, or is gone.
         let Some(leg) = self.links.open_leg(link, now) else { return self.try_later(key, now) };
         let FlowsConfig { attach_timeout, stuck_timeout, .. } = self.config;
         let Some(flow) = self.flows.get_mut(&key) else { return };

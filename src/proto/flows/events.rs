@@ -16,9 +16,11 @@ impl Flows {
         match event {
             Event::LinkUp { link, peer, boot, dialed, rtt } => {
                 let arrival = Arrival { link, peer, boot, dialed, rtt };
+                // The peer's new process knows nothing of the legs on that link.
                 if let Some(old) = self.links.up(arrival, now, actions) {
                     self.link_down(old, now, actions);
                 }
+                // It was turned away: its peer is banned, or there are too many.
                 if self.links.peer(link).is_none() {
                     return;
                 }

@@ -47,6 +47,7 @@ impl Flows {
         let Some(scope) = flow.rights.records().iter().find(is_meant).map(|record| record.scope) else {
             return;
         };
+        // A record that was only renewed names the same, and is no answer.
         let candidates = chain.named(scope.hop, scope.version);
         if scope.version > request.version && chain.named(scope.hop, request.version) != candidates {
             // It was answered already, and the answer lost with a leg.

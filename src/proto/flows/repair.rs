@@ -165,6 +165,7 @@ impl Flows {
         let planned = flow.candidates.get(0).map(|planned| planned.node);
         let has_failed = flow.candidates.has_failed(0)
             || planned.is_some_and(|node| self.links.standing(node) >= Standing::Suspect);
+        // Where a hop before was repaired, this node's own choice is told as `Followed`.
         let is_unplanned = elsewhere && (has_failed || flow.is_first_path());
         let unplanned =
             is_unplanned.then(|| Repair::unplanned(flow.candidates.get(0).cloned(), has_failed, now));

@@ -34,6 +34,7 @@ impl Flows {
         for backup in flow.candidates.others() {
             let Some(link) = self.links.active(backup.node) else { continue };
             let known = (link, own.scope, next.scope.version);
+            // It is told now and then only: repeated each time, this was nearly all of the control traffic.
             if self.prepared.get(&known).is_none_or(|at| now.since(*at) >= upkeep) {
                 self.prepared.insert(known, now);
                 let (own, next) = (Box::new(own.clone()), Box::new(next.clone()));

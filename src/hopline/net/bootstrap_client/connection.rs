@@ -102,6 +102,7 @@ impl Shared {
 
     /// It is not kept any longer. Questions that are under way over it go on.
     pub(super) fn drop_kept(&self, connection: &Connection) {
+        // Another one may be kept by now.
         self.state().kept.take_if(|kept| kept.connection.stable_id() == connection.stable_id());
     }
 
@@ -206,6 +207,7 @@ impl Shared {
             return Way::Kept(kept.connection.clone());
         }
         state.kept = None;
+        // A dial whose task ended without a word has no outcome that could be waited for.
         if let Some(dial) = state.dialing.as_ref().filter(|dial| dial.has_changed().is_ok()) {
             return Way::Joined(dial.clone());
         }

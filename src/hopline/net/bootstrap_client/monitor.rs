@@ -47,6 +47,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 _ => shared.drop_kept(&connection),
             }
         }
+        // A question may have brought about another connection meanwhile.
         if shared.kept().is_none() {
             look_out(&shared, &mut rng).await;
         }

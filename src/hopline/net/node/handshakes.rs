@@ -83,6 +83,7 @@ impl<M: Machine + 'static> Node<M> {
             if self.dials.is_barred_anew(peer) {
                 tracing::warn!(relay = %peer.short(), ?addresses, "no link to a relay: {}", mismatch.told("the relay"));
             }
+            // A relay of other versions lives, and is not to be reported.
             return Err(DialFailure::NoWay);
         }
         let untimely = Untimely::of(error.as_ref());

@@ -68,6 +68,7 @@ impl LegPort {
     pub(super) fn close(&self, code: CloseCode) {
         self.closed.set(Some(code));
         self.close.notify_waiters();
+        // A leg that was not answered has no tasks yet that would do it.
         if let Some((sender, receiver)) = self.offered.take() {
             end(sender, receiver, code);
         }
@@ -76,6 +77,7 @@ impl LegPort {
     /// Resolves when the leg was closed here, with the code to reset its stream with.
     async fn closed(&self) -> CloseCode {
         loop {
+            // It may have been closed before anybody waited, and `notify_waiters` keeps nothing for later.
             if let Some(code) = self.closed.get() {
                 return code;
             }
@@ -115,6 +117,7 @@ impl<M: Machine + 'static> Node<M> {
         let port = LegPort::new(None);
         self.legs.borrow_mut().insert(leg, port.clone());
         let Some(link) = self.link(leg.link()) else {
+            // Not told at once, as the machine's actions are just being carried out.
             return self.events.borrow_mut().push_back(Event::LegEnded { leg });
         };
         let (node, signal) = (self.clone(), self.signal(flow));
@@ -265,6 +268,7 @@ impl<M: Machine + 'static> Node<M> {
             match written {
                 Ok(written) => {
                     let of_header = written.bytes.min(of_header);
+                    // The stream may have taken a part of it only.
                     header = header.slice(of_header..);
                     let now = self.clock.now();
                     self.flows(|flows| flows.wrote(leg, written.bytes - of_header, now));
