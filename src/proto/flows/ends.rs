@@ -77,6 +77,7 @@ impl Flows {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.stop_waiting(key);
+        // Or the indices would lead to a flow that is no more.
         self.set_candidates(key, Vec::new());
         self.wait_no_more(key);
         if let Some(flow) = self.flows.remove(&key) {
@@ -88,6 +89,7 @@ impl Flows {
             self.entomb(key, code, cause, now);
         }
         self.events.push(FlowsEvent::Ended(key));
+        // Whoever moves its bytes looks again, and finds it gone.
         actions.push(Action::Wake { flow: key });
         actions.push(Action::Notify(Notice::Ended { flow: key, code, cause: told }));
     }

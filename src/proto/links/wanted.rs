@@ -112,6 +112,7 @@ impl WantedPeers {
 
     /// The link to `peer` is no more, which was suspect or not; it is dialled again then.
     pub(super) fn lost(&mut self, peer: NodeId, suspect: bool, again: Time) {
+        // A link that ended while its peer was heard says nothing against the peer.
         self.blame(peer, suspect);
         if self.wanted.contains_key(&peer) {
             self.due.set(peer, Some(again));

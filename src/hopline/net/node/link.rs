@@ -100,6 +100,7 @@ impl<M: Machine + 'static> Node<M> {
         let link = LinkId(self.next_link.get());
         self.next_link.set(link.0 + 1);
         let port = Rc::new(LinkPort::new(connection));
+        // Before the machine hears of it, as it may speak over it at once.
         self.links.borrow_mut().insert(link, port.clone());
         self.counters.link_came();
         let rtt = port.connection.rtt();
