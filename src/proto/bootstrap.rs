@@ -223,8 +223,7 @@ impl Bootstrap {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let preserving = self.pool.preserving_since().is_some();
-        // While the pool preserves itself no target's lease ends, and to wake for one would be in vain, again
-        // and again.
+        // While the pool preserves itself no target's lease ends: to wake for one would be in vain.
         let targets = self.targets.poll_timeout().filter(|_| !preserving);
         [self.pool.poll_timeout(), targets].into_iter().flatten().min()
     }

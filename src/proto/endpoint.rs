@@ -246,8 +246,7 @@ impl Endpoint {
     }
 
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
-        // Origins will ask for a new record, so the bootstrap has to know the relays before they hear of
-        // them.
+        // Origins will ask for a new record: before they hear of it, the bootstrap has to know the relays.
         if self.agent.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }

@@ -260,8 +260,7 @@ impl Lane {
         let last = self.chunks.len().saturating_sub(1);
         match self.chunks.back_mut() {
             Some(short) if short.len() < SMALL_BYTES => {
-                // The last chunk grows. A cursor behind it has to go back to its old end, or what is added is
-                // never written (Law 1).
+                // A cursor behind this chunk goes back to its old end, or the rest is never written.
                 if !planted::broken(Law::MergedCursor)
                     && let Some(cursor) = self.outgoing.as_mut().filter(|cursor| cursor.chunk > last)
                 {
@@ -358,8 +357,7 @@ impl Lane {
 
     /// Lets go of what is no longer needed (Law 1).
     fn trim(&mut self) {
-        // The sink has these bytes over another path, so they need not come here. A live leg skips nothing
-        // (Law 1).
+        // The sink has these bytes over another path. Only a live leg must not skip any (Law 1).
         if self.outgoing.is_none() && self.acked > self.received {
             self.chunks.clear();
             (self.base, self.received) = (self.acked, self.acked);

@@ -200,8 +200,7 @@ impl Target {
 
     /// How many more relays may be tried.
     pub(super) fn room(&self, flows: &Flows) -> usize {
-        // Those that it only hopes to hear again do not count: five dead ones kept a target from asking for
-        // others.
+        // Those that are only hoped for do not count: five dead ones kept a target from asking for others.
         let tried = self.chosen.iter().filter(|relay| flows.links().standing(relay.node) < Standing::Suspect);
         MAX_TRIED.saturating_sub(tried.count()).min(MAX_CHOSEN.saturating_sub(self.chosen.len()))
     }

@@ -60,7 +60,7 @@ impl Flows {
             return Err(Forbidden::WrongRole);
         }
         let key = FlowKey { origin: scope.origin, flow: attach.flow, hop: scope.hop };
-        // Only new flows end with their records (Law 7). An open one may come to a relay that never held it.
+        // Records limit new flows only (Law 7). An open one may come to a relay that never held it.
         let is_new = attach.forward_start == 0 && attach.backward_ack == 0 && !self.flows.contains_key(&key);
         if is_new && scope.expires < self.time.at(now) { Err(Forbidden::Expired) } else { Ok((key, entry)) }
     }
@@ -82,15 +82,14 @@ impl Flows {
         }
         let opening = attach.opening();
         if let Err((code, cause)) = self.admit_flow(key, &opening, actions, now) {
-            // A tombstone's bare reset is not believed: complete flows whose origins had missed DONE were
-            // lost.
+            // A bare reset is not believed: complete flows whose origins had missed DONE were lost.
             if code.is_explained() && !planted::broken(Law::DoneExplained) {
                 actions.push(explain(leg, code, Why { winner: None, cause }));
             }
             return Err(code);
         }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
-        // A stale attach costs little. It is refused below, and counted for its link.
+        // A stale attach changes nothing. It is refused below, and counted for its link.
         if opening.epoch > *flow.splice.epoch() && !flow.allowances.attach(now) {
             self.violation(leg.link(), Violation::TooManyAttaches, actions);
             return Err(CloseCode::Malformed);

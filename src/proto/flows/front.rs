@@ -36,8 +36,7 @@ impl Front {
     fn of(path: &[Passage]) -> Option<Self> {
         path.windows(2).enumerate().rev().find_map(|(place, pair)| match pair {
             [gives, takes] if gives.received > takes.received => {
-                // Bytes that were passed on stop on the way to the second node, others on the way out of the
-                // first.
+                // What was passed on stops on the second's way in, the rest on the first's way out.
                 let was_given = gives.written > takes.received;
                 let way = if was_given { takes.inward } else { gives.outward };
                 // What the transport does not have yet it can't have lost.

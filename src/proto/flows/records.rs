@@ -64,8 +64,7 @@ impl Flows {
             flow.view.note_failed(node, Ground::Hearsay, now);
         }
         if active.is_none() {
-            // Nobody serves the hop, so the target may be out of reach: the origin asks for it until it
-            // answers.
+            // Nobody serves the hop, so the target may be out of reach: it is asked until it answers.
             flow.view.unserved(request.hop);
             flow.lose_sight(now);
         }

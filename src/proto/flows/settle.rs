@@ -85,8 +85,7 @@ impl Flows {
                     let until = flow.timer(Timer::Leave).unwrap_or(now + self.config.linger);
                     flow.set_timer(Timer::Leave, Some(until));
                 }
-                // Completion: a relay frees a flow when it is told, as it can't know that the others have
-                // heard.
+                // Completion: a relay frees a flow when it is told, and not by its own idea.
                 Position::Relay => {}
             }
         }

@@ -13,8 +13,7 @@ impl Links {
     pub fn heard(&mut self, id: LinkId, now: Time) {
         if let Some(link) = self.links.get_mut(&id) {
             link.detector.on_traffic(now);
-            // That a suspect is heard is judged at once. Others wait for their timer, as this is asked for
-            // all that comes.
+            // A suspect that is heard is judged at once. For all others the timer is soon enough.
             if link.suspect {
                 self.judged.set(id, Some(now));
             }

@@ -84,8 +84,7 @@ impl Joiner {
         loop {
             match self.join_once(first).await {
                 Err(error) if error.kind() == ErrorKind::Overloaded && wait <= LAST_WAIT => {
-                    // By chance shorter or longer, so that a fleet that starts at once does not come back at
-                    // once.
+                    // By chance longer or shorter: a fleet that starts at once must not come back at once.
                     tokio::time::sleep(wait.mul_f64(rng.random_range(0.5..1.5))).await;
                     wait *= 2;
                 }
