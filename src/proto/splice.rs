@@ -160,13 +160,16 @@ impl Splice {
 
     /// Somebody attaches over `leg` (Laws 3 and 4).
     pub fn attach(&mut self, leg: LegId, opening: &Opening) -> Attached {
+        // Law 4: an equal epoch is refused, too, so that a copy of an attach changes nothing.
         if opening.epoch <= self.epoch && !planted::broken(Law::GreaterEpoch) {
             return Attached::Stale { winner: self.epoch.clone() };
         }
         let doubtful = self.contradicts(opening);
+        // A target knows what it got and sent. A relay may be the one that is wrong, and forgets (Law 5).
         if !opening.is_consistent() || (doubtful && self.position == Position::Target) {
             return Attached::Impossible;
         }
+        // Before the splice forgets, as nobody would close the old leg then.
         let replaced = self.detach_prev();
         let forgotten = if doubtful { self.forget(opening) } else { Vec::new() };
         self.epoch = opening.epoch.clone();
@@ -181,6 +184,7 @@ impl Splice {
             backward_fin: self.backward.take_fin(),
             forward_ack: self.forward.acked(),
         };
+        // The answer tells prev this ack, so it need not be told again.
         self.told.0 = answer.forward_ack;
         Attached::Accepted { answer, replaced, forgotten }
     }
@@ -198,6 +202,7 @@ impl Splice {
     /// Law 5: what this relay holds does not fit what its prev holds, so it starts from what prev says.
     fn forget(&mut self, opening: &Opening) -> Vec<LegId> {
         let legs = self.next.into_iter().chain(self.fading).collect();
+        // Law 4: its counter rises with each dial, and those before it forgot count, too.
         let dials = self.dials;
         *self = Self { dials, ..Self::relay(opening) };
         legs
@@ -275,6 +280,7 @@ impl Splice {
     /// [`FlowViolation`] if the answer contradicts what is known, or leaves a gap: the leg is useless then, and at a relay
     /// (Law 5) so is the flow.
     pub fn answered(&mut self, leg: LegId, answer: &AttachOk) -> Result<(), FlowViolation> {
+        // A second answer would move the in-leg, and bytes be taken for others than they are.
         if self.next != Some(leg) || self.next_answered {
             return Err(FlowViolation::NotAttached);
         }
@@ -427,6 +433,7 @@ impl Splice {
             Direction::Forward => self.position == Position::Origin,
             Direction::Backward => self.position == Position::Target,
         };
+        // The FIN counts as one more byte after the last.
         let sent = if is_source { self.lane(direction).received() } else { MAX_OFFSET + 1 };
         if offset > sent { Err(FlowViolation::AckBeyondSent { offset, sent }) } else { Ok(()) }
     }
@@ -440,6 +447,7 @@ impl Splice {
         let early = planted::broken(Law::AckAfterAttachOk);
         let acked = self.lane(direction).acked();
         let (leg, told) = match direction {
+            // Law 3 holds here without a question: whoever is prev was answered when it attached.
             Direction::Forward => (self.prev, &mut self.told.0),
             Direction::Backward => (self.next.filter(|_| self.next_answered || early), &mut self.told.1),
         };
