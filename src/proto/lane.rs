@@ -240,7 +240,8 @@ impl Lane {
     }
 
     /// Where the in-leg is: the direction's end, if its stream's end were taken for that.
-    pub(crate) const fn incoming(&self) -> Option<u64> {
+    #[must_use]
+    pub const fn incoming(&self) -> Option<u64> {
         self.incoming
     }
 

@@ -18,8 +18,6 @@ use bytes::Bytes;
 mod application;
 mod endings;
 #[cfg(test)]
-mod laws;
-#[cfg(test)]
 mod tests;
 mod types;
 

@@ -2,6 +2,7 @@
 //!
 //! Each aspect is drawn with dice of its own, so that a [`Trim`], which leaves things out, changes nothing of the rest.
 
+use super::game::{Parts, Trim};
 use super::scene::{Scene, as_usize};
 use super::{faults, flows};
 use crate::dice::Dice;
@@ -13,8 +14,6 @@ use crate::traffic::FlowPlan;
 use hopline_proto::bootstrap;
 use hopline_proto::flows::FlowsConfig;
 use hopline_proto::splice::Limits;
-use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 /// Everything that a run is made of.
@@ -34,44 +33,6 @@ pub(crate) struct Plan {
     /// How many more relays than the longest chain needs are started then; all, if none.
     pub(crate) core: Option<usize>,
     pub(crate) skews: Vec<Skew>,
-}
-
-/// What is left out of a plan, to find out what a failure needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trim {
-    /// Ordeals that don't happen.
-    pub(crate) ordeals: BTreeSet<usize>,
-    /// Flows that aren't opened.
-    pub(crate) flows: BTreeSet<usize>,
-    /// Relays that are never started.
-    pub(crate) relays: usize,
-    /// How often the bytes of each step are halved.
-    pub(crate) halvings: u32,
-    /// Whether the network is perfect but for the faults.
-    pub(crate) fair_weather: bool,
-}
-
-impl fmt::Display for Trim {
-    /// As arguments on a command line.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |set: &BTreeSet<usize>| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        if !self.ordeals.is_empty() {
-            write!(f, " --without-faults {}", list(&self.ordeals))?;
-        }
-        if !self.flows.is_empty() {
-            write!(f, " --without-flows {}", list(&self.flows))?;
-        }
-        if self.relays > 0 {
-            write!(f, " --fewer-relays {}", self.relays)?;
-        }
-        if self.halvings > 0 {
-            write!(f, " --halvings {}", self.halvings)?;
-        }
-        if self.fair_weather {
-            write!(f, " --fair-weather")?;
-        }
-        Ok(())
-    }
 }
 
 impl Plan {
@@ -116,6 +77,14 @@ impl Plan {
 
     pub(crate) fn nodes(&self) -> usize {
         self.skews.len()
+    }
+
+    pub(super) fn parts(&self) -> Parts {
+        Parts {
+            ordeals: self.ordeals.len(),
+            flows: self.flows.len(),
+            relays: self.relays.saturating_sub(self.longest_chain() + 2),
+        }
     }
 
     pub(crate) fn longest_chain(&self) -> usize {

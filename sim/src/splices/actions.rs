@@ -1,42 +1,45 @@
-//! What can happen next in a world without faults: the scheduler picks any of it.
+//! What can happen next in a world without faults: chance picks one thing at a time.
 
-use super::leg::{ACCEPTOR, DIALER, Packet, id, index};
+use super::leg::{ACCEPTOR, Packet, id, index};
 use super::world::{ORIGIN, World};
-use crate::planted::{self, Law};
-use crate::splice::{Direction, Position, Splice};
+use hopline_proto::planted::{self, Law};
+use hopline_proto::splice::{Direction, Position, Splice};
 
 /// For how long a dialer waits for a frozen node before it suspects it.
-const SUSPECT_AFTER: u32 = 30;
+const SUSPECT_AFTER: usize = 30;
 
-/// One step of one node. A way is named by the end that it comes from.
+/// One step of one node.
+pub(super) type Action = (usize, Job);
+
+/// What a node may do; a number is a leg's.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Action {
-    /// The next packet of a leg is read.
-    Read { leg: usize, way: usize },
-    /// A reset is noticed.
-    Reset { leg: usize, way: usize },
-    /// The next control message is handled.
-    Hear { leg: usize, way: usize },
-    /// A node is told that the link of one of its legs is gone.
-    LoseLink { leg: usize, end: usize },
-    /// Bytes of a lane are written to its out-leg.
-    Write { node: usize, direction: Direction },
+pub(super) enum Job {
+    /// Reads the next packet.
+    Read(usize),
+    /// Notices a reset.
+    Reset(usize),
+    /// Deals with the next control message.
+    Hear(usize),
+    /// Is told that the link is gone.
+    LoseLink(usize),
+    /// Writes bytes of a lane to its out-leg.
+    Write(Direction),
     /// The application takes bytes, or the end.
-    Take { node: usize, direction: Direction },
+    Take(Direction),
     /// The application sends bytes, or the end.
-    Feed { node: usize },
-    /// An ack is told, if the splice thinks that it can be.
-    Ack { node: usize, direction: Direction },
-    /// Next is dialled, or the relay gives up.
-    Dial { node: usize },
+    Feed,
+    /// Tells an ack, if the splice thinks that it can be told.
+    Ack(Direction),
+    /// Dials next, or gives up.
+    Dial,
     /// Next has not answered for long (it is frozen): another one is tried.
-    Suspect { node: usize },
+    Suspect,
     /// The target has everything.
     Complete,
     /// The origin has everything and waited long enough for `Done`.
     Leave,
-    /// Only with the law broken: a node frees the flow on its own idea of completion.
-    FreeEarly { node: usize },
+    /// Only with the law broken: frees the flow on its own idea of completion.
+    FreeEarly,
 }
 
 impl World {
@@ -44,16 +47,17 @@ impl World {
     pub(super) fn actions(&mut self, out: &mut Vec<Action>) {
         out.clear();
         let legs = &self.legs;
-        self.live.retain(|leg| !legs[*leg].is_over());
+        self.live.retain(|leg| legs[*leg].dropped != [true; 2]);
         for &leg in &self.live {
-            for way in [DIALER, ACCEPTOR] {
-                self.leg_actions(leg, way, out);
+            for end in [ACCEPTOR, 1 - ACCEPTOR] {
+                self.leg_actions(leg, end, out);
             }
         }
         for (node, state) in self.nodes.iter().enumerate() {
             if let Some(splice) = state.splice.as_ref().filter(|_| !state.frozen) {
-                self.lane_actions(node, splice, out);
-                self.flow_actions(node, splice, out);
+                let mut can = |job| out.push((node, job));
+                self.lane_actions(node, splice, &mut can);
+                self.flow_actions(node, splice, &mut can);
             }
         }
     }
@@ -69,90 +73,80 @@ impl World {
             })
     }
 
-    fn leg_actions(&self, leg: usize, way: usize, out: &mut Vec<Action>) {
+    fn leg_actions(&self, leg: usize, end: usize, out: &mut Vec<Action>) {
         let state = &self.legs[leg];
-        let end = 1 - way;
         let node = state.ends[end];
         if state.dropped[end] || self.nodes[node].frozen {
             return;
         }
-        let queue = &state.ways[way];
-        if queue.data_late <= self.now {
-            if queue.data.front().is_some_and(|packet| self.has_room(node, leg, packet)) {
-                out.push(Action::Read { leg, way });
+        let mut can = |job: Job| out.push((node, job));
+        let way = &state.ways[1 - end];
+        if way.data_late <= self.now {
+            if way.data.front().is_some_and(|packet| self.has_room(node, leg, packet)) {
+                can(Job::Read(leg));
             }
-            if queue.reset.is_some() {
-                out.push(Action::Reset { leg, way });
+            if way.reset.is_some() {
+                can(Job::Reset(leg));
             }
         }
-        if queue.control_late <= self.now && !queue.control.is_empty() {
-            out.push(Action::Hear { leg, way });
+        if way.control_late <= self.now && !way.control.is_empty() {
+            can(Job::Hear(leg));
         }
         if state.cut {
-            out.push(Action::LoseLink { leg, end });
+            can(Job::LoseLink(leg));
         }
     }
 
     /// Whether `node` goes on reading: bytes need room in their lane, and the stream's end comes after the bytes.
     fn has_room(&self, node: usize, leg: usize, packet: &Packet) -> bool {
-        let Packet::Bytes(_) = packet else { return true };
-        let splice = self.nodes[node].splice.as_ref();
+        let splice = self.nodes[node].splice.as_ref().filter(|_| matches!(packet, Packet::Bytes(_)));
         splice.is_none_or(|splice| {
             splice.fed_by(id(leg)).is_none_or(|direction| splice.has_room(direction, &self.habits.limits))
         })
     }
 
-    fn lane_actions(&self, node: usize, splice: &Splice, out: &mut Vec<Action>) {
+    fn lane_actions(&self, node: usize, splice: &Splice, can: &mut impl FnMut(Job)) {
         for direction in Direction::BOTH {
             if splice.is_sink(direction) {
                 if self.can_take(splice, direction) {
-                    out.push(Action::Take { node, direction });
+                    can(Job::Take(direction));
                 }
             } else if self.can_write(node, splice, direction) {
-                out.push(Action::Write { node, direction });
+                can(Job::Write(direction));
             }
-            let listener = match direction {
-                Direction::Forward => splice.prev(),
-                Direction::Backward => splice.next(),
-            };
-            if listener.is_some() && splice.untold(direction) > 0 {
-                out.push(Action::Ack { node, direction });
+            if legs(splice, direction).0.is_some() && splice.untold(direction) > 0 {
+                can(Job::Ack(direction));
             }
         }
     }
 
     fn can_write(&self, node: usize, splice: &Splice, direction: Direction) -> bool {
-        let leg = match direction {
-            Direction::Forward => splice.next(),
-            Direction::Backward => splice.prev(),
-        };
-        leg.is_some_and(|leg| {
-            let leg = &self.legs[index(leg)];
+        legs(splice, direction).1.is_some_and(|leg| {
+            let leg = &self.legs[leg];
             splice.lane(direction).unsent() > 0
                 && leg.ways[leg.end_of(node)].in_flight() < self.habits.stream_window
         })
     }
 
-    fn flow_actions(&self, node: usize, splice: &Splice, out: &mut Vec<Action>) {
+    fn flow_actions(&self, node: usize, splice: &Splice, can: &mut impl FnMut(Job)) {
         if splice.wants_dial() {
-            out.push(Action::Dial { node });
+            can(Job::Dial);
         }
         if splice.next().is_some_and(|leg| self.is_overdue(index(leg))) {
-            out.push(Action::Suspect { node });
+            can(Job::Suspect);
         }
-        match splice.position() {
-            Position::Origin | Position::Target if self.can_feed(splice) => out.push(Action::Feed { node }),
-            Position::Origin | Position::Target | Position::Relay => {}
+        if splice.position() != Position::Relay && self.can_feed(splice) {
+            can(Job::Feed);
         }
         if planted::broken(Law::FreeOnDone) && splice.is_complete() && has_told_acks(splice) {
-            out.push(Action::FreeEarly { node });
+            can(Job::FreeEarly);
         }
         if splice.is_complete() && node == self.target() {
-            out.push(Action::Complete);
+            can(Job::Complete);
         }
         let lingered = self.habits.linger.zip(self.complete_since);
         if node == ORIGIN && lingered.is_some_and(|(linger, since)| self.now >= since + linger) {
-            out.push(Action::Leave);
+            can(Job::Leave);
         }
     }
 
@@ -160,6 +154,12 @@ impl World {
         let leg = &self.legs[leg];
         self.nodes[leg.ends[ACCEPTOR]].frozen && self.now >= leg.since + SUSPECT_AFTER
     }
+}
+
+/// The in-leg of a direction, to which its acks are told, and its out-leg.
+pub(super) fn legs(splice: &Splice, direction: Direction) -> (Option<usize>, Option<usize>) {
+    let (prev, next) = (splice.prev().map(index), splice.next().map(index));
+    if direction == Direction::Forward { (prev, next) } else { (next, prev) }
 }
 
 /// Whether a relay or an origin has said all it knows, if one may judge that by oneself.
