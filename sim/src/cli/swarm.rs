@@ -94,6 +94,9 @@ impl Swarm {
             },
         );
         println!("{}", summary(&found, clock()));
+        for (event, count) in &found.counts {
+            println!("{count:>10} {event}");
+        }
         for (seed, failure) in found.failures.iter().take(SHRUNK) {
             let trim = shrink(game, *seed, failure.checker, TIMEOUT, &clock);
             println!("seed {seed}: {failure}\n  repeat with: hopline-sim replay {seed}{}{trim}", game.name);

@@ -1,6 +1,6 @@
 //! What can happen next in a world without faults: chance picks one thing at a time.
 
-use super::leg::{ACCEPTOR, Packet, id, index};
+use super::leg::{ACCEPTOR, DIALER, Packet, id, index};
 use super::world::{ORIGIN, World};
 use hopline_proto::planted::{self, Law};
 use hopline_proto::splice::{Direction, Position, Splice};
@@ -49,7 +49,7 @@ impl World {
         let legs = &self.legs;
         self.live.retain(|leg| legs[*leg].dropped != [true; 2]);
         for &leg in &self.live {
-            for end in [ACCEPTOR, 1 - ACCEPTOR] {
+            for end in [ACCEPTOR, DIALER] {
                 self.leg_actions(leg, end, out);
             }
         }
@@ -60,17 +60,6 @@ impl World {
                 self.flow_actions(node, splice, &mut can);
             }
         }
-    }
-
-    /// Whether something is held up that will happen now or later.
-    pub(super) fn is_waiting(&self) -> bool {
-        let lingers = self.habits.linger.is_some() && self.complete_since.is_some() && !self.origin_done;
-        lingers
-            || self.streams.iter().any(|s| s.sender_rests.max(s.taker_rests) >= self.now)
-            || self.live.iter().flat_map(|leg| &self.legs[*leg].ways).any(|way| {
-                let data = way.data_late >= self.now && (!way.data.is_empty() || way.reset.is_some());
-                data || (way.control_late >= self.now && !way.control.is_empty())
-            })
     }
 
     fn leg_actions(&self, leg: usize, end: usize, out: &mut Vec<Action>) {
@@ -107,25 +96,23 @@ impl World {
 
     fn lane_actions(&self, node: usize, splice: &Splice, can: &mut impl FnMut(Job)) {
         for direction in Direction::BOTH {
+            let (from, to) = legs(splice, direction);
             if splice.is_sink(direction) {
                 if self.can_take(splice, direction) {
                     can(Job::Take(direction));
                 }
-            } else if self.can_write(node, splice, direction) {
+            } else if to.is_some_and(|to| splice.lane(direction).unsent() > 0 && self.can_write(node, to)) {
                 can(Job::Write(direction));
             }
-            if legs(splice, direction).0.is_some() && splice.untold(direction) > 0 {
+            if from.is_some() && splice.untold(direction) > 0 {
                 can(Job::Ack(direction));
             }
         }
     }
 
-    fn can_write(&self, node: usize, splice: &Splice, direction: Direction) -> bool {
-        legs(splice, direction).1.is_some_and(|leg| {
-            let leg = &self.legs[leg];
-            splice.lane(direction).unsent() > 0
-                && leg.ways[leg.end_of(node)].in_flight() < self.habits.stream_window
-        })
+    fn can_write(&self, node: usize, leg: usize) -> bool {
+        let leg = &self.legs[leg];
+        leg.ways[leg.end_of(node)].in_flight() < self.habits.stream_window
     }
 
     fn flow_actions(&self, node: usize, splice: &Splice, can: &mut impl FnMut(Job)) {
@@ -164,13 +151,10 @@ pub(super) fn legs(splice: &Splice, direction: Direction) -> (Option<usize>, Opt
 
 /// Whether a relay or an origin has said all it knows, if one may judge that by oneself.
 fn has_told_acks(splice: &Splice) -> bool {
-    let told = |direction| splice.untold(direction) == 0;
+    let told = |direction| legs(splice, direction).0.is_some() && splice.untold(direction) == 0;
     match splice.position() {
-        Position::Origin => splice.next().is_some() && told(Direction::Backward),
-        Position::Relay => {
-            let attached = splice.prev().is_some() && splice.next().is_some();
-            attached && told(Direction::Forward) && told(Direction::Backward)
-        }
+        Position::Origin => told(Direction::Backward),
+        Position::Relay => told(Direction::Forward) && told(Direction::Backward),
         Position::Target => false,
     }
 }

@@ -101,7 +101,7 @@ impl World {
     /// Law 5: checks a relay that finds no path. It must have dialled several times in a row and got nowhere.
     pub(super) fn check_gave_up_early(&mut self, node: usize) {
         let tries = &self.nodes[node].tries;
-        let led_somewhere = |leg: &usize| self.legs[*leg].answered && !self.legs[*leg].no_path;
+        let led_somewhere = |leg: &usize| self.legs[*leg].useful;
         let failed = tries.iter().rev().take_while(|leg| !leg.as_ref().is_some_and(led_somewhere)).count();
         if failed < MAX_FAILED_DIALS as usize {
             self.fail_at(node, "no path", format_args!("it gives up after {failed} failures"));

@@ -95,7 +95,7 @@ impl World {
         for leg in self.legs_of(relay) {
             let (leg, dice) = (&mut self.legs[leg], &mut self.dice);
             if dice.one_in(3) {
-                leg.end_cleanly(relay, dice);
+                leg.end(relay, None, dice);
             } else {
                 leg.drop_by(relay);
             }
@@ -134,7 +134,7 @@ impl World {
                 self.legs[leg].drop_by(dialer);
                 self.legs[leg].cut(&mut self.dice);
             }
-            1 => self.legs[leg].end_cleanly(dialer, &mut self.dice),
+            1 => self.legs[leg].end(dialer, None, &mut self.dice),
             2 | 3 => {
                 self.close(leg, dialer, CloseCode::Lost, None);
                 self.legs[leg].ways[DIALER].data_late = self.now + 60;
@@ -172,13 +172,9 @@ impl World {
     /// A relay and one of its prevs or nexts will never reach each other again.
     fn part_from_some(&mut self, relay: usize) {
         let hop = self.nodes[relay].name.hop;
-        if self.dice.one_in(4) {
-            let prev = self.dice.one_of(&self.hops[hop - 1]);
-            self.part(prev, relay);
-        } else {
-            let next = self.dice.one_of(&self.hops[hop + 1]);
-            self.part(relay, next);
-        }
+        let other = if self.dice.one_in(4) { hop - 1 } else { hop + 1 };
+        let other = self.dice.one_of(&self.hops[other]);
+        self.part(relay.min(other), relay.max(other));
     }
 
     /// A relay reaches one next and no other, and that one reaches nobody.

@@ -64,9 +64,8 @@ pub(super) struct Leg {
     pub(super) cut: bool,
     /// When it was dialled.
     pub(super) since: usize,
-    /// Whether the dialer has seen the answer, and whether it was told then that there is no path.
-    pub(super) answered: bool,
-    pub(super) no_path: bool,
+    /// Whether the dialer has seen the answer, and was not told then that there is no path.
+    pub(super) useful: bool,
     /// What the dialer said.
     pub(super) opening: Opening,
 }
@@ -81,8 +80,7 @@ impl Leg {
             dropped: [false; 2],
             cut: false,
             since,
-            answered: false,
-            no_path: false,
+            useful: false,
             opening: opening.clone(),
         };
         leg.send(ends[DIALER], Packet::Attach(opening));
@@ -127,24 +125,17 @@ impl Leg {
         *way = Way { data_late: way.data_late, control_late: way.control_late, ..Way::default() };
     }
 
-    /// `node` resets its stream: of the bytes before, any number may still be read.
-    pub(super) fn reset(&mut self, node: usize, code: CloseCode, dice: &mut Dice) {
+    /// `node` resets its stream, or ends it without a code: of the bytes before, any number may still be read.
+    pub(super) fn end(&mut self, node: usize, code: Option<CloseCode>, dice: &mut Dice) {
         if !self.cut && !self.is_dropped_by(node) {
             let way = self.outward(node);
-            if dice.one_in(2) {
+            if code.is_none() || dice.one_in(2) {
                 way.data.truncate(dice.place(6));
             }
-            way.reset = Some(code);
-        }
-        self.drop_by(node);
-    }
-
-    /// `node`'s stream ends without a code, after some of the bytes.
-    pub(super) fn end_cleanly(&mut self, node: usize, dice: &mut Dice) {
-        if !self.cut && !self.is_dropped_by(node) {
-            let data = &mut self.outward(node).data;
-            data.truncate(dice.place(6));
-            data.push_back(Packet::End);
+            match code {
+                Some(_) => way.reset = code,
+                None => way.data.push_back(Packet::End),
+            }
         }
         self.drop_by(node);
     }

@@ -109,7 +109,7 @@ impl World {
         let splice = self.splice(at);
         let gap = answer.backward_start > splice.lane(Direction::Backward).received();
         match splice.answered(id(leg), answer) {
-            Ok(()) => self.legs[leg].answered = true,
+            Ok(()) => self.legs[leg].useful = true,
             Err(_) if gap && at != ORIGIN => {
                 self.count("relays freed because next's answer left a gap");
                 self.free(at, CloseCode::Lost, CloseCode::Lost);
@@ -233,7 +233,7 @@ impl World {
     fn on_close(&mut self, at: usize, leg: usize, code: CloseCode, winner: Option<&Epoch>) {
         self.legs[leg].drop_by(at);
         self.note(format_args!("  loses leg {leg}: {code:?}, winner {winner:?}"));
-        self.legs[leg].no_path |= code == CloseCode::NoPath;
+        self.legs[leg].useful &= code != CloseCode::NoPath;
         let Some(splice) = self.attached(at, leg) else { return };
         let dialled = splice.epoch().child(splice.dials());
         let ending = splice.closed(id(leg), code, winner);
@@ -303,7 +303,7 @@ impl World {
         if let Some(winner) = winner {
             self.legs[leg].tell(node, Message::Close(code, winner));
         }
-        self.legs[leg].reset(node, code, &mut self.dice);
+        self.legs[leg].end(node, Some(code), &mut self.dice);
     }
 
     /// The flow is over at this node.
@@ -324,7 +324,6 @@ impl World {
             self.count("relays freed because their path was outranked");
         }
         if node == ORIGIN {
-            self.origin_done = true;
             if code != CloseCode::Done {
                 self.fail("completion: lost", format_args!("the origin is told {code:?}"));
             } else if !self.is_delivered() {

@@ -2,7 +2,7 @@
 
 use super::actions::Action;
 use super::faults::{Kind, kinds};
-use super::world::World;
+use super::world::{LONGEST_WAIT, ORIGIN, World};
 use crate::swarm::{Outcome, Trim};
 use hopline_proto::frame::CloseCode;
 
@@ -20,7 +20,7 @@ pub(super) fn play(mut world: World, trim: &Trim) -> Outcome {
     let kinds = kinds(&mut world.dice);
     let most = world.dice.one_of(&[0, 3, 3, 6, 6, MAX_FAULTS]);
     let faults = world.dice.size(0, most);
-    let mut run = Run { world, actions: Vec::new() };
+    let mut run = Run { world, actions: Vec::new(), idle: 0 };
     run.chaos(&kinds, faults, trim);
     let peace = run.world.now;
     run.peace();
@@ -45,6 +45,8 @@ struct Run {
     world: World,
     /// What can happen next; kept for its memory.
     actions: Vec<Action>,
+    /// Steps since anything could.
+    idle: usize,
 }
 
 impl Run {
@@ -52,7 +54,11 @@ impl Run {
     fn step(&mut self) -> bool {
         self.world.actions(&mut self.actions);
         self.world.now += 1;
-        let Some(action) = self.world.dice.pick(&self.actions) else { return self.world.is_waiting() };
+        let Some(action) = self.world.dice.pick(&self.actions) else {
+            self.idle += 1;
+            return self.idle < LONGEST_WAIT;
+        };
+        self.idle = 0;
         self.world.perform(action);
         self.world.check(action.0);
         true
@@ -92,6 +98,7 @@ impl Run {
         world.note(format_args!("no more faults; the applications rest until repairs have settled"));
         world.relays().for_each(|relay| world.nodes[relay].frozen = false);
         world.hush = true;
+        self.idle = 0;
         let from = world.now;
         let before = ["legs replaced by a greater epoch", "dials"].map(|event| (event, world.counted(event)));
         while !self.is_over() && self.world.now - from < PEACE_STEPS {
@@ -131,7 +138,7 @@ impl Run {
             self.settle();
         }
         let world = &mut self.world;
-        if !world.origin_done {
+        if world.nodes[ORIGIN].splice.is_some() {
             world.fail("completion: stuck", format_args!("the origin never learns that the flow is done"));
         }
         if let Some(node) = world.nodes.iter().position(|node| node.splice.is_some()) {
@@ -143,6 +150,7 @@ impl Run {
     }
 
     fn settle(&mut self) {
+        self.idle = 0;
         for _ in 0..PEACE_STEPS {
             if self.world.failure.is_some() || !self.step() {
                 return;

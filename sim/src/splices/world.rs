@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+/// Nothing is held up for so many steps.
+pub(super) const LONGEST_WAIT: usize = 80;
 /// The first node.
 pub(super) const ORIGIN: usize = 0;
 
@@ -97,9 +99,7 @@ pub(super) struct World {
     pub(super) habits: Habits,
     /// Applications send nothing: only repairs go on.
     pub(super) hush: bool,
-    /// The origin was told `Done`, or has lingered long enough.
-    pub(super) origin_done: bool,
-    /// It left without being told.
+    /// The origin left without being told that all is done.
     pub(super) origin_left: bool,
     /// When everything was acked at the origin.
     pub(super) complete_since: Option<usize>,
@@ -144,7 +144,6 @@ impl World {
             streams: [0; 2].map(|_| Stream { size: size(&mut dice), ..Stream::default() }),
             habits,
             hush: false,
-            origin_done: false,
             origin_left: false,
             complete_since: None,
             only_felt: false,
@@ -163,7 +162,7 @@ impl World {
 
     /// A time in the next few dozen steps.
     pub(super) fn soon(&mut self) -> usize {
-        self.now + self.dice.place(80)
+        self.now + self.dice.place(LONGEST_WAIT)
     }
 
     /// The last node.
@@ -202,7 +201,7 @@ impl World {
     pub(super) fn note(&mut self, line: fmt::Arguments<'_>) {
         if self.trace.is_on() {
             let now = Time::from_micros(START.as_micros() + self.now as u64 * 1000);
-            self.trace.remark(now, &line.to_string());
+            self.trace.remark(now, line);
         }
     }
 
@@ -245,7 +244,7 @@ impl Habits {
             in_turn: dice.one_in(2),
             piece: dice.size(1, 10) * grain,
             half_close: dice.one_in(3),
-            linger: dice.one_in(8).then(|| dice.place(80)),
+            linger: dice.one_in(8).then(|| dice.place(LONGEST_WAIT)),
             late,
         }
     }

@@ -3,7 +3,7 @@
 //! Each aspect is drawn with dice of its own, so that a [`Trim`], which leaves things out, changes nothing of the rest.
 
 use super::game::{Parts, Trim};
-use super::scene::{Scene, as_usize};
+use super::scene::Scene;
 use super::{faults, flows};
 use crate::dice::Dice;
 use crate::fault::Ordeal;
@@ -39,13 +39,13 @@ impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, 100);
         let most = if dice.percent(50) { 6 } else { 18 };
-        let relays = 3 + as_usize(dice.below(most));
-        let crowd = if dice.percent(20) { as_usize(dice.within(1, 10)) } else { 0 };
+        let relays = 3 + dice.place(most);
+        let crowd = if dice.percent(20) { dice.size(1, 10) } else { 0 };
         let zones = u16::try_from(dice.within(1, 4)).unwrap_or(1);
-        let endpoints = as_usize(dice.within(2, 5));
+        let endpoints = dice.size(2, 5);
         let is_long = dice.percent(15);
         let calm = if is_long { dice.millis(40_000, 90_000) } else { dice.millis(6_000, 16_000) };
-        let core = dice.percent(50).then(|| as_usize(dice.within(1, 3)));
+        let core = dice.percent(50).then(|| dice.size(1, 3));
         let settings = settings(seed, &mut dice);
         let nodes = relays + crowd + endpoints;
         let skewed = dice.percent(50);
