@@ -8,14 +8,6 @@
 //!
 //! The swarm runs the same laws in whole networks, where time orders what happens. Here is no time: of all that can happen
 //! chance picks one thing after the other, so any order is tried, and a run costs a hundredth.
-//!
-//! - [`world`]: the nodes, the legs between them and the two applications;
-//! - [`actions`]: what can happen next;
-//! - [`machine`], [`applications`]: what nodes and applications do then;
-//! - [`leg`]: what is under way between two nodes;
-//! - [`faults`]: what goes wrong;
-//! - [`checks`]: what must be true after every step;
-//! - [`run`]: one run from its beginning to its end.
 #![expect(
     clippy::indexing_slicing,
     reason = "a number of a node, hop or leg leads there; a panic is a failure"

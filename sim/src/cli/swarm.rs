@@ -139,17 +139,11 @@ impl Swarm {
 
 fn summary(found: &Found, took: Duration) -> String {
     format!(
-        "{} seeds, {} failed; {:.1} simulated hours in {:.1} s, {} events, {} faults, {} reroutes, {} rebuilds, {} MiB \
-         delivered; the last flow was over at most {:.0} s after the healing (seed {})",
+        "{} seeds, {} failed; {:.1} simulated hours in {:.1} s; the last flow was over at most {:.0} s after the healing (seed {})",
         found.runs,
         found.failures.len(),
         found.simulated.as_secs_f64() / 3600.0,
         took.as_secs_f64(),
-        found.events,
-        found.faults,
-        found.reroutes,
-        found.rebuilds,
-        found.bytes >> 20,
         found.slowest.0.as_secs_f64(),
         found.slowest.1,
     )
@@ -168,9 +162,8 @@ impl Replay {
         let game = if self.splices { SPLICES } else { SWARM };
         let outcome = (game.run)(self.seed, &trim, !self.quiet);
         println!(
-            "seed {}: {} events, {:.1} s simulated in {:.2} s, trace hash {:016x}",
+            "seed {}: {:.1} s simulated in {:.2} s, trace hash {:016x}",
             self.seed,
-            outcome.events,
             outcome.simulated.as_secs_f64(),
             clock().as_secs_f64(),
             outcome.hash

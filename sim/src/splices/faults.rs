@@ -47,6 +47,7 @@ impl World {
     /// One fault, if chance has one for the node that it picks.
     pub(super) fn fault(&mut self, kind: Kind) {
         let relay = self.some_relay();
+        self.count("faults");
         self.note(format_args!("** {kind:?}, perhaps of {}", self.name(relay)));
         match kind {
             Kind::Crash => self.some_crash(relay),

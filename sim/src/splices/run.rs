@@ -22,19 +22,15 @@ pub(super) fn play(mut world: World, trim: &Trim) -> Outcome {
     let faults = world.dice.size(0, most);
     let mut run = Run { world, actions: Vec::new(), idle: 0 };
     run.chaos(&kinds, faults, trim);
-    let peace = run.world.now;
+    let healed = run.world.elapsed();
     run.peace();
-    let settled = run.world.elapsed();
+    let settled = run.world.elapsed() - healed;
     run.aftermath();
     let mut world = run.world;
     Outcome {
         hash: world.dice.next(),
-        events: world.now as u64,
         simulated: world.elapsed(),
-        faults,
-        reroutes: world.counted("dials"),
-        bytes: world.streams.iter().map(|stream| stream.taken).sum(),
-        settled: settled.saturating_sub(std::time::Duration::from_millis(peace as u64)),
+        settled,
         failure: world.failure,
         counts: world.counts,
         ..Outcome::default()

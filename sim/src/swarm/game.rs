@@ -29,21 +29,12 @@ pub(crate) struct Parts {
 pub(crate) struct Outcome {
     pub(crate) failure: Option<Failure>,
     pub(crate) hash: u64,
-    pub(crate) events: u64,
     pub(crate) simulated: Duration,
-    pub(crate) faults: usize,
-    pub(crate) reroutes: u64,
-    pub(crate) rebuilds: u64,
-    /// Those for want of progress.
-    pub(crate) gray: u64,
-    /// How often somebody was accused for what can't be true.
-    pub(crate) violations: u64,
-    pub(crate) bytes: u64,
     /// From sending to taking, at most.
     pub(crate) longest: Duration,
     /// How long after the healing the last flow was over.
     pub(crate) settled: Duration,
-    /// How often rare things happened.
+    /// How often what happened.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 

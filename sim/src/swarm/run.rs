@@ -43,17 +43,19 @@ pub(crate) fn run(plan: &Plan, trim: &Trim, told: bool) -> Outcome {
     Outcome {
         failure: world.checks.failure.clone(),
         hash: world.hash.value(),
-        events: world.events,
         simulated: world.elapsed(),
-        faults,
-        reroutes: world.statistics.reroutes,
-        rebuilds: world.statistics.rebuilds,
-        gray: world.statistics.gray,
-        violations: world.checks.violations,
-        bytes: world.apps.delivery.bytes,
+        counts: [
+            ("events", world.events),
+            ("faults", faults as u64),
+            ("reroutes", world.statistics.reroutes),
+            ("rebuilds", world.statistics.rebuilds),
+            ("rebuilds for want of progress", world.statistics.gray),
+            ("violations", world.checks.violations),
+            ("bytes delivered", world.apps.delivery.bytes),
+        ]
+        .into(),
         longest: Duration::from_micros(world.apps.delivery.latency.max()),
         settled,
-        ..Outcome::default()
     }
 }
 
