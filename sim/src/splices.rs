@@ -32,6 +32,9 @@ pub(crate) const SPLICES: Game = Game {
         let mut world = World::new(seed, trim);
         if told {
             world.trace.start();
+            let sizes = world.streams.map(|stream| stream.size);
+            let setup = format!("{sizes:?} bytes there and back; {:?}", world.habits);
+            world.note(format_args!("{setup}"));
         }
         run::play(world, trim)
     },

@@ -14,6 +14,8 @@ const SETTLED_STEPS: usize = 6_000;
 const MANY: u64 = 20;
 /// Steps without a fault after which everything must be delivered, without help by the origin.
 const PEACE_STEPS: usize = 15_000;
+/// As it is counted.
+const ORPHANS: &str = "nodes freed by their orphan timer";
 
 /// Runs a world to its end.
 pub(super) fn play(mut world: World, trim: &Trim) -> Outcome {
@@ -130,8 +132,9 @@ impl Run {
         }
         self.settle();
         for _ in 0..self.world.hops.len() {
-            self.free_orphans();
-            self.settle();
+            if self.free_orphans() {
+                self.settle();
+            }
         }
         let world = &mut self.world;
         if world.nodes[ORIGIN].splice.is_some() {
@@ -154,18 +157,20 @@ impl Run {
         }
     }
 
-    /// The orphan timers of all nodes that nobody is attached to run out.
-    fn free_orphans(&mut self) {
+    /// The orphan timers of all nodes that nobody is attached to run out. Whether there were any.
+    fn free_orphans(&mut self) -> bool {
         let world = &mut self.world;
+        let before = world.counted(ORPHANS);
         for node in 1..world.nodes.len() {
             let orphaned = world.nodes[node].splice.as_ref().is_some_and(|splice| splice.prev().is_none());
             let is_target = node == world.target();
             if world.failure.is_none() && orphaned && (!is_target || world.origin_left) {
                 world.note(format_args!("the orphan timer of {} runs out", world.name(node)));
-                world.count("nodes freed by their orphan timer");
+                world.count(ORPHANS);
                 world.free(node, CloseCode::Lost, CloseCode::Lost);
                 world.nodes[node].tombstone = is_target;
             }
         }
+        world.counted(ORPHANS) > before
     }
 }

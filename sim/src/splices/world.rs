@@ -61,6 +61,7 @@ pub(super) struct Stream {
 }
 
 /// How the machines around the splices are set up.
+#[derive(Debug)]
 pub(super) struct Habits {
     pub(super) limits: Limits,
     /// Bytes come in multiples of this.
