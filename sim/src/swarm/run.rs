@@ -66,7 +66,7 @@ fn build(plan: &Plan, trim: &Trim, told: bool) -> World {
     world.checks.limits = plan.settings.flows.limits;
     if told {
         world.trace.start();
-        world.trace.remark(START, &describe(plan));
+        world.trace.remark(START, describe(plan));
     }
     for (index, skew) in plan.skews.iter().enumerate() {
         let blueprint = if index < plan.relays + plan.crowd {
