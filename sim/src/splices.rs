@@ -22,7 +22,7 @@ mod machine;
 mod run;
 mod world;
 
-use crate::swarm::{Game, Parts};
+use crate::swarm::{Game, Parts, Trim};
 use world::World;
 
 /// Bare splices and their legs.
@@ -38,13 +38,13 @@ pub(crate) const SPLICES: Game = Game {
         }
         run::play(world, trim)
     },
-    parts: |_| Parts { ordeals: run::MAX_FAULTS, flows: 1, relays: 0 },
+    parts: |seed| Parts { ordeals: World::new(seed, &Trim::default()).faults, flows: 1, relays: 0 },
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::{Hunt, Outcome, Trim, hunt};
+    use crate::swarm::{Hunt, Outcome, hunt};
     use hopline_proto::planted::{Law, break_law};
     use std::io::Write;
 

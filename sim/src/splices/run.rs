@@ -6,8 +6,6 @@ use super::world::{LONGEST_WAIT, ORIGIN, World};
 use crate::swarm::{Outcome, Trim};
 use hopline_proto::frame::CloseCode;
 
-/// Faults at most.
-pub(super) const MAX_FAULTS: usize = 20;
 /// Steps without a fault after which repairs must have settled, while the applications send nothing.
 const SETTLED_STEPS: usize = 6_000;
 /// Dials, or legs replaced, in that time that explain why they have not.
@@ -20,10 +18,8 @@ const ORPHANS: &str = "nodes freed by their orphan timer";
 /// Runs a world to its end.
 pub(super) fn play(mut world: World, trim: &Trim) -> Outcome {
     let kinds = kinds(&mut world.dice);
-    let most = world.dice.one_of(&[0, 3, 3, 6, 6, MAX_FAULTS]);
-    let faults = world.dice.size(0, most);
     let mut run = Run { world, actions: Vec::new(), idle: 0 };
-    run.chaos(&kinds, faults, trim);
+    run.chaos(&kinds, trim);
     let healed = run.world.elapsed();
     run.peace();
     let settled = run.world.elapsed() - healed;
@@ -70,7 +66,8 @@ impl Run {
     }
 
     /// Faults come at random while the flow is used.
-    fn chaos(&mut self, kinds: &[Kind], faults: usize, trim: &Trim) {
+    fn chaos(&mut self, kinds: &[Kind], trim: &Trim) {
+        let faults = self.world.faults;
         let steps = 80 + 30 * self.world.hops.len() + 12 * faults;
         let mut struck = 0;
         for _ in 0..steps {

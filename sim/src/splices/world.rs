@@ -98,6 +98,8 @@ pub(super) struct World {
     /// Of the forward and the backward direction.
     pub(super) streams: [Stream; 2],
     pub(super) habits: Habits,
+    /// How many faults there will be, at most.
+    pub(super) faults: usize,
     /// Applications send nothing: only repairs go on.
     pub(super) hush: bool,
     /// The origin left without being told that all is done.
@@ -135,6 +137,7 @@ impl World {
         let habits = Habits::draw(&mut dice, !trim.fair_weather);
         let most = if dice.one_in(2) { 6 } else { 40 };
         let size = |dice: &mut Dice| (dice.place(most + 1) * habits.grain) as u64 >> trim.halvings;
+        let most_faults = dice.one_of(&[0, 3, 3, 6, 6, 20]);
         Self {
             now: 0,
             nodes,
@@ -144,6 +147,7 @@ impl World {
             partitions: Vec::new(),
             streams: [0; 2].map(|_| Stream { size: size(&mut dice), ..Stream::default() }),
             habits,
+            faults: dice.size(0, most_faults),
             hush: false,
             origin_left: false,
             complete_since: None,
