@@ -97,12 +97,14 @@ impl Lane {
 
     /// Everything before this was received, FIN included.
     #[must_use]
+    #[inline]
     pub const fn received(&self) -> u64 {
         self.received
     }
 
     /// Everything before this was acked end to end, FIN included.
     #[must_use]
+    #[inline]
     pub const fn acked(&self) -> u64 {
         self.acked
     }
@@ -133,6 +135,7 @@ impl Lane {
 
     /// Bytes held that were not yet written to the live out-leg; all, without one.
     #[must_use]
+    #[inline]
     pub fn unsent(&self) -> u64 {
         self.outgoing.map_or_else(|| self.held(), |cursor| self.data_received().saturating_sub(cursor.offset))
     }
@@ -242,7 +245,8 @@ impl Lane {
     }
 
     /// Where the in-leg is: the direction's end, if its stream's end were taken for that.
-    pub(crate) const fn incoming(&self) -> Option<u64> {
+    #[must_use]
+    pub const fn incoming(&self) -> Option<u64> {
         self.incoming
     }
 

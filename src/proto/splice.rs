@@ -18,8 +18,6 @@ use bytes::Bytes;
 mod application;
 mod endings;
 #[cfg(test)]
-mod laws;
-#[cfg(test)]
 mod tests;
 mod types;
 
@@ -105,18 +103,21 @@ impl Splice {
 
     /// This node's part in the flow.
     #[must_use]
+    #[inline]
     pub const fn position(&self) -> Position {
         self.position
     }
 
     /// The leg towards the origin.
     #[must_use]
+    #[inline]
     pub const fn prev(&self) -> Option<LegId> {
         self.prev
     }
 
     /// The leg towards the target.
     #[must_use]
+    #[inline]
     pub const fn next(&self) -> Option<LegId> {
         self.next
     }
@@ -136,6 +137,7 @@ impl Splice {
 
     /// One direction's lane.
     #[must_use]
+    #[inline]
     pub const fn lane(&self, direction: Direction) -> &Lane {
         match direction {
             Direction::Forward => &self.forward,
@@ -221,6 +223,7 @@ impl Splice {
 
     /// Whether next is to be dialled.
     #[must_use]
+    #[inline]
     pub fn wants_dial(&self) -> bool {
         self.next.is_none() && self.position != Position::Target
     }
@@ -458,6 +461,7 @@ impl Splice {
 
     /// How far the ack that [`Splice::take_ack`] would give is ahead of the last one told.
     #[must_use]
+    #[inline]
     pub const fn untold(&self, direction: Direction) -> u64 {
         match direction {
             Direction::Forward => self.forward.acked().saturating_sub(self.told.0),
@@ -491,6 +495,7 @@ impl Splice {
 
     /// Whether `direction` ends at this node's application.
     #[must_use]
+    #[inline]
     pub const fn is_sink(&self, direction: Direction) -> bool {
         matches!(
             (direction, self.position),
