@@ -11,6 +11,8 @@ mod rights;
 use crate::network::NodeIndex;
 use crate::node::Node;
 use crate::traffic::Apps;
+pub(crate) use lanes::{holds_what_it_must, is_true};
+
 use epochs::Epochs;
 use hopline_proto::Time;
 use hopline_proto::flows::FlowKey;

@@ -4,6 +4,8 @@ mod churn;
 mod scenario;
 mod swarm;
 
+use crate::splices::SPLICES;
+use crate::swarm::SWARM;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Run many small random networks with random traffic and random faults, and every check on.
     Swarm(swarm::Swarm),
+    /// Run many bare splices and their legs, with random faults.
+    Splices(swarm::Swarm),
     /// Run a pool whose relays come and go, with flows over it.
     Churn(churn::Churn),
     /// Run a scripted one, or list them.
@@ -32,7 +36,8 @@ enum Command {
 #[must_use]
 pub fn run() -> ExitCode {
     match Arguments::parse().command {
-        Command::Swarm(swarm) => swarm.run(),
+        Command::Swarm(swarm) => swarm.run(SWARM),
+        Command::Splices(swarm) => swarm.run(SPLICES),
         Command::Churn(churn) => churn.run(),
         Command::Scenario(named) => named.run(),
         Command::Replay(replay) => replay.run(),

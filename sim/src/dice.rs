@@ -44,6 +44,22 @@ impl Dice {
         self.below(100) < percent
     }
 
+    /// True once in `count` times.
+    pub(crate) const fn one_in(&mut self, count: usize) -> bool {
+        self.place(count) == 0
+    }
+
+    /// A place among `count`, which is not 0.
+    #[expect(clippy::cast_possible_truncation, reason = "it is less than `count`")]
+    pub(crate) const fn place(&mut self, count: usize) -> usize {
+        self.below(count as u64) as usize
+    }
+
+    /// A size from `least` to `most`.
+    pub(crate) const fn size(&mut self, least: usize, most: usize) -> usize {
+        least + self.place(most - least + 1)
+    }
+
     pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         for chunk in bytes.chunks_mut(8) {
@@ -55,10 +71,12 @@ impl Dice {
 
     /// One of these. `None` if there is none.
     pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> Option<T> {
-        if of.is_empty() {
-            return None;
-        }
-        of.get(usize::try_from(self.below(of.len() as u64)).unwrap_or(0)).copied()
+        if of.is_empty() { None } else { of.get(self.place(of.len())).copied() }
+    }
+
+    /// One of these, of which there are some.
+    pub(crate) fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
+        self.pick(of).expect("one of none")
     }
 
     /// `count` of these, in some order; all if there are not so many.
@@ -66,8 +84,7 @@ impl Dice {
         let mut left = of.to_vec();
         let mut taken = Vec::new();
         while taken.len() < count && !left.is_empty() {
-            let place = usize::try_from(self.below(left.len() as u64)).unwrap_or(0);
-            taken.push(left.swap_remove(place));
+            taken.push(left.swap_remove(self.place(left.len())));
         }
         taken
     }

@@ -14,6 +14,7 @@ mod node;
 mod queue;
 mod scenario;
 mod settings;
+mod splices;
 mod statistics;
 mod swarm;
 mod trace;

@@ -10,6 +10,7 @@ use hopline_proto::record::Candidate;
 use hopline_proto::rpc::{Offer, Request, Response};
 use hopline_proto::{NodeId, Time};
 use std::collections::HashMap;
+use std::fmt;
 
 /// Writes lines to standard output if it is on.
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ impl Trace {
 
     /// Something happened that is nobody's.
     #[expect(clippy::print_stdout, reason = "that is what it is for")]
-    pub(crate) fn remark(&mut self, now: Time, what: &str) {
+    pub(crate) fn remark(&mut self, now: Time, what: impl fmt::Display) {
         if self.on {
             let since = *self.since.get_or_insert(now);
             let ms = now.since(since).as_secs_f64() * 1000.0;

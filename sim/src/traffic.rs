@@ -3,7 +3,7 @@
 mod app;
 mod script;
 
-pub(crate) use app::{App, Delivery, quantile};
+pub(crate) use app::{App, Delivery, pattern, quantile};
 pub(crate) use script::{Abort, FlowPlan, Reader, Script, Step, When};
 
 use crate::network::NodeIndex;

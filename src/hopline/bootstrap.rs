@@ -354,6 +354,7 @@ impl Server {
             self.endpoint.wait_idle().await;
         })
         .await;
+        // After the tasks, which may have had something to write.
         self.shared.store.close().await;
         tracing::info!("bootstrap stopped");
     }
@@ -404,6 +405,7 @@ fn advertised(asked: &[String], local: Local) -> Vec<String> {
     }
     let mut addresses = local.addresses(&[]);
     if addresses.is_empty() {
+        // A machine without addresses can still be its own network.
         addresses.push((Ipv4Addr::LOCALHOST, local.bound().port()).into());
     }
     if local.is_anywhere() {

@@ -187,6 +187,7 @@ impl Relay {
                     let mut state = told.subscribe();
                     tokio::select! {
                         _ = to_drain => node.with(|machine, now, actions| machine.drain(now, actions)),
+                        // The bootstrap may have it drain, too.
                         _ = state.wait_for(|state| *state == State::Draining || state.has_drained()) => {}
                     }
                     let drained = state.wait_for(State::has_drained);
@@ -197,6 +198,7 @@ impl Relay {
                             "leaving, though not every flow could move to another relay"
                         );
                     }
+                    // What is still queued is of the time before.
                     leave(&node, changes.resubscribe()).await;
                     let _ = told.send(State::Ended);
                 };
@@ -380,6 +382,7 @@ fn log_reroute(flow: FlowKey, reroute: &Reroute, [from, to]: [&Option<Candidate>
 fn hear_of_lease(change: &Change, told: &watch::Sender<State>) {
     let begin = |begun: State| {
         told.send_if_modified(|state| {
+            // A later lease is not to take back that the relay drains.
             let is_first = *state == State::Starting;
             if is_first {
                 *state = begun;

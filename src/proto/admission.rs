@@ -202,6 +202,7 @@ impl Admission {
             self.counters.to_prove += u64::from(granted.is_none());
             return granted.map_or(Verdict::Prove, |granted| self.admit(granted));
         }
+        // A subnet that strangers use up must not keep out the members in it.
         let is_known = self.is_known(from, now);
         if !is_known && !self.spend(subnet, now) {
             self.counters.over_allowance += 1;
@@ -271,6 +272,7 @@ impl Admission {
     /// Whether the subnet may have another handshake.
     fn spend(&mut self, subnet: Subnet, now: Time) -> bool {
         if self.spent.len() >= MAX_SUBNETS && !self.spent.contains_key(&subnet) {
+            // An allowance of which nothing is used up need not be remembered.
             self.spent.retain(|_, spent| !spent.is_whole(now));
         }
         let is_room = self.spent.len() < MAX_SUBNETS || self.spent.contains_key(&subnet);

@@ -152,8 +152,10 @@ impl<Own> BootstrapAgent<Own> {
     }
 
     fn report_as(&mut self, node: NodeId, reported: Reported, actions: &mut Vec<Action>) {
+        // It is reported now, and need not be again when its time comes.
         self.doubted.set(node, None);
         if self.asks.len() < MAX_ASKS {
+            // Only a dial shows that a relay can be dialled, also if it was found dead meanwhile.
             let was_unreached = self.reported.get(&node).is_some_and(|before| *before != Reported::Down);
             self.reported.insert(node, if was_unreached { Reported::Unreached } else { reported });
             if self.reported.len() > MAX_REPORTED {
@@ -174,6 +176,7 @@ impl<Own> BootstrapAgent<Own> {
             return;
         }
         let request = match (self.reported.get(&node), dialled) {
+            // What was heard was taken back already, as far as it can be without a dial.
             (None, _) | (Some(Reported::Heard), false) => return,
             (Some(Reported::Down), _) | (Some(Reported::Unreached), false) => Request::ReportUp { node },
             (Some(_), true) => Request::ReportReached { node },
@@ -270,6 +273,7 @@ impl<Own> BootstrapAgent<Own> {
             self.report(node, actions);
         }
         let mut steps = Vec::new();
+        // Before what is due, as that may be the heartbeat that tells of it.
         let load = self.load_with(flows);
         if let Some(enrolment) = &mut self.enrolment {
             enrolment.set_load(load);

@@ -20,6 +20,7 @@ impl Spent {
     /// Uses it once more; `false` if it is used up.
     pub fn spend(&mut self, allowed: Allowance, now: Time) -> bool {
         let each = Duration::from_secs(1) / allowed.per_second.max(1);
+        // A long rest earns the burst and no more.
         let from = self.0.max(now);
         let is_left = from.since(now) + each <= each * allowed.burst;
         if is_left {

@@ -212,6 +212,7 @@ impl Bootstrap {
         if self.pool.preserving_since().is_some() {
             return;
         }
+        // They could not be heard, and would lose their names the moment that it ends.
         if was_preserving {
             self.targets.spare(now);
         }
@@ -222,6 +223,7 @@ impl Bootstrap {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let preserving = self.pool.preserving_since().is_some();
+        // While the pool preserves itself no target's lease ends: to wake for one would be in vain.
         let targets = self.targets.poll_timeout().filter(|_| !preserving);
         [self.pool.poll_timeout(), targets].into_iter().flatten().min()
     }
@@ -310,6 +312,7 @@ impl Bootstrap {
         boot: BootId,
         now: Time,
     ) -> Result<Lease, Refusal> {
+        // First, as leases that have ended free names and places.
         self.handle_timeout(now);
         if self.departed.has_left(&from, boot) {
             return Err(Refusal::UnknownNode);
@@ -326,6 +329,7 @@ impl Bootstrap {
                     AnnounceError::NameTaken(name) => Refusal::NameTaken { name },
                     AnnounceError::Full(_) => throttled,
                 })?;
+                // A target has dialled the relays that it is attached to.
                 attached.iter().for_each(|relay| self.pool.reached(relay));
             }
             Offer::Unknown => return Err(Refusal::UnknownRequest),
@@ -336,6 +340,7 @@ impl Bootstrap {
     }
 
     fn heartbeat(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Time) -> Result<Lease, Refusal> {
+        // Before leases end, as this one is renewed.
         let as_relay = self.pool.heartbeat(&from, heartbeat, now);
         let as_target = self.targets.heartbeat(&from, now);
         self.handle_timeout(now);
@@ -427,6 +432,7 @@ impl Bootstrap {
         let last = self.key_epoch(now + self.config.pool.lease).max(self.key_epoch(now).saturating_add(1));
         // Of an epoch that is yet to come nothing can be known, unless epochs were longer then.
         let known = known.filter(|known| *known <= last.saturating_add(1));
+        // Without monitoring the lease is endless, and a node gets as many keys as it keeps.
         let needed = (first..=last).filter(|epoch| Some(*epoch) > known).take(MAX_KEY_EPOCHS);
         let counts = self.pool.counts();
         self.pool.take_expired();

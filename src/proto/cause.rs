@@ -22,6 +22,7 @@ impl CauseKey {
     #[must_use]
     pub fn new(shared: &Key, flow: FlowId, position: Position) -> Self {
         let [origins, targets] = ["origin's cause", "target's cause"].map(|whose| shared.derive(whose, &[]));
+        // Each end has a key of its own, so that a relay can't hand it back its own words.
         let (ours, theirs) =
             if position == Position::Origin { (origins, targets) } else { (targets, origins) };
         Self { flow, ours, theirs }

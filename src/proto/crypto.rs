@@ -37,6 +37,7 @@ impl Key {
     #[must_use]
     pub fn derive(&self, purpose: &'static str, context: &[&[u8]]) -> Self {
         let mut info = vec![purpose.as_bytes(), &[0]];
+        // As for a MAC, no two lists of parts may come to the same bytes.
         let lengths: Vec<[u8; 8]> = context.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
         for (part, length) in context.iter().zip(&lengths) {
             info.extend([&length[..], part]);

@@ -228,8 +228,10 @@ impl Detector {
 
     /// Takes a heartbeat of the peer.
     pub fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Time) {
+        // Before it counts as heard, which moves what was due.
         let slept = self.is_late(now);
         self.on_traffic(now);
+        // One that was overtaken on its way is a sign of life and tells nothing new.
         if !is_newer(heartbeat.sequence, self.inbound.sequence) {
             return;
         }
@@ -290,11 +292,13 @@ impl Detector {
         let probed = self.outbound.sent_at.filter(|sent| now > first && *sent >= first);
         let soon = match (probed, self.rtt) {
             (Some(probed), Some(rtt)) if self.doubt.score == 0 => probed + rtt.mean,
+            // A node that doubts itself may not have read the answer yet, so it grants the moment.
             (Some(probed), Some(rtt)) => (probed + rtt.mean).max(now + REFUSAL_GRACE),
             _ => now + (self.round_trip() + REFUSAL_GRACE) * (1 + self.doubt.score),
         };
         let soon = soon.max(now);
         self.inbound.refused_again |= probed.is_some();
+        // An earlier hint decides no later than this one.
         let is_known = self.inbound.hint_at.is_some_and(|at| at <= soon);
         if is_known {
             return;
@@ -312,6 +316,7 @@ impl Detector {
 
     /// The peer is doubtful: probes it. Returns the interval at which it is to be heard from now on, if at all.
     fn hinted(&mut self, now: Time) -> Option<Duration> {
+        // Before the interval is looked up, as an open hint makes it short.
         self.inbound.hint_at = Some(Time::MAX);
         let interval = self.interval()?;
         self.repace(now);
@@ -411,6 +416,7 @@ impl Detector {
         let is_steady = wanted * 2 >= self.outbound.announced && wanted <= self.outbound.announced * 2;
         let is_well = self.is_alive() && self.inbound.hint_at.is_none();
         let is_heard = now.since(self.inbound.heard_at) <= wanted * 2;
+        // On a path that loses some, the next heartbeat may be lost as well.
         is_steady && is_well && is_heard && self.inbound.losses.bound() <= DEADLINE_INTERVALS
     }
 
@@ -464,6 +470,7 @@ impl Detector {
     /// A sign of life that disproves `fault`.
     fn clear(&mut self, disproved: Fault) {
         match self.belief {
+            // Traffic says nothing against deafness, and no sign of life anything against a stall.
             Belief::Suspect { fault, .. } | Belief::Down { fault } if fault == disproved => {
                 self.belief = Belief::Alive;
                 self.recovered = true;

@@ -135,6 +135,7 @@ impl Endpoint {
         let Some(to) = self.opening.get(&flow).cloned() else { return };
         let (exclude, dials) = (Vec::new(), self.dials);
         let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude, dials };
+        // The next attempt is another bootstrap's.
         self.agent.ask(Asked::Plan { flow, to, attempt }, request, attempt > 1, actions);
     }
 
@@ -147,6 +148,7 @@ impl Endpoint {
         actions: &mut Vec<Action>,
     ) {
         let Planned { route, unprotected, .. } = planned;
+        // Kept also if nobody waits for the flow any more.
         self.routes.keep(to, route.clone(), now);
         if let Some(to) = self.opening.remove(&flow) {
             self.open_over(flow, to, (route, unprotected), false, now, actions);
@@ -230,6 +232,7 @@ impl Endpoint {
     /// end by themselves.
     pub fn leave(&mut self, cause: &str, now: Time, actions: &mut Vec<Action>) {
         self.agent.leave(&mut self.flows, now, actions);
+        // Or it would look for other attachment relays as these go.
         self.target = None;
         self.opening.clear();
         self.flows.abort_all(cause, false, now, actions);
@@ -243,6 +246,7 @@ impl Endpoint {
     }
 
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
+        // Origins will ask for a new record: before they hear of it, the bootstrap has to know the relays.
         if self.agent.take_registered() && self.target.as_mut().is_some_and(Target::take_reattached) {
             self.flows.tell_reattached(actions);
         }
@@ -262,6 +266,7 @@ impl Endpoint {
             FlowsEvent::WantsBackup { flow, hop, active } => {
                 let is_served = active.is_some();
                 actions.push(Action::Notify(Notice::CandidateWanted { flow, hop, is_served }));
+                // The wait begins when the hop was first found without anybody, and not with each request.
                 if active.is_none() && !self.backups.is_unserved(flow, hop) {
                     self.waits.set(Waiting::Backup(flow, hop), Some(now + HOP_TIMEOUT));
                 }
@@ -403,6 +408,7 @@ impl Machine for Endpoint {
 
     fn poll_timeout(&self) -> Option<Time> {
         let target = self.target.as_ref();
+        // Without room nothing would be asked, and the node would wake for it again and again.
         let ask = target.filter(|target| target.room(&self.flows) > 0).and_then(|target| target.ask_due);
         let offer = target.and_then(|target| target.offer_due);
         let routes = [self.waits.next(), self.routes.poll_timeout(), self.renewals.poll_timeout()];

@@ -290,6 +290,7 @@ impl Enrolment {
         self.failed_registrations = 0;
         self.unreached = None;
         self.reached_again = Backoff::new(self.config.first_pauses());
+        // This bootstrap may not know yet that the node drains.
         self.drained = false;
         self.peers = self.peers.max(lease.counts.online);
         self.counters.registered += 1;
@@ -345,10 +346,12 @@ impl Enrolment {
         actions: &mut Vec<Action>,
     ) {
         self.counters.throttled += 1;
+        // It was reached, so that it can be reached is no reason to ask sooner.
         self.unreached = None;
         let retry_after = self.jittered_up(retry_after.clamp(self.config.first_retry, MAX_WAIT));
         self.register_not_before = now + retry_after;
         self.heartbeat_at = self.heartbeat_at.map(|at| at.max(now + retry_after));
+        // So that `revive` waits as well.
         self.asked_at = now + retry_after;
         self.next = Some((now + retry_after, question));
         notify(actions, Notice::Trouble(Trouble::Throttled { retry_after }));
@@ -357,6 +360,7 @@ impl Enrolment {
     /// A registration was refused for good, as far as the bootstrap can tell: somebody may yet change that.
     fn on_rejected(&mut self, reason: Refusal, now: Time, actions: &mut Vec<Action>) {
         self.counters.rejected += 1;
+        // As when it is throttled.
         self.unreached = None;
         self.phase = Phase::Unregistered;
         self.next = Some((now + self.jittered(self.config.backoff_max), Question::Register));
@@ -422,10 +426,12 @@ impl Enrolment {
         self.load_report_at = None;
         self.asked = self.bootstrap;
         let reached = std::mem::replace(&mut self.reached, false);
+        // A connection that has just come up needs no other in its place.
         let fresh_link =
             question == Question::Register && self.failures >= self.config.full_after && !reached;
         let request = match question {
             Question::Register => {
+                // A registration does not tell of flows.
                 self.told_flows = 0;
                 self.counters.offers += u64::from(std::mem::replace(&mut self.outdated, false));
                 self.register_not_before = now + self.config.first_retry;

@@ -97,12 +97,14 @@ impl Lane {
 
     /// Everything before this was received, FIN included.
     #[must_use]
+    #[inline]
     pub const fn received(&self) -> u64 {
         self.received
     }
 
     /// Everything before this was acked end to end, FIN included.
     #[must_use]
+    #[inline]
     pub const fn acked(&self) -> u64 {
         self.acked
     }
@@ -133,6 +135,7 @@ impl Lane {
 
     /// Bytes held that were not yet written to the live out-leg; all, without one.
     #[must_use]
+    #[inline]
     pub fn unsent(&self) -> u64 {
         self.outgoing.map_or_else(|| self.held(), |cursor| self.data_received().saturating_sub(cursor.offset))
     }
@@ -201,10 +204,12 @@ impl Lane {
             return Err(FlowViolation::PastFin { end, fin });
         }
         if end > self.received {
+            // Law 2: what was received before is dropped, so any replay is safe.
             let known = usize::try_from(self.received - start).unwrap_or(usize::MAX);
             let known = if planted::broken(Law::Dedup) { 0 } else { known };
             self.hold(bytes.slice(known..));
             (self.received, self.replayed) = (end, 0);
+            // The FIN travels beside the data, so the end may be known before the last byte is here.
             self.count_fin();
         } else {
             self.replayed += bytes.len() as u64;
@@ -240,7 +245,8 @@ impl Lane {
     }
 
     /// Where the in-leg is: the direction's end, if its stream's end were taken for that.
-    pub(crate) const fn incoming(&self) -> Option<u64> {
+    #[must_use]
+    pub const fn incoming(&self) -> Option<u64> {
         self.incoming
     }
 
@@ -258,6 +264,7 @@ impl Lane {
         let last = self.chunks.len().saturating_sub(1);
         match self.chunks.back_mut() {
             Some(short) if short.len() < SMALL_BYTES => {
+                // A cursor behind this chunk goes back to its old end, or the rest is never written.
                 if !planted::broken(Law::MergedCursor)
                     && let Some(cursor) = self.outgoing.as_mut().filter(|cursor| cursor.chunk > last)
                 {
@@ -277,7 +284,9 @@ impl Lane {
 
     /// An out-leg begins; returns the offset of its first byte, the lowest that is held.
     pub fn attach_out(&mut self) -> u64 {
+        // Without the old cursor only the ack holds bytes back, so a new leg starts there.
         self.detach_out();
+        // Law 2: each leg is told the end anew, as whoever was told over the last one may be gone.
         let fin_told = planted::broken(Law::FinRepeated) && self.acked > 0;
         self.outgoing = Some(Cursor { offset: self.base, chunk: 0, skip: 0, fin_told });
         self.base + u64::from(planted::broken(Law::ExactResume) && self.held() > 1)
@@ -329,6 +338,7 @@ impl Lane {
     /// How far the out-leg has got, the FIN counted once everything is written; nothing without an out-leg.
     #[must_use]
     pub fn written(&self) -> Option<u64> {
+        // A leg that begins after everything was acked starts beyond the FIN, which is counted by then.
         self.outgoing
             .map(|cursor| cursor.offset + u64::from(self.is_written() && Some(cursor.offset) == self.fin))
     }
@@ -342,6 +352,7 @@ impl Lane {
 
     /// Everything before `offset` was acked end to end.
     pub fn ack(&mut self, offset: u64) {
+        // An attach or an answer may bring an older ack than the last one.
         if offset > self.acked {
             self.acked = offset;
             self.trim();
@@ -350,6 +361,7 @@ impl Lane {
 
     /// Lets go of what is no longer needed (Law 1).
     fn trim(&mut self) {
+        // The sink has these bytes over another path. Only a live leg must not skip any (Law 1).
         if self.outgoing.is_none() && self.acked > self.received {
             self.chunks.clear();
             (self.base, self.received) = (self.acked, self.acked);
@@ -363,6 +375,7 @@ impl Lane {
 
     fn drop_below(&mut self, to: u64) {
         while self.base < to {
+            // The FIN counts as a byte, but no chunk holds it.
             let Some(first) = self.chunks.front_mut() else {
                 self.base = self.base.max(to.min(self.received));
                 return;

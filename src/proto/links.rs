@@ -241,6 +241,7 @@ impl Links {
             return None;
         }
         let detector = Detector::new(self.config.detector, rtt, now);
+        // The dialer's numbers are even, so that both ends can open legs without asking each other.
         let next_leg = u32::from(!dialed);
         let (retired, suspect, draining) = (false, false, false);
         let (errors, preparations) = (Spent::default(), Spent::default());
@@ -272,6 +273,7 @@ impl Links {
             (Some(old), Some(new)) => ((old.boot, new.boot), (old.dialed, new.dialed)),
             _ => return None,
         };
+        // A new process of the peer knows nothing of the legs on the old link.
         if boots.0 != boots.1 {
             actions.push(Action::Disconnect { link: old, reason: DisconnectReason::Superseded });
             return Some(old);
@@ -291,6 +293,7 @@ impl Links {
         let link = self.links.remove(&id)?;
         self.busy -= u32::from(link.legs > 0);
         self.judged.set(id, None);
+        // The end of a retired link says nothing of the peer, which has another.
         if self.active.get(&link.peer) == Some(&id) {
             self.active.remove(&link.peer);
             let again = self.bans.until(link.peer, now).unwrap_or(now);
@@ -403,6 +406,7 @@ impl Links {
 
     fn demand(&mut self, peer: NodeId, demand: Demand, now: Time, actions: &mut Vec<Action>) {
         let room = self.wanted_peers.len() < self.config.max_links || self.wanted_peers.contains(peer);
+        // A small pool may name this very node as a candidate.
         if peer != self.me && room && self.wanted_peers.add(peer, demand) {
             self.connect(peer, now, actions);
         }

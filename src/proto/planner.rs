@@ -279,6 +279,7 @@ impl<'a, R: Rng> Planner<'a, R> {
         }
         match best {
             Some(plan) => Ok(plan),
+            // If there is a chain regardless of families, these are what is in the way.
             None => self.plan_over(Way::ANY, hops, &last, exclude).and(Err(PlanError::OutOfReach)),
         }
     }
@@ -307,6 +308,7 @@ impl<'a, R: Rng> Planner<'a, R> {
         let mut taken = exclude.to_vec();
         taken.push(last_primary.node);
         let primaries = self.primaries(way, hops, last_primary, spares, &mut taken)?;
+        // For want of others one of them may have become another hop's primary.
         let spare = spares.iter().find(|relay| !taken.contains(&relay.node)).copied();
         taken.extend(spare.map(|relay| relay.node));
         let attachments: Vec<NodeId> = spares.iter().map(|relay| relay.node).collect();
@@ -476,6 +478,7 @@ pub fn attached<'a>(pool: &'a Pool, attachments: &[NodeId], exclude: &[NodeId]) 
     let mut relays: Vec<&Relay> = Vec::new();
     let may_serve = |relay: &&Relay| !relay.is_gone() && relay.status != Status::Draining;
     for relay in known.filter_map(|node| pool.get(node)).filter(may_serve) {
+        // A target may have named one twice, and nobody is its own backup.
         if !relays.iter().any(|listed| listed.node == relay.node) {
             relays.push(relay);
         }

@@ -74,15 +74,8 @@ pub enum Law {
 }
 
 impl Law {
-    /// Those that the splice's own tests catch.
-    pub const ALL: [Self; 6] = [
-        Self::TrimAfterWrite,
-        Self::ExplicitFin,
-        Self::AckAfterAttachOk,
-        Self::PathEpochs,
-        Self::NoPath,
-        Self::FreeOnDone,
-    ];
+    /// Those that bare splices can break: the first of all.
+    pub const OF_SPLICES: [Self; 17] = *Self::PLANTED.first_chunk().expect("there are more");
 
     /// All of them: the simulator's swarm catches each.
     pub const PLANTED: [Self; 33] = [
@@ -137,17 +130,17 @@ mod switch {
     }
 
     /// Whether `law` is broken on this thread.
-    pub(crate) fn broken(law: Law) -> bool {
+    #[must_use]
+    pub fn broken(law: Law) -> bool {
         BROKEN.get() == Some(law)
     }
 }
 #[cfg(any(test, feature = "planted"))]
-pub use switch::break_law;
-#[cfg(any(test, feature = "planted"))]
-pub(crate) use switch::broken;
+pub use switch::{break_law, broken};
 
 /// Whether `law` is broken: never.
 #[cfg(not(any(test, feature = "planted")))]
-pub(crate) const fn broken(_: Law) -> bool {
+#[must_use]
+pub const fn broken(_: Law) -> bool {
     false
 }

@@ -250,6 +250,7 @@ impl Pool {
     pub fn restore(&mut self, node: NodeId, offer: RelayOffer, registered_at: Time, now: Time) {
         if !self.places.contains_key(&node) && self.relays.len() < self.config.max_relays {
             let grace = if planted::broken(Law::RestoredGrace) { Duration::ZERO } else { self.config.lease };
+            // By a clock that was set back since, the time may lie ahead.
             let relay = Relay::new(node, offer, registered_at.min(now), now + grace);
             self.insert(relay, now);
         }
@@ -261,9 +262,11 @@ impl Pool {
         let Some(place) = self.place(node) else { return false };
         let Some(relay) = self.relays.get_mut(place) else { return false };
         let status = relay.status;
+        // After a goodbye nothing that was sent before it has an effect.
         if status == Status::Left {
             return false;
         }
+        // It came late. The lease stands, so the node need not register.
         if !relay.is_new(heartbeat) {
             self.events.push(PoolEvent::Ignored(Ignored::Heartbeat));
             return true;
@@ -278,6 +281,7 @@ impl Pool {
             Status::Suspect | Status::Offline => self.events.push(PoolEvent::Back(*node)),
             Status::Online | Status::Draining | Status::Left | Status::Unknown => {}
         }
+        // Of two who confirmed each other both were wrong, or liars could evict relays without end.
         self.disproved(reports, *node, now);
         true
     }
@@ -436,6 +440,7 @@ impl Pool {
         let forget_at = now + self.config.forget_after;
         let report = self.get(&node).and_then(Relay::report).filter(|_| status == Status::Offline);
         if let Some(report) = report {
+            // It was right: the report is not held against it any more.
             self.reporters.settled(report.reporter, &node);
         }
         self.update(&node, now, |relay| relay.set_status(status, forget_at));
@@ -464,6 +469,7 @@ impl Pool {
         let Some(place) = self.place(node) else { return };
         let relay = self.at(place);
         self.leave(place, Kind::of(relay), relay.queued_at);
+        // To leave the indices may have moved it.
         let place = self.place(node).unwrap_or(place);
         self.exchange(place, self.relays.len() - 1);
         self.relays.pop();

@@ -188,6 +188,7 @@ impl ChainSecret {
         let listed: Vec<&Candidate> = candidates.iter().map(|(candidate, _)| candidate).collect();
         let listed = codec::to_bytes(&listed);
         let sealed = self.reach_key(scope.hop).seal(&codec::to_bytes(&scope), &listed, rng);
+        // The seal covers the entries, and an entry the candidates: the true seal comes last.
         let mut record = Record { scope, candidates: sealed, entries: Vec::new(), seal: self.0.mac(&[]) };
         let context = record.entry_context();
         for (candidate, key) in candidates {

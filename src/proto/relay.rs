@@ -103,6 +103,7 @@ impl Relay {
     fn catch_up(&mut self, now: Time, actions: &mut Vec<Action>) {
         for event in self.flows.take_events() {
             match event {
+                // Silence alone is reported only if it lasts, as most of it ends soon on a busy machine.
                 FlowsEvent::PeerSuspect { node, refused: false } => self.agent.doubt(node, now),
                 FlowsEvent::PeerSuspect { node, refused: true } => self.agent.report(node, actions),
                 FlowsEvent::PeerUnreachable { node, is_new: true } => {
@@ -113,6 +114,7 @@ impl Relay {
                 }
                 FlowsEvent::PeerRecovered(node) => {
                     self.agent.take_back(node, self.flows.links().has_dialled(node), actions);
+                    // It may be this node that was stopped or cut off, and was reported.
                     self.agent.revive(now);
                 }
                 FlowsEvent::PeerGone(_)
@@ -136,6 +138,7 @@ impl Relay {
 
 impl Machine for Relay {
     fn handle(&mut self, event: Event, now: Time, actions: &mut Vec<Action>) {
+        // Before what is due is done, as the stop shows only by that.
         self.note_stop(now);
         if let Event::Asked { ask, result } = event {
             let _ = self.agent.answered(ask, result, &mut self.flows, now, actions);

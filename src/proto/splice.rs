@@ -18,8 +18,6 @@ use bytes::Bytes;
 mod application;
 mod endings;
 #[cfg(test)]
-mod laws;
-#[cfg(test)]
 mod tests;
 mod types;
 
@@ -105,18 +103,21 @@ impl Splice {
 
     /// This node's part in the flow.
     #[must_use]
+    #[inline]
     pub const fn position(&self) -> Position {
         self.position
     }
 
     /// The leg towards the origin.
     #[must_use]
+    #[inline]
     pub const fn prev(&self) -> Option<LegId> {
         self.prev
     }
 
     /// The leg towards the target.
     #[must_use]
+    #[inline]
     pub const fn next(&self) -> Option<LegId> {
         self.next
     }
@@ -136,6 +137,7 @@ impl Splice {
 
     /// One direction's lane.
     #[must_use]
+    #[inline]
     pub const fn lane(&self, direction: Direction) -> &Lane {
         match direction {
             Direction::Forward => &self.forward,
@@ -160,13 +162,16 @@ impl Splice {
 
     /// Somebody attaches over `leg` (Laws 3 and 4).
     pub fn attach(&mut self, leg: LegId, opening: &Opening) -> Attached {
+        // Law 4: an equal epoch is refused, too, so that a copy of an attach changes nothing.
         if opening.epoch <= self.epoch && !planted::broken(Law::GreaterEpoch) {
             return Attached::Stale { winner: self.epoch.clone() };
         }
         let doubtful = self.contradicts(opening);
+        // A target knows what it got and sent. A relay may be the one that is wrong, and forgets (Law 5).
         if !opening.is_consistent() || (doubtful && self.position == Position::Target) {
             return Attached::Impossible;
         }
+        // Before the splice forgets, as nobody would close the old leg then.
         let replaced = self.detach_prev();
         let forgotten = if doubtful { self.forget(opening) } else { Vec::new() };
         self.epoch = opening.epoch.clone();
@@ -181,6 +186,7 @@ impl Splice {
             backward_fin: self.backward.take_fin(),
             forward_ack: self.forward.acked(),
         };
+        // The answer tells prev this ack, so it need not be told again.
         self.told.0 = answer.forward_ack;
         Attached::Accepted { answer, replaced, forgotten }
     }
@@ -198,6 +204,7 @@ impl Splice {
     /// Law 5: what this relay holds does not fit what its prev holds, so it starts from what prev says.
     fn forget(&mut self, opening: &Opening) -> Vec<LegId> {
         let legs = self.next.into_iter().chain(self.fading).collect();
+        // Law 4: its counter rises with each dial, and those before it forgot count, too.
         let dials = self.dials;
         *self = Self { dials, ..Self::relay(opening) };
         legs
@@ -216,6 +223,7 @@ impl Splice {
 
     /// Whether next is to be dialled.
     #[must_use]
+    #[inline]
     pub fn wants_dial(&self) -> bool {
         self.next.is_none() && self.position != Position::Target
     }
@@ -275,6 +283,7 @@ impl Splice {
     /// [`FlowViolation`] if the answer contradicts what is known, or leaves a gap: the leg is useless then, and at a relay
     /// (Law 5) so is the flow.
     pub fn answered(&mut self, leg: LegId, answer: &AttachOk) -> Result<(), FlowViolation> {
+        // A second answer would move the in-leg, and bytes be taken for others than they are.
         if self.next != Some(leg) || self.next_answered {
             return Err(FlowViolation::NotAttached);
         }
@@ -427,6 +436,7 @@ impl Splice {
             Direction::Forward => self.position == Position::Origin,
             Direction::Backward => self.position == Position::Target,
         };
+        // The FIN counts as one more byte after the last.
         let sent = if is_source { self.lane(direction).received() } else { MAX_OFFSET + 1 };
         if offset > sent { Err(FlowViolation::AckBeyondSent { offset, sent }) } else { Ok(()) }
     }
@@ -440,6 +450,7 @@ impl Splice {
         let early = planted::broken(Law::AckAfterAttachOk);
         let acked = self.lane(direction).acked();
         let (leg, told) = match direction {
+            // Law 3 holds here without a question: whoever is prev was answered when it attached.
             Direction::Forward => (self.prev, &mut self.told.0),
             Direction::Backward => (self.next.filter(|_| self.next_answered || early), &mut self.told.1),
         };
@@ -450,6 +461,7 @@ impl Splice {
 
     /// How far the ack that [`Splice::take_ack`] would give is ahead of the last one told.
     #[must_use]
+    #[inline]
     pub const fn untold(&self, direction: Direction) -> u64 {
         match direction {
             Direction::Forward => self.forward.acked().saturating_sub(self.told.0),
@@ -483,6 +495,7 @@ impl Splice {
 
     /// Whether `direction` ends at this node's application.
     #[must_use]
+    #[inline]
     pub const fn is_sink(&self, direction: Direction) -> bool {
         matches!(
             (direction, self.position),

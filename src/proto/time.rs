@@ -87,6 +87,7 @@ impl NetworkTime {
     pub fn at(self, now: Time) -> Time {
         self.heard.map_or(
             now,
+            // It may be asked for an earlier moment, as when a route was kept.
             |(at, heard)| if now < heard { at - heard.since(now) } else { at + now.since(heard) },
         )
     }

@@ -166,3 +166,20 @@ async fn a_flows_chain_shows_a_failover_and_is_protected_again() {
     let over = async { while chain.changed().await.is_ok() {} };
     timeout(TIMEOUT, over).await.expect("the flow is over");
 }
+
+#[tokio::test]
+async fn a_flow_of_an_endpoint_that_is_shut_down_says_so_at_either_end() {
+    let cluster = Cluster::start(3);
+    let [target, origin] = [cluster.join().await, cluster.join().await];
+    let mut listener = target.listen("x").await.unwrap();
+    let mut flow = origin.open("x").await.unwrap();
+    flow.write_all(b"!").await.unwrap();
+    flow.flush().await.unwrap();
+    let mut came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
+    assert_eq!(came.read_u8().await.unwrap(), b'!');
+    origin.shutdown_because("the office closes").await;
+    let here = timeout(TIMEOUT, flow.read(&mut [0])).await.expect("an end").unwrap_err();
+    assert!(here.to_string().contains("this endpoint was shut down"), "{here}");
+    let there = timeout(TIMEOUT, came.read(&mut [0])).await.expect("an end").unwrap_err();
+    assert!(there.to_string().contains("the office closes"), "{there}");
+}

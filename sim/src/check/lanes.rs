@@ -15,23 +15,26 @@ pub(super) fn check(splice: &Splice, app: Option<&App>, limits: &Limits) -> Resu
         if let Some(app) = app {
             let (source, sink) = if direction == Direction::Forward { (0, 1) } else { (1, 0) };
             let (source, sink) = (app.half(source), app.half(sink));
-            let sent = source.sent + u64::from(source.finished);
-            if lane.received() > sent {
-                return Err(format!("{direction:?} lane has {} of {sent} bytes sent", lane.received()));
-            }
-            if lane.acked() > sink.taken + 1 {
-                return Err(format!(
-                    "{direction:?} lane acked to {}, {} were taken",
-                    lane.acked(),
-                    sink.taken
-                ));
-            }
+            is_true(lane, source.sent + u64::from(source.finished), sink.taken + 1)
+                .map_err(|what| format!("{direction:?} lane {what}"))?;
         }
     }
     Ok(())
 }
 
-fn holds_what_it_must(lane: &Lane, limits: &Limits) -> Result<(), String> {
+/// Whether a lane knows nothing that is not true, where so much was sent and taken; an end counts as a byte.
+pub(crate) fn is_true(lane: &Lane, sent: u64, taken: u64) -> Result<(), String> {
+    if lane.received() > sent {
+        return Err(format!("has {} of {sent} bytes sent", lane.received()));
+    }
+    if lane.acked() > taken {
+        return Err(format!("is acked to {}, {taken} were taken", lane.acked()));
+    }
+    Ok(())
+}
+
+/// Law 1.
+pub(crate) fn holds_what_it_must(lane: &Lane, limits: &Limits) -> Result<(), String> {
     let end = lane.fin().map_or(lane.received(), |fin| fin.min(lane.received()));
     let (acked, written) = (lane.acked(), lane.written());
     let base = written.map_or(acked, |written| acked.min(written)).min(end);

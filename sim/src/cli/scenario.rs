@@ -28,12 +28,9 @@ impl Named {
         for seed in self.seed..self.seed.saturating_add(self.seeds) {
             let outcome = run(&scenario.plan(seed), &Trim::default(), self.seeds == 1);
             println!(
-                "{} {seed}: {} reroutes, {} rebuilds ({} for want of progress), {} violations, longest delivery {:.1} ms, trace hash {:016x}",
+                "{} {seed}: {:?}, longest delivery {:.1} ms, trace hash {:016x}",
                 scenario.name,
-                outcome.reroutes,
-                outcome.rebuilds,
-                outcome.gray,
-                outcome.violations,
+                outcome.counts,
                 outcome.longest.as_secs_f64() * 1e3,
                 outcome.hash
             );

@@ -1,8 +1,9 @@
-//! `swarm` and `replay`.
+//! `swarm`, `splices` and `replay`.
 #![expect(clippy::print_stdout, reason = "the result of the runs")]
 
 use super::stopwatch;
-use crate::swarm::{Found, Hunt, Plan, Trim, hunt, run, shrink};
+use crate::splices::SPLICES;
+use crate::swarm::{Found, Game, Hunt, SWARM, Trim, hunt, shrink};
 use clap::Args;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 /// Failing seeds that are shrunk.
 const SHRUNK: usize = 3;
 
-/// Run many seeds: random networks, traffic and faults.
+/// Run many seeds: random networks or splices, traffic and faults.
 #[derive(Debug, Args)]
 pub(super) struct Swarm {
     /// Number of seeds.
@@ -42,6 +43,9 @@ pub(super) struct Swarm {
 pub(super) struct Replay {
     /// Which.
     seed: u64,
+    /// One of `splices`, not of `swarm`.
+    #[arg(long)]
+    splices: bool,
     /// Faults to leave out.
     #[arg(long, value_delimiter = ',')]
     without_faults: Vec<usize>,
@@ -67,15 +71,15 @@ fn cores() -> usize {
 }
 
 impl Swarm {
-    pub(super) fn run(&self) -> ExitCode {
+    pub(super) fn run(&self, game: Game) -> ExitCode {
         std::panic::set_hook(Box::new(|_| ()));
         #[cfg(feature = "planted")]
         if let Some(name) = &self.plant {
-            return self.plant(name);
+            return self.plant(game, name);
         }
         let clock = stopwatch();
         let done = AtomicU64::new(0);
-        let task = self.task(!self.keep_going);
+        let task = self.task(game, !self.keep_going);
         let found = hunt(
             task,
             || (),
@@ -84,37 +88,42 @@ impl Swarm {
                 if let Some(failure) = &outcome.failure {
                     println!("seed {seed} FAILED {failure}");
                 }
-                if done.is_multiple_of(1000) {
+                if done.is_multiple_of((self.seeds / 10).max(1000)) {
                     println!("{done} seeds");
                 }
             },
         );
         println!("{}", summary(&found, clock()));
+        for (event, count) in &found.counts {
+            println!("{count:>10} {event}");
+        }
         for (seed, failure) in found.failures.iter().take(SHRUNK) {
-            let trim = shrink(*seed, failure.checker, TIMEOUT, &clock);
-            println!("seed {seed}: {failure}\n  repeat with: hopline-sim replay {seed}{trim}");
+            let trim = shrink(game, *seed, failure.checker, TIMEOUT, &clock);
+            println!("seed {seed}: {failure}\n  repeat with: hopline-sim replay {seed}{}{trim}", game.name);
         }
         if found.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 
 impl Swarm {
-    const fn task(&self, stops: bool) -> Hunt {
+    const fn task(&self, game: Game, stops: bool) -> Hunt {
         let Self { from, seeds, threads, in_peace, .. } = *self;
-        Hunt { from, seeds, threads, stops, in_peace }
+        Hunt { game, from, seeds, threads, stops, in_peace }
     }
 }
 
 #[cfg(feature = "planted")]
 impl Swarm {
     /// Breaks laws, and tells for each which check noticed, at which seed and after how many.
-    fn plant(&self, name: &str) -> ExitCode {
+    fn plant(&self, game: Game, name: &str) -> ExitCode {
         use hopline_proto::planted::{Law, break_law};
         let is_meant = |law: &Law| name == "all" || format!("{law:?}").eq_ignore_ascii_case(name);
         let mut missed = 0;
         println!("| planted bug | caught by | seed | after seeds |\n|---|---|---|---|");
-        for law in Law::PLANTED.into_iter().filter(is_meant) {
-            let task = self.task(true);
+        // What bare splices do not have they cannot break.
+        let laws = if game.name.is_empty() { &Law::PLANTED[..] } else { &Law::OF_SPLICES };
+        for law in laws.iter().copied().filter(is_meant) {
+            let task = self.task(game, true);
             let found = hunt(task, || break_law(Some(law)), |_, _| ());
             match found.failures.first() {
                 Some((seed, failure)) => {
@@ -132,17 +141,11 @@ impl Swarm {
 
 fn summary(found: &Found, took: Duration) -> String {
     format!(
-        "{} seeds, {} failed; {:.1} simulated hours in {:.1} s, {} events, {} faults, {} reroutes, {} rebuilds, {} MiB \
-         delivered; the last flow was over at most {:.0} s after the healing (seed {})",
+        "{} seeds, {} failed; {:.1} simulated hours in {:.1} s; the last flow was over at most {:.0} s after the healing (seed {})",
         found.runs,
         found.failures.len(),
         found.simulated.as_secs_f64() / 3600.0,
         took.as_secs_f64(),
-        found.events,
-        found.faults,
-        found.reroutes,
-        found.rebuilds,
-        found.bytes >> 20,
         found.slowest.0.as_secs_f64(),
         found.slowest.1,
     )
@@ -158,11 +161,11 @@ impl Replay {
             fair_weather: self.fair_weather,
         };
         let clock = stopwatch();
-        let outcome = run(&Plan::draw(self.seed).trimmed(&trim), &trim, !self.quiet);
+        let game = if self.splices { SPLICES } else { SWARM };
+        let outcome = (game.run)(self.seed, &trim, !self.quiet);
         println!(
-            "seed {}: {} events, {:.1} s simulated in {:.2} s, trace hash {:016x}",
+            "seed {}: {:.1} s simulated in {:.2} s, trace hash {:016x}",
             self.seed,
-            outcome.events,
             outcome.simulated.as_secs_f64(),
             clock().as_secs_f64(),
             outcome.hash

@@ -3,7 +3,7 @@
 //! None lasts long enough for an endpoint to give its flows up, however many come together: what is lost is then the
 //! protocol's fault.
 
-use super::scene::{Scene, WARM_UP, as_usize};
+use super::scene::{Scene, WARM_UP};
 use crate::dice::Dice;
 use crate::fault::{Aim, Fault, Found, Ordeal};
 use crate::network::{BOOTSTRAP, NodeIndex};
@@ -89,13 +89,13 @@ fn gray(dice: &mut Dice) -> Gray {
 }
 
 fn aim(dice: &mut Dice, scene: &Scene, flows: &[FlowPlan]) -> Aim {
-    let flow = as_usize(dice.below(flows.len().max(1) as u64));
+    let flow = dice.place(flows.len().max(1));
     match flows.get(flow) {
         Some(plan) if dice.percent(60) => {
             let hop = u8::try_from(dice.within(1, plan.hops.into())).unwrap_or(1);
             Aim::Hop { flow, hop }
         }
-        _ => Aim::At(as_usize(dice.below(scene.relays as u64))),
+        _ => Aim::At(dice.place(scene.relays)),
     }
 }
 
@@ -104,14 +104,14 @@ fn any(dice: &mut Dice, aim: Aim, scene: &Scene) -> Aim {
     if dice.percent(80) {
         return aim;
     }
-    Aim::At(scene.relays + scene.crowd + as_usize(dice.below(scene.endpoints as u64)))
+    Aim::At(scene.relays + scene.crowd + dice.place(scene.endpoints))
 }
 
 /// Two disjoint sets of nodes; the bootstrap may be in one.
 fn sides(dice: &mut Dice, scene: &Scene) -> (Vec<NodeIndex>, Vec<NodeIndex>) {
     let mut all: Vec<NodeIndex> = (0..scene.relays + scene.crowd + scene.endpoints).collect();
     all.push(BOOTSTRAP);
-    let one = as_usize(dice.within(1, all.len() as u64 - 1));
+    let one = dice.size(1, all.len() - 1);
     let from = dice.some(&all, one);
     let to = all.into_iter().filter(|node| !from.contains(node)).collect();
     (from, to)

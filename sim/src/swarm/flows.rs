@@ -1,6 +1,6 @@
 //! Random traffic.
 
-use super::scene::{Scene, WARM_UP, as_usize};
+use super::scene::{Scene, WARM_UP};
 use crate::dice::Dice;
 use crate::settings::Settings;
 use crate::traffic::{Abort, FlowPlan, Reader, Script, Step, When};
@@ -28,12 +28,12 @@ pub(super) fn draw(seed: u64, scene: &Scene, settings: &Settings) -> Vec<FlowPla
     let first = scene.relays + scene.crowd;
     (0..count)
         .map(|_| {
-            let origin = as_usize(dice.below(scene.endpoints as u64));
-            let target = (origin + 1 + as_usize(dice.below(scene.endpoints as u64 - 1))) % scene.endpoints;
+            let origin = dice.place(scene.endpoints);
+            let target = (origin + 1 + dice.place(scene.endpoints - 1)) % scene.endpoints;
             let (kind, scripts) = scripts(&mut dice, volume, scene.calm);
             let abort = dice.percent(10).then(|| {
                 let most = u64::try_from(scene.calm.as_millis()).unwrap_or(u64::MAX);
-                Abort { end: as_usize(dice.below(2)), after: dice.millis(1, most) }
+                Abort { end: dice.place(2), after: dice.millis(1, most) }
             });
             let latest = if dice.percent(80) { 1500 } else { 6000 };
             let opens = WARM_UP + dice.millis(0, latest);
@@ -127,5 +127,8 @@ fn reader(dice: &mut Dice, volume: u64) -> Reader {
     }
     let pause = dice.log_millis(1, 100);
     let least = volume * u64::try_from(pause.as_millis()).unwrap_or(1) / 30_000;
-    Reader::Slow { bytes: as_usize(dice.within(1000, 100_000).max(least)), pause }
+    Reader::Slow {
+        bytes: usize::try_from(dice.within(1000, 100_000).max(least)).unwrap_or(usize::MAX),
+        pause,
+    }
 }

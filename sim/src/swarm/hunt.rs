@@ -1,9 +1,8 @@
 //! Runs many seeds, on as many threads as there are cores.
 
-use super::plan::{Plan, Trim};
-use super::run::{self, Outcome};
+use super::game::{Game, Outcome, Trim};
 use crate::check::Failure;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 /// Which seeds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hunt {
+    pub(crate) game: Game,
     pub(crate) from: u64,
     pub(crate) seeds: u64,
     pub(crate) threads: usize,
@@ -20,63 +20,27 @@ pub(crate) struct Hunt {
     pub(crate) in_peace: bool,
 }
 
-impl Hunt {
-    fn trim(&self, plan: &Plan) -> Trim {
-        let ordeals = if self.in_peace { plan.ordeals.len() } else { 0 };
-        Trim { ordeals: (0..ordeals).collect(), ..Trim::default() }
-    }
-}
-
 /// What came of all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
     pub(crate) runs: u64,
-    pub(crate) events: u64,
     pub(crate) simulated: Duration,
-    pub(crate) faults: u64,
-    pub(crate) reroutes: u64,
-    pub(crate) rebuilds: u64,
-    pub(crate) bytes: u64,
     pub(crate) slowest: (Duration, u64),
+    /// How often what happened.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) failures: Vec<(u64, Failure)>,
 }
 
 impl Found {
     fn add(&mut self, seed: u64, outcome: Outcome) {
         self.runs += 1;
-        self.events += outcome.events;
         self.simulated += outcome.simulated;
-        self.faults += outcome.faults as u64;
-        self.reroutes += outcome.reroutes;
-        self.rebuilds += outcome.rebuilds;
-        self.bytes += outcome.bytes;
         self.slowest = self.slowest.max((outcome.settled, seed));
+        for (event, count) in outcome.counts {
+            *self.counts.entry(event).or_default() += count;
+        }
         self.failures.extend(outcome.failure.map(|failure| (seed, failure)));
     }
-}
-
-/// A run in which a panic is a failure like any other.
-pub(crate) fn guarded(plan: &Plan, trim: &Trim) -> Outcome {
-    let caught = catch_unwind(AssertUnwindSafe(|| run::run(plan, trim, false)));
-    caught.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        let failure = Failure { checker: "panic", what: text.to_owned(), at: Duration::ZERO };
-        Outcome {
-            failure: Some(failure),
-            hash: 0,
-            events: 0,
-            simulated: Duration::ZERO,
-            faults: 0,
-            reroutes: 0,
-            rebuilds: 0,
-            gray: 0,
-            violations: 0,
-            bytes: 0,
-            longest: Duration::ZERO,
-            settled: Duration::ZERO,
-        }
-    })
 }
 
 /// Runs the seeds; `prepare` is called once on each thread.
@@ -92,8 +56,9 @@ pub(crate) fn hunt(hunt: Hunt, prepare: impl Fn() + Sync, seen: impl Fn(u64, &Ou
                     if seed >= hunt.from.saturating_add(hunt.seeds) {
                         return;
                     }
-                    let plan = Plan::draw(seed);
-                    let outcome = guarded(&plan, &hunt.trim(&plan));
+                    let ordeals = if hunt.in_peace { (hunt.game.parts)(seed).ordeals } else { 0 };
+                    let trim = Trim { ordeals: (0..ordeals).collect(), ..Trim::default() };
+                    let outcome = hunt.game.guarded(seed, &trim);
                     seen(seed, &outcome);
                     stop.fetch_or(hunt.stops && outcome.failure.is_some(), Ordering::Relaxed);
                     found.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
@@ -109,6 +74,7 @@ pub(crate) fn hunt(hunt: Hunt, prepare: impl Fn() + Sync, seen: impl Fn(u64, &Ou
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::swarm::SWARM;
     use std::hash::{BuildHasher, Hasher, RandomState};
     use std::io::Write;
 
@@ -121,34 +87,34 @@ mod tests {
 
     #[test]
     fn fresh_seeds_keep_every_law() {
-        let task = Hunt { from: fresh_seeds(), seeds: 300, threads: 2, stops: false, in_peace: false };
+        let task =
+            Hunt { game: SWARM, from: fresh_seeds(), seeds: 300, threads: 2, stops: false, in_peace: false };
         // Not by `eprintln!`, which is heard only of tests that fail.
         writeln!(std::io::stderr(), "swarm: 300 seeds, HOPLINE_SEEDS_FROM={}", task.from).expect("stderr");
         let found = hunt(task, || (), |_, _| ());
         assert!(found.failures.is_empty(), "{:?}", found.failures);
-        assert!(found.faults > 1000 && found.reroutes > 1000, "{found:?}");
+        assert!(found.counts["faults"] > 1000 && found.counts["reroutes"] > 1000, "{found:?}");
     }
 
     #[test]
     fn seeds_that_failed_once_keep_every_law() {
         // An honest peer was taken for a storm of attaches.
         let seed = 102_931;
-        assert_eq!(guarded(&Plan::draw(seed), &Trim::default()).failure, None);
+        assert_eq!(SWARM.guarded(seed, &Trim::default()).failure, None);
     }
 
     #[test]
     fn nothing_is_blamed_where_nothing_is_wrong() {
         // The last ones have small flows beside large ones, on links that are narrow.
         for seed in (1..60).chain([453, 1302, 2195, 102_519, 103_118, 2_001_269, 2_002_976]) {
-            let plan = Plan::draw(seed);
-            let trim = Trim { ordeals: (0..plan.ordeals.len()).collect(), ..Trim::default() };
-            assert_eq!(guarded(&plan, &trim).failure, None, "seed {seed}");
+            let trim = Trim { ordeals: (0..(SWARM.parts)(seed).ordeals).collect(), ..Trim::default() };
+            assert_eq!(SWARM.guarded(seed, &trim).failure, None, "seed {seed}");
         }
     }
 
     #[test]
     fn a_seed_is_a_run() {
-        let hash = |seed| guarded(&Plan::draw(seed), &Trim::default()).hash;
+        let hash = |seed| SWARM.guarded(seed, &Trim::default()).hash;
         let first: Vec<u64> = (1..6).map(hash).collect();
         assert_eq!(first, (1..6).map(hash).collect::<Vec<u64>>());
         assert!(first.windows(2).all(|pair| pair[0] != pair[1]));

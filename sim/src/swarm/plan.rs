@@ -2,7 +2,8 @@
 //!
 //! Each aspect is drawn with dice of its own, so that a [`Trim`], which leaves things out, changes nothing of the rest.
 
-use super::scene::{Scene, as_usize};
+use super::game::{Parts, Trim};
+use super::scene::Scene;
 use super::{faults, flows};
 use crate::dice::Dice;
 use crate::fault::Ordeal;
@@ -13,8 +14,6 @@ use crate::traffic::FlowPlan;
 use hopline_proto::bootstrap;
 use hopline_proto::flows::FlowsConfig;
 use hopline_proto::splice::Limits;
-use std::collections::BTreeSet;
-use std::fmt;
 use std::time::Duration;
 
 /// Everything that a run is made of.
@@ -36,55 +35,17 @@ pub(crate) struct Plan {
     pub(crate) skews: Vec<Skew>,
 }
 
-/// What is left out of a plan, to find out what a failure needs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trim {
-    /// Ordeals that don't happen.
-    pub(crate) ordeals: BTreeSet<usize>,
-    /// Flows that aren't opened.
-    pub(crate) flows: BTreeSet<usize>,
-    /// Relays that are never started.
-    pub(crate) relays: usize,
-    /// How often the bytes of each step are halved.
-    pub(crate) halvings: u32,
-    /// Whether the network is perfect but for the faults.
-    pub(crate) fair_weather: bool,
-}
-
-impl fmt::Display for Trim {
-    /// As arguments on a command line.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |set: &BTreeSet<usize>| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-        if !self.ordeals.is_empty() {
-            write!(f, " --without-faults {}", list(&self.ordeals))?;
-        }
-        if !self.flows.is_empty() {
-            write!(f, " --without-flows {}", list(&self.flows))?;
-        }
-        if self.relays > 0 {
-            write!(f, " --fewer-relays {}", self.relays)?;
-        }
-        if self.halvings > 0 {
-            write!(f, " --halvings {}", self.halvings)?;
-        }
-        if self.fair_weather {
-            write!(f, " --fair-weather")?;
-        }
-        Ok(())
-    }
-}
-
 impl Plan {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, 100);
         let most = if dice.percent(50) { 6 } else { 18 };
-        let relays = 3 + as_usize(dice.below(most));
-        let crowd = if dice.percent(20) { as_usize(dice.within(1, 10)) } else { 0 };
+        let relays = 3 + dice.place(most);
+        let crowd = if dice.percent(20) { dice.size(1, 10) } else { 0 };
         let zones = u16::try_from(dice.within(1, 4)).unwrap_or(1);
-        let endpoints = as_usize(dice.within(2, 5));
+        let endpoints = dice.size(2, 5);
         let is_long = dice.percent(15);
         let calm = if is_long { dice.millis(40_000, 90_000) } else { dice.millis(6_000, 16_000) };
-        let core = dice.percent(50).then(|| as_usize(dice.within(1, 3)));
+        let core = dice.percent(50).then(|| dice.size(1, 3));
         let settings = settings(seed, &mut dice);
         let nodes = relays + crowd + endpoints;
         let skewed = dice.percent(50);
@@ -116,6 +77,14 @@ impl Plan {
 
     pub(crate) fn nodes(&self) -> usize {
         self.skews.len()
+    }
+
+    pub(super) fn parts(&self) -> Parts {
+        Parts {
+            ordeals: self.ordeals.len(),
+            flows: self.flows.len(),
+            relays: self.relays.saturating_sub(self.longest_chain() + 2),
+        }
     }
 
     pub(crate) fn longest_chain(&self) -> usize {

@@ -1,9 +1,9 @@
 //! One run: a safety phase with faults, a liveness phase in which a core is healed and everything has to complete, and a
 //! last look at what is left.
 
-use super::plan::{Plan, Trim};
+use super::game::{Outcome, Trim};
+use super::plan::Plan;
 use super::scene::WARM_UP;
-use crate::check::Failure;
 use crate::dice::Dice;
 use crate::fault::{Found, Ordeal};
 use crate::network::NodeIndex;
@@ -24,27 +24,6 @@ const LINK_BOUND: Duration = Duration::from_secs(25);
 /// How often a run is looked at as a whole.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What came of a run.
-#[derive(Clone, Debug)]
-pub(crate) struct Outcome {
-    pub(crate) failure: Option<Failure>,
-    pub(crate) hash: u64,
-    pub(crate) events: u64,
-    pub(crate) simulated: Duration,
-    pub(crate) faults: usize,
-    pub(crate) reroutes: u64,
-    pub(crate) rebuilds: u64,
-    /// Those for want of progress.
-    pub(crate) gray: u64,
-    /// How often somebody was accused for what can't be true.
-    pub(crate) violations: u64,
-    pub(crate) bytes: u64,
-    /// From sending to taking, at most.
-    pub(crate) longest: Duration,
-    /// How long after the healing the last flow was over.
-    pub(crate) settled: Duration,
-}
-
 /// Something that a run does at its time.
 #[derive(Debug)]
 enum Step {
@@ -64,14 +43,17 @@ pub(crate) fn run(plan: &Plan, trim: &Trim, told: bool) -> Outcome {
     Outcome {
         failure: world.checks.failure.clone(),
         hash: world.hash.value(),
-        events: world.events,
         simulated: world.elapsed(),
-        faults,
-        reroutes: world.statistics.reroutes,
-        rebuilds: world.statistics.rebuilds,
-        gray: world.statistics.gray,
-        violations: world.checks.violations,
-        bytes: world.apps.delivery.bytes,
+        counts: [
+            ("events", world.events),
+            ("faults", faults as u64),
+            ("reroutes", world.statistics.reroutes),
+            ("rebuilds", world.statistics.rebuilds),
+            ("rebuilds for want of progress", world.statistics.gray),
+            ("violations", world.checks.violations),
+            ("bytes delivered", world.apps.delivery.bytes),
+        ]
+        .into(),
         longest: Duration::from_micros(world.apps.delivery.latency.max()),
         settled,
     }
@@ -84,7 +66,7 @@ fn build(plan: &Plan, trim: &Trim, told: bool) -> World {
     world.checks.limits = plan.settings.flows.limits;
     if told {
         world.trace.start();
-        world.trace.remark(START, &describe(plan));
+        world.trace.remark(START, describe(plan));
     }
     for (index, skew) in plan.skews.iter().enumerate() {
         let blueprint = if index < plan.relays + plan.crowd {

@@ -14,7 +14,3 @@ pub(super) struct Scene {
     pub(super) calm: Duration,
     pub(super) is_long: bool,
 }
-
-pub(super) fn as_usize(n: u64) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
-}

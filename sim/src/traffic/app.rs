@@ -301,7 +301,7 @@ fn shared_key(flow: FlowId) -> Key {
 }
 
 /// The bytes of a direction from `offset` on.
-fn pattern(salt: u64, offset: u64, count: usize) -> Bytes {
+pub(crate) fn pattern(salt: u64, offset: u64, count: usize) -> Bytes {
     let start = usize::try_from((offset.wrapping_add(salt >> 8)) % PATTERN_BYTES as u64).unwrap_or(0);
     PATTERN.slice(start..start + count.min(PATTERN_BYTES))
 }

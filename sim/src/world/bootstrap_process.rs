@@ -115,7 +115,7 @@ impl World {
     pub(crate) fn start_bootstrap(&mut self, found: Found) {
         if self.bootstrap_process.bootstrap.is_none() {
             let restored = self.bootstrap_process.start(self.now, found);
-            self.trace.remark(self.now, &format!("the bootstrap is STARTED, finds {found:?}"));
+            self.trace.remark(self.now, format_args!("the bootstrap is STARTED, finds {found:?}"));
             self.check_restored(&restored);
             self.arm_bootstrap();
         }

@@ -33,7 +33,7 @@ impl World {
     /// A fault begins. Its number tells it from others.
     pub(crate) fn begin(&mut self, number: u32, fault: &Fault) -> Hit {
         let now = self.now;
-        self.trace.remark(now, &format!("fault {number} begins: {fault:?}"));
+        self.trace.remark(now, format_args!("fault {number} begins: {fault:?}"));
         let all: BTreeSet<NodeIndex> = (0..self.nodes.len()).chain([BOOTSTRAP]).collect();
         let set = |nodes: &[NodeIndex]| nodes.iter().copied().collect::<BTreeSet<_>>();
         let hit: Vec<NodeIndex> = match fault {
@@ -97,7 +97,7 @@ impl World {
     /// A fault ends.
     pub(crate) fn end(&mut self, number: u32, fault: &Fault, hit: &Hit) {
         let now = self.now;
-        self.trace.remark(now, &format!("fault {number} ends"));
+        self.trace.remark(now, format_args!("fault {number} ends"));
         match fault {
             Fault::Crash(_) | Fault::Drain(_) | Fault::ZoneOutage(_) => {
                 hit.0.iter().for_each(|node| self.start(*node));

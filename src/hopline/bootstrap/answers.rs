@@ -33,6 +33,7 @@ impl Shared {
     pub(super) async fn look_after(&self, node: &NodeId) {
         let reported = || self.driver.with(|machine, now| machine.pool().reported(node, now));
         let Some(lease_ends) = reported() else { return };
+        // If somebody else is looking already, that is enough.
         let Some(silent) = self.silent(node, Duration::ZERO).await else { return };
         self.driver.with(|machine, now| {
             // It may have come back meanwhile, or been heard.
@@ -99,6 +100,7 @@ impl Shared {
         Member { node, public_key }: Member,
         request: BootstrapRequest,
     ) -> Option<BootstrapResponse> {
+        // At each request, as it may have been removed since it connected.
         if self.is_removed(connection, &node) {
             return None;
         }
@@ -132,6 +134,7 @@ impl Shared {
             .then(|| request.clone());
         let mut response = self.ask_once(node, request).await;
         let Some(announced) = announced else { return response };
+        // Each of its names may be held by another node that is gone.
         for _ in 0..MAX_NAMES {
             let Response::Refused(rpc::Refusal::NameTaken { name }) = &response else { break };
             if !self.free(name).await {
@@ -213,6 +216,7 @@ impl Shared {
                 });
                 Some(BootstrapResponse::JoinRefused(refusal))
             }
+            // The stream is reset: a use of a ticket that is not on disk might be forgotten.
             Err(NotStored) => None,
         }
     }
@@ -227,6 +231,7 @@ impl Shared {
             Ok(node) => node,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        // Before the ticket is used up, which a removed node shall not do.
         if self.store.is_denied(&node) {
             return Ok(Err(Refusal::Removed));
         }

@@ -61,6 +61,7 @@ impl Driver {
         self.with(|machine, now| {
             for registration in registrations {
                 let key = store::Key::of(&registration);
+                // A node that was removed from the network has no place to come back to.
                 if self.store.is_denied(&key.node) || !machine.restore(registration, now) {
                     drop(self.store.remove(key));
                 }
@@ -106,6 +107,7 @@ impl Driver {
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut Bootstrap, Time) -> T) -> T {
         let mut machine = self.machine();
         let (due, now) = (machine.poll_timeout(), self.clock.now());
+        // Each time, as the wall clock may be set at any moment.
         machine.set_clock(Clock::wall(), now);
         let result = f(&mut machine, now);
         let events = machine.take_events();

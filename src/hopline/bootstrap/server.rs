@@ -191,6 +191,7 @@ async fn serve(shared: Arc<Shared>, incoming: Incoming, mut place: Place) {
         tracing::warn!(%from, %node, "too many members' connections; closed one");
         return BootstrapClose::Overloaded.close(&connection);
     };
+    // Where a member was met, its next handshake has a place apart from strangers.
     shared.gate.met(connection.remote_address());
     place.succeed();
     if !shared.is_removed(&connection, &node) {
@@ -323,6 +324,7 @@ impl Shared {
                 sender.reset(BootstrapClose::TimedOut.number());
             }
         }
+        // The asker has its answer, and to look after the one that was reported may take a second.
         drop(receiver);
         if let Some(node) = reported.filter(|_| response == BootstrapResponse::Answer(Response::Done)) {
             self.look_after(&node).await;

@@ -117,6 +117,7 @@ impl<C: Clock + Clone> Throttle<C> {
             self.renewals.retain_recent();
         }
         let own = if class == Class::Renewal { &self.renewals } else { &self.members };
+        // First, so that a member beyond its own quota takes nothing of what all share.
         own.check_key(from).map_err(|until| self.throttled(&until))?;
         for (_, limiter) in self.classes.iter().filter(|(limited, _)| *limited <= class) {
             limiter.check().map_err(|until| self.throttled(&until))?;

@@ -22,12 +22,13 @@ use hopline_proto::agent::AgentConfig;
 use hopline_proto::endpoint::{Destination, Endpoint as Machine};
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
+use hopline_proto::frame::CloseCode;
 use hopline_proto::id::{FlowId, NodeId};
 use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
 use hopline_proto::rpc::{Listing, Refusal, Request, Response};
 use quinn::Connection;
 use rand::Rng;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -197,6 +198,8 @@ struct Waiters {
     chains: RefCell<HashMap<FlowId, watch::Sender<Chain>>>,
     /// Notified when a flow or the lease is over.
     ending: Notify,
+    /// Whether the endpoint gives up what is still open.
+    is_leaving: Cell<bool>,
     /// Who waits until the bootstrap has taken a name.
     registering: RefCell<Vec<Registering>>,
     incoming: RefCell<Option<mpsc::Sender<Raw>>>,
@@ -225,6 +228,7 @@ impl Waiters {
             endings: RefCell::default(),
             chains: RefCell::default(),
             ending: Notify::new(),
+            is_leaving: Cell::new(false),
             registering: RefCell::default(),
             incoming: RefCell::default(),
         }
@@ -291,6 +295,7 @@ impl Waiters {
         for _ in 0..TURNS_TO_HEED {
             tokio::task::yield_now().await;
         }
+        self.is_leaving.set(true);
         node.with(|machine, now, actions| machine.leave(cause, now, actions));
         let store = async {
             if let Some(routes) = &self.routes {
@@ -346,7 +351,12 @@ impl Waiters {
                 }
             }
             Notice::Ended { flow, code, cause } => {
-                self.ended(flow, Ending::of(code, cause).explained(node.certificate_failure()));
+                // The machine ends what this end gives up as it ends what the other does; only the other end's has a cause.
+                let ending = match (code, &cause) {
+                    (CloseCode::Aborted, None) if self.is_leaving.get() => Ending::Broken(FlowError::Closed),
+                    _ => Ending::of(code, cause).explained(node.certificate_failure()),
+                };
+                self.ended(flow, ending);
                 self.ending.notify_one();
             }
             Notice::Enrolment { change, counters } => {

@@ -200,6 +200,7 @@ impl Authority {
         Issued {
             certificate: certificate.der().to_vec(),
             renew: now + (validity - validity / 3),
+            // A certificate ends at a full second, and what is said of it has to agree.
             expires: Time::ZERO + Duration::from_secs(seconds(end)),
             now,
         }

@@ -174,6 +174,7 @@ impl BootstrapClient {
             endpoint,
             local,
             found: Mutex::default(),
+            // A network with one bootstrap waits for it: whoever is refused there may be restarting.
             refusals: ticket.may_name_several().then(|| Refusals::of(socket)),
             transport: transport::transport(&options.transport),
             connect_timeout: options.connect_timeout,
@@ -347,6 +348,7 @@ impl BootstrapClient {
             }
             Ok(Err(_)) => Err(AskFailure::Unreachable),
             Err(_) => {
+                // Without a connection nobody was asked, so nobody failed to answer.
                 let asked = used.is_some();
                 self.shared.failed(used, Cause::NoAnswer { within: limit });
                 Err(if asked { AskFailure::Timeout } else { AskFailure::Unreachable })

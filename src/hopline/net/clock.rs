@@ -120,6 +120,7 @@ impl Jumps {
 
     fn look_at(&mut self, wall: Time, at: Instant) -> Option<Skew> {
         let skew = Skew::of(wall, self.wall + (at - self.at));
+        // From look to look, so that a clock that merely drifts was not set.
         *self = Self { wall, at };
         (skew.by > JUMP).then_some(skew)
     }

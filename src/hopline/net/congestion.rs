@@ -60,6 +60,7 @@ impl Controller for MinWindowController {
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_acked: Option<u64>) {
+        // With nothing under way no ack is waited for.
         self.waiting_since = self.waiting_since.filter(|_| in_flight > 0);
         self.inner.on_end_acks(now, in_flight, app_limited, largest_acked);
     }

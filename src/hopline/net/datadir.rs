@@ -195,6 +195,7 @@ impl DataDir {
             tries -= 1;
             sleep(PAUSE);
         }
+        // Again, as whoever had the lock may have made it a directory of another role.
         fits()?;
         note(&mut lock, wanted).map_err(failed)?;
         Ok(Self { path: directory(), _lock: lock })
@@ -219,6 +220,7 @@ impl DataDir {
 
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
+    // Until this process has the lock the file tells who has it.
     options.read(true).write(true).create(true).truncate(false);
     open_regular(options.mode(0o600), path)
 }

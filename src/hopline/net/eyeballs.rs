@@ -18,6 +18,7 @@ pub(crate) async fn first_of<T, E>(
         under_way.extend(dials.next());
         let is_last = dials.peek().is_none();
         tokio::select! {
+            // Nothing is under way only when there is nothing left to begin, either.
             ended = under_way.next() => match ended? {
                 Ok(connection) => return Some(connection),
                 Err(error) => failed(error),

@@ -142,6 +142,7 @@ impl Place {
         self.outcome = Outcome::Failed;
         let ousted = tokio::select! {
             biased;
+            // What is done counts, though the place was lost at the same moment.
             done = doing => return Ok(done),
             _ = &mut self.lost => Ousted::Displaced,
             () = sleep_until(self.until) => Ousted::TimedOut,
@@ -171,6 +172,7 @@ impl Place {
     /// Exchanges it for a guest's place, which there may not be.
     pub(crate) fn entertain(self) -> Option<Self> {
         let (gate, id, from) = (Arc::clone(&self.gate), self.id, self.from);
+        // The lock ends with the block: `hand_over` takes it, and so does the drop of this place.
         let granted = {
             let mut state = gate.state();
             state.holders.remove(&id);

@@ -145,6 +145,7 @@ impl JoinRequest {
 }
 
 fn prove(secret: &Key, binding: &ChannelBinding, public_key: &[u8; 32]) -> Mac {
+    // The key is part of the proof, so nobody can put another in its place.
     secret.mac(&[b"hopline join", &binding.0, public_key])
 }
 

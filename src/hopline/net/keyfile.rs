@@ -124,12 +124,15 @@ pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn write(path: &Path, text: &str, existing: Existing, durability: Durability) -> io::Result<()> {
+    // The parent of a bare file name is the empty path.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
+    // In the same directory, as a rename does not cross file systems.
     let draft = directory.join(format!(".draft-{:016x}", u64::from_ne_bytes(entropy::bytes())));
     let written = write_draft(&draft, text, durability).and_then(|()| publish(&draft, path, existing));
     let _ = fs::remove_file(&draft); // renamed away if all went well
     written?;
+    // A power cut may take a new name with it until the directory is on disk, too.
     if durability == Durability::Synced { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 

@@ -50,6 +50,7 @@ impl Local {
         let socket = SockRef::from(socket);
         let bound = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         let local = Self::at(bound);
+        // Where `[::]` can't take both families (`transport::open_socket`), it is IPv6 alone.
         let is_v6_alone = bound.is_ipv6() && socket.only_v6().unwrap_or(true);
         Ok(if is_v6_alone { Self { families: Families::V6, ..local } } else { local })
     }

@@ -6,6 +6,7 @@ const UNKNOWN_BYTES: u64 = 1 << 30;
 /// What a node keeps for replay unless it is told otherwise: a quarter of the memory that this process may have.
 #[must_use]
 pub fn default_replay_bytes() -> u64 {
+    // Without a limit the file says `max`, which is no number.
     let limit =
         std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
     let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));

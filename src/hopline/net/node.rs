@@ -163,6 +163,7 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
     let (ready, started) = oneshot::channel();
     let word = PendingClose::new();
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        // As long as this thread runs the process is not to end (`closing::all_sent`).
         let _word = word;
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -275,6 +276,7 @@ impl<M: Machine + 'static> Node<M> {
             let Some(event) = self.events.borrow_mut().pop_front() else { break };
             self.machine.borrow_mut().handle(event, self.clock.now(), &mut actions);
         }
+        // Whatever made room in the budget, its next reader is woken here.
         self.flows(|_| ());
         self.release();
         self.arm();
@@ -325,6 +327,7 @@ impl<M: Machine + 'static> Node<M> {
             Action::Heartbeat { link, heartbeat } => {
                 if let Some(port) = self.link(link) {
                     port.send_heartbeat(&heartbeat);
+                    // quinn does not tell when packets are lost, so it is asked with each heartbeat.
                     let losses = port.new_losses();
                     let event = losses.map(|counted| Event::LinkLossy { link, counted });
                     self.events.borrow_mut().extend(event);
@@ -442,8 +445,10 @@ impl<M: Machine + 'static> Node<M> {
                         tracing::warn!(%error, "a kernel timer failed; using the runtime's");
                         tokio::time::sleep(wait).await;
                     }
+                    // The timer is not set any more, so `arm` sets it for any deadline.
                     self.armed.set(None);
                     self.with(|machine, now, actions| {
+                        // The deadline may be later by now than the one that was slept for.
                         if machine.poll_timeout().is_some_and(|due| due <= now) {
                             machine.handle_timeout(now, actions);
                         }
@@ -458,6 +463,7 @@ impl<M: Machine + 'static> Node<M> {
     /// Shows each new certificate of the node to whomever it dials and is dialled by from then on. Links that are up stay.
     async fn keep_certified(self: Rc<Self>, settings: TransportSettings) {
         let mut memberships = self.bootstrap_client.memberships();
+        // The certificate may have been renewed since the socket was opened.
         memberships.mark_changed();
         while memberships.changed().await.is_ok() {
             let membership = memberships.borrow_and_update().clone();
@@ -484,6 +490,7 @@ impl<M: Machine + 'static> Node<M> {
         while let Ok(address) = socket.refused().await {
             self.dials.refused(address);
             let refused = |port: &LinkPort| is_same(port.connection.remote_address(), address);
+            // Collected first, as what the machine does may close links.
             let links: Vec<LinkId> = {
                 let links = self.links.borrow();
                 links.iter().filter(|(_, port)| refused(port)).map(|(link, _)| *link).collect()

@@ -265,6 +265,7 @@ mod queue {
             matches!(control, Ipv4RecvErr(error, _) | Ipv6RecvErr(error, _) if i32::try_from(error.ee_errno) == Ok(EMSGSIZE))
         };
         let is_about_size = message.cmsgs().is_ok_and(|mut controls| controls.any(is_too_large));
+        // Nobody is at this address, so nothing follows from it.
         let unknown = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
         Ok(v4.or(v6).filter(|_| !is_about_size).unwrap_or(unknown))
     }

@@ -162,6 +162,7 @@ pub(super) fn is_service(address: &str) -> bool {
 fn is_host_and_port(address: &str) -> bool {
     let Some((host, port)) = address.rsplit_once(':') else { return false };
     let bracketed = host.starts_with('[') && host.ends_with(']');
+    // Of an IPv6 address without brackets the last group would pass for the port.
     let host_is_one = !host.is_empty() && (bracketed || !host.contains(':'));
     let printable = address.chars().all(|c| c.is_ascii_graphic());
     address.len() <= MAX_ADDRESS_BYTES

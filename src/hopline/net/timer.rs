@@ -36,6 +36,7 @@ impl Timer {
     /// Whatever the kernel says.
     pub async fn sleep(&self, wait: Duration) -> io::Result<()> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
+        // Zero would disarm the timer, and nobody would ever wake.
         if wait.is_zero() {
             return Ok(());
         }

@@ -164,6 +164,7 @@ impl TransportSettings {
     }
 
     fn connection_window(&self) -> VarInt {
+        // As many streams of each of the two kinds.
         let all_streams = u64::from(MAX_STREAMS) * 2 * u64::from(self.stream_window_bytes);
         VarInt::from_u64(self.connection_window_bytes.map_or(all_streams, u64::from)).unwrap_or(VarInt::MAX)
     }
@@ -384,6 +385,7 @@ pub fn open_socket(listen: SocketAddr, buffer_bytes: usize) -> Result<UdpSocket,
         socket.bind(&listen.into())?;
         Ok(socket.into())
     };
+    // A port that is taken, or a lack of rights, is no want of IPv6.
     let is_settled = |error: &io::Error| {
         matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
     };

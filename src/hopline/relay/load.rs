@@ -72,6 +72,7 @@ impl Sampler {
         let (at, bytes) = (self.clock.now(), self.counters.received_bytes());
         let (last_at, last_bytes) = std::mem::replace(&mut self.last, (at, bytes));
         let bytes_per_second = rate(bytes.saturating_sub(last_bytes), at.since(last_at));
+        // The machine counts its flows itself.
         Load { flows: 0, bytes_per_second, resources: Some(self.resources()) }
     }
 
@@ -82,6 +83,7 @@ impl Sampler {
             cpu_percent: whole(self.system.global_cpu_usage()),
             memory_percent: percent(self.system.used_memory(), self.system.total_memory()),
             disk_percent: rustix::fs::statvfs(&self.directory).map_or(0, |disk| {
+                // What is kept for root is neither used nor to be had: so df(1) counts.
                 let used = disk.f_blocks.saturating_sub(disk.f_bfree);
                 percent(used, used.saturating_add(disk.f_bavail))
             }),

@@ -53,6 +53,7 @@ impl Failovers {
     }
 
     pub(super) fn note(&self, notice: &Notice) {
+        // Where another candidate was chosen nobody failed.
         if let Notice::Rerouted { reroute, .. } = notice
             && reroute.cause != Cause::Chosen
         {

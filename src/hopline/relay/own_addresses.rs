@@ -54,6 +54,7 @@ impl OwnAddresses {
     /// Offers other addresses than those in `told` whenever there are some. While this machine has none at all, the old
     /// ones stay: it may have none for a moment only, between two. Never ends.
     pub(super) async fn watch(self, node: Rc<Node<Machine>>, told: watch::Sender<Vec<SocketAddr>>) {
+        // What the operator says, or what the socket is bound to, does not change.
         if !self.advertised.is_empty() || !self.local.is_anywhere() {
             return;
         }

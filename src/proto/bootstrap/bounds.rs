@@ -29,6 +29,7 @@ pub(super) fn check(request: &Request) -> Result<(), DenyReason> {
             is_name(target) && (1..=MAX_HOPS).contains(&usize::from(*hops)) && is_list(exclude)
         }
         Request::Replace { hop, records, active: _, exclude, dials: _ } => {
+            // The last record is the target's, in whose place nobody can be put.
             is_chain(records) && (1..records.len()).contains(&usize::from(*hop)) && is_list(exclude)
         }
         Request::Renew { records } => is_chain(records),

@@ -50,6 +50,7 @@ impl Bootstrap {
         let target =
             self.targets.by_name(name).ok_or_else(|| Refusal::UnknownName { name: name.to_owned() })?;
         let target_node = target.node;
+        // A node may be registered as a relay, too, and must not be on its own chain.
         exclude.extend([from, target_node]);
         let plan = Planner::new(&self.pool, now, &mut self.rng)
             .dialling(dials)

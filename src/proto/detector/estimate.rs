@@ -102,6 +102,7 @@ impl Losses {
         for _ in 0..by_chance {
             self.share += (WHOLE - self.share) / WEIGHT;
         }
+        // Rounded up, so that a path that loses nothing any more gets back to none.
         self.share -= self.share.div_ceil(WEIGHT);
     }
 

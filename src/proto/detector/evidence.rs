@@ -204,6 +204,7 @@ impl Outbound {
     pub(super) fn echo(&mut self, heard: u32) -> Option<Time> {
         let mut found = None;
         while let Some((sequence, sent_at)) = self.unechoed.front().copied() {
+            // An echo of what was never sent is no evidence.
             if is_newer(sequence, heard) || is_newer(heard, self.sequence) {
                 break;
             }

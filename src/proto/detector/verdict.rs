@@ -31,6 +31,7 @@ impl Detector {
             Belief::Suspect { down_at, .. } => down_at,
             Belief::Down { .. } => return None,
         };
+        // A second refusal ends the respite: it is the network's word, and not this node's lateness.
         let in_doubt = self.doubt.score > 0 && !self.inbound.refused_again;
         Some(if in_doubt { at.max(self.doubt.since + interval) } else { at })
     }

@@ -92,6 +92,7 @@ impl Backups {
                 self.due.set(key, Some(wanted.not_before));
             }
         }
+        // A hop that waits for its turn keeps it, unless nobody serves it any more.
         if now < wanted.not_before || wanted.asking || !is_new || (wanted.ticket.is_some() && !is_urgent) {
             return false;
         }
@@ -101,6 +102,7 @@ impl Backups {
             self.queue.remove(&ticket);
         }
         if is_turn {
+            // What is urgent takes nothing from the pace, and will give nothing back to it.
             (wanted.asking, wanted.paced) = (true, !is_urgent);
             if !is_urgent {
                 self.pace.asked(now);
@@ -126,6 +128,7 @@ impl Backups {
             self.pace.answered(new > 0);
         }
         let fresh = Found { active: wanted.active, at: now, count: 0 };
+        // Where what was found is no good either, it was asked for a thousand times a second.
         let before = self.found.get(&key).filter(|before| before.is_recent(wanted.active, now));
         self.found.insert(key, before.map_or(fresh, |before| Found { count: before.count + 1, ..fresh }));
         self.remove(flow, hop);
@@ -182,6 +185,7 @@ impl Backups {
         if let Some(wanted) = self.wanted.get_mut(&(flow, hop)) {
             (wanted.asking, wanted.not_before) = (false, again);
             self.due.set((flow, hop), Some(again));
+            // The bootstrap has no time for the other hops either.
             self.pace.not_before(again);
         }
     }

@@ -93,6 +93,7 @@ impl Endpoint {
             return false;
         };
         let unprotected = (1u8..).zip(&route.records).filter(|(_, record)| record.candidate_count() < 2);
+        // The last record is the target's, for which there is no backup.
         let relays = route.records.len().saturating_sub(1);
         let unprotected = unprotected.take_while(|(hop, _)| usize::from(*hop) <= relays);
         let unprotected = unprotected.map(|(hop, _)| hop).collect();
@@ -116,6 +117,7 @@ impl Endpoint {
         self.routes.led_nowhere(&to, used.chain, now);
         let failed = self.flows.chain(&flow, now).map(|(_, failed)| failed).unwrap_or_default();
         self.note_failed(flow, &failed, now);
+        // One question at a time. If its answer does not come, a kept route is taken.
         if self.asking_route.contains(&flow) {
             return self.waits.set(Waiting::Rebuild(flow), Some(now + REBUILD_TIMEOUT));
         }
@@ -210,6 +212,7 @@ impl Endpoint {
     /// A flow goes on over another route.
     fn go_over(&mut self, flow: FlowKey, route: Route, now: Time, actions: &mut Vec<Action>) {
         let Some(to) = self.open.get(&flow).cloned() else { return };
+        // What was wanted was wanted for the old chain.
         self.backups.forget(flow);
         self.flows.reroute(flow, route, now, actions);
         self.renew_in_time(flow, now);
@@ -224,6 +227,7 @@ impl Endpoint {
                 Waiting::Open(flow) => drop(self.open_over_kept(flow, now, actions)),
                 Waiting::Plan(flow, attempt) => self.ask_plan(flow, attempt, actions),
                 Waiting::NewRoute(flow, without) => {
+                    // It counted as asked while the bootstrap had no time.
                     self.asking_route.remove(&flow);
                     if self.goes_on(flow) {
                         self.flows.route_not_found(flow, now);
@@ -254,6 +258,7 @@ impl Endpoint {
     /// Looks for a spare where it is time, for one of the flows that are open to each destination.
     pub(super) fn spares_are_due(&mut self, now: Time, actions: &mut Vec<Action>) {
         for to in self.routes.take_spare_due(now) {
+            // The smallest, as any of a hash map would make runs of the simulator differ.
             let flow = self.open.iter().filter(|(_, open)| **open == to).map(|(flow, _)| *flow).min();
             let Some((flow, used)) = flow.and_then(|flow| Some((flow, self.in_use(flow)?))) else {
                 continue;
@@ -314,6 +319,7 @@ impl Endpoint {
         for Kept { to, route } in routes {
             self.routes.keep(&to, route, now);
         }
+        // These come from the shell, which has stored them.
         self.routes.changed = false;
     }
 

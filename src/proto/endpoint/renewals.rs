@@ -86,6 +86,7 @@ impl Endpoint {
             self.flows.renewed(flow, &records, now, actions);
             self.records_changed(flow, now);
         } else if self.open.contains_key(&flow) {
+            // A flow that is over meanwhile needs no records.
             self.renewals.failed(flow, now);
         }
     }

@@ -103,6 +103,7 @@ impl Cached {
     fn new(route: Route, now: Time) -> Option<Self> {
         let mut hops: Vec<Vec<NodeId>> =
             route.open()?.iter().map(|hop| hop.iter().map(|candidate| candidate.node).collect()).collect();
+        // The last hop is the target's, whom every route to it shares.
         hops.pop();
         let expires = route.records.iter().map(|record| record.scope.expires).min()?;
         let chain = route.scope()?.chain;
@@ -189,6 +190,7 @@ impl Routes {
     /// The best route for a new flow.
     pub(super) fn for_new_flow(&self, to: &Destination, now: Time) -> Option<Route> {
         let live = self.of(to).filter(|cached| cached.expires > self.time.at(now));
+        // `None` sorts first, so routes that led nowhere come last.
         let rank =
             |cached: &&Cached| (cached.dead_since, self.dead_hops(cached, now), Reverse(cached.kept_at));
         live.min_by_key(rank).map(|cached| cached.route.clone())

@@ -54,6 +54,7 @@ impl Endpoint {
         }
         let target = self.target.get_or_insert_with(|| Target::new(now));
         target.names = names;
+        // The offer holds the names, so it has to be made anew.
         target.offered.clear();
         self.attach(now, actions);
     }
@@ -87,6 +88,7 @@ impl Endpoint {
         if attached.is_empty() || attached == target.offered || target.offer_due.is_some() {
             return;
         }
+        // No flow has come over others before the first offer.
         target.reattached = !target.offered.is_empty();
         target.offered.clone_from(&attached);
         let offer = Offer::Target { names: target.names.clone(), attachments: attached.clone() };
@@ -98,6 +100,7 @@ impl Endpoint {
         let Some(target) = &mut self.target else { return };
         for relay in found.into_iter().take(target.room(&self.flows)) {
             let is_new = target.chosen.iter().all(|chosen| chosen.node != relay.node);
+            // Who has no address can't be dialled.
             if is_new && !relay.is_target() {
                 self.flows.links_mut().want(relay.node, &relay.addresses, Time::MAX, now, actions);
                 target.chosen.push(relay);
@@ -113,6 +116,7 @@ impl Endpoint {
             target.ask_due = Some(now + NO_MORE_PAUSE);
             let links = self.flows.links();
             if target.chosen.iter().all(|relay| links.standing(relay.node) == Standing::Up) {
+                // Nobody else is to come, so there is nobody to wait for.
                 target.offer_due = None;
             }
             self.attach(now, actions);
@@ -196,6 +200,7 @@ impl Target {
 
     /// How many more relays may be tried.
     pub(super) fn room(&self, flows: &Flows) -> usize {
+        // Those that are only hoped for do not count: five dead ones kept a target from asking for others.
         let tried = self.chosen.iter().filter(|relay| flows.links().standing(relay.node) < Standing::Suspect);
         MAX_TRIED.saturating_sub(tried.count()).min(MAX_CHOSEN.saturating_sub(self.chosen.len()))
     }

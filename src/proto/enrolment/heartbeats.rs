@@ -23,6 +23,7 @@ impl Enrolment {
         self.load = load;
         let changed = load.flows.abs_diff(self.told_flows);
         let is_new = changed > self.told_flows / LOAD_REPORT_SHARE;
+        // The news is to be told already, or there is none.
         if is_new == self.load_report_at.is_some() || !matches!(self.next, Some((_, Question::Heartbeat))) {
             return;
         }
@@ -42,6 +43,7 @@ impl Enrolment {
 
     /// Brings the next heartbeat forward if that is called for and none is on its way.
     pub(super) fn hurry(&mut self, now: Time) {
+        // A registration shows that the node lives as well as a heartbeat does.
         let registers = matches!(self.next, Some((_, Question::Register)));
         if self.revived && self.asking.is_none() && !registers {
             self.revived = false;

@@ -31,6 +31,7 @@ impl Enrolment {
 
     /// The next question goes over the connection that there is.
     const fn use_connection(&mut self) {
+        // A question to another bootstrap would go over a new connection.
         self.bootstrap = self.asked;
         self.reached = true;
     }
@@ -39,12 +40,14 @@ impl Enrolment {
         self.phase = Phase::Unregistered;
         self.failed_registrations = self.failed_registrations.saturating_add(1);
         self.unreached = matches!(setback, Setback::Timeout | Setback::Network).then_some(now);
+        // A bootstrap that can be reached and does not answer is not asked more often for that.
         if setback == Setback::Timeout && self.reached_again.pause() < self.config.backoff {
             self.reached_again = Backoff::new(self.config.pauses());
         }
         let retry_after = self.backoff();
         self.next = Some((now + retry_after, Question::Register));
         notify(actions, Notice::Trouble(Trouble::Failed { setback, retry_after }));
+        // It is said once, though it goes on failing.
         if self.failed_registrations == self.config.attempts {
             let attempts = self.config.attempts;
             notify(actions, Notice::Trouble(Trouble::Timeout { attempts }));

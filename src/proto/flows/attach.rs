@@ -23,6 +23,7 @@ impl Flows {
             // The link was lost while the header came.
             return actions.push(Action::CloseLeg { leg, code: CloseCode::Lost });
         }
+        // A number of the wrong parity, or one in use, would clash with another leg.
         if !attach.is_bounded() || !self.links.may_name(leg) || self.legs.contains_key(&leg) {
             actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
             self.disconnect(link, Violation::OutOfBounds, now, actions);
@@ -54,10 +55,12 @@ impl Flows {
     fn admit(&self, attach: &Attach, now: Time) -> Result<(FlowKey, Entry), Forbidden> {
         let entry = rights::check(&self.ring, attach)?;
         let scope = attach.records.first().ok_or(Forbidden::NoEntry)?.scope;
+        // Only a target's entry has no reach key, as nobody comes after it.
         if entry.reach_next.is_none() != self.is_target {
             return Err(Forbidden::WrongRole);
         }
         let key = FlowKey { origin: scope.origin, flow: attach.flow, hop: scope.hop };
+        // Records limit new flows only (Law 7). An open one may come to a relay that never held it.
         let is_new = attach.forward_start == 0 && attach.backward_ack == 0 && !self.flows.contains_key(&key);
         if is_new && scope.expires < self.time.at(now) { Err(Forbidden::Expired) } else { Ok((key, entry)) }
     }
@@ -73,17 +76,20 @@ impl Flows {
     ) -> Result<(), CloseCode> {
         let rights = Rights::accepted(entry, attach).ok_or(CloseCode::Malformed)?;
         let candidates = rights.next_candidates().unwrap_or_default();
+        // The next hop's record is missing or does not open, so nobody could be dialled.
         if candidates.is_empty() && !self.is_target {
             return Err(CloseCode::Malformed);
         }
         let opening = attach.opening();
         if let Err((code, cause)) = self.admit_flow(key, &opening, actions, now) {
+            // A bare reset is not believed: complete flows whose origins had missed DONE were lost.
             if code.is_explained() && !planted::broken(Law::DoneExplained) {
                 actions.push(explain(leg, code, Why { winner: None, cause }));
             }
             return Err(code);
         }
         let flow = self.flows.get_mut(&key).ok_or(CloseCode::Unknown)?;
+        // A stale attach changes nothing. It is refused below, and counted for its link.
         if opening.epoch > *flow.splice.epoch() && !flow.allowances.attach(now) {
             self.violation(leg.link(), Violation::TooManyAttaches, actions);
             return Err(CloseCode::Malformed);
@@ -100,6 +106,7 @@ impl Flows {
             Attached::Accepted { answer, replaced, forgotten } => {
                 // A repair further down than where the origin was lost changes nothing of that.
                 flow.alone.as_prev(attach.orphaned, now);
+                // The splice may have forgotten next as well (Law 5).
                 flow.note_lost_leg();
                 let over_another = flow.rights.leads_elsewhere(&rights);
                 flow.rights = rights;
@@ -111,6 +118,7 @@ impl Flows {
                 if let Some(old) = replaced.filter(|_| !planted::broken(Law::ReplacedLegClosed)) {
                     actions.push(explain(old, CloseCode::Replaced, Why::won(opening.epoch)));
                     self.drop_leg(old, CloseCode::Replaced, now, actions);
+                    // The flow came another way, so whoever was prev may have failed: a probe tells.
                     if old.link() != leg.link() {
                         self.links.doubt(old.link(), now, actions);
                     }
@@ -153,6 +161,7 @@ impl Flows {
         if self.flows.contains_key(&key) {
             return Ok(());
         }
+        // Late attaches get their answer, and a replay can't open the flow again.
         if let Some(ending) = self.tombstones.get(&key).filter(|_| !planted::broken(Law::Tombstone)) {
             return Err(ending.clone());
         }
@@ -164,6 +173,7 @@ impl Flows {
         } else {
             Splice::relay(opening)
         };
+        // Its rights come with the attach, once that is accepted.
         self.flows.insert(key, Flow::new(splice, Rights::Target, now));
         if self.is_target {
             actions.push(Action::Notify(Notice::Accepted { flow: key }));
@@ -173,6 +183,7 @@ impl Flows {
 
     /// The acceptor of a leg answered.
     pub(super) fn answered(&mut self, leg: LegId, answer: &AttachOk, now: Time, actions: &mut Vec<Action>) {
+        // Also if the leg is no more: its acceptor has done its work.
         self.paces.answered(leg.link());
         let Some((key, flow)) = self.by_leg(leg) else { return };
         match flow.splice.answered(leg, answer) {
@@ -189,6 +200,7 @@ impl Flows {
                 self.reconsider(key, now, actions);
                 self.tasks.push(key, Task::Settle);
             }
+            // The origin holds everything, so next is the one that is wrong.
             Err(violation) if flow.is_origin() => self.leg_violation(leg, violation, now, actions),
             // Law 5: what next says does not fit what this relay holds, so the relay forgets.
             Err(_) => self.end(key, CloseCode::Lost, CloseCode::Lost, now, actions),

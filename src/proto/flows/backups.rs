@@ -24,12 +24,15 @@ impl Flows {
     /// Asks for another candidate if one serves the next hop and none stands by.
     pub(super) fn want_backup(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup.may_ask(now)) else { return };
+        // The origin provides for those in its record, so the flow first goes to one of them.
         if flow.is_next_unnamed() {
             return self.tasks.push(key, Task::MoveOn);
         }
+        // Until somebody serves, nobody can say whom the backup would stand beside.
         let current = flow.candidates.current().filter(|_| flow.splice.is_next_answered());
         let Some(active) = current.map(|candidate| candidate.node) else { return };
         let usable = self.usable(flow);
+        // While the one that serves looks bad, the repair asks for candidates itself.
         if usable.contains(&active) && (flow.backup.is_unprotected() || usable.len() < PROTECTED) {
             self.ask_for_candidates(key, Some(active), &usable, now, actions);
         }
@@ -48,6 +51,7 @@ impl Flows {
         flow.backup.is_stuck_now();
         let Some(flow) = self.flows.get(&key).filter(|flow| flow.backup.may_ask(now)) else { return };
         let mut usable = self.usable(flow);
+        // Whoever has no link is of no use now, even if it has not failed.
         usable.retain(|node| self.standing(*node) == Standing::Up);
         self.ask_for_candidates(key, None, &usable, now, actions);
     }
@@ -64,6 +68,7 @@ impl Flows {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let leads_to_target = flow.candidates.iter().any(Candidate::is_target);
         let Some(scope) = flow.rights.records().first().map(|record| record.scope) else { return };
+        // Nobody but the target can take its place.
         if leads_to_target {
             return;
         }
@@ -71,6 +76,7 @@ impl Flows {
         if flow.is_origin() {
             self.events.push(FlowsEvent::WantsBackup { flow: key, hop: scope.hop, active });
         } else if let Some(prev) = flow.splice.prev() {
+            // An orphan has nobody to ask: whoever attaches next is asked.
             let unusable = flow.candidates.iter().zip(0..8).filter(|(c, _)| !usable.contains(&c.node));
             let request = BackupRequest {
                 hop: scope.hop,
@@ -90,6 +96,7 @@ impl Flows {
         let is_usable = |(place, candidate): &(usize, &Candidate)| {
             let is_current = flow.candidates.current_place() == Some(*place);
             let alive = self.links.standing(candidate.node) < Standing::Draining && candidate.node != self.me;
+            // What the one that serves did before does not count: hops went without a backup for it.
             alive && (is_current || !flow.candidates.has_failed(*place))
         };
         let usable = flow.candidates.iter().enumerate().filter(is_usable);

@@ -41,6 +41,7 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) fn new(limit: u64) -> Self {
         let (queue, places) = (BTreeMap::new(), HashMap::new());
+        // Places begin in the middle, so that there are some before the first.
         Self { limit, used: 0, queue, places, next_place: 1 << 63, woken: None, to_wake: false }
     }
 
@@ -66,11 +67,13 @@ impl Budget {
         if was_woken {
             self.woken = None;
         }
+        // Nobody overtakes those who wait, except within its reserve.
         let has_room =
             held < RESERVE_BYTES || (self.used < self.limit && (was_woken || self.queue.is_empty()));
         if has_room {
             self.forget(lane);
         } else if !self.places.contains_key(&lane) {
+            // Whoever asks again keeps its place.
             self.enqueue(lane, was_woken);
         }
         self.wake_next();
@@ -93,6 +96,7 @@ impl Budget {
         if let Some(place) = self.places.remove(&lane) {
             self.queue.remove(&place);
         }
+        // It will not look any more, and nobody else would be woken until it had.
         if self.woken == Some(lane) {
             self.woken = None;
             self.wake_next();

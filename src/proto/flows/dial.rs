@@ -38,12 +38,14 @@ impl Flows {
         flow.outage.unserved(now);
         let Some(flow) = self.flows.get(&key) else { return };
         match self.plan(flow, now) {
+            // Before it is given a turn on the link, which others would lose.
             Plan::Open(..) if !flow.dials.may(now) => self.wait_to_dial(key, now),
             Plan::Open(link, place) if self.paces.admits(link, key, flow.is_bulky(), now) => {
                 self.open_leg(key, link, place, now, actions);
             }
             Plan::Open(..) => self.wait_for_turn(key, now),
             Plan::Wait => self.wait_for_link(key, now, actions),
+            // An origin has nobody to tell, and goes on trying.
             Plan::GiveUp if flow.is_origin() => self.try_later(key, now),
             Plan::GiveUp => self.end(key, CloseCode::NoPath, CloseCode::Lost, now, actions),
         }
@@ -76,8 +78,10 @@ impl Flows {
             return Plan::GiveUp;
         };
         match self.links.active(candidate.node) {
+            // Also while a link is up: the candidate may answer and lead nowhere.
             _ if self.is_hopeless(flow, now) => Plan::GiveUp,
             Some(link) => Plan::Open(link, place),
+            // Nobody dials a target, which may be behind NAT. Without its link there is no way on.
             None if !candidate.is_target() => Plan::Wait,
             None => Plan::GiveUp,
         }
@@ -101,6 +105,7 @@ impl Flows {
     }
 
     fn open_leg(&mut self, key: FlowKey, link: LinkId, place: usize, now: Time, actions: &mut Vec<Action>) {
+        // The link has no number left for a leg, or is gone.
         let Some(leg) = self.links.open_leg(link, now) else { return self.try_later(key, now) };
         let FlowsConfig { attach_timeout, stuck_timeout, .. } = self.config;
         let Some(flow) = self.flows.get_mut(&key) else { return };
@@ -108,11 +113,14 @@ impl Flows {
         flow.dials.dialled(now);
         flow.candidates.set_current(place);
         let node = flow.candidates.current().map_or(self.me, |candidate| candidate.node);
+        // A suspect may be dead, so it gets a short try, and others are asked for meanwhile.
         let doubtful = self.links.standing(node) >= Standing::Suspect;
         flow.on_next(Event::LegOpened { until: now + if doubtful { stuck_timeout } else { attach_timeout } });
+        // The attach carries the newest records.
         flow.late_update.clear();
         self.legs.insert(leg, key);
         let is_orphan = flow.is_orphan();
+        // The attach says whether this node is an orphan, so next need not be told.
         flow.alone.take_events();
         match flow.rights.attach(leg.number(), key.flow, opening, place, is_orphan) {
             Some(attach) => actions.push(Action::OpenLeg { leg, flow: key, attach: Box::new(attach) }),
@@ -147,8 +155,10 @@ impl Flows {
         let (ask_at, end) = (since + ask_after, self.wait_end(flow, now));
         let Some(flow) = self.flows.get_mut(&key) else { return };
         flow.outage.stuck(since);
+        // It wakes to ask for others, and then to give up.
         flow.on_next(Event::NoLink { until: if now < ask_at { ask_at } else { end } });
         for candidate in flow.candidates.iter() {
+            // A target has no addresses: it dials its attachment relays itself.
             if !candidate.is_target() {
                 self.waiting.entry(candidate.node).or_default().insert(key);
                 self.links.want(candidate.node, &candidate.addresses, now + upkeep * 2, now, actions);
@@ -165,6 +175,7 @@ impl Flows {
         let is_new = |candidate: &Candidate| self.standing(candidate.node) == Standing::Absent;
         let is_one_new = flow.candidates.iter().any(is_new);
         let FlowsConfig { connect_timeout, stuck_timeout, .. } = self.config;
+        // A link that was not tried yet may come up. Those that are known to be bad are not worth that long.
         let end = flow.outage.stuck_since(now) + if is_one_new { connect_timeout } else { stuck_timeout };
         if flow.is_origin() { end } else { end.max(self.no_path_at(flow, now)) }
     }
@@ -199,6 +210,7 @@ impl Flows {
         for key in self.flows_with(peer) {
             let Some(flow) = self.flows.get_mut(&key) else { continue };
             flow.candidates.forgive(peer);
+            // A flow that never was dialled is dialled when it is settled (`conclude`).
             if flow.splice.wants_dial() && (flow.splice.dials() > 0 || flow.next.waits_for_link()) {
                 self.tasks.dial_and_settle(key);
             }

@@ -59,6 +59,7 @@ impl Flows {
         actions: &mut Vec<Action>,
     ) {
         let Freed { code, winner, prev, next, fading, down } = freed;
+        // Before the flow goes, and with it the key that opens the cause.
         let told = self.flows.get(&key).and_then(|flow| flow.told(cause.as_ref()));
         if let Some(leg) = prev {
             if code.is_explained() {
@@ -76,16 +77,19 @@ impl Flows {
             self.drop_leg(leg, CloseCode::Moved, now, actions);
         }
         self.stop_waiting(key);
+        // Or the indices would lead to a flow that is no more.
         self.set_candidates(key, Vec::new());
         self.wait_no_more(key);
         if let Some(flow) = self.flows.remove(&key) {
             self.budget.moved(flow.charged, 0);
         }
         self.timers.set(key, None);
+        // An endpoint is the origin of its flows of hop 0, to which nobody attaches.
         if self.is_target && key.hop > 0 {
             self.entomb(key, code, cause, now);
         }
         self.events.push(FlowsEvent::Ended(key));
+        // Whoever moves its bytes looks again, and finds it gone.
         actions.push(Action::Wake { flow: key });
         actions.push(Action::Notify(Notice::Ended { flow: key, code, cause: told }));
     }

@@ -16,16 +16,20 @@ impl Flows {
         match event {
             Event::LinkUp { link, peer, boot, dialed, rtt } => {
                 let arrival = Arrival { link, peer, boot, dialed, rtt };
+                // The peer's new process knows nothing of the legs on that link.
                 if let Some(old) = self.links.up(arrival, now, actions) {
                     self.link_down(old, now, actions);
                 }
+                // It was turned away: its peer is banned, or there are too many.
                 if self.links.peer(link).is_none() {
                     return;
                 }
                 self.events.push(FlowsEvent::PeerUp(peer));
+                // Whoever links later has to hear it, too.
                 if self.draining {
                     actions.push(Action::Control { link, control: Control::Draining });
                 }
+                // First, as whoever is dialled now need not be told to stand by.
                 self.dial_waiting(peer, now);
                 self.prepare_peer(peer);
                 self.move_to(peer, now, actions);
@@ -35,6 +39,7 @@ impl Flows {
             Event::LinkLossy { link, counted } => self.links.lossy(link, counted, now, actions),
             Event::LinkGarbled { link } => self.disconnect(link, Violation::Garbled, now, actions),
             Event::ConnectFailed { peer, failure } => {
+                // That there is no way from here says nothing of the peer.
                 let is_new = self.links.connect_failed(peer, now) && failure != DialFailure::NoWay;
                 self.events.push(FlowsEvent::PeerUnreachable { node: peer, is_new });
                 self.waiting_failed(peer);
@@ -42,6 +47,7 @@ impl Flows {
             }
             Event::Heartbeat { link, heartbeat } => self.links.heartbeat(link, &heartbeat, now, actions),
             Event::Control { link, control } => {
+                // Any packet is a sign of life.
                 self.links.heard(link, now);
                 self.control(link, control, now, actions);
             }
@@ -103,6 +109,7 @@ impl Flows {
         for (leg, _) in legs {
             self.leg_over(leg, CloseCode::Lost, Why::default(), now, actions);
         }
+        // Whose turn was to come on this link has to look for another.
         for key in self.paces.remove(link) {
             self.tasks.push(key, Task::Dial);
         }
@@ -115,6 +122,7 @@ impl Flows {
         }
         for (number, offset) in acks {
             let leg = LegId::new(link, *number);
+            // The leg may have been closed while the ack was on its way.
             let Some((key, flow)) = self.by_leg(leg) else { continue };
             match flow.splice.ack(leg, *offset) {
                 Ok(()) => self.tasks.push(key, Task::Settle),
@@ -173,6 +181,7 @@ impl Flows {
             Task::Dial => self.dial(key, now, actions),
             Task::MoveOn => self.move_on(key, now, actions),
             Task::KeepWarm => self.keep_warm(key, now, actions),
+            // This node's own rights do not prove the attach: for the flow that is as if next had refused it.
             Task::LegFailed(leg) => self.leg_over(leg, CloseCode::Forbidden, Why::default(), now, actions),
             Task::Settle => {
                 let mut keys = vec![key];

@@ -146,6 +146,7 @@ impl Flow {
 
     /// The leg to next may have been lost.
     pub(super) fn note_lost_leg(&mut self) {
+        // The leg that ended may have been prev's, or one that was fading.
         if self.splice.next().is_none() {
             self.on_next(Event::LegLost);
         }
@@ -208,6 +209,7 @@ impl Flow {
             sent: sends.received(),
             acked: sends.acked(),
             received: takes.received(),
+            // A sink acks what its application took, so the rest waits for its reader.
             reader_blocked: takes.acked() < takes.received(),
         };
         let before = watch.due();
@@ -284,16 +286,19 @@ impl Flow {
     /// another number of them.
     pub(super) fn carriers(&self, direction: Direction, number: usize) -> Vec<NodeId> {
         let Some(chain) = self.rights.chain() else { return Vec::new() };
+        // The last hop is the target's.
         let relays = chain.hops().len().saturating_sub(1);
         let near = self.candidates.current().map(|candidate| candidate.node);
         let carrier = |(hop, candidates): (u8, Vec<Candidate>)| {
             let first = candidates.into_iter().next().map(|candidate| candidate.node);
+            // Its own next it knows. Of the others it knows what it was told; else the plan holds.
             near.filter(|_| hop == 1).or_else(|| self.view.serves(hop)).or(first)
         };
         let mut nodes: Vec<NodeId> = (1u8..).zip(chain.hops().take(relays)).filter_map(carrier).collect();
         if direction == Direction::Backward {
             nodes.reverse();
         }
+        // With another number of relays the places would name the wrong ones.
         if nodes.len() == number { nodes } else { Vec::new() }
     }
 }

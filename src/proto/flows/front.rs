@@ -36,6 +36,7 @@ impl Front {
     fn of(path: &[Passage]) -> Option<Self> {
         path.windows(2).enumerate().rev().find_map(|(place, pair)| match pair {
             [gives, takes] if gives.received > takes.received => {
+                // What was passed on stops on the second's way in, the rest on the first's way out.
                 let was_given = gives.written > takes.received;
                 let way = if was_given { takes.inward } else { gives.outward };
                 // What the transport does not have yet it can't have lost.
@@ -56,6 +57,7 @@ impl Front {
     pub(super) fn suspect(&self, relays: &[NodeId]) -> Option<NodeId> {
         let taker = relays.get(self.place).copied();
         let giver = self.place.checked_sub(1).and_then(|place| relays.get(place).copied());
+        // Where the one to blame is an end of the flow, it is the relay beside it.
         if self.was_given { taker.or(giver) } else { giver.or(taker) }
     }
 }
@@ -67,6 +69,7 @@ pub(super) fn waypoint(splice: &Splice, links: &Links, now: Time) -> Waypoint {
         let way = |leg: Option<LegId>, what| leg.map(|leg| links.way(leg.link(), what, now));
         Passage {
             received: lane.received(),
+            // Without an out-leg nothing is on its way.
             written: lane.written().unwrap_or(0),
             inward: way(from, Move::In(direction)).unwrap_or_default(),
             outward: way(to, Move::Out(direction)).unwrap_or_default(),

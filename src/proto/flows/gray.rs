@@ -34,6 +34,7 @@ impl Flows {
         }
         match watch.poll(now) {
             Step::Wait => {}
+            // Nobody answered, so nobody knows where the bytes stop.
             Step::Leave => self.abandon_chain(key, Cause::Gray, None, now),
             Step::Speak(number) => match (splice.position(), splice.next(), splice.prev()) {
                 (Position::Origin, Some(next), _) => {
@@ -54,12 +55,14 @@ impl Flows {
             return;
         }
         let Some(flow) = self.legs.get(&leg).and_then(|key| self.flows.get(key)) else { return };
+        // Questions come from the origin's side only.
         if flow.splice.prev() != Some(leg) {
             return;
         }
         if flow.splice.position() == Position::Target {
             actions.push(progress_of(&flow.splice, &self.links, (leg, number), now));
         } else if let Some(next) = flow.splice.next().filter(|_| flow.splice.is_next_answered()) {
+            // A next that has not answered may not know the leg yet. The origin asks again.
             let control = Control::Probe { leg: next.number(), number };
             actions.push(Action::Control { link: next.link(), control });
         }
@@ -84,11 +87,13 @@ impl Flows {
             return;
         };
         let here = waypoint(&flow.splice, &self.links, now);
+        // A relay that has no prev has no watch either, so for it the answer ends below.
         if let Some(prev) = flow.splice.prev() {
             progress.relays.push(here);
             let control = Control::Progress { leg: prev.number(), progress };
             return actions.push(Action::Control { link: prev.link(), control });
         }
+        // What has come by now must not count as missing.
         flow.look(now);
         let fronts = Front::both(&here, &progress);
         let convicted = flow.watch_mut().and_then(|watch| watch.hear(&progress, fronts, now));

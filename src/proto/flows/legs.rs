@@ -54,6 +54,7 @@ impl Flows {
         let was_next = flow.splice.next() == Some(leg);
         // Only the other end can end a flow for this one. What a relay says is a hint, as that the leg is lost.
         let is_hearsay = code == CloseCode::Aborted && flow.has_key() && !flow.is_proven(cause.as_ref());
+        // What next says is doubted in `follow`, where an origin counts how often it was told.
         let code = if is_hearsay && !was_next { CloseCode::Lost } else { code };
         let ending = flow.splice.closed(leg, code, winner.as_ref());
         flow.note_lost_leg();
@@ -75,6 +76,7 @@ impl Flows {
             Ending::Orphaned => {
                 if let Some(flow) = self.flows.get_mut(&key) {
                     flow.alone.lost(now);
+                    // The settling tells next that this node is an orphan.
                     self.tasks.push(key, Task::Settle);
                 }
             }
@@ -91,6 +93,7 @@ impl Flows {
     /// one, before it believes. The target's own word goes with an abort.
     pub(super) fn is_doubtful(&mut self, key: FlowKey, code: CloseCode, cause: Option<&Sealed>) -> bool {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| flow.is_origin()) else { return false };
+        // That it is done an origin knows by itself; a cause that opens is the target's own word.
         if code == CloseCode::Done && flow.splice.is_complete() || flow.is_proven(cause) {
             return false;
         }

@@ -47,6 +47,7 @@ impl Paces {
         let pace = self.links.entry(link).or_insert_with(new);
         pace.refill(now);
         if pace.free == 0 {
+            // A flow that asks again is not counted twice.
             self.waiting += usize::from(pace.queue.insert((is_bulky, flow)));
             return false;
         }

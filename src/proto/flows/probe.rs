@@ -158,6 +158,7 @@ impl ProgressWatch {
             self.waiting_since = None;
         } else if begins {
             self.waiting_since = Some(now);
+            // While the other end is only looked for, no ack is to come that could be timed.
             self.timed = self.timed.or((acked < sent).then_some((sent, now)));
         }
         if has_come {
@@ -218,6 +219,7 @@ impl ProgressWatch {
             self.convict(now);
             return Step::Leave;
         }
+        // 0 is the number of what the target tells unasked.
         (self.number, self.asked_at) = (self.number.wrapping_add(1).max(1), now);
         let pause = if self.decides { self.unanswered } else { self.idle };
         self.unanswered = self.unanswered.saturating_add(1);
@@ -235,12 +237,14 @@ impl ProgressWatch {
         now: Time,
     ) -> Option<Direction> {
         let is_answer = progress.probe == self.number && self.number > 0;
+        // An answer to an older question tells of an older moment.
         if progress.probe != 0 && !is_answer {
             return None;
         }
         if is_answer {
             self.unanswered = 0;
         }
+        // Before the deadlines are looked at, as they may go with this.
         self.seeks = false;
         self.note(self.marks, now);
         // An answer tells of a moment after its question; what was told unasked may be old.
@@ -282,6 +286,7 @@ impl ProgressWatch {
         let blocked = |blocked: bool| blocked && !planted::broken(Law::ReaderHeeded);
         let overdue = self.waiting_since.is_some_and(|since| now.since(since) >= ack_timeout);
         let forward = overdue && acked < sent && !blocked(progress.reader_blocked);
+        // Bytes that this end lacks may just be on their way while others arrive.
         let is_quiet = now.since(self.received_at) >= ack_timeout / 2;
         let backward = is_quiet && progress.target.backward.received > received && !blocked(reader_blocked);
         [(Direction::Forward, forward.then_some(acked)), (Direction::Backward, backward.then_some(received))]

@@ -27,6 +27,7 @@ impl Flows {
             Position::Target => {
                 (CloseCode::Lost, CloseCode::Lost, format!("it did not hear of its origin for {seconds} s"))
             }
+            // Law 5: a relay may forget. It can't speak for an end.
             Position::Relay => return self.end(key, CloseCode::Lost, CloseCode::Lost, now, actions),
         };
         self.give_up(key, (code, down), &cause, now, actions);
@@ -47,6 +48,7 @@ impl Flows {
     /// Tells next whether this relay is an orphan, if it does not know.
     pub(super) fn tell_orphan(&mut self, key: FlowKey, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key).filter(|flow| !flow.is_origin()) else { return };
+        // Before its answer next knows what the attach said. What has changed since is told after it.
         let Some(next) = flow.splice.next().filter(|_| flow.splice.is_next_answered()) else { return };
         if let Some(orphaned) = flow.alone.take_events() {
             let control = Control::Orphaned { leg: next.number(), orphaned };

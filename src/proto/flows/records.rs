@@ -41,11 +41,13 @@ impl Flows {
         if let Some(prev) = flow.splice.prev() {
             actions.push(control(prev, |leg| Control::BackupWanted { leg, request }));
         }
+        // From here on it is the origin's business.
         let Some(chain) = flow.rights.chain() else { return };
         let is_meant = |record: &&Record| record.scope.hop == request.hop;
         let Some(scope) = flow.rights.records().iter().find(is_meant).map(|record| record.scope) else {
             return;
         };
+        // A record that was only renewed names the same, and is no answer.
         let candidates = chain.named(scope.hop, scope.version);
         if scope.version > request.version && chain.named(scope.hop, request.version) != candidates {
             // It was answered already, and the answer lost with a leg.
@@ -62,6 +64,7 @@ impl Flows {
             flow.view.note_failed(node, Ground::Hearsay, now);
         }
         if active.is_none() {
+            // Nobody serves the hop, so the target may be out of reach: it is asked until it answers.
             flow.view.unserved(request.hop);
             flow.lose_sight(now);
         }
@@ -73,6 +76,7 @@ impl Flows {
     /// may name relays that can't serve it any more.
     pub fn tell_reattached(&self, actions: &mut Vec<Action>) {
         let mut targets: Vec<&FlowKey> = self.flows.keys().filter(|key| key.hop > 0).collect();
+        // A hash map's order would make runs of the simulator differ.
         targets.sort_unstable();
         let prevs = targets.into_iter().filter_map(|key| self.flows.get(key)?.splice.prev());
         actions.extend(prevs.map(|prev| control(prev, |leg| Control::Reattached { leg })));
@@ -116,7 +120,9 @@ impl Flows {
         let next = flow.candidates.iter().map(|candidate| candidate.node);
         let mut exclude: Vec<NodeId> = next.filter(|node| !usable.contains(node)).collect();
         let lately = flow.view.failed_lately(memory, now);
+        // Whoever is of use to this flow now is not excluded for what it did before.
         exclude.extend(lately.filter(|node| !usable.contains(node)));
+        // A gray relay looks alive, so that it seems usable does not clear it.
         let suspects = flow.view.avoided.suspects(now).filter(|node| !exclude.contains(node));
         exclude.extend(suspects.collect::<Vec<NodeId>>());
         Some((flow.rights.records(), exclude))
@@ -202,6 +208,7 @@ impl Flows {
     fn candidates_changed(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let Some(candidates) = flow.rights.next_candidates() else { return };
+        // Renewed records mostly name the same: nothing is to begin anew for that.
         if flow.candidates.iter().eq(&candidates) {
             return;
         }
@@ -254,6 +261,7 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg).filter(|(_, flow)| flow.splice.next() == Some(leg)) else {
             return;
         };
+        // It is told again when a relay gets a new prev. The origin knows it by then.
         if !flow.view.rerouted(reroute) {
             return;
         }
@@ -267,6 +275,7 @@ impl Flows {
         let (mut from, to) = (at(reroute.from), at(reroute.to));
         if reroute.cause == Cause::Followed {
             from = flow.known_to_serve(reroute.hop);
+            // A relay that took another's place chose whom the origin thought to serve: no news.
             if from.as_ref().map(|from| from.node) == to.as_ref().map(|to| to.node) {
                 return;
             }

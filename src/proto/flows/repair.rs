@@ -50,6 +50,7 @@ impl Flows {
             self.ask_for_others(key, now, actions);
         }
         let hopeless = self.flows.get(&key).is_some_and(|flow| self.is_hopeless(flow, now));
+        // A hopeless flow is given up by its next dial, which need not wait.
         if all_failed && !hopeless {
             self.try_later(key, now);
         } else {
@@ -61,9 +62,11 @@ impl Flows {
     /// What is known now of why next is given up, for the report once another has answered. Over `leg` it was heard last.
     pub(super) fn begin_repair(&mut self, key: FlowKey, cause: Cause, leg: Option<LegId>, now: Time) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
+        // A flow that nobody was dialled for has nothing that could be repaired.
         if flow.splice.dials() == 0 {
             return;
         }
+        // Only silence is a link's judgement. Other causes have evidence of their own.
         let judged = leg.filter(|_| cause == Cause::Silence).map(LegId::link);
         let dialled_at = flow.dials.last();
         let heard = match cause {
@@ -83,6 +86,7 @@ impl Flows {
         flow.outage.repair(|| Repair {
             cause,
             from,
+            // Not before the dial: gaps were counted from long before the flow used the link.
             since: heard.unwrap_or(now).max(dialled_at).min(now),
             noticed: now,
             reason: reason.unwrap_or(Reason::of(cause.evidence())),
@@ -95,6 +99,7 @@ impl Flows {
         let mut legs: Vec<(LegId, FlowKey)> = self.legs.range(range).map(|(leg, key)| (*leg, *key)).collect();
         self.small_first(&mut legs);
         for (leg, key) in legs {
+            // Only next can be left. A prev that is gone is replaced by whoever attaches.
             if self.flows.get(&key).is_some_and(|flow| flow.splice.next() == Some(leg)) {
                 self.reconsider(key, now, actions);
             }
@@ -106,6 +111,7 @@ impl Flows {
     pub(super) fn reconsider(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get(&key) else { return };
         let Some(next) = flow.splice.next() else {
+            // A flow that never was dialled is dialled when it is settled (`conclude`).
             if flow.splice.dials() > 0 || flow.next.waits_for_link() {
                 self.tasks.push(key, Task::Dial);
             }
@@ -159,6 +165,7 @@ impl Flows {
         let planned = flow.candidates.get(0).map(|planned| planned.node);
         let has_failed = flow.candidates.has_failed(0)
             || planned.is_some_and(|node| self.links.standing(node) >= Standing::Suspect);
+        // Where a hop before was repaired, this node's own choice is told as `Followed`.
         let is_unplanned = elsewhere && (has_failed || flow.is_first_path());
         let unplanned =
             is_unplanned.then(|| Repair::unplanned(flow.candidates.get(0).cloned(), has_failed, now));
@@ -174,6 +181,7 @@ impl Flows {
         let reroute = Reroute {
             hop: record.scope.hop,
             version: record.scope.version,
+            // The newest record may not name who failed: then it has no place.
             from: place(repair.from.as_ref().and_then(|from| flow.candidates.place(from.node))),
             to: place(flow.candidates.current_place()),
             cause: repair.cause,

@@ -220,6 +220,7 @@ impl Rights {
         let mut next_changed = false;
         for (n, record) in newer.iter().enumerate() {
             let known = self.records().iter().position(|known| known.scope.hop == record.scope.hop);
+            // A neighbour may name a hop that the chain does not have.
             let Some(place) = known else { continue };
             let accepted = match self {
                 Self::Origin(chain) => chain.adopt(place, record),

@@ -40,6 +40,7 @@ impl Flows {
     /// The origin has another route for a flow: it goes on over that one.
     pub fn reroute(&mut self, key: FlowKey, route: Route, now: Time, actions: &mut Vec<Action>) {
         let same_origin = route.scope().is_some_and(|scope| scope.origin == key.origin);
+        // Under another pseudonym it would be another flow to every relay.
         if !same_origin || !self.flows.get(&key).is_some_and(Flow::is_origin) {
             return;
         }
@@ -53,7 +54,9 @@ impl Flows {
         flow.outage.unstuck();
         flow.dials.new_chain(flow.splice.dials());
         flow.route.taken(flow.progress(), now);
+        // That the new relays answer will prove nothing: the target has to.
         flow.lose_sight(now);
+        // The former chain's records mean nothing to this one.
         flow.late_update.clear();
         flow.view.new_chain();
         let left = [flow.leave_next(), flow.splice.detach_fading()];

@@ -31,6 +31,7 @@ impl Flows {
                 actions.push(Action::Control { link, control: Control::Acks(batch.to_vec()) });
             }
         }
+        // After the acks: a flow may end now, and DONE counts only once its last acks were sent.
         for key in keys {
             self.conclude(*key, now, actions);
         }
@@ -53,12 +54,14 @@ impl Flows {
             let ack_due = flow.timer(Timer::Ack);
             let splice = &mut flow.splice;
             let untold = splice.untold(direction);
+            // The ack of the end is never put off, as the other end is done only with it.
             let may_wait = splice.is_sink(direction)
                 && untold < self.config.ack_bytes
                 && !splice.lane(direction).is_acked()
                 && ack_due.is_none_or(|due| due > now);
             if may_wait {
                 if untold > 0 {
+                    // The deadline stays, or bytes that trickle would put the ack off for ever.
                     flow.set_timer(Timer::Ack, ack_due.or(Some(now + self.config.ack_delay)));
                 }
                 continue;
@@ -78,9 +81,11 @@ impl Flows {
             match flow.splice.position() {
                 Position::Target => return self.end(key, CloseCode::Done, CloseCode::Done, now, actions),
                 Position::Origin => {
+                    // The linger begins once: whatever still comes does not prolong it.
                     let until = flow.timer(Timer::Leave).unwrap_or(now + self.config.linger);
                     flow.set_timer(Timer::Leave, Some(until));
                 }
+                // Completion: a relay frees a flow when it is told, and not by its own idea.
                 Position::Relay => {}
             }
         }
@@ -91,6 +96,7 @@ impl Flows {
             return self.end(key, CloseCode::Done, CloseCode::Lost, now, actions);
         }
         flow.look(now);
+        // The first dial only. Every later one follows from what ended the leg before.
         if flow.splice.wants_dial() && flow.splice.dials() == 0 && flow.next == Next::Idle {
             return self.tasks.dial_and_settle(key);
         }

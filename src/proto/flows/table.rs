@@ -141,6 +141,7 @@ impl Flows {
     }
 
     pub(super) fn standing(&self, node: NodeId) -> Standing {
+        // A small pool may put this relay on the next hop as well. It can't dial itself.
         if node == self.me { Standing::Failed } else { self.links.standing(node) }
     }
 

@@ -32,10 +32,12 @@ impl Flows {
 
     /// Something of a flow is due.
     pub(super) fn flow_due(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
+        // First, as what has come since may show that the other end is there.
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.look(now);
         }
         for timer in Timer::ALL {
+            // Asked for each timer anew, as what one of them does may end another, or the flow.
             if self.timers_of(&key).is_some_and(|timers| timers.is_due(timer, now)) {
                 self.timer_due(key, timer, now, actions);
             }

@@ -39,6 +39,7 @@ impl Flows {
         let rights = Rights::origin(route)?;
         let candidates = rights.next_candidates()?;
         let mut opened = Flow::new(Splice::origin(), rights, now);
+        // Until the target is heard, nothing shows that it is there.
         opened.lose_sight(now);
         self.flows.insert(key, opened);
         self.set_candidates(key, candidates);
@@ -51,6 +52,7 @@ impl Flows {
     /// The application gives a flow up: everybody on its chain is told, and the other end also why.
     pub fn abort(&mut self, key: FlowKey, cause: &str, now: Time, actions: &mut Vec<Action>) {
         match self.splice(&key).map(Splice::is_complete) {
+            // Both ends have everything, so nothing is left to give up.
             Some(true) => self.end(key, CloseCode::Done, CloseCode::Done, now, actions),
             Some(false) => {
                 self.give_up(key, (CloseCode::Aborted, CloseCode::Aborted), cause, now, actions);
@@ -124,6 +126,7 @@ impl Flows {
         let Some(flow) = self.flows.get(&key) else { return false };
         let lane = flow.splice.lane(direction);
         let has_room = flow.splice.has_room(direction, &self.config.limits);
+        // It waits for its own window, or needs no room, so it gives up its place in the queue of the budget.
         if !has_room || lane.is_catching_up() || planted::broken(Law::Window) {
             self.budget.forget((key, direction));
             return has_room;

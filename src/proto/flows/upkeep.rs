@@ -34,6 +34,7 @@ impl Flows {
         for backup in flow.candidates.others() {
             let Some(link) = self.links.active(backup.node) else { continue };
             let known = (link, own.scope, next.scope.version);
+            // It is told now and then only: repeated each time, this was nearly all of the control traffic.
             if self.prepared.get(&known).is_none_or(|at| now.since(*at) >= upkeep) {
                 self.prepared.insert(known, now);
                 let (own, next) = (Box::new(own.clone()), Box::new(next.clone()));
@@ -69,11 +70,13 @@ impl Flows {
         if !self.links.may_prepare(link, now) {
             return self.disconnect(link, Violation::TooManyQuestions, now, actions);
         }
+        // Law 6: only what the bootstrap sealed to this node has it dial anybody.
         let reach = self.ring.entry(own).and_then(|entry| entry.reach_next);
         let candidates = reach.and_then(|reach| next.candidates(&reach)).unwrap_or_default();
         for candidate in candidates {
             if !candidate.is_target() {
                 let until = now + self.config.upkeep * 2;
+                // Welcome, not wanted: nobody depends on these links yet, so they are worth one dial.
                 self.links.welcome(candidate.node, &candidate.addresses, until, now, actions);
             }
         }

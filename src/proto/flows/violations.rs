@@ -20,6 +20,7 @@ impl Flows {
         if let Some(key) = self.legs.get(&leg).copied() {
             self.abandon_chain(key, Cause::Closed, None, now);
         }
+        // Before `leg_over`, which would close the stream as lost.
         actions.push(Action::CloseLeg { leg, code: CloseCode::Malformed });
         self.leg_over(leg, CloseCode::Malformed, Why::default(), now, actions);
     }

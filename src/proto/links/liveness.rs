@@ -13,6 +13,7 @@ impl Links {
     pub fn heard(&mut self, id: LinkId, now: Time) {
         if let Some(link) = self.links.get_mut(&id) {
             link.detector.on_traffic(now);
+            // A suspect that is heard is judged at once. For all others the timer is soon enough.
             if link.suspect {
                 self.judged.set(id, Some(now));
             }
@@ -83,6 +84,7 @@ impl Links {
     pub(super) fn judge(&mut self, id: LinkId, now: Time, actions: &mut Vec<Action>) {
         let min_interval = self.min_interval.interval(self.busy);
         let Some(link) = self.links.get_mut(&id) else { return };
+        // It may be another than the last time, as links come and go.
         link.detector.set_min_interval(min_interval, now);
         while let Some(outcome) = link.detector.poll(now) {
             let silence = now.since(link.detector.last_heard());

@@ -61,6 +61,7 @@ impl WantedPeers {
         demand.addresses = new.addresses;
         demand.until = demand.until.max(new.until);
         demand.needed |= new.needed;
+        // Whoever has failed is dialled when its pause is over.
         wanted.failures == 0
     }
 
@@ -87,6 +88,7 @@ impl WantedPeers {
     /// There is a link to `peer`: nothing is due before the demand ends.
     pub(super) fn rest(&mut self, peer: NodeId, now: Time) {
         if let Some(wanted) = self.wanted.get(&peer) {
+            // Never at this very moment, or what is due would never be done.
             self.due.set(peer, Some(wanted.demand.until.max(now + Duration::from_micros(1))));
         }
     }
@@ -110,6 +112,7 @@ impl WantedPeers {
 
     /// The link to `peer` is no more, which was suspect or not; it is dialled again then.
     pub(super) fn lost(&mut self, peer: NodeId, suspect: bool, again: Time) {
+        // A link that ended while its peer was heard says nothing against the peer.
         self.blame(peer, suspect);
         if self.wanted.contains_key(&peer) {
             self.due.set(peer, Some(again));

@@ -43,6 +43,7 @@ struct Member {
 
 impl Domains {
     pub(super) fn insert(&mut self, relay: &Relay) {
+        // `Pool::reoffer` puts it in, and the change that it makes may have done so before.
         if self.places.contains_key(&relay.node) {
             return;
         }
@@ -80,6 +81,7 @@ impl Domains {
         let zones = self.zones_apart(apart, rng);
         let total: usize = zones.iter().map(|zone| zone.len()).sum();
         let fits = |member: &Member| !apart.subnets.contains(&member.subnet) && good(&member.node);
+        // No number can be drawn below zero.
         let count = if total == 0 { 0 } else { count };
         let mut drawn: Vec<NodeId> = (0..count)
             .filter_map(|_| draw_from(pick(&zones, rng.random_range(0..total))?, rng, fits))

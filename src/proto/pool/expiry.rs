@@ -122,6 +122,7 @@ impl Pool {
     pub fn poll_timeout(&self) -> Option<Time> {
         let first = |index: &BTreeSet<(Time, NodeId)>| index.first().map(|(at, _)| *at);
         let ending = || [self.leases.next(), first(&self.doubtful)].into_iter().flatten().min();
+        // While the pool preserves itself no lease ends before the review.
         let lease = self.preservation.review_at().or_else(ending);
         self.more_at.or_else(|| [lease, first(&self.gone)].into_iter().flatten().min())
     }

@@ -63,6 +63,7 @@ impl Pool {
             let place = self.place(&node).unwrap_or(place);
             self.enter(place, after, due, now);
         } else if relay.due(lease) < at {
+            // One that an index has too early is put right when that time comes. Too late it would be missed.
             let due = relay.due(lease);
             self.unqueue(node, at, after);
             self.queue(place, due, after, now);
@@ -73,6 +74,7 @@ impl Pool {
     pub(super) fn reoffer(&mut self, node: &NodeId, now: Time, change: impl FnOnce(&mut Relay)) {
         let Some(place) = self.place(node) else { return };
         if let Some(relay) = self.relays.get(place) {
+            // By the zone that it has had so far.
             self.domains.remove(relay);
         }
         self.update(node, now, change);
@@ -119,6 +121,7 @@ impl Pool {
         }
         if let Some(count) = self.capacities.get_mut(&capacity) {
             *count -= 1;
+            // Samples are drawn by the largest capacity there is, so none may stay without relays.
             if *count == 0 {
                 self.capacities.remove(&capacity);
             }

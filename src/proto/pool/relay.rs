@@ -107,6 +107,7 @@ impl ZoneTag {
         if name.is_empty() {
             Self::UNKNOWN
         } else {
+            // Zero is for no name.
             Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, mix).max(1))
         }
     }
@@ -321,10 +322,12 @@ impl Relay {
     }
 
     pub(super) fn register_again(&mut self, offer: RelayOffer, now: Time, lease_ends: Time) {
+        // By this it is known how long a relay has stayed, so it begins anew for one that was gone.
         let registered_at = if self.is_gone() { now } else { self.registered_at };
         let status = if self.status == Status::Online { Status::Online } else { Status::Registered };
         let (load, assigned) =
             if self.is_gone() { (Load::default(), 0) } else { (self.load(), self.assigned) };
+        // The index still has it under that time.
         let queued_at = self.queued_at;
         *self =
             Self { status, assigned, queued_at, ..Self::new(self.node, offer, registered_at, lease_ends) };

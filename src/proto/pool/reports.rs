@@ -150,6 +150,7 @@ impl Reporters {
         if known.wrong.len() > MAX_WRONG {
             return false;
         }
+        // To report the same relay again is to report no larger part of the pool.
         let may = known.open.contains_key(&node) || known.open.len() < most;
         if may {
             known.open.insert(node, now);
@@ -170,6 +171,7 @@ impl Reporters {
         known.forget(now);
         known.open.remove(&node);
         known.wrong_at = now;
+        // True once, at the first one that is too many.
         known.wrong.insert(node) && known.wrong.len() == MAX_WRONG + 1
     }
 

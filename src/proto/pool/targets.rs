@@ -79,6 +79,7 @@ impl Targets {
         if is_new && self.targets.len() >= self.max_targets {
             return Err(PoolFull.into());
         }
+        // First, or names that it no longer announces would stay its own.
         self.remove(&node);
         let target =
             Target { node, names: names.into_iter().collect(), attachments, lease_ends: now + self.lease };
@@ -91,6 +92,7 @@ impl Targets {
 
     /// Renews a target's lease. `false` if it has none.
     pub fn heartbeat(&mut self, node: &NodeId, now: Time) -> bool {
+        // Out and in again, as an index has it by the end of its lease.
         let Some(target) = self.remove(node) else { return false };
         self.insert(Target { lease_ends: now + self.lease, ..target });
         true
@@ -154,6 +156,7 @@ impl Targets {
 
     /// All targets, by the first of their names.
     pub fn iter_by_name(&self) -> impl Iterator<Item = &Target> {
+        // A target may have several names, and is listed once.
         let first = |name: &String, target: &Target| target.names.first() == Some(name);
         self.names
             .iter()

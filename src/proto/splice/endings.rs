@@ -41,7 +41,9 @@ impl Splice {
     fn prev_closed(&mut self, code: CloseCode) -> Ending {
         self.detach_prev();
         match code {
+            // Passed on to the other end. Whether to believe it was judged before (`Flows::leg_over`).
             CloseCode::Aborted => Ending::Free(self.free(CloseCode::Aborted, CloseCode::Aborted)),
+            // prev goes on without this relay, or is done. A target waits for another path.
             CloseCode::Moved | CloseCode::Done if self.position == Position::Relay => {
                 Ending::Free(self.free(CloseCode::Lost, CloseCode::Lost))
             }
@@ -65,6 +67,7 @@ impl Splice {
     fn next_closed(&mut self, code: CloseCode, winner: Option<&Epoch>) -> Ending {
         self.detach_next(code == CloseCode::NoPath);
         match code {
+            // These are about the whole flow, so they go up. The origin may doubt them (`Flows::follow`).
             CloseCode::Done | CloseCode::Unknown | CloseCode::Aborted => {
                 Ending::Free(self.free(code, CloseCode::Lost))
             }

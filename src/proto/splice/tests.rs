@@ -1,4 +1,4 @@
-//! Single steps of a splice; [`laws`](super::laws) tries them in whole worlds.
+//! Single steps of a splice; the simulator (`splices`) tries them in whole worlds.
 
 use super::*;
 use crate::frame::CloseCode;
@@ -18,7 +18,7 @@ fn answered(splice: &mut Splice, leg: LegId) {
     splice.answered(leg, &answer).unwrap();
 }
 
-/// Found by [`laws`]: the answers of a next that reaches nobody counted as success, so this never ended.
+/// Found by the simulator: the answers of a next that reaches nobody counted as success, so this never ended.
 #[test]
 fn a_next_that_answers_and_finds_no_path_is_a_failed_dial() {
     let mut splice = relay(&Epoch::ORIGIN.child(1));
@@ -44,7 +44,7 @@ fn a_next_that_was_of_use_makes_up_for_failed_dials() {
     }
 }
 
-/// Found by [`laws`]: of two relays with the same epoch each took the other's dials for its own earlier ones, and
+/// Found by the simulator: of two relays with the same epoch each took the other's dials for its own earlier ones, and
 /// they outbid each other for ever.
 #[test]
 fn a_relay_yields_to_a_twin_that_has_dialled_more_often() {

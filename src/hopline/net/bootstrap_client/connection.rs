@@ -102,6 +102,7 @@ impl Shared {
 
     /// It is not kept any longer. Questions that are under way over it go on.
     pub(super) fn drop_kept(&self, connection: &Connection) {
+        // Another one may be kept by now.
         self.state().kept.take_if(|kept| kept.connection.stable_id() == connection.stable_id());
     }
 
@@ -149,6 +150,7 @@ impl Shared {
             Err(cause) => cause,
         };
         let may_restart = was_kept && matches!(cause, Cause::Unreachable);
+        // A kept connection may have been dead for long. With an ended certificate the next dial joins anew.
         let again = matches!(cause, Cause::OwnCertificateExpired) || (was_kept && cause.is_lost());
         let failure = self.failed(Some(connection.clone()), cause);
         if may_restart {
@@ -170,6 +172,7 @@ impl Shared {
         let refused = self.joiner.dialer.refusal(connection.remote_address());
         tokio::select! {
             biased;
+            // An answer that is here counts, whatever the network says.
             answer = exchange(connection, request) => answer,
             () = refused => Err(Cause::Unreachable),
         }
@@ -204,6 +207,7 @@ impl Shared {
             return Way::Kept(kept.connection.clone());
         }
         state.kept = None;
+        // A dial whose task ended without a word has no outcome that could be waited for.
         if let Some(dial) = state.dialing.as_ref().filter(|dial| dial.has_changed().is_ok()) {
             return Way::Joined(dial.clone());
         }
@@ -222,6 +226,7 @@ impl Shared {
                 shared.note(failure);
             }
             let mut state = shared.state();
+            // Before the outcome is told, as whoever waits for it looks here next.
             state.dialing = None;
             if let Ok((place, connection)) = &result {
                 state.place = *place;

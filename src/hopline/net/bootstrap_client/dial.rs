@@ -80,6 +80,7 @@ impl Dialer {
             async move {
                 tokio::select! {
                     biased;
+                    // A handshake that is done counts, whatever the network says.
                     outcome = dial => outcome.map_err(|cause| (address, cause)),
                     () = refused => Err((address, Cause::Unreachable)),
                 }
@@ -161,6 +162,7 @@ impl From<ConnectionError> for Cause {
         let by_peer = code.is_some();
         match (tls::alert(&error), by_peer) {
             (Some(AlertDescription::DecryptError), _) => Self::OtherNetwork,
+            // Only an alert that the peer sent is about this node's certificate.
             (Some(AlertDescription::CertificateExpired), true) => Self::OwnCertificateExpired,
             _ => Self::Connection(error),
         }
@@ -186,6 +188,7 @@ pub(super) async fn exchange(
     request: &BootstrapRequest,
 ) -> Result<BootstrapResponse, Cause> {
     let (sender, mut receiver) = connection.open_bi().await?;
+    // quinn finishes a stream that is dropped, and half a request would pass for a whole one.
     let mut sender = Unfinished::new(sender, BootstrapClose::Cancelled.number());
     frames::write_frame(&mut sender, request).await?;
     sender.finish();

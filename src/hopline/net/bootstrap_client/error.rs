@@ -73,6 +73,7 @@ impl JoinError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            // One that is busy may have time soon, whatever is wrong with the others.
             Self::NoBootstrap { attempts } if attempts.iter().any(Attempt::met_overload) => {
                 ErrorKind::Overloaded
             }

@@ -84,6 +84,7 @@ impl Joiner {
         loop {
             match self.join_once(first).await {
                 Err(error) if error.kind() == ErrorKind::Overloaded && wait <= LAST_WAIT => {
+                    // By chance longer or shorter: a fleet that starts at once must not come back at once.
                     tokio::time::sleep(wait.mul_f64(rng.random_range(0.5..1.5))).await;
                     wait *= 2;
                 }
@@ -99,6 +100,7 @@ impl Joiner {
             let Some(connection) = self.dialer.connect(&host, config, &mut attempts).await else { continue };
             match self.join_over(&connection).await {
                 Ok(membership) => {
+                    // It was made without a certificate, so it is of no use to a member.
                     BootstrapClose::Done.close(&connection);
                     tracing::info!(node = %membership.node_id(), bootstrap = host, "joined the network");
                     return Ok((self.keep(membership).await, (place, connection)));

@@ -42,10 +42,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
         };
         if let Some(connection) = shared.kept() {
             match until_doubtful(&shared, &connection, interval).await {
+                // The node has closed its line, as it ends: nobody is to be dialled any more.
                 Some(ConnectionError::LocallyClosed) if shared.is_kept(&connection) => return,
                 _ => shared.drop_kept(&connection),
             }
         }
+        // A question may have brought about another connection meanwhile.
         if shared.kept().is_none() {
             look_out(&shared, &mut rng).await;
         }

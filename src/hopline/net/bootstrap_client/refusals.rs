@@ -45,6 +45,7 @@ impl Refusals {
             loop {
                 match heard.recv().await {
                     Ok(refused) if is_same(refused, address) => return sleep(since.elapsed() + GRACE).await,
+                    // A refusal that was missed costs the time limit at most.
                     Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => std::future::pending().await,
                 }

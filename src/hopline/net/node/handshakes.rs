@@ -39,6 +39,7 @@ impl<M: Machine + 'static> Node<M> {
         let connection = place.shake_hands(incoming).await?;
         // Only members can.
         self.gate.met(connection.remote_address());
+        // A stranger had room for few legs, as each costs memory. A member has room for all of its own.
         connection.set_max_concurrent_bi_streams(self.legs_of_link.into());
         let mut place = place.entertain().ok_or("too many links at once")?;
         place.hold(self.establish(connection, None)).await??;
@@ -82,6 +83,7 @@ impl<M: Machine + 'static> Node<M> {
             if self.dials.is_barred_anew(peer) {
                 tracing::warn!(relay = %peer.short(), ?addresses, "no link to a relay: {}", mismatch.told("the relay"));
             }
+            // A relay of other versions lives, and is not to be reported.
             return Err(DialFailure::NoWay);
         }
         let untimely = Untimely::of(error.as_ref());

@@ -68,6 +68,7 @@ impl LegPort {
     pub(super) fn close(&self, code: CloseCode) {
         self.closed.set(Some(code));
         self.close.notify_waiters();
+        // A leg that was not answered has no tasks yet that would do it.
         if let Some((sender, receiver)) = self.offered.take() {
             end(sender, receiver, code);
         }
@@ -76,6 +77,7 @@ impl LegPort {
     /// Resolves when the leg was closed here, with the code to reset its stream with.
     async fn closed(&self) -> CloseCode {
         loop {
+            // It may have been closed before anybody waited, and `notify_waiters` keeps nothing for later.
             if let Some(code) = self.closed.get() {
                 return code;
             }
@@ -115,6 +117,7 @@ impl<M: Machine + 'static> Node<M> {
         let port = LegPort::new(None);
         self.legs.borrow_mut().insert(leg, port.clone());
         let Some(link) = self.link(leg.link()) else {
+            // Not told at once, as the machine's actions are just being carried out.
             return self.events.borrow_mut().push_back(Event::LegEnded { leg });
         };
         let (node, signal) = (self.clone(), self.signal(flow));
@@ -123,6 +126,7 @@ impl<M: Machine + 'static> Node<M> {
                 opened = link.connection.open_bi() => opened,
                 _ = port.closed() => return,
             };
+            // Only a lost connection keeps a stream from opening, and then the whole link is down.
             let Ok((sender, receiver)) = opened else { return };
             let mut header = Vec::new();
             codec::write_frame(&attach, &mut header);
@@ -140,6 +144,7 @@ impl<M: Machine + 'static> Node<M> {
         receiver: RecvStream,
     ) {
         let leg = LegId::new(link, attach.leg);
+        // The number stands for another leg, whose stream must not be lost from sight.
         if self.legs.borrow().contains_key(&leg) {
             return end(sender, receiver, CloseCode::Malformed);
         }
@@ -174,6 +179,7 @@ impl<M: Machine + 'static> Node<M> {
                 self.read(leg, receiver, port, signal, NEXT.brings).await;
             }
             Err(frames::FrameError::Reset(code)) => self.peer_closed(leg, code),
+            // That the link is down is told once, for all its legs.
             Err(frames::FrameError::ConnectionLost(_)) => {}
             Err(_) => self.tell(Event::LegEnded { leg }),
         }
@@ -236,6 +242,7 @@ impl<M: Machine + 'static> Node<M> {
         loop {
             let (slots, of_header) = match chunks.split_first_mut() {
                 Some((first, rest)) if !header.is_empty() => {
+                    // Law 3: raw bytes follow at once. Header and first bytes are written together.
                     *first = header.clone();
                     (1 + self.flows(|flows| flows.to_write(leg, rest)), header.len())
                 }
@@ -251,6 +258,7 @@ impl<M: Machine + 'static> Node<M> {
                 tokio::select! {
                     () = signal.data(takes).notified() => continue,
                     code = port.closed() => return drop(sender.reset(number(code))),
+                    // A close is noticed though nothing is written.
                     stopped = sender.stopped() => match stopped {
                         Ok(Some(code)) => Err(WriteError::Stopped(code)),
                         Ok(None) | Err(_) => return,
@@ -260,6 +268,7 @@ impl<M: Machine + 'static> Node<M> {
             match written {
                 Ok(written) => {
                     let of_header = written.bytes.min(of_header);
+                    // The stream may have taken a part of it only.
                     header = header.slice(of_header..);
                     let now = self.clock.now();
                     self.flows(|flows| flows.wrote(leg, written.bytes - of_header, now));

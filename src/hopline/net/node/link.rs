@@ -126,10 +126,12 @@ impl<M: Machine + 'static> Node<M> {
         self.next_link.set(link.0 + 1);
         let mut sender = connection.open_uni().await?;
         sender.set_priority(CONTROL_PRIORITY)?;
+        // Both ends speak before they listen, or each would wait for the other.
         frames::write_frame(&mut sender, &Hello { boot: self.boot, link: link.0 }).await?;
         let mut receiver = connection.accept_uni().await?;
         let hello: Hello = frames::read_frame(&mut receiver, MAX_SMALL_BYTES).await?;
         let port = Rc::new(LinkPort::new(connection, hello.link, dialed.is_some())?);
+        // Before the machine hears of it, as it may speak over it at once.
         self.links.borrow_mut().insert(link, port.clone());
         self.counters.link_came();
         let rtt = port.connection.rtt();
@@ -227,6 +229,7 @@ impl<M: Machine + 'static> Node<M> {
     async fn accept_legs(self: &Rc<Self>, link: LinkId, port: &LinkPort) -> Option<FrameError> {
         while let Ok((sender, receiver)) = port.connection.accept_bi().await {
             let node = self.clone();
+            // A header that is slow to come holds up no other leg.
             spawn_local(async move { node.accept_leg(link, sender, receiver).await });
         }
         None

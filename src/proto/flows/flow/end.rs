@@ -50,6 +50,7 @@ impl End {
     /// A relay says that the flow is over, with what the other end is said to have given as the cause. Whether to doubt it.
     pub(in crate::flows) fn doubt(&mut self, cause: Option<&Sealed>) -> bool {
         if self.cause_key.is_none() {
+            // A relay that gives no cause does not displace one that came before.
             self.early_cause = cause.cloned().or(self.early_cause.take());
         }
         self.doubted = self.doubted.saturating_add(1);

@@ -49,6 +49,7 @@ impl Outage {
 
     /// A candidate says that there is no way on, and has looked for long enough.
     pub(in crate::flows) const fn no_path(&mut self) {
+        // As long ago as can be: this node need not look for as long again.
         self.unserved_since = Some(Time::ZERO);
     }
 

@@ -82,6 +82,7 @@ impl RouteSearch {
 
     /// The next hop answered.
     pub(in crate::flows) const fn answered(&mut self) {
+        // Fruitless routes still count: the first hop answers, and proves nothing of those behind it.
         (self.due, self.refusals) = (None, 0);
     }
 }

@@ -92,6 +92,7 @@ impl ChainView {
 
     /// The flow goes over another chain.
     pub(in crate::flows) fn new_chain(&mut self) {
+        // Who failed stays known, as the plans for other chains shall not name it either.
         self.serving.clear();
         self.reroutes.clear();
     }

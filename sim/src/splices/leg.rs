@@ -3,11 +3,11 @@
 //! Each way has a stream of data and, independent of it, control messages: either may be late, and a reset overtakes
 //! the bytes before it. Everything is in order within its queue.
 
-use super::dice::Dice;
-use crate::Epoch;
-use crate::frame::{AttachOk, CloseCode, Opening};
-use crate::splice::LegId;
+use crate::dice::Dice;
 use bytes::Bytes;
+use hopline_proto::Epoch;
+use hopline_proto::frame::{AttachOk, CloseCode, Opening};
+use hopline_proto::splice::LegId;
 use std::collections::VecDeque;
 
 /// What a stream carries.
@@ -25,7 +25,7 @@ pub(super) enum Packet {
 pub(super) enum Message {
     Ack(u64),
     Fin(u64),
-    Close { code: CloseCode, winner: Epoch },
+    Close(CloseCode, Epoch),
 }
 
 /// One way of a leg.
@@ -36,20 +36,14 @@ pub(super) struct Way {
     /// The sender has reset the stream.
     pub(super) reset: Option<CloseCode>,
     /// Until when the data (and the reset) and the control messages are held up.
-    pub(super) data_late: u32,
-    pub(super) control_late: u32,
+    pub(super) data_late: usize,
+    pub(super) control_late: usize,
 }
 
 impl Way {
     /// Bytes written and not yet read.
     pub(super) fn in_flight(&self) -> usize {
         self.data.iter().map(|packet| if let Packet::Bytes(bytes) = packet { bytes.len() } else { 0 }).sum()
-    }
-
-    fn clear(&mut self) {
-        self.data.clear();
-        self.control.clear();
-        self.reset = None;
     }
 }
 
@@ -69,107 +63,89 @@ pub(super) struct Leg {
     /// The link is gone: nothing more gets in, and each end will be told some time.
     pub(super) cut: bool,
     /// When it was dialled.
-    pub(super) since: u32,
-    /// Whether the dialer has seen the answer, and whether it was told then that there is no path.
-    pub(super) answered: bool,
-    pub(super) no_path: bool,
+    pub(super) since: usize,
+    /// Whether the dialer has seen the answer, and was not told then that there is no path.
+    pub(super) useful: bool,
     /// What the dialer said.
     pub(super) opening: Opening,
 }
 
 impl Leg {
-    /// A leg on which `dialer` has said `opening`.
-    pub(super) fn new(dialer: usize, acceptor: usize, opening: Opening, now: u32, dice: &mut Dice) -> Self {
-        let way = |dice: &mut Dice| Way {
-            data_late: if dice.one_in(3) { dice.soon(now) } else { now },
-            control_late: if dice.one_in(3) { dice.soon(now) } else { now },
-            ..Way::default()
-        };
+    /// A leg on which `dialer` says `opening`; what travels on it may be late, each kind until one of these times.
+    pub(super) fn new(ends: [usize; 2], opening: Opening, since: usize, late: [[usize; 2]; 2]) -> Self {
+        let ways = late.map(|[data_late, control_late]| Way { data_late, control_late, ..Way::default() });
         let mut leg = Self {
-            ends: [dialer, acceptor],
-            ways: [way(dice), way(dice)],
+            ends,
+            ways,
             dropped: [false; 2],
             cut: false,
-            since: now,
-            answered: false,
-            no_path: false,
+            since,
+            useful: false,
             opening: opening.clone(),
         };
-        leg.send(dialer, Packet::Attach(opening));
+        leg.send(ends[DIALER], Packet::Attach(opening));
         leg
     }
 
     /// Which end `node` is.
-    pub(super) fn end_of(&self, node: usize) -> usize {
-        usize::from(self.ends[DIALER] != node)
+    pub(super) const fn end_of(&self, node: usize) -> usize {
+        if self.ends[DIALER] == node { DIALER } else { ACCEPTOR }
     }
 
-    /// Nobody is interested in it any more.
-    pub(super) fn is_over(&self) -> bool {
-        self.dropped == [true; 2]
+    pub(super) const fn is_dropped_by(&self, node: usize) -> bool {
+        self.dropped[self.end_of(node)]
+    }
+
+    /// The way that leads to `node`.
+    pub(super) const fn inward(&mut self, node: usize) -> &mut Way {
+        &mut self.ways[1 - self.end_of(node)]
+    }
+
+    const fn outward(&mut self, node: usize) -> &mut Way {
+        &mut self.ways[self.end_of(node)]
     }
 
     /// `node` sends; on a cut leg that gets nowhere.
     pub(super) fn send(&mut self, node: usize, packet: Packet) {
-        let way = self.end_of(node);
         if !self.cut {
-            self.ways[way].data.push_back(packet);
+            self.outward(node).data.push_back(packet);
         }
     }
 
     pub(super) fn tell(&mut self, node: usize, message: Message) {
-        let way = self.end_of(node);
         if !self.cut {
-            self.ways[way].control.push_back(message);
+            self.outward(node).control.push_back(message);
         }
     }
 
     /// `node` reads nothing more.
     pub(super) fn drop_by(&mut self, node: usize) {
-        let end = self.end_of(node);
-        self.dropped[end] = true;
-        self.ways[1 - end].clear();
+        self.dropped[self.end_of(node)] = true;
+        let way = self.inward(node);
+        *way = Way { data_late: way.data_late, control_late: way.control_late, ..Way::default() };
     }
 
-    /// `node` resets its stream: of the bytes before, any number may still be read.
-    pub(super) fn reset(&mut self, node: usize, code: CloseCode, dice: &mut Dice) {
-        let end = self.end_of(node);
-        if !self.cut && !self.dropped[end] {
-            let way = &mut self.ways[end];
-            if dice.one_in(2) {
-                way.data.truncate(dice.below(6));
+    /// `node` resets its stream, or ends it without a code: of the bytes before, any number may still be read.
+    pub(super) fn end(&mut self, node: usize, code: Option<CloseCode>, dice: &mut Dice) {
+        if !self.cut && !self.is_dropped_by(node) {
+            let way = self.outward(node);
+            if code.is_none() || dice.one_in(2) {
+                way.data.truncate(dice.place(6));
             }
-            way.reset = Some(code);
+            match code {
+                Some(_) => way.reset = code,
+                None => way.data.push_back(Packet::End),
+            }
         }
         self.drop_by(node);
-    }
-
-    /// `node`'s stream ends without a code, after some of the bytes.
-    pub(super) fn end_cleanly(&mut self, node: usize, dice: &mut Dice) {
-        let end = self.end_of(node);
-        if !self.cut && !self.dropped[end] {
-            self.ways[end].data.truncate(dice.below(6));
-            self.ways[end].data.push_back(Packet::End);
-        }
-        self.drop_by(node);
-    }
-
-    /// The process at `node` dies: its stream may look as if it had ended well, before the link is seen to be lost.
-    pub(super) fn crash(&mut self, node: usize, dice: &mut Dice) {
-        if dice.one_in(3) {
-            self.end_cleanly(node, dice);
-        } else {
-            self.drop_by(node);
-        }
-        self.cut(dice);
     }
 
     /// The link is lost, and some of what was under way.
     pub(super) fn cut(&mut self, dice: &mut Dice) {
         self.cut = true;
         for way in &mut self.ways {
-            way.data.truncate(dice.below(6));
-            way.control.truncate(dice.below(3));
+            way.data.truncate(dice.place(6));
+            way.control.truncate(dice.place(3));
             way.reset = way.reset.filter(|_| dice.one_in(2));
         }
     }

@@ -1,22 +1,25 @@
 //! What the applications at both ends do: send pieces and an end, take bytes and compare them.
 
-use super::checks::value;
-use super::finding::Check;
 use super::world::{Stream, World};
-use crate::splice::{Direction, Splice};
-use bytes::Bytes;
+use crate::traffic::pattern;
+use hopline_proto::splice::{Direction, Splice};
+
+/// What the bytes of a direction are drawn by, so that any that is lost, doubled or out of order shows.
+pub(super) const fn salt(direction: Direction) -> u64 {
+    (direction as u64) << 20
+}
 
 impl World {
     /// Whether the application that sends in `direction` may send its end now.
-    fn may_end(&self, direction: Direction) -> bool {
-        let waits = self.habits.half_close && direction == Direction::Backward;
-        !waits || self.stream(Direction::Forward).ended
+    const fn may_end(&self, direction: Direction) -> bool {
+        let waits = self.habits.half_close && matches!(direction, Direction::Backward);
+        !waits || self.streams[0].ended
     }
 
     /// Whether the application at an endpoint has something to send, and is let.
     pub(super) fn can_feed(&self, splice: &Splice) -> bool {
         let direction = splice.source();
-        let stream = self.stream(direction);
+        let stream = &self.streams[direction as usize];
         let rests = self.hush || stream.sender_rests > self.now;
         let possible = if stream.sent == stream.size {
             self.may_end(direction)
@@ -34,14 +37,14 @@ impl World {
         let count = self.portion(left.min(self.habits.piece));
         let with_end = count == 0 || self.dice.one_in(2);
         let ends = count == left && with_end && self.may_end(direction);
+        let splice = self.splice(node);
         if count > 0 {
-            let bytes: Bytes = (sent..).take(count).map(|offset| value(direction, offset)).collect();
-            self.splice(node).send(bytes).expect("a source may send until its end");
+            splice.send(pattern(salt(direction), sent, count)).expect("a source may send until its end");
         }
         if ends {
-            self.splice(node).finish();
+            splice.finish();
         }
-        let stream = self.stream_mut(direction);
+        let stream = self.stream(direction);
         stream.sent += count as u64;
         stream.finished = ends;
     }
@@ -49,19 +52,18 @@ impl World {
     /// Whether the application at a sink has something to take, and cares.
     pub(super) fn can_take(&self, splice: &Splice, direction: Direction) -> bool {
         let lane = splice.lane(direction);
-        let rests = self.stream(direction).taker_rests > self.now;
+        let rests = self.streams[direction as usize].taker_rests > self.now;
         !rests && (lane.unsent() > 0 || (lane.is_received() && !lane.is_acked()))
     }
 
     /// The application takes bytes, or the end.
     pub(super) fn take(&mut self, node: usize, direction: Direction) {
-        let bytes = self.splice(node).lane(direction).front().next().unwrap_or_default();
+        let mut bytes = self.splice(node).lane(direction).front().next().unwrap_or_default();
         let count = self.portion(bytes.len());
-        let taken = self.stream(direction).taken;
-        for (offset, byte) in (taken..).zip(&bytes[..count]) {
-            if *byte != value(direction, offset) {
-                self.find(Check::Delivered, format_args!("a wrong byte at {offset} {direction:?}"));
-            }
+        bytes.truncate(count);
+        let Stream { taken, size, .. } = *self.stream(direction);
+        if bytes != pattern(salt(direction), taken, count) {
+            self.fail("delivery", format_args!("wrong bytes {direction:?} from {taken} on"));
         }
         let splice = self.splice(node);
         splice.wrote(direction, count);
@@ -70,17 +72,11 @@ impl World {
             splice.ack_end();
         }
         let (ended, fin) = (splice.lane(direction).is_acked(), splice.lane(direction).fin());
-        let stream = self.stream_mut(direction);
-        stream.taken += count as u64;
-        stream.ended = ended;
-        let (taken, size) = (stream.taken, stream.size);
-        self.note(format_args!(
-            "{} takes {count} bytes{} {direction:?}, has {taken}",
-            self.name(node),
-            if ended { " and the end" } else { "" }
-        ));
+        let taken = taken + count as u64;
+        let stream = self.stream(direction);
+        (stream.taken, stream.ended) = (taken, ended);
         if taken > size || (ended && (taken, fin) != (size, Some(size))) {
-            self.find(Check::Delivered, format_args!("{taken} of {size} bytes {direction:?}, end {ended}"));
+            self.fail("delivery", format_args!("{taken} of {size} bytes {direction:?}, end {ended}"));
         }
     }
 }
