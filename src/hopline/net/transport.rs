@@ -134,13 +134,13 @@ impl TransportSettings {
     }
 
     /// For the connections of sessions between nodes whose links have these settings. Their packets are so much smaller as forwarded
-    /// packets are larger, and they are windows wide that reach over a whole chain.
+    /// packets are larger. A session is granted more as soon as it is known who is at its other end.
     #[must_use]
     pub fn for_sessions(&self) -> Self {
         let overhead = u16::try_from(OVERHEAD_BYTES).unwrap_or(0);
         Self {
-            stream_window_bytes: 8 << 20,
-            connection_window_bytes: Some(64 << 20),
+            stream_window_bytes: 4 << 20,
+            connection_window_bytes: Some(4 << 20),
             send_window_bytes: 16 << 20,
             streams: SESSION_FLOWS,
             control_streams: 1,

@@ -5,6 +5,7 @@ use super::silence::Silence;
 use super::socket::{SessionSocket, address_of, number_of};
 use crate::net::gate::Turned;
 use crate::net::identity::Membership;
+use crate::net::memory::default_replay_bytes;
 use crate::net::node::Node;
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
@@ -16,7 +17,7 @@ use hopline_proto::id::NodeId;
 use hopline_proto::splice::LegId;
 use hopline_proto::time::Time;
 use hopline_proto::version::{Mismatch, Versions};
-use quinn::{Connection, ConnectionError, Incoming};
+use quinn::{Connection, ConnectionError, Incoming, VarInt};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::error::Error;
@@ -37,6 +38,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(in crate::endpoint) struct Carriers {
     socket: Arc<SessionSocket>,
     endpoint: quinn::Endpoint,
+    /// What may wait here for applications, of all sessions together, in bytes.
+    memory_bytes: u64,
     /// Notified when packets leave.
     busy: Notify,
     next: Cell<u64>,
@@ -67,6 +70,9 @@ impl Carrier {
 /// How often it is looked whether anything comes back while packets leave, and how many looks without any end that.
 const LOOK: Duration = Duration::from_millis(50);
 const QUIET_LOOKS: u32 = 20;
+/// What may wait at one session's end for its applications, in bytes: enough for some flows that nobody reads beside others.
+const MIN_WINDOW_BYTES: u64 = 4 << 20;
+const MAX_WINDOW_BYTES: u64 = 128 << 20;
 /// What is sent over a carrier itself.
 const CANARY: &[u8] = &[0];
 /// The datagrams of sessions.
@@ -90,6 +96,7 @@ impl Carriers {
         Ok(Self {
             socket,
             endpoint,
+            memory_bytes: default_replay_bytes(),
             busy: Notify::new(),
             next: Cell::new(1),
             numbers: RefCell::default(),
@@ -144,6 +151,7 @@ impl Carriers {
     pub(in crate::endpoint) fn remove(&self, flow: &FlowKey) {
         if let Some(number) = self.numbers.borrow_mut().remove(flow) {
             self.carriers.borrow_mut().remove(&number);
+            self.share_memory();
             let _ = self.socket.take(address_of(number));
         }
     }
@@ -188,6 +196,18 @@ impl Carriers {
         if let Some(carrier) = self.carriers.borrow_mut().get_mut(&number) {
             carrier.connection = Some(connection.clone());
         }
+        self.share_memory();
+    }
+
+    /// Gives each session its share of what may wait here for applications. What a session was granted before can't be taken back.
+    fn share_memory(&self) {
+        let carriers = self.carriers.borrow();
+        let connections: Vec<&Connection> =
+            carriers.values().filter_map(|carrier| carrier.connection.as_ref()).collect();
+        let sessions = u64::try_from(connections.len()).unwrap_or(u64::MAX).max(1);
+        let window = (self.memory_bytes / sessions).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES);
+        let window = VarInt::from_u64(window).unwrap_or(VarInt::MAX);
+        connections.into_iter().for_each(|connection| connection.set_receive_window(window));
     }
 
     /// Packets were lost, and the chain leads on now. QUIC finds what it has lost when something that was sent later is acked, or after a
