@@ -4,7 +4,7 @@ use crate::pattern::Faults;
 use crate::stage::Stage;
 use crate::traffic::{Carried, Stream, carry};
 use crate::watched::{Watched, is_protected, lost};
-use hopline::endpoint::{Chain, Endpoint, Listener, Options, Plane};
+use hopline::endpoint::{Chain, Endpoint, Listener, Options};
 use hopline::net::ticket::Ticket;
 use hopline_command::Failure;
 use std::pin::pin;
@@ -31,14 +31,14 @@ impl Ends {
     /// The name that the target serves.
     pub const TARGET: &str = "sink";
 
-    /// Joins them, as `origin` and `target`. Flows between them travel that way.
+    /// Joins them, as `origin` and `target`. How flows between them travel, these options of the origin say.
     ///
     /// # Errors
     /// If one can't join.
-    pub async fn join(stage: &Stage, ticket: &Ticket, plane: Plane) -> Result<Self, Failure> {
+    pub async fn join(stage: &Stage, ticket: &Ticket, options: Options) -> Result<Self, Failure> {
         let target = stage.join("target", ticket.clone(), Options::default()).await?;
         let listener = target.listen(Self::TARGET).await?;
-        let origin = stage.join("origin", ticket.clone(), Options { plane, ..Options::default() }).await?;
+        let origin = stage.join("origin", ticket.clone(), options).await?;
         Ok(Self { origin, target, listener })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::journal;
 use crate::liveness::LivenessArgs;
-use crate::plane::PlaneArg;
+use crate::plane::PlaneArgs;
 use crate::retry::RetryArgs;
 use crate::wait::WaitArgs;
 use crate::{Exit, Failure};
@@ -54,12 +54,8 @@ pub struct OpenArgs {
     /// Relays on the chain
     #[arg(long, env = "HOPLINE_HOPS", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// How flows travel
-    #[arg(long, env = "HOPLINE_PLANE", value_enum, default_value = "stored", value_name = "PLANE")]
-    plane: PlaneArg,
-    /// Close a session that has carried no flow for so long; the next flow opens another
-    #[arg(long, env = "HOPLINE_SESSION_IDLE", default_value = "5min", value_name = "DURATION", value_parser = crate::duration::parse)]
-    session_idle: Duration,
+    #[command(flatten)]
+    plane: PlaneArgs,
     /// How it joins.
     #[command(flatten)]
     pub join: JoinArgs,
@@ -116,8 +112,8 @@ impl JoinArgs {
 impl OpenArgs {
     /// Joins once a bootstrap answers.
     pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let (hops, plane, session_idle) = (self.hops, self.plane.plane(), self.session_idle);
-        let endpoint = self.join.join(Options { hops, plane, session_idle, ..Options::default() }).await?;
+        let options = self.plane.options(Options { hops: self.hops, ..Options::default() })?;
+        let endpoint = self.join.join(options).await?;
         if !self.no_journal {
             journal::keep(&endpoint);
         }

@@ -84,6 +84,9 @@ pub struct Options {
     pub transport: TransportSettings,
     /// How the flows that it opens travel.
     pub plane: Plane,
+    /// Each packet of a session goes over two chains, which share no relay if the pool has enough: what happens to one chain does not
+    /// interrupt the flow. Only with [`Plane::Session`].
+    pub redundant: bool,
     /// After this long without a flow a session is closed. The next flow opens another.
     pub session_idle: Duration,
 }
@@ -99,6 +102,7 @@ impl Default for Options {
             enrolment: enrolment::Config::default(),
             transport: TransportSettings::default(),
             plane: Plane::default(),
+            redundant: false,
             session_idle: SESSION_IDLE,
         }
     }
@@ -221,6 +225,7 @@ struct Inner {
     events: broadcast::Sender<FlowEvent>,
     senders: messages::Senders,
     plane: Plane,
+    redundant: bool,
     session_idle: Duration,
     sessions: Sessions,
     names: Arc<listener::Names>,
@@ -238,7 +243,8 @@ impl Endpoint {
     /// As [`Builder::join`].
     pub async fn join(ticket: Ticket, options: Options) -> Result<Self, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-        let (hops, plane, session_idle) = (options.hops, options.plane, options.session_idle);
+        let (hops, plane) = (options.hops, options.plane);
+        let (redundant, session_idle) = (options.redundant, options.session_idle);
         let names = Arc::<listener::Names>::default();
         let node = driver::start(ticket, options, names.list()).await?;
         Ok(Self(Arc::new(Inner {
@@ -251,6 +257,7 @@ impl Endpoint {
             events: node.events,
             senders: messages::Senders::default(),
             plane,
+            redundant,
             session_idle,
             sessions: Sessions::default(),
             names,

@@ -71,6 +71,8 @@ pub struct Endpoint {
     agent: BootstrapAgent<Asked>,
     /// Where the flows lead that are being opened.
     opening: HashMap<FlowId, Destination>,
+    /// Which relays the chains of flows that are being opened shall not have, if the pool has others.
+    apart: HashMap<FlowId, Vec<NodeId>>,
     /// Where the open flows of this origin lead.
     open: HashMap<FlowKey, Destination>,
     /// Flows for which another route is being asked for.
@@ -98,6 +100,7 @@ impl Endpoint {
             flows: Flows::new(me, true, flows),
             agent: BootstrapAgent::new(agent),
             opening: HashMap::new(),
+            apart: HashMap::new(),
             open: HashMap::new(),
             asking_route: HashSet::new(),
             backups: Backups::default(),
@@ -125,15 +128,30 @@ impl Endpoint {
         self.ask_plan(flow, 1, actions);
     }
 
+    /// The same, over none of the relays that serve another open flow, if the pool has enough others.
+    pub fn open_apart(
+        &mut self,
+        flow: FlowId,
+        to: Destination,
+        from: FlowKey,
+        now: Time,
+        actions: &mut Vec<Action>,
+    ) {
+        let serving = self.in_use(from).map(|used| used.serving().collect()).unwrap_or_default();
+        self.apart.insert(flow, serving);
+        self.open(flow, to, now, actions);
+    }
+
     /// The application is no longer interested in a flow that it was opening.
     pub fn cancel(&mut self, flow: FlowId) {
         self.opening.remove(&flow);
+        self.apart.remove(&flow);
         self.waits.set(Waiting::Open(flow), None);
     }
 
     fn ask_plan(&mut self, flow: FlowId, attempt: u32, actions: &mut Vec<Action>) {
         let Some(to) = self.opening.get(&flow).cloned() else { return };
-        let (exclude, dials) = (Vec::new(), self.dials);
+        let (exclude, dials) = (self.apart.get(&flow).cloned().unwrap_or_default(), self.dials);
         let request = Request::Plan { target: to.name.clone(), hops: to.hops, exclude, dials };
         // The next attempt is another bootstrap's.
         self.agent.ask(Asked::Plan { flow, to, attempt }, request, attempt > 1, actions);
@@ -150,6 +168,7 @@ impl Endpoint {
         let Planned { route, unprotected, .. } = planned;
         // Kept also if nobody waits for the flow any more.
         self.routes.keep(to, route.clone(), now);
+        self.apart.remove(&flow);
         if let Some(to) = self.opening.remove(&flow) {
             self.open_over(flow, to, (route, unprotected), false, now, actions);
         }
@@ -163,6 +182,10 @@ impl Endpoint {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
+        // A second chain that shares relays with the first is better than none.
+        if matches!(cause, OpenFailure::Refused(_)) && self.apart.remove(&flow).is_some() {
+            return self.ask_plan(flow, attempt, actions);
+        }
         let transient = !matches!(&cause, OpenFailure::Refused(refusal) if !is_transient(refusal));
         if transient && self.open_over_kept(flow, now, actions) {
             return;
@@ -172,6 +195,7 @@ impl Endpoint {
             return self.ask_plan(flow, attempt + 1, actions);
         }
         self.waits.set(Waiting::Open(flow), None);
+        self.apart.remove(&flow);
         if self.opening.remove(&flow).is_some() {
             actions.push(Action::Notify(Notice::OpenFailed { flow, cause }));
         }
@@ -235,6 +259,7 @@ impl Endpoint {
         // Or it would look for other attachment relays as these go.
         self.target = None;
         self.opening.clear();
+        self.apart.clear();
         self.flows.abort_all(cause, false, now, actions);
         self.act_on_flows(now, actions);
     }

@@ -2,7 +2,7 @@
 
 use crate::fixture::{Cluster, TIMEOUT, pattern, primary, until};
 use futures_util::future::try_join_all;
-use hopline::endpoint::{Endpoint, Options, Plane};
+use hopline::endpoint::{Endpoint, FlowEvent, Options, Plane};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -158,4 +158,44 @@ async fn an_endpoint_that_leaves_tells_why_over_a_session() {
         let error = there.expect("an end").unwrap_err();
         assert!(error.to_string().contains("the office closes"), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redundant_session_goes_on_over_the_other_chain_and_finds_another_second_one() {
+    let mut cluster = Cluster::start(9);
+    let target = cluster.join().await;
+    let mut listener = target.listen("x").await.unwrap();
+    let origin =
+        cluster.join_as(Options { plane: Plane::Session, redundant: true, ..Options::default() }).await;
+    let mut events = origin.events();
+    let mut flow = origin.open("x").await.unwrap();
+    let chain = flow.watch_chain();
+    flow.write_all(b"!").await.unwrap();
+    let mut came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
+    assert_eq!(came.read_u8().await.unwrap(), b'!');
+    let second = async {
+        loop {
+            match events.recv().await.unwrap() {
+                FlowEvent::Chain { flow: carrier, hops, .. } if carrier != flow.id() => return hops,
+                _ => {}
+            }
+        }
+    };
+    let second = timeout(TIMEOUT, second).await.expect("a second chain");
+    let shared =
+        second.iter().filter(|hop| chain.borrow().hops().iter().any(|first| first.primary == hop.primary));
+    assert_eq!(shared.count(), 0, "{second:?} shares a relay with {:?}", chain.borrow());
+    // Every relay of the first chain at once.
+    let data = pattern(1 << 20);
+    let victims: Vec<String> = chain.borrow().hops().iter().map(|hop| hop.primary.clone()).collect();
+    victims.iter().for_each(|relay| cluster.kill(relay));
+    let exchange = async {
+        let mut returned = vec![0; data.len()];
+        let (sent, read) = tokio::join!(flow.write_all(&data), came.read_exact(&mut returned));
+        (sent.unwrap(), read.unwrap());
+        returned
+    };
+    assert!(timeout(TIMEOUT, exchange).await.expect("a stall") == data);
+    let (here, there) = tokio::join!(flow.finished(), came.finished());
+    (here.unwrap(), there.unwrap());
 }

@@ -1,7 +1,7 @@
 //! Every failure that a chain can meet, on real processes: each case at each hop position, with data both ways.
 //!
 //! `HOPLINE_MATRIX=WORD` runs only the cases whose name has that word, `HOPLINE_MATRIX_RUNS=N` repeats each,
-//! `HOPLINE_MATRIX_SEED=N` draws other moments, `HOPLINE_MATRIX_PLANE=session` has the flows travel over sessions, `HOPLINE_MATRIX_TABLE=FILE` writes the table there (between the lines
+//! `HOPLINE_MATRIX_SEED=N` draws other moments, `HOPLINE_MATRIX_PLANE=session` or `redundant` has the flows travel that way, `HOPLINE_MATRIX_TABLE=FILE` writes the table there (between the lines
 //! `<!-- matrix -->` and `<!-- end of matrix -->`, if the file has them).
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(
@@ -17,7 +17,7 @@ mod cases;
 mod network;
 mod table;
 
-use hopline::endpoint::Plane;
+use hopline::endpoint::{Options, Plane};
 use hopline_lab::stage::Stage;
 use network::{HOSTS, Network};
 use rand::rngs::StdRng;
@@ -34,20 +34,22 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// How the flows travel.
-fn plane() -> Plane {
-    let named =
-        std::env::var("HOPLINE_MATRIX_PLANE").unwrap_or_else(|_| Plane::default().as_str().to_owned());
-    Plane::ALL
-        .into_iter()
-        .find(|plane| plane.as_str() == named)
-        .unwrap_or_else(|| panic!("no plane {named:?}"))
+fn options() -> Options {
+    let named = std::env::var("HOPLINE_MATRIX_PLANE").unwrap_or_default();
+    let (plane, redundant) = match named.as_str() {
+        "" | "stored" => (Plane::Stored, false),
+        "session" => (Plane::Session, false),
+        "redundant" => (Plane::Session, true),
+        other => panic!("HOPLINE_MATRIX_PLANE={other:?}"),
+    };
+    Options { plane, redundant, ..Options::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_happens_to_the_relays() {
     let only = std::env::var("HOPLINE_MATRIX").unwrap_or_default();
     let mut rng = StdRng::seed_from_u64(setting("HOPLINE_MATRIX_SEED", 1));
-    let plane = plane();
+    let options = options();
     let cases: Vec<_> = cases::all().into_iter().filter(|case| case.name.contains(&only)).collect();
     assert!(!cases.is_empty(), "HOPLINE_MATRIX={only:?} is in no case's name");
     let stage = || Stage::of(env!("CARGO_BIN_EXE_hopline").into(), None).unwrap();
@@ -67,7 +69,7 @@ async fn nothing_is_lost_whatever_happens_to_the_relays() {
             };
             let mut network = match last.take().filter(|last: &Network<'_>| last.is_on(stage)) {
                 Some(network) => network,
-                None => Network::start(stage, plane, networks.next().unwrap()).await.unwrap(),
+                None => Network::start(stage, options.clone(), networks.next().unwrap()).await.unwrap(),
             };
             let outcome = network.play(case, calm).await;
             let told = outcome.as_ref().map_or_else(|why| why.message().to_owned(), ToString::to_string);

@@ -1,7 +1,7 @@
 //! The network that the cases share, and how one of them is played on it.
 
 use crate::cases::{Case, Step, Who};
-use hopline::endpoint::{Chain, ChainHop, Plane};
+use hopline::endpoint::{Chain, ChainHop, Options};
 use hopline_command::Failure;
 use hopline_lab::busy_flow::{BusyFlow, Ends};
 use hopline_lab::pattern::Faults;
@@ -62,11 +62,11 @@ pub struct Network<'a> {
 
 impl<'a> Network<'a> {
     /// The network of a number, which no other on the same stage has.
-    pub async fn start(stage: &'a Stage, plane: Plane, number: u32) -> Result<Self, Failure> {
+    pub async fn start(stage: &'a Stage, options: Options, number: u32) -> Result<Self, Failure> {
         let data = format!("bootstrap-{number}");
         let (bootstrap, ticket) = stage.bootstrap(&["--data", &data]).await?;
         let relays = Relays::start(stage, &ticket.to_string(), POOL).await?;
-        let ends = Ends::join(stage, &ticket, plane).await?;
+        let ends = Ends::join(stage, &ticket, options).await?;
         let address = ticket.bootstraps()[0].to_string();
         let (draining, frozen) = Default::default();
         Ok(Self { stage, bootstrap_at: [data, address], bootstrap, relays, ends, flows: 0, draining, frozen })

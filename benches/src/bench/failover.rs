@@ -15,9 +15,9 @@ use crate::stage::{Process, Relays, Stage};
 use crate::traffic::{Pace, Stream};
 use crate::watched::{is_protected, lost};
 use bytesize::ByteSize;
-use hopline::endpoint::{Cause as Shown, Chain, FlowEvent};
+use hopline::endpoint::{Cause as Shown, Chain, FlowEvent, Options};
 use hopline_command::duration::parse_positive;
-use hopline_command::plane::PlaneArg;
+use hopline_command::plane::PlaneArgs;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use report::{Outcome, Pauses, Repair, Run};
@@ -104,6 +104,7 @@ enum Way {
   hopline bench failover --cause freeze --hop 2 --direction forward
   hopline bench failover --cause drain --json | jq .gap_ms
   hopline bench failover --cause kill --plane session
+  hopline bench failover --cause kill --redundant
   sudo hopline bench failover --cause cut    on a network of its own, in network namespaces
   hopline bench failover --cause kill --plot cdf.svg
   hopline bench failover --cause kill --flows 500 --hops 1 --relays 4 --runs 5
@@ -128,9 +129,8 @@ pub(super) struct Args {
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// How the flows travel
-    #[arg(long, value_enum, default_value = "stored")]
-    plane: PlaneArg,
+    #[command(flatten)]
+    plane: PlaneArgs,
     /// Flows; with more than one the fault is at the relay that most of them use
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     flows: u32,
@@ -256,7 +256,7 @@ fn draw(path: &std::path::Path, args: &Args, outcome: &dyn Pauses) -> Result<(),
 async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Outcome, Failure> {
     let (mut bootstrap, ours) = stage.bootstrap(&[]).await?;
     let relays = Relays::start(stage, &ours.to_string(), args.relays).await?;
-    let mut ends = Ends::join(stage, &ours, args.plane.plane()).await?;
+    let mut ends = Ends::join(stage, &ours, args.plane.options(Options::default())?).await?;
     let pace = Pace { rate: Some(args.rate()), tick: TICK, block: BLOCK_BYTES };
     let streams = [Stream::new("forward", seed, pace), Stream::new("backward", !seed, pace)];
     let flow = ends.open(args.hops, streams).await?;

@@ -14,8 +14,9 @@ use crate::report::{RunArgs, uninterrupted, verdict};
 use crate::stage::{Relays, Stage};
 use crate::traffic::{Pace, Stream};
 use bytesize::ByteSize;
+use hopline::endpoint::Options;
 use hopline::net::ticket::Ticket;
-use hopline_command::plane::PlaneArg;
+use hopline_command::plane::PlaneArgs;
 use report::{Outcome, Side};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -56,9 +57,8 @@ pub(super) struct Args {
     /// Relays on the flow's chain
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
     hops: u8,
-    /// How the flow travels
-    #[arg(long, value_enum, default_value = "stored")]
-    plane: PlaneArg,
+    #[command(flatten)]
+    plane: PlaneArgs,
     /// Rate from origin to target in bytes a second, or unlimited [default: unlimited, with --rolling 1MiB]
     #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<Rate>,
@@ -154,7 +154,7 @@ async fn open(args: &Args, seed: u64, stage: &Stage, ticket: &Ticket) -> Result<
     let pace = |rate| Pace { rate, tick: TICK, block: BLOCK_BYTES };
     let forward = Stream::new("forward", seed, pace(args.rate().bytes()));
     let backward = Stream::new("backward", !seed, pace(Some(BACKWARD_RATE)));
-    let mut ends = Ends::join(stage, ticket, args.plane.plane()).await?;
+    let mut ends = Ends::join(stage, ticket, args.plane.options(Options::default())?).await?;
     let flow = ends.open(args.hops, [forward, backward]).await?;
     Ok((ends, flow))
 }

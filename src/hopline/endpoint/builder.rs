@@ -64,6 +64,13 @@ impl Builder {
         self
     }
 
+    /// Sends each packet over two chains, which share no relay if the pool has enough, so that nothing that happens to the relays of one
+    /// interrupts a flow. That takes twice the bandwidth, and [`Plane::Session`], which it chooses. Default: off.
+    pub fn redundant(mut self) -> Self {
+        (self.options.plane, self.options.redundant) = (Plane::Session, true);
+        self
+    }
+
     /// Joins the network. Resolves when a bootstrap has let this node in, within about 10 seconds for each bootstrap of the ticket.
     /// It does not try again: commands do so for 10 seconds (`--wait`).
     ///

@@ -65,6 +65,8 @@ pub(super) enum Command {
     Open {
         flow: FlowId,
         to: Destination,
+        /// An open flow whose relays this one shall not have.
+        apart_from: Option<FlowKey>,
         reply: oneshot::Sender<Result<(Raw, NodeId), OpenFailure>>,
     },
     Serve {
@@ -73,6 +75,11 @@ pub(super) enum Command {
     },
     Incoming {
         flows: mpsc::Sender<Raw>,
+    },
+    /// A flow carries the session that another one carries, too.
+    Join {
+        flow: FlowKey,
+        other: FlowKey,
     },
     /// Connects the two ends of a session over a flow.
     Connect {
@@ -259,11 +266,15 @@ impl Waiters {
                 command = inbox.recv() => command,
             };
             match command {
-                Some(Command::Open { flow, to, reply }) => {
+                Some(Command::Join { flow, other }) => self.carriers.join(flow, other),
+                Some(Command::Open { flow, to, apart_from, reply }) => {
                     self.opening.borrow_mut().insert(flow, reply);
                     self.names.borrow_mut().insert(flow, to.name.clone());
                     self.chains.borrow_mut().insert(flow, watch::Sender::default());
-                    node.with(|machine, now, actions| machine.open(flow, to, now, actions));
+                    node.with(|machine, now, actions| match apart_from {
+                        Some(other) => machine.open_apart(flow, to, other, now, actions),
+                        None => machine.open(flow, to, now, actions),
+                    });
                 }
                 Some(Command::Serve { name, reply }) => {
                     if names.has_changed().unwrap_or(false) {
@@ -437,7 +448,7 @@ impl Waiters {
         let (words, said) = mpsc::channel(QUEUED_WORDS);
         let (ended, ending) = watch::channel(None);
         let (told, reached) = watch::channel(Reached::Nothing);
-        let session = if flow.hop == 0 { oneshot::channel().1 } else { self.carriers.watch(flow) };
+        let carries = if flow.hop == 0 { oneshot::channel().1 } else { self.carriers.watch(flow) };
         self.endings.borrow_mut().insert(flow, ended);
         let chain =
             self.chains.borrow().get(&flow.flow).filter(|_| flow.hop == 0).map(watch::Sender::subscribe);
@@ -445,7 +456,7 @@ impl Waiters {
         spawn_local(give(node.clone(), flow, to_app));
         spawn_local(take(node.clone(), flow, from_app, told));
         spawn_local(self.clone().heed(node.clone(), flow, said, ending.clone()));
-        Raw { flow, incoming, outgoing, ending, words, reached, chain, kept: false, session }
+        Raw { flow, incoming, outgoing, ending, words, reached, chain, kept: false, carries }
     }
 
     /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.

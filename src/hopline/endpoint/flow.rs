@@ -11,6 +11,7 @@ use hopline_proto::cause;
 use hopline_proto::codec;
 use hopline_proto::crypto::Key;
 use hopline_proto::epoch::MAX_HOPS;
+use hopline_proto::flows::FlowKey;
 use hopline_proto::id::{FlowId, NodeId};
 use hopline_proto::version::Versions;
 use serde::{Deserialize, Serialize};
@@ -315,7 +316,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     if endpoint.0.plane == Plane::Session {
         return open_over_session(endpoint, name, hops, kind).await;
     }
-    let (raw, target) = open_raw(endpoint, name, hops).await?;
+    let (raw, target) = open_raw(&endpoint.0.commands, name, hops, None).await?;
     let flow = raw.flow.flow;
     let config =
         tls::flow_client(&endpoint.0.bootstrap_client.membership()).map_err(|_| FlowError::Handshake)?;
@@ -330,12 +331,18 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     secured(handshake, &ending).await.map_err(|error| OpenError::over(kept, error))
 }
 
-/// Opens a flow to a name, of which nothing but its chain stands yet. Returns also who is at its other end.
-pub(super) async fn open_raw(endpoint: &Endpoint, name: &str, hops: u8) -> Result<(Raw, NodeId), OpenError> {
+/// Opens a flow to a name, of which nothing but its chain stands yet, if possible without the relays of another flow. Returns also who
+/// is at its other end.
+pub(super) async fn open_raw(
+    node: &mpsc::Sender<Command>,
+    name: &str,
+    hops: u8,
+    apart_from: Option<FlowKey>,
+) -> Result<(Raw, NodeId), OpenError> {
     let flow = FlowId::random(&mut crate::net::entropy::seeded_rng());
     let (reply, opened) = oneshot::channel();
     let to = Endpoint::destination(name, hops);
-    endpoint.command(Command::Open { flow, to, reply }).await?;
+    node.send(Command::Open { flow, to, apart_from, reply }).await.map_err(|_| OpenError::Closed)?;
     Ok(opened.await.map_err(|_| OpenError::Closed)??)
 }
 

@@ -2,6 +2,7 @@
 
 use super::chain::Chain;
 use super::flow_error::{DROPPED, Endings, present};
+use super::session::carriers::Carries;
 use bytes::Bytes;
 use hopline_proto::crypto::Key;
 use hopline_proto::flows::FlowKey;
@@ -41,8 +42,8 @@ pub(super) struct Raw {
     pub(super) chain: watch::Receiver<Chain>,
     /// Whether an origin opened it over a route from before.
     pub(super) kept: bool,
-    /// At a target: the QUIC connection over it, if it turns out to carry a session.
-    pub(super) session: oneshot::Receiver<quinn::Connection>,
+    /// At a target: what it turns out to carry, if that is no bytes of its own.
+    pub(super) carries: oneshot::Receiver<Carries>,
 }
 
 /// What goes from the application to the node.

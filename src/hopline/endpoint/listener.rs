@@ -5,11 +5,13 @@ use super::flow::{self, Flow, Kind, Preface};
 use super::flow_error::FlowError;
 use super::flow_io::{FlowIo, Raw};
 use super::served::{Message, Refused, Served};
+use super::session::carriers::Carries;
 use super::session::{Session, pool};
 use super::{Chain, Endpoint, ListenError, messages};
 use crate::net::identity::Membership;
 use crate::net::tls;
 use futures_util::future::join_all;
+use hopline_proto::flows::FlowKey;
 use hopline_proto::id::FlowId;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -26,6 +28,8 @@ const QUEUED_INCOMING: usize = 64;
 const MAX_HANDSHAKES: usize = 64;
 /// Names that were served before, of which it is known why they are not any more.
 const MAX_GONE: usize = 64;
+/// Further carriers of a session that may wait until its node knows of them.
+const QUEUED_JOINS: usize = 4;
 /// Flows that may wait for their turn.
 const QUEUED_FLOWS: usize = 256;
 
@@ -233,6 +237,11 @@ impl Names {
         sessions.push(Arc::downgrade(session));
     }
 
+    fn session_over(&self, connection: &quinn::Connection) -> Option<Arc<Session>> {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.iter().filter_map(Weak::upgrade).find(|session| session.is_over_connection(connection))
+    }
+
     /// Gives up what others have opened over sessions, for this cause.
     pub(super) async fn close_sessions(&self, cause: &str) {
         let sessions = std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner));
@@ -307,21 +316,26 @@ async fn receive(
         {
             acceptor = TlsAcceptor::from(config);
         }
-        let (acceptor, names) = (acceptor.clone(), names.clone());
+        let (acceptor, names, node) = (acceptor.clone(), names.clone(), node.clone());
         tokio::spawn(async move {
-            let of = (raw.flow.flow, raw.chain.clone());
-            let connection = std::mem::replace(&mut raw.session, oneshot::channel().1);
+            let (key, of) = (raw.flow, (raw.flow.flow, raw.chain.clone()));
+            let carries = std::mem::replace(&mut raw.carries, oneshot::channel().1);
             let mut io = FlowIo::new(raw);
             // A session's carrier has no bytes of its own.
-            let connection = timeout(flow::HANDSHAKE_TIMEOUT, async {
+            let carries = timeout(flow::HANDSHAKE_TIMEOUT, async {
                 tokio::select! {
-                    Ok(connection) = connection => Some(connection),
+                    Ok(carries) = carries => Some(carries),
                     () = io.readable() => None,
                 }
             });
-            if let Ok(Some(connection)) = connection.await {
+            if let Ok(Some(carries)) = carries.await {
                 drop(permit);
-                return serve_session(connection, io, of, names).await;
+                return match carries {
+                    Carries::Session(connection) => {
+                        serve_session(connection, (key, io), of, names, node).await
+                    }
+                    Carries::Beside(connection) => serve_beside(&connection, key, io, &names).await,
+                };
             }
             let accepted = flow::accept(io, of, acceptor).await;
             drop(permit);
@@ -344,20 +358,42 @@ async fn take_in(accepted: Result<(Flow, Preface), FlowError>, names: &Names) {
 /// Takes in the flows of a session, until it is over.
 async fn serve_session(
     connection: quinn::Connection,
-    io: FlowIo,
+    (key, io): (FlowKey, FlowIo),
     carrier: (FlowId, watch::Receiver<Chain>),
     names: Arc<Names>,
+    node: mpsc::WeakSender<Command>,
 ) {
     let Some(peer) = tls::peer(&connection) else { return };
-    let session = match Session::start(connection, peer, carrier, Handle::current()).await {
+    let (joining, joins) = mpsc::channel(QUEUED_JOINS);
+    let session = match Session::start(connection, peer, carrier, joining, Handle::current()).await {
         Ok(session) => session,
         Err(error) => return tracing::info!(%error, "a session failed"),
     };
     names.add_session(&session);
-    tokio::spawn(pool::carry(session.clone(), io));
+    session.carried_by(key);
+    tokio::spawn(join_carriers(joins, key, node));
+    let carried = session.clone();
+    tokio::spawn(async move { pool::carry(&carried, key, io).await });
     while let Some(stream) = session.accept().await {
         let (session, names) = (session.clone(), names.clone());
         tokio::spawn(async move { take_in(flow::accept_over_session(&session, stream).await, &names).await });
+    }
+}
+
+/// Has the node take in the packets of a session over the further flows that its origin names.
+async fn join_carriers(mut joins: mpsc::Receiver<FlowId>, other: FlowKey, node: mpsc::WeakSender<Command>) {
+    while let Some(flow) = joins.recv().await {
+        let Some(node) = node.upgrade() else { return };
+        // The same origin's: nobody else's flow is given away.
+        let _ = node.send(Command::Join { flow: FlowKey { flow, ..other }, other }).await;
+    }
+}
+
+/// Keeps a further flow that carries a session.
+async fn serve_beside(connection: &quinn::Connection, key: FlowKey, io: FlowIo, names: &Names) {
+    if let Some(session) = names.session_over(connection) {
+        session.carried_by(key);
+        let _ = pool::carry(&session, key, io).await;
     }
 }
 

@@ -24,6 +24,7 @@ use crate::net::tls;
 use crate::net::transport::SESSION_FLOWS;
 use hopline_proto::cause;
 use hopline_proto::codec;
+use hopline_proto::flows::FlowKey;
 use hopline_proto::id::{FlowId, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
@@ -54,12 +55,15 @@ enum Word {
     Taken { stream: u64 },
     /// The application gives the flow up.
     Aborted { stream: u64, cause: String },
+    /// This flow of the origin carries the session, too.
+    Carrier { flow: FlowId },
 }
 
 impl Word {
-    const fn stream(&self) -> u64 {
+    const fn stream(&self) -> Option<u64> {
         match self {
-            Self::Taken { stream } | Self::Aborted { stream, .. } => *stream,
+            Self::Taken { stream } | Self::Aborted { stream, .. } => Some(*stream),
+            Self::Carrier { .. } => None,
         }
     }
 }
@@ -77,9 +81,12 @@ enum Outgoing {
 pub(super) struct Session {
     connection: Connection,
     peer: NodeId,
+    /// The flow that carried it first.
     carrier: FlowId,
     chain: watch::Receiver<Chain>,
     words: mpsc::Sender<Outgoing>,
+    /// Takes the flows that the other end says carry it, too.
+    joining: mpsc::Sender<FlowId>,
     flows: Mutex<Table>,
     /// Notified when the last flow is over.
     idle: Notify,
@@ -98,6 +105,8 @@ struct Table {
     early: Vec<Word>,
     /// Why there will be no more.
     over: Option<FlowError>,
+    /// The flows that carry the session now.
+    carriers: Vec<FlowKey>,
 }
 
 /// A flow, as its session sees it.
@@ -132,6 +141,7 @@ impl Session {
         connection: Connection,
         peer: NodeId,
         (carrier, chain): (FlowId, watch::Receiver<Chain>),
+        joining: mpsc::Sender<FlowId>,
         runtime: Handle,
     ) -> Result<Arc<Self>, FlowError> {
         let sender = connection.open_uni().await.map_err(|error| of_connection(&error))?;
@@ -143,6 +153,7 @@ impl Session {
             carrier,
             chain,
             words,
+            joining,
             flows: Mutex::default(),
             idle: Notify::new(),
             used: Notify::new(),
@@ -218,7 +229,7 @@ impl Session {
             }
             table.flows.insert(stream, part);
             table.unseen = table.unseen.max(stream + 1);
-            table.early.extract_if(.., |word| word.stream() == stream).collect::<Vec<_>>()
+            table.early.extract_if(.., |word| word.stream() == Some(stream)).collect::<Vec<_>>()
         };
         self.used.notify_waiters();
         early.into_iter().for_each(|word| self.hear(word));
@@ -300,11 +311,15 @@ impl Session {
 
     /// What the other end says of a flow.
     fn hear(&self, word: Word) {
+        if let Word::Carrier { flow } = word {
+            let _ = self.joining.try_send(flow);
+        }
+        let Some(stream) = word.stream() else { return };
         let mut table = self.lock();
         let Table { flows, early, unseen, .. } = &mut *table;
-        let Some(part) = flows.get(&word.stream()) else {
+        let Some(part) = flows.get(&stream) else {
             // It has overtaken its stream, or speaks of one that is over.
-            if word.stream() >= *unseen && early.len() < MAX_EARLY {
+            if stream >= *unseen && early.len() < MAX_EARLY {
                 early.push(word);
             }
             return;
@@ -317,6 +332,7 @@ impl Session {
             Word::Aborted { cause, .. } => {
                 part.end(Ending::Broken(FlowError::Aborted { cause: cause::bounded(&cause).into() }));
             }
+            Word::Carrier { .. } => {}
         }
     }
 
@@ -347,10 +363,32 @@ impl Session {
         table.early.clear();
     }
 
-    /// The carrier is over for this reason, and so is the session.
-    pub(super) fn lost(&self, why: &FlowError) {
-        self.end(why);
-        self.connection.close(0u32.into(), b"the chain is lost");
+    /// A flow carries it from now on.
+    pub(super) fn carried_by(&self, flow: FlowKey) {
+        self.lock().carriers.push(flow);
+    }
+
+    /// A flow that carries it, if any does.
+    fn present_carrier(&self) -> Option<FlowKey> {
+        self.lock().carriers.last().copied()
+    }
+
+    /// A flow carries it no more. With the last one it is over for this reason.
+    pub(super) fn carrier_lost(&self, flow: FlowKey, why: &FlowError) {
+        let is_last = {
+            let carriers = &mut self.lock().carriers;
+            carriers.retain(|carrier| *carrier != flow);
+            carriers.is_empty()
+        };
+        if is_last {
+            self.end(why);
+            self.connection.close(0u32.into(), b"the chain is lost");
+        }
+    }
+
+    /// Whether this is its connection.
+    pub(super) fn is_over_connection(&self, connection: &Connection) -> bool {
+        self.connection.stable_id() == connection.stable_id()
     }
 
     /// Resolves once the connection is over.

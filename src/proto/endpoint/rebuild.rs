@@ -54,7 +54,7 @@ pub(super) enum Without {
 }
 
 impl Endpoint {
-    fn in_use(&self, flow: FlowKey) -> Option<InUse> {
+    pub(super) fn in_use(&self, flow: FlowKey) -> Option<InUse> {
         let (route, hops) = self.flows.in_use(&flow)?;
         let nodes = |hop: &Vec<Candidate>| hop.iter().map(|candidate| candidate.node).collect();
         let hops = hops.iter().map(nodes).collect();
@@ -92,6 +92,7 @@ impl Endpoint {
         let Some((to, route)) = route.and_then(|route| Some((self.opening.remove(&flow)?, route))) else {
             return false;
         };
+        self.apart.remove(&flow);
         let unprotected = (1u8..).zip(&route.records).filter(|(_, record)| record.candidate_count() < 2);
         // The last record is the target's, for which there is no backup.
         let relays = route.records.len().saturating_sub(1);

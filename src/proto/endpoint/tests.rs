@@ -68,6 +68,18 @@ impl World {
         self.note(actions);
     }
 
+    fn open_apart(&mut self, flow: u8, from: FlowKey) {
+        let to = Destination { name: "x".to_owned(), hops: 2 };
+        let mut actions = Vec::new();
+        self.origin.open_apart(FlowId::from_bytes([flow; 16]), to, from, self.now, &mut actions);
+        self.note(actions);
+    }
+
+    /// The flow that is open.
+    fn opened(&self) -> FlowKey {
+        *self.origin.open.keys().next().expect("a flow")
+    }
+
     fn note(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -220,6 +232,28 @@ fn a_pool_too_small_for_that_gives_what_it_has() {
     let (change, new) = world.chain();
     assert!(matches!(change, ChainChange::Rebuilt { .. }));
     assert!(!old[0].contains(&new[0][0]), "not over those that failed");
+}
+
+#[test]
+fn a_second_chain_shares_no_serving_relay_with_the_first_if_the_pool_has_others() {
+    for (relays, shares) in [(RELAYS, false), (3, true)] {
+        let mut world = World::new(bootstrap::Config::default());
+        for n in relays..RELAYS {
+            world.bootstrap.answer(relay(n), Request::Deregister { boot: BOOT }, world.now);
+        }
+        world.open(1);
+        world.answer();
+        let (_, first) = world.chain();
+        let from = world.opened();
+        world.open_apart(2, from);
+        while !world.asked.is_empty() {
+            world.answer();
+        }
+        let (_, second) = world.chain();
+        let serving = |chain: &[Vec<NodeId>]| chain.iter().map(|hop| hop[0]).collect::<BTreeSet<_>>();
+        assert_ne!(serving(&second).is_disjoint(&serving(&first)), shares, "{relays} relays");
+        assert!(world.origin.apart.is_empty());
+    }
 }
 
 #[test]

@@ -94,15 +94,16 @@ pub(super) async fn perform(args: &Args, seed: u64, stage: &Stage) -> Result<Out
     let mut ends = Vec::new();
     let book = Arc::new(Book::default());
     for number in 1..=args.pairs() {
-        let options = |role: &str| Options {
-            name: Some(format!("{role}{number}")),
-            hops: args.hops,
-            plane: args.plane.plane(),
-            ..Options::default()
+        let options = |role: &str| {
+            args.plane.options(Options {
+                name: Some(format!("{role}{number}")),
+                hops: args.hops,
+                ..Options::default()
+            })
         };
-        let target = Endpoint::join(ours.clone(), options("target")).await?;
+        let target = Endpoint::join(ours.clone(), options("target")?).await?;
         let listener = target.listen(&format!("{TARGET}{number}")).await?;
-        let origin = Endpoint::join(ours.clone(), options("origin")).await?;
+        let origin = Endpoint::join(ours.clone(), options("origin")?).await?;
         tokio::spawn(book.clone().keep(origin.events()));
         ends.push(Pair { name: format!("{TARGET}{number}"), origin, target, listener });
     }

@@ -125,7 +125,7 @@ impl Report<Args> for Outcome {
         let Faults { lost, duplicated, reordered } = self.faults;
         Ok(json!({
             "cause": args.cause.name(),
-            "plane": args.plane.plane().as_str(),
+            "plane": args.plane.name(),
             "runs": self.runs.len(),
             "hops": args.hops,
             "seed": self.seed,

@@ -44,22 +44,36 @@ pub(in crate::endpoint) struct Carriers {
     busy: Notify,
     next: Cell<u64>,
     numbers: RefCell<HashMap<FlowKey, u64>>,
-    carriers: RefCell<HashMap<u64, Carrier>>,
+    sessions: RefCell<HashMap<u64, Carried>>,
 }
 
-/// A flow that carries a session, or may at a target.
-struct Carrier {
-    flow: FlowKey,
+/// What a flow turns out to carry, at a target.
+#[derive(Debug)]
+pub(in crate::endpoint) enum Carries {
+    /// A session.
+    Session(Connection),
+    /// The packets of a session that another flow carries, too.
+    Beside(Connection),
+}
+
+/// A session, as its node sees it, or at a target a flow that may carry one.
+struct Carried {
+    /// Each of its packets leaves over all of them.
+    carriers: Vec<Carrier>,
     /// Where its connection goes once it is up, at a target.
-    wanted: Option<oneshot::Sender<Connection>>,
+    wanted: Option<oneshot::Sender<Carries>>,
     /// Its connection, once it is up.
     connection: Option<Connection>,
     silence: Silence,
-    /// Over which its packets leave.
+}
+
+struct Carrier {
+    flow: FlowKey,
+    /// Over which packets leave.
     leg: Option<LegId>,
 }
 
-impl Carrier {
+impl Carried {
     fn nudge(&self) {
         if let Some(connection) = &self.connection {
             let _ = connection.send_datagram(Bytes::from_static(NUDGE));
@@ -73,6 +87,8 @@ const QUIET_LOOKS: u32 = 20;
 /// What may wait at one session's end for its applications, in bytes: enough for some flows that nobody reads beside others.
 const MIN_WINDOW_BYTES: u64 = 4 << 20;
 const MAX_WINDOW_BYTES: u64 = 128 << 20;
+/// The most flows that carry one session.
+const MAX_CARRIERS: usize = 4;
 /// What is sent over a carrier itself.
 const CANARY: &[u8] = &[0];
 /// The datagrams of sessions.
@@ -100,7 +116,7 @@ impl Carriers {
             busy: Notify::new(),
             next: Cell::new(1),
             numbers: RefCell::default(),
-            carriers: RefCell::default(),
+            sessions: RefCell::default(),
         })
     }
 
@@ -129,31 +145,60 @@ impl Carriers {
     }
 
     /// A flow that may carry a session from now on.
-    fn add(&self, flow: FlowKey, wanted: Option<oneshot::Sender<Connection>>) -> SocketAddr {
+    fn add(&self, flow: FlowKey, wanted: Option<oneshot::Sender<Carries>>) -> SocketAddr {
         let number = self.next.get();
         self.next.set(number + 1);
         self.numbers.borrow_mut().insert(flow, number);
-        self.carriers.borrow_mut().insert(
-            number,
-            Carrier { flow, wanted, connection: None, silence: Silence::default(), leg: None },
-        );
+        let carriers = vec![Carrier { flow, leg: None }];
+        let session = Carried { carriers, wanted, connection: None, silence: Silence::default() };
+        self.sessions.borrow_mut().insert(number, session);
         address_of(number)
     }
 
-    /// At a target: if the flow turns out to carry a session, its connection comes out of this.
-    pub(in crate::endpoint) fn watch(&self, flow: FlowKey) -> oneshot::Receiver<Connection> {
-        let (wanted, connection) = oneshot::channel();
-        self.add(flow, Some(wanted));
-        connection
+    /// At a target: what a flow turns out to carry, if that is no bytes of its own, comes out of this.
+    pub(in crate::endpoint) fn watch(&self, flow: FlowKey) -> oneshot::Receiver<Carries> {
+        let (wanted, carries) = oneshot::channel();
+        let number = self.numbers.borrow().get(&flow).copied();
+        match number.and_then(|number| self.sessions.borrow().get(&number)?.connection.clone()) {
+            Some(connection) => drop(wanted.send(Carries::Beside(connection))),
+            None => drop(self.add(flow, Some(wanted))),
+        }
+        carries
+    }
+
+    /// From now on `flow` carries the session that `other` carries, too; at a target perhaps before it is there.
+    pub(in crate::endpoint) fn join(&self, flow: FlowKey, other: FlowKey) {
+        let Some(number) = self.numbers.borrow().get(&other).copied() else { return };
+        let mut sessions = self.sessions.borrow_mut();
+        let own = self.numbers.borrow().get(&flow).copied();
+        // One that carries a session already is not another's.
+        if own.is_some_and(|own| sessions.get(&own).is_some_and(|session| session.connection.is_some())) {
+            return;
+        }
+        let wanted = own.and_then(|own| sessions.remove(&own)).and_then(|session| session.wanted);
+        let Some(session) = sessions.get_mut(&number).filter(|session| session.carriers.len() < MAX_CARRIERS)
+        else {
+            return;
+        };
+        session.carriers.push(Carrier { flow, leg: None });
+        self.numbers.borrow_mut().insert(flow, number);
+        if let Some((wanted, connection)) = wanted.zip(session.connection.clone()) {
+            let _ = wanted.send(Carries::Beside(connection));
+        }
     }
 
     /// A flow is over.
     pub(in crate::endpoint) fn remove(&self, flow: &FlowKey) {
-        if let Some(number) = self.numbers.borrow_mut().remove(flow) {
-            self.carriers.borrow_mut().remove(&number);
-            self.share_memory();
+        let Some(number) = self.numbers.borrow_mut().remove(flow) else { return };
+        let mut sessions = self.sessions.borrow_mut();
+        let Some(session) = sessions.get_mut(&number) else { return };
+        session.carriers.retain(|carrier| carrier.flow != *flow);
+        if session.carriers.is_empty() {
+            sessions.remove(&number);
             let _ = self.socket.take(address_of(number));
         }
+        drop(sessions);
+        self.share_memory();
     }
 
     /// At an origin: connects to the target over a flow.
@@ -193,19 +238,19 @@ impl Carriers {
     }
 
     fn connected(&self, number: u64, connection: &Connection) {
-        if let Some(carrier) = self.carriers.borrow_mut().get_mut(&number) {
-            carrier.connection = Some(connection.clone());
+        if let Some(session) = self.sessions.borrow_mut().get_mut(&number) {
+            session.connection = Some(connection.clone());
         }
         self.share_memory();
     }
 
     /// Gives each session its share of what may wait here for applications. What a session was granted before can't be taken back.
     fn share_memory(&self) {
-        let carriers = self.carriers.borrow();
+        let sessions = self.sessions.borrow();
         let connections: Vec<&Connection> =
-            carriers.values().filter_map(|carrier| carrier.connection.as_ref()).collect();
-        let sessions = u64::try_from(connections.len()).unwrap_or(u64::MAX).max(1);
-        let window = (self.memory_bytes / sessions).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES);
+            sessions.values().filter_map(|session| session.connection.as_ref()).collect();
+        let count = u64::try_from(connections.len()).unwrap_or(u64::MAX).max(1);
+        let window = (self.memory_bytes / count).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES);
         let window = VarInt::from_u64(window).unwrap_or(VarInt::MAX);
         connections.into_iter().for_each(|connection| connection.set_receive_window(window));
     }
@@ -214,18 +259,22 @@ impl Carriers {
     /// timeout much longer than a repair takes. So each end sends something.
     pub(in crate::endpoint) fn nudge(&self, flow: &FlowKey) {
         let number = self.numbers.borrow().get(flow).copied();
-        let carriers = self.carriers.borrow();
-        if let Some(carrier) = number.and_then(|number| carriers.get(&number)) {
-            carrier.nudge();
+        let sessions = self.sessions.borrow();
+        if let Some(session) = number.and_then(|number| sessions.get(&number)) {
+            session.nudge();
         }
     }
 
     /// The same for each session whose packets leave over another leg from now on.
     fn nudge_moved(&self, node: &Driven) {
-        for carrier in self.carriers.borrow_mut().values_mut() {
-            let leg = node.flows(|flows| flows.way_out(&carrier.flow));
-            if leg.is_some() && std::mem::replace(&mut carrier.leg, leg) != leg {
-                carrier.nudge();
+        for session in self.sessions.borrow_mut().values_mut() {
+            let mut has_moved = false;
+            for carrier in &mut session.carriers {
+                let leg = node.flows(|flows| flows.way_out(&carrier.flow));
+                has_moved |= leg.is_some() && std::mem::replace(&mut carrier.leg, leg) != leg;
+            }
+            if has_moved {
+                session.nudge();
             }
         }
     }
@@ -234,7 +283,7 @@ impl Carriers {
         while let Some(incoming) = self.endpoint.accept().await {
             let number = number_of(incoming.remote_address());
             let wanted =
-                self.carriers.borrow_mut().get_mut(&number).and_then(|carrier| carrier.wanted.take());
+                self.sessions.borrow_mut().get_mut(&number).and_then(|session| session.wanted.take());
             match wanted {
                 Some(wanted) => drop(spawn_local(self.clone().establish(incoming, number, wanted))),
                 // A flow carries one session.
@@ -244,7 +293,7 @@ impl Carriers {
     }
 
     /// A target's side of [`Carriers::connect`].
-    async fn establish(self: Rc<Self>, incoming: Incoming, number: u64, wanted: oneshot::Sender<Connection>) {
+    async fn establish(self: Rc<Self>, incoming: Incoming, number: u64, wanted: oneshot::Sender<Carries>) {
         let established = async {
             let connection = incoming.await?;
             version::agree(&connection, Versions::OURS, false).await?;
@@ -254,7 +303,7 @@ impl Carriers {
             Ok(Ok(connection)) => {
                 self.connected(number, &connection);
                 spawn_local(answer_nudges(connection.clone()));
-                let _ = wanted.send(connection);
+                let _ = wanted.send(Carries::Session(connection));
             }
             Ok(Err(error)) => tracing::info!(error = %tls::explain(&*error), "a session failed"),
             Err(_) => {}
@@ -270,6 +319,13 @@ impl Carriers {
         }
     }
 
+    /// Over which legs a session's packets leave.
+    fn legs(&self, node: &Driven, number: u64) -> Vec<LegId> {
+        let sessions = self.sessions.borrow();
+        let carriers = sessions.get(&number).map(|session| session.carriers.as_slice()).unwrap_or_default();
+        node.flows(|flows| carriers.iter().filter_map(|carrier| flows.way_out(&carrier.flow)).collect())
+    }
+
     /// Sends packets over the sessions' carriers as they come, and those that had no way when there is one.
     async fn depart(self: Rc<Self>, node: Driven) {
         loop {
@@ -278,15 +334,18 @@ impl Carriers {
                 () = node.legs_opened().notified() => self.nudge_moved(&node),
             }
             for address in self.socket.destinations() {
-                let flow = self.carriers.borrow().get(&number_of(address)).map(|carrier| carrier.flow);
-                let Some(flow) = flow else {
-                    self.socket.take(address);
+                let legs = self.legs(&node, number_of(address));
+                // Without a way they stay until there is one.
+                if legs.is_empty() && self.sessions.borrow().contains_key(&number_of(address)) {
                     continue;
-                };
-                let Some(leg) = node.flows(|flows| flows.way_out(&flow)) else { continue };
+                }
                 let mut batches = self.socket.take(address);
                 for batch in &mut batches {
-                    node.send_packets(leg, &mut batch.packets, batch.stride);
+                    let Some((last, others)) = legs.split_last() else { break };
+                    for leg in others {
+                        node.send_packets(*leg, &mut batch.packets.clone(), batch.stride);
+                    }
+                    node.send_packets(*last, &mut batch.packets, batch.stride);
                 }
                 self.socket.done(batches);
             }
@@ -327,13 +386,14 @@ impl Carriers {
     /// The carriers of doubtful sessions, and whether any session has sent since the last look.
     fn look(&self, now: Time) -> (Vec<FlowKey>, bool) {
         let (mut doubtful, mut has_sent) = (Vec::new(), false);
-        for carrier in self.carriers.borrow_mut().values_mut() {
-            let Some(connection) = &carrier.connection else { continue };
+        for session in self.sessions.borrow_mut().values_mut() {
+            let Some(connection) = &session.connection else { continue };
             let stats = connection.stats();
             let (sent, came) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
-            let look = carrier.silence.look(sent, came, stats.path.rtt, now);
+            let look = session.silence.look(sent, came, stats.path.rtt, now);
             has_sent |= look.has_sent;
-            doubtful.extend(Some(carrier.flow).filter(|_| look.is_doubtful));
+            let carriers = session.carriers.iter().map(|carrier| carrier.flow);
+            doubtful.extend(carriers.filter(|_| look.is_doubtful));
         }
         (doubtful, has_sent)
     }

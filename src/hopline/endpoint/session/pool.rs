@@ -3,29 +3,33 @@
 use super::super::driver::Command;
 use super::super::flow_error::{FlowError, over};
 use super::super::flow_io::FlowIo;
-use super::super::{Endpoint, OpenError, flow};
-use super::Session;
+use super::super::{Chain, Endpoint, OpenError, flow};
+use super::{Session, Word};
+use hopline_proto::flows::FlowKey;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, copy, sink};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// How long a carrier whose session is over waits until the other end has ended it, too.
 const PARTING: Duration = Duration::from_secs(2);
 
+/// How long after an attempt to open a second chain the next one is made.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// A name, and how many relays lead there.
 type Key = (String, u8);
 /// Whoever holds it opens the session, if there is none.
 type Slot = Arc<tokio::sync::Mutex<Option<Open>>>;
 
-/// A session, and what keeps its carrier.
+/// A session, and what keeps its carriers.
 #[derive(Debug)]
 struct Open {
     session: Arc<Session>,
-    carrying: JoinHandle<()>,
+    carrying: Vec<JoinHandle<()>>,
 }
 
 /// See the module's documentation.
@@ -45,7 +49,7 @@ impl Sessions {
         let closing = slots.into_values().map(async |slot| {
             if let Some(Open { session, carrying }) = slot.lock().await.take() {
                 session.close(cause).await;
-                let _ = carrying.await;
+                futures_util::future::join_all(carrying).await;
             }
         });
         futures_util::future::join_all(closing).await;
@@ -70,7 +74,7 @@ pub(in crate::endpoint) async fn session(
 }
 
 async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Open, OpenError> {
-    let (raw, target) = flow::open_raw(endpoint, name, hops).await?;
+    let (raw, target) = flow::open_raw(&endpoint.0.commands, name, hops, None).await?;
     let (reply, connected) = oneshot::channel();
     let membership = endpoint.0.bootstrap_client.membership();
     let connect = Command::Connect { flow: raw.flow, target, membership: Box::new(membership), reply };
@@ -82,9 +86,23 @@ async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Open, OpenErr
     };
     let connection = connection.map_err(|error| OpenError::over(kept, error))?;
     let runtime = endpoint.0.runtime.clone();
-    let session =
-        Session::start(connection, target, (raw.flow.flow, raw.chain.clone()), runtime.clone()).await?;
-    let carrying = runtime.spawn(carry(session.clone(), FlowIo::new(raw)));
+    let carrier = (raw.flow.flow, raw.chain.clone());
+    // A target opens no flows, so it has no chains to offer.
+    let (joining, _) = mpsc::channel(1);
+    let session = Session::start(connection, target, carrier, joining, runtime.clone()).await?;
+    session.carried_by(raw.flow);
+    let node = endpoint.0.commands.downgrade();
+    let spares = Spares { node, session: session.clone(), name: name.to_owned(), hops };
+    let spares = Some(spares).filter(|_| endpoint.0.redundant);
+    let mut carrying = Vec::new();
+    if let Some(spares) = spares.clone() {
+        carrying.push(runtime.spawn(async move {
+            if let Some((flow, io)) = spares.open().await {
+                keep(spares.session.clone(), flow, io, Some(spares)).await;
+            }
+        }));
+    }
+    carrying.push(runtime.spawn(keep(session.clone(), raw.flow, FlowIo::new(raw), spares)));
     let (closing, limit) = (session.clone(), endpoint.0.session_idle);
     runtime.spawn(async move {
         tokio::select! {
@@ -95,8 +113,80 @@ async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Open, OpenErr
     Ok(Open { session, carrying })
 }
 
-/// Keeps a session's carrier until the session is over, and ends the session with it.
-pub(in crate::endpoint) async fn carry(session: Arc<Session>, mut carrier: FlowIo) {
+/// Opens further chains for a session whose packets go over two.
+#[derive(Clone)]
+struct Spares {
+    node: mpsc::WeakSender<Command>,
+    session: Arc<Session>,
+    name: String,
+    hops: u8,
+}
+
+impl Spares {
+    /// One that shares no relay with the other, if the pool has enough; tried until the session is over.
+    async fn open(&self) -> Option<(FlowKey, FlowIo)> {
+        let opened = async {
+            loop {
+                let node = self.node.upgrade()?;
+                match self.try_open(&node).await {
+                    Ok(opened) => return Some(opened),
+                    Err(error) => tracing::debug!(%error, "no second chain for a session"),
+                }
+                drop(node);
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            opened = opened => opened,
+            () = self.session.closed() => None,
+        }
+    }
+
+    async fn try_open(&self, node: &mpsc::Sender<Command>) -> Result<(FlowKey, FlowIo), OpenError> {
+        let other = self.session.present_carrier().ok_or(OpenError::Closed)?;
+        let (raw, target) = flow::open_raw(node, &self.name, self.hops, Some(other)).await?;
+        if target != self.session.peer() {
+            return Err(FlowError::Unknown.into());
+        }
+        let flow = raw.flow;
+        let shared = shared(&raw.chain.borrow(), &self.session.chain().borrow());
+        if !shared.is_empty() {
+            tracing::warn!(
+                relays = ?shared,
+                "the pool has no second chain without a relay of the first: what happens to these relays interrupts both"
+            );
+        }
+        node.send(Command::Join { flow, other }).await.map_err(|_| OpenError::Closed)?;
+        self.session.say(Word::Carrier { flow: flow.flow }).await;
+        self.session.carried_by(flow);
+        Ok((flow, FlowIo::new(raw)))
+    }
+}
+
+/// The relays that serve both chains.
+fn shared(one: &Chain, other: &Chain) -> Vec<String> {
+    let serving = one.hops().iter().map(|hop| hop.primary.clone());
+    serving.filter(|relay| other.carries(relay)).collect()
+}
+
+/// Keeps a flow that carries a session until the session is over; if the flow is lost before, another in its place.
+async fn keep(session: Arc<Session>, mut flow: FlowKey, mut io: FlowIo, spares: Option<Spares>) {
+    while carry(&session, flow, io).await.is_err() {
+        let Some(spares) = &spares else { return };
+        let Some(opened) = spares.open().await else { return };
+        (flow, io) = opened;
+    }
+}
+
+/// Keeps a flow that carries a session until one of them is over.
+///
+/// # Errors
+/// Why the flow is, if it is the first.
+pub(in crate::endpoint) async fn carry(
+    session: &Session,
+    flow: FlowKey,
+    mut carrier: FlowIo,
+) -> Result<(), FlowError> {
     let mut nothing = sink();
     let endings = carrier.end.endings.clone();
     let is_lost = tokio::select! {
@@ -105,7 +195,9 @@ pub(in crate::endpoint) async fn carry(session: Arc<Session>, mut carrier: FlowI
         read = copy(&mut carrier, &mut nothing) => read.is_err(),
     };
     if is_lost {
-        return session.lost(&over(endings).await.err().unwrap_or(FlowError::Closed));
+        let lost = over(endings).await.err().unwrap_or(FlowError::Closed);
+        session.carrier_lost(flow, &lost);
+        return Err(lost);
     }
     let parting = async {
         carrier.shutdown().await?;
@@ -114,5 +206,6 @@ pub(in crate::endpoint) async fn carry(session: Arc<Session>, mut carrier: FlowI
     if matches!(timeout(PARTING, parting).await, Ok(Ok(_))) {
         carrier.end.read_to_end = true;
     }
-    session.lost(&FlowError::Lost);
+    session.carrier_lost(flow, &FlowError::Lost);
+    Ok(())
 }
