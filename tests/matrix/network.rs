@@ -182,7 +182,8 @@ impl<'a> Network<'a> {
     /// All at once; then waits until they are gone.
     async fn kill(&mut self, names: &[String]) -> Result<(), Failure> {
         self.signal(names, Signal::KILL)?;
-        for name in names {
+        // One relay may serve a hop and be another's backup.
+        for name in names.iter().collect::<BTreeSet<_>>() {
             let draining = self.draining.iter().position(|relay| relay.name() == name);
             // One that drains is among those no more.
             let relay = self.relays.take(name).or_else(|| Some(self.draining.swap_remove(draining?)));
