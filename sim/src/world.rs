@@ -12,6 +12,7 @@ mod legs;
 mod life;
 mod links;
 mod pool;
+mod ways;
 
 pub(crate) use faults::Hit;
 pub(crate) use life::name;
@@ -32,7 +33,7 @@ use hopline_proto::crypto::Key;
 use hopline_proto::flows::FlowKey;
 use hopline_proto::machine::{Action, DialFailure, Event, Machine, Notice};
 use hopline_proto::{NodeId, Time};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 /// See the module's documentation.
@@ -58,6 +59,8 @@ pub(crate) struct World {
     stalled: BTreeSet<(u32, Side)>,
     index: HashMap<NodeId, NodeIndex>,
     woken: VecDeque<(NodeIndex, FlowKey)>,
+    /// The directions of flows, by number and sending end.
+    ways: BTreeMap<(usize, usize), ways::Seen>,
     /// Events that follow at once from an action.
     immediate: VecDeque<Event>,
     scratch: Vec<Action>,
@@ -86,6 +89,7 @@ impl World {
             stalled: BTreeSet::new(),
             index: HashMap::new(),
             woken: VecDeque::new(),
+            ways: BTreeMap::new(),
             immediate: VecDeque::new(),
             scratch: Vec::new(),
         }

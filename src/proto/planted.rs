@@ -71,6 +71,8 @@ pub enum Law {
     PayloadHeeded,
     /// Who is restored has the grace of a lease.
     RestoredGrace,
+    /// A session's packets take the leg that a repair has opened, both ways.
+    WayRepaired,
 }
 
 impl Law {
@@ -78,7 +80,7 @@ impl Law {
     pub const OF_SPLICES: [Self; 17] = *Self::PLANTED.first_chunk().expect("there are more");
 
     /// All of them: the simulator's swarm catches each.
-    pub const PLANTED: [Self; 33] = [
+    pub const PLANTED: [Self; 34] = [
         Self::TrimAfterWrite,
         Self::ExplicitFin,
         Self::AckAfterAttachOk,
@@ -112,6 +114,7 @@ impl Law {
         Self::ReaderHeeded,
         Self::PayloadHeeded,
         Self::RestoredGrace,
+        Self::WayRepaired,
     ];
 }
 

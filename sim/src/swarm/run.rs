@@ -126,6 +126,7 @@ fn trouble(world: &mut World, plan: &Plan, trim: &Trim) -> usize {
         while looked < at {
             world.run_until(looked);
             world.check_lost();
+            world.check_ways();
             looked = looked + LOOK;
         }
         world.run_until(at);
@@ -173,6 +174,7 @@ fn complete(world: &mut World, healed: Time) -> Duration {
         let now = world.now;
         world.run_until(now + LOOK);
         world.check_lost();
+        world.check_ways();
         if world.apps.all_over() {
             break;
         }

@@ -2,6 +2,7 @@
 
 use super::key::FlowKey;
 use super::table::Flows;
+use crate::planted::{self, Law};
 use crate::splice::{Direction, LegId, Position, Splice};
 use crate::time::Time;
 
@@ -48,9 +49,13 @@ impl Flows {
 }
 
 /// The live leg in a direction. Next need not have answered: it holds what overtakes the attach.
-const fn onward(splice: &Splice, direction: Direction) -> Option<LegId> {
+fn onward(splice: &Splice, direction: Direction) -> Option<LegId> {
     match direction {
         Direction::Forward => splice.next(),
+        // The first dial of each hop has the counter 1.
+        Direction::Backward if planted::broken(Law::WayRepaired) => {
+            if splice.epoch().counters().iter().all(|dials| *dials == 1) { splice.prev() } else { None }
+        }
         Direction::Backward => splice.prev(),
     }
 }
