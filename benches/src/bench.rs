@@ -11,6 +11,7 @@ mod soak;
 mod throughput;
 
 use crate::splice;
+use futures_util::future::LocalBoxFuture;
 use hopline_command::{Exit, Failure};
 use std::net::SocketAddr;
 
@@ -70,8 +71,12 @@ enum What {
 ///
 /// # Errors
 /// [`Failure`] if it can't be run here, or what it measured is a fault.
-pub async fn run(args: Args) -> Result<(), Failure> {
-    match args.what {
+pub fn run(args: Args) -> LocalBoxFuture<'static, Result<(), Failure>> {
+    Box::pin(measure(args.what))
+}
+
+async fn measure(what: What) -> Result<(), Failure> {
+    match what {
         What::Throughput(args) => throughput::run(args).await,
         What::Failover(args) => failover::run(args).await,
         What::Churn(args) => churn::run(*args).await,

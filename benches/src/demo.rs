@@ -16,6 +16,7 @@ use crate::stage::{Process, Relays, Stage};
 use crate::watched::Watched;
 use aws_lc_rs::digest::Digest;
 use bytesize::ByteSize;
+use futures_util::future::LocalBoxFuture;
 use hopline::endpoint::{Endpoint, Flow, Inbox, Options};
 use hopline_command::{Exit, Failure};
 use kill::Kill;
@@ -90,16 +91,18 @@ impl Args {
 ///
 /// # Errors
 /// [`Failure`] if it can't be shown here, or a byte was lost.
-pub async fn run(args: Args) -> Result<(), Failure> {
-    args.check()?;
-    let seed = args.run.seed();
-    let stage = args.run.stage()?;
-    let screen = Screen::new(args.size);
-    let performed = uninterrupted("demo", seed, perform(&args, seed, &stage, &screen)).await;
-    screen.end();
-    let outcome = performed?;
-    args.run.print(&outcome, &args)?;
-    verdict(outcome.is_success())
+pub fn run(args: Args) -> LocalBoxFuture<'static, Result<(), Failure>> {
+    Box::pin(async move {
+        args.check()?;
+        let seed = args.run.seed();
+        let stage = args.run.stage()?;
+        let screen = Screen::new(args.size);
+        let performed = uninterrupted("demo", seed, perform(&args, seed, &stage, &screen)).await;
+        screen.end();
+        let outcome = performed?;
+        args.run.print(&outcome, &args)?;
+        verdict(outcome.is_success())
+    })
 }
 
 /// The processes that must live to the end.

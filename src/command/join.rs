@@ -7,6 +7,7 @@ use crate::retry::RetryArgs;
 use crate::wait::WaitArgs;
 use crate::{Exit, Failure};
 use clap::Args;
+use futures_util::future::LocalBoxFuture;
 use hopline::endpoint::{Endpoint, Options};
 use hopline::net::datadir::{DataDir, Role};
 use hopline::net::state::last_ticket;
@@ -14,7 +15,7 @@ use hopline::net::ticket::Ticket;
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::rpc::Refusal;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -82,14 +83,17 @@ impl NetworkArgs {
 
     /// Joins for as long as it takes to look or to tell somebody something. Whose directory the environment names is of no
     /// concern to that: it may be that of a bootstrap, or of an endpoint that runs, on this machine.
-    pub async fn visitor(&self) -> Result<Endpoint, Failure> {
-        let is_told = |data: &&PathBuf| std::env::var_os(DATA).is_none_or(|told| told != data.as_os_str());
-        let is_ours = |data: &Path| {
-            Role::of(data) == Some(Role::Endpoint)
-                && DataDir::open(data, Role::Endpoint, Duration::ZERO).is_ok()
-        };
-        let data = self.data.as_ref().filter(|data| is_told(data) || is_ours(data));
-        self.join(Options { data: data.cloned(), ..Options::default() }).await
+    pub fn visitor(&self) -> LocalBoxFuture<'_, Result<Endpoint, Failure>> {
+        Box::pin(async move {
+            let is_told =
+                |data: &&PathBuf| std::env::var_os(DATA).is_none_or(|told| told != data.as_os_str());
+            let is_ours = |data: &Path| {
+                Role::of(data) == Some(Role::Endpoint)
+                    && DataDir::open(data, Role::Endpoint, Duration::ZERO).is_ok()
+            };
+            let data = self.data.as_ref().filter(|data| is_told(data) || is_ours(data));
+            self.join(Options { data: data.cloned(), ..Options::default() }).await
+        })
     }
 
     /// Joins once a bootstrap answers.
@@ -111,20 +115,22 @@ impl JoinArgs {
 
 impl OpenArgs {
     /// Joins once a bootstrap answers.
-    pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let options = self.plane.options(Options { hops: self.hops, ..Options::default() })?;
-        let endpoint = self.join.join(options).await?;
-        if !self.no_journal {
-            journal::keep(&endpoint);
-        }
-        Ok(endpoint)
+    pub fn endpoint(&self) -> LocalBoxFuture<'_, Result<Endpoint, Failure>> {
+        Box::pin(async move {
+            let options = self.plane.options(Options { hops: self.hops, ..Options::default() })?;
+            let endpoint = self.join.join(options).await?;
+            if !self.no_journal {
+                journal::keep(&endpoint);
+            }
+            Ok(endpoint)
+        })
     }
 }
 
 impl ServeArgs {
     /// Joins once a bootstrap answers.
-    pub async fn endpoint(&self) -> Result<Endpoint, Failure> {
-        self.join.join(Options { enrolment: self.retry.config(), ..Options::default() }).await
+    pub fn endpoint(&self) -> LocalBoxFuture<'_, Result<Endpoint, Failure>> {
+        Box::pin(self.join.join(Options { enrolment: self.retry.config(), ..Options::default() }))
     }
 }
 
@@ -135,18 +141,29 @@ pub async fn with_endpoint(
     stop: impl Future<Output = Result<(), Failure>>,
     work: impl AsyncFnOnce(&Endpoint) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let lost = name_lost(endpoint.enrolment());
     // Work that was stopped is dropped only when all is told: a flow that is dropped says less.
-    let mut work = pin!(work(&endpoint));
-    let result = tokio::select! {
-        biased;
-        result = &mut work => result,
-        stopped = stop => stopped,
-        failure = lost => Err(failure),
-    };
-    let cause = result.as_ref().err().map_or("its process ended", Failure::message);
-    endpoint.shutdown_because(cause).await;
-    result
+    let (stop, work) = (pin!(stop), pin!(work(&endpoint)));
+    until_done(&endpoint, stop, work).await
+}
+
+/// The same for any work, so that it is compiled once.
+fn until_done<'a>(
+    endpoint: &'a Endpoint,
+    stop: Pin<&'a mut dyn Future<Output = Result<(), Failure>>>,
+    mut work: Pin<&'a mut dyn Future<Output = Result<(), Failure>>>,
+) -> LocalBoxFuture<'a, Result<(), Failure>> {
+    Box::pin(async move {
+        let lost = name_lost(endpoint.enrolment());
+        let result = tokio::select! {
+            biased;
+            result = &mut work => result,
+            stopped = stop => stopped,
+            failure = lost => Err(failure),
+        };
+        let cause = result.as_ref().err().map_or("its process ended", Failure::message);
+        endpoint.shutdown_because(cause).await;
+        result
+    })
 }
 
 /// Parses `given`, or what the last join left.

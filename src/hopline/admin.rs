@@ -26,6 +26,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -64,17 +65,19 @@ impl Listener {
     ///
     /// # Errors
     /// [`BindError`] if the address is taken, or is not this machine's.
-    pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let failed = |source| BindError::http(address, source);
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        if !address.ip().to_canonical().is_loopback() {
-            tracing::warn!(
-                %address,
-                "the admin pages can be read from other machines, by anybody: let a firewall or a proxy decide who may"
-            );
-        }
-        Ok(Self { listener, address })
+    pub fn bind(address: SocketAddr) -> BoxFuture<'static, Result<Self, BindError>> {
+        Box::pin(async move {
+            let failed = |source| BindError::http(address, source);
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            if !address.ip().to_canonical().is_loopback() {
+                tracing::warn!(
+                    %address,
+                    "the admin pages can be read from other machines, by anybody: let a firewall or a proxy decide who may"
+                );
+            }
+            Ok(Self { listener, address })
+        })
     }
 
     /// Where it listens, as a URL.

@@ -45,6 +45,7 @@ use crate::store::redb::RedbFile;
 use crate::store::{Opened, StoreHealth, StoreKind, format};
 use driver::Driver;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hopline_proto::NodeId;
 use hopline_proto::admission;
 use hopline_proto::bootstrap::{Bootstrap, Config, PolicyError};
@@ -207,17 +208,19 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(options: Options) -> Result<Self, StartError> {
-        options.policies.validate()?;
-        if options.validity < MIN_VALIDITY {
-            return Err(StartError::Validity { validity: options.validity });
-        }
-        let (data, store) = (options.data.clone(), options.store.clone());
-        let opened = spawn_blocking(move || open(data.as_deref(), &*store)).await;
-        let (data, opened, authority, identity) = opened.map_err(|_| StartError::Ended)??;
-        let mut server = Self::serve(options, opened, authority, identity).await?;
-        server.data = data;
-        Ok(server)
+    pub fn start(options: Options) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(async move {
+            options.policies.validate()?;
+            if options.validity < MIN_VALIDITY {
+                return Err(StartError::Validity { validity: options.validity });
+            }
+            let (data, store) = (options.data.clone(), options.store.clone());
+            let opened = spawn_blocking(move || open(data.as_deref(), &*store)).await;
+            let (data, opened, authority, identity) = opened.map_err(|_| StartError::Ended)??;
+            let mut server = Self::serve(options, opened, authority, identity).await?;
+            server.data = data;
+            Ok(server)
+        })
     }
 
     /// The same with what was opened. Everybody is back in their places before the first question can be asked.
@@ -336,27 +339,31 @@ impl Server {
     ///
     /// # Errors
     /// [`NotStored`] if it could not be made durable; then nothing has changed.
-    pub async fn remove(&self, node: NodeId) -> Result<(), NotStored> {
-        self.shared.store.deny(node).await?;
-        self.shared.driver.with(|machine, now| machine.revoke(node, now));
-        tracing::info!(%node, "removed a node from the network");
-        Ok(())
+    pub fn remove(&self, node: NodeId) -> BoxFuture<'_, Result<(), NotStored>> {
+        Box::pin(async move {
+            self.shared.store.deny(node).await?;
+            self.shared.driver.with(|machine, now| machine.revoke(node, now));
+            tracing::info!(%node, "removed a node from the network");
+            Ok(())
+        })
     }
 
     /// Ends all connections, and stops. When this is done, another process may use the data directory.
-    pub async fn shutdown(self) {
-        let code = BootstrapClose::ShuttingDown;
-        self.endpoint.close(code.number().into(), code.as_str().as_bytes());
-        self.stop.cancel();
-        self.tasks.close();
-        let _ = timeout(LAST_WORDS, async {
-            self.tasks.wait().await;
-            self.endpoint.wait_idle().await;
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let code = BootstrapClose::ShuttingDown;
+            self.endpoint.close(code.number().into(), code.as_str().as_bytes());
+            self.stop.cancel();
+            self.tasks.close();
+            let _ = timeout(LAST_WORDS, async {
+                self.tasks.wait().await;
+                self.endpoint.wait_idle().await;
+            })
+            .await;
+            // After the tasks, which may have had something to write.
+            self.shared.store.close().await;
+            tracing::info!("bootstrap stopped");
         })
-        .await;
-        // After the tasks, which may have had something to write.
-        self.shared.store.close().await;
-        tracing::info!("bootstrap stopped");
     }
 }
 

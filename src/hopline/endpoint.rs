@@ -39,7 +39,9 @@ use crate::net::enrolment::Feed;
 use crate::net::reach::Reach;
 use crate::net::ticket::{Ticket, TicketError};
 use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
+use bytes::Bytes;
 use driver::Command;
+use futures_util::future::BoxFuture;
 use hopline_proto::detector::Config as DetectorConfig;
 use hopline_proto::endpoint::Destination;
 use hopline_proto::enrolment::{self, Change};
@@ -241,27 +243,29 @@ impl Endpoint {
     ///
     /// # Errors
     /// As [`Builder::join`].
-    pub async fn join(ticket: Ticket, options: Options) -> Result<Self, StartError> {
-        let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-        let (hops, plane) = (options.hops, options.plane);
-        let (redundant, session_idle) = (options.redundant, options.session_idle);
-        let names = Arc::<listener::Names>::default();
-        let node = driver::start(ticket, options, names.list()).await?;
-        Ok(Self(Arc::new(Inner {
-            commands: node.commands,
-            bootstrap_client: node.bootstrap_client,
-            runtime,
-            counters: node.counters,
-            enrolment: node.enrolment,
-            hops,
-            events: node.events,
-            senders: messages::Senders::default(),
-            plane,
-            redundant,
-            session_idle,
-            sessions: Sessions::default(),
-            names,
-        })))
+    pub fn join(ticket: Ticket, options: Options) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(async move {
+            let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+            let (hops, plane) = (options.hops, options.plane);
+            let (redundant, session_idle) = (options.redundant, options.session_idle);
+            let names = Arc::<listener::Names>::default();
+            let node = driver::start(ticket, options, names.list()).await?;
+            Ok(Self(Arc::new(Inner {
+                commands: node.commands,
+                bootstrap_client: node.bootstrap_client,
+                runtime,
+                counters: node.counters,
+                enrolment: node.enrolment,
+                hops,
+                events: node.events,
+                senders: messages::Senders::default(),
+                plane,
+                redundant,
+                session_idle,
+                sessions: Sessions::default(),
+                names,
+            })))
+        })
     }
 
     /// Who this endpoint is.
@@ -301,16 +305,16 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`OpenError`] if there is no such name, no route, or nobody answers there.
-    pub async fn open(&self, name: &str) -> Result<Flow, OpenError> {
-        self.open_over(name, self.0.hops).await
+    pub fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Flow, OpenError>> {
+        self.open_over(name, self.0.hops)
     }
 
     /// Opens a flow over `hops` relays, 1 to 8.
     ///
     /// # Errors
     /// As [`Endpoint::open`].
-    pub async fn open_over(&self, name: &str, hops: u8) -> Result<Flow, OpenError> {
-        self.within(flow::open(self, name, hops, flow::Kind::Stream)).await
+    pub fn open_over<'a>(&'a self, name: &'a str, hops: u8) -> BoxFuture<'a, Result<Flow, OpenError>> {
+        Box::pin(self.within(flow::open(self, name, hops, flow::Kind::Stream)))
     }
 
     /// Sends one message to whoever serves `name`. Messages to one name arrive in the order of these calls; each
@@ -321,8 +325,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`SendError`] if the message is longer than [`MAX_MESSAGE_BYTES`], or there is no way to the name.
-    pub async fn send(&self, name: &str, message: impl Into<bytes::Bytes>) -> Result<Receipt, SendError> {
-        self.within(messages::send(self, name, message.into())).await
+    pub async fn send(&self, name: &str, message: impl Into<Bytes>) -> Result<Receipt, SendError> {
+        self.send_bytes(name, message.into()).await
     }
 
     /// Serves `name`: flows to it come out of the [`Listener`].
@@ -332,16 +336,16 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ListenError::Twice`] if this endpoint listens to the name already, [`ListenError::Refused`] if another node has it.
-    pub async fn listen(&self, name: &str) -> Result<Listener, ListenError> {
-        self.within(listener::listen(self, name)).await
+    pub fn listen<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Listener, ListenError>> {
+        Box::pin(self.within(listener::listen(self, name)))
     }
 
     /// Serves `name`: messages to it come out of the [`Inbox`]. Otherwise as [`Endpoint::listen`].
     ///
     /// # Errors
     /// As [`Endpoint::listen`].
-    pub async fn receive(&self, name: &str) -> Result<Inbox, ListenError> {
-        self.within(listener::inbox(self, name)).await
+    pub fn receive<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Inbox, ListenError>> {
+        Box::pin(self.within(listener::inbox(self, name)))
     }
 
     /// What happens to this endpoint's flows from now on; [`Flow::watch_chain`] tells what it comes to. A receiver that lags by more
@@ -355,8 +359,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`AskFailure`] if no bootstrap answers.
-    pub async fn list(&self) -> Result<Listing, AskFailure> {
-        self.within(driver::list(&self.0.bootstrap_client)).await
+    pub fn list(&self) -> BoxFuture<'_, Result<Listing, AskFailure>> {
+        Box::pin(self.within(driver::list(&self.0.bootstrap_client)))
     }
 
     /// Has the relay of this name or id move its flows to others and end. The bootstrap tells it at once, or with its next
@@ -364,21 +368,30 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`DrainError`] if the bootstrap can't be asked, or refuses.
-    pub async fn drain(&self, relay: &str) -> Result<(), DrainError> {
-        let response = self.within(self.0.bootstrap_client.drain(relay)).await?;
-        if let Response::Refused(refusal) = response { Err(refusal.into()) } else { Ok(()) }
+    pub fn drain<'a>(&'a self, relay: &'a str) -> BoxFuture<'a, Result<(), DrainError>> {
+        Box::pin(async move {
+            let response = self.within(self.0.bootstrap_client.drain(relay)).await?;
+            if let Response::Refused(refusal) = response { Err(refusal.into()) } else { Ok(()) }
+        })
     }
 
     /// Gives up the names and every flow that is still open, and says goodbye to the relays and the bootstrap. Waits until they
     /// have heard it, and until receipts of messages that were taken have arrived, but not for long: some 2 seconds.
-    pub async fn shutdown(&self) {
-        self.shutdown_because("its process was done with it").await;
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.end("its process was done with it".into())
     }
 
     /// The same, where the other ends of flows that are still open are told why.
     pub async fn shutdown_because(&self, cause: impl Into<String>) {
-        let cause: Arc<str> = Arc::from(cause.into());
-        let shutdown = async {
+        self.end(cause.into().into()).await;
+    }
+
+    fn send_bytes<'a>(&'a self, name: &'a str, message: Bytes) -> BoxFuture<'a, Result<Receipt, SendError>> {
+        Box::pin(self.within(messages::send(self, name, message)))
+    }
+
+    fn end(&self, cause: Arc<str>) -> BoxFuture<'_, ()> {
+        Box::pin(self.within(async move {
             tokio::join!(self.0.names.close(&cause, RECEIPTS_TIMEOUT), self.0.senders.close(SENDERS_TIMEOUT));
             tokio::join!(self.0.sessions.close(&cause), self.0.names.close_sessions(&cause));
             let (done, finished) = oneshot::channel();
@@ -386,8 +399,7 @@ impl Endpoint {
                 let _ = finished.await;
             }
             self.0.bootstrap_client.close().await;
-        };
-        self.within(shutdown).await;
+        }))
     }
 
     /// Runs a future as if on the runtime on which this endpoint joined, for its timers and tasks.

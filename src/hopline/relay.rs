@@ -18,6 +18,7 @@ use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Parts};
 use crate::net::ticket::Ticket;
 use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
+use futures_util::future::BoxFuture;
 use hopline_proto::agent::AgentConfig;
 use hopline_proto::detector::Config as DetectorConfig;
 use hopline_proto::enrolment::{self, Change, Trouble};
@@ -157,7 +158,11 @@ impl Relay {
     ///
     /// # Errors
     /// [`StartError`] if no bootstrap lets it in, or the node can't be started.
-    pub async fn start(ticket: Ticket, options: Options) -> Result<Self, StartError> {
+    pub fn start(ticket: Ticket, options: Options) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(Self::join(ticket, options))
+    }
+
+    async fn join(ticket: Ticket, options: Options) -> Result<Self, StartError> {
         let data = DataDir::take(options.data.as_deref(), Role::Relay).await?;
         let bootstrap_client = BootstrapClient::join(ticket, data).await?;
         let membership = bootstrap_client.membership();
@@ -257,22 +262,28 @@ impl Relay {
     ///
     /// # Errors
     /// [`Refusal`] if the bootstrap will not have it as it is.
-    pub async fn enrolled(&mut self) -> Result<(), Refusal> {
-        match self.state.wait_for(|state| *state != State::Starting).await.as_deref() {
-            Ok(State::Refused(refusal)) => Err(refusal.clone()),
-            _ => Ok(()),
-        }
+    pub fn enrolled(&mut self) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async move {
+            match self.state.wait_for(|state| *state != State::Starting).await.as_deref() {
+                Ok(State::Refused(refusal)) => Err(refusal.clone()),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// Resolves when it has ended, as the bootstrap had it drain.
-    pub async fn ended(&self) {
-        let _ = self.state.clone().wait_for(|state| *state == State::Ended).await;
+    pub fn ended(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _ = self.state.clone().wait_for(|state| *state == State::Ended).await;
+        })
     }
 
     /// Takes no new flows, waits for a while until those that it carries have gone elsewhere, and ends.
-    pub async fn drain(mut self) {
-        let _ = self.drain.send(());
-        let _ = self.state.wait_for(|state| *state == State::Ended).await;
+    pub fn drain(mut self) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let _ = self.drain.send(());
+            let _ = self.state.wait_for(|state| *state == State::Ended).await;
+        })
     }
 }
 

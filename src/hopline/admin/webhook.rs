@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use axum::http::uri::{Authority, Scheme};
 use axum::http::{Request, StatusCode, Uri};
+use futures_util::future::BoxFuture;
 use hopline_proto::backoff::Pauses;
 use hopline_proto::pool::PoolEvent;
 use hyper::client::conn::http1;
@@ -85,8 +86,8 @@ enum Failure {
 }
 
 /// Sends what happens from now on to `url`. Never ends.
-pub async fn run(url: Url, observer: Observer) {
-    run_with(url, observer, RETRY_POLICY).await;
+pub fn run(url: Url, observer: Observer) -> BoxFuture<'static, ()> {
+    Box::pin(run_with(url, observer, RETRY_POLICY))
 }
 
 pub(super) async fn run_with(url: Url, observer: Observer, policy: RetryPolicy) {

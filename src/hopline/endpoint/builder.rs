@@ -3,6 +3,7 @@
 use super::{Endpoint, Options, Plane, StartError};
 use crate::net::state;
 use crate::net::ticket::Ticket;
+use futures_util::future::BoxFuture;
 use hopline_proto::detector::Liveness;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -78,12 +79,14 @@ impl Builder {
     ///
     /// # Errors
     /// [`StartError`]: no tokio runtime, no ticket, a data directory that is in use, or a bootstrap that does not answer or refuses.
-    pub async fn join(self) -> Result<Endpoint, StartError> {
-        let ticket = match self.ticket {
-            Some(ticket) => ticket,
-            None => ticket_at_hand()?,
-        };
-        Endpoint::join(ticket, self.options).await
+    pub fn join(self) -> BoxFuture<'static, Result<Endpoint, StartError>> {
+        Box::pin(async move {
+            let ticket = match self.ticket {
+                Some(ticket) => ticket,
+                None => ticket_at_hand()?,
+            };
+            Endpoint::join(ticket, self.options).await
+        })
     }
 }
 

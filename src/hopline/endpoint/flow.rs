@@ -7,6 +7,7 @@ use super::session::{Session, SessionIo, pool};
 use super::{Chain, Endpoint, OpenError, Plane};
 use crate::net::tls::{self, OutOfTime};
 use crate::net::version;
+use futures_util::future::BoxFuture;
 use hopline_proto::cause;
 use hopline_proto::codec;
 use hopline_proto::crypto::Key;
@@ -95,8 +96,8 @@ impl Aborter {
     ///
     /// # Errors
     /// [`FlowError`] if not everything arrived and was taken.
-    pub async fn ended(&self) -> Result<(), FlowError> {
-        over(self.endings.clone()).await
+    pub fn ended(&self) -> BoxFuture<'_, Result<(), FlowError>> {
+        Box::pin(over(self.endings.clone()))
     }
 
     /// Says that this end took everything that came, for whoever has more to send when it has read the end.
@@ -105,8 +106,10 @@ impl Aborter {
     }
 
     /// Resolves once everything that was sent, up to the end, has arrived; or the flow is over.
-    pub async fn arrived(&self) {
-        let _ = self.reached.clone().wait_for(|reached| *reached != Reached::Nothing).await;
+    pub fn arrived(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let _ = self.reached.clone().wait_for(|reached| *reached != Reached::Nothing).await;
+        })
     }
 
     /// Resolves once the application at the other end has said that it took everything that was sent, up to the end.
@@ -157,12 +160,14 @@ impl Flow {
     ///
     /// # Errors
     /// [`FlowError`] if that will never be so.
-    pub async fn finished(mut self) -> Result<(), FlowError> {
-        let endings = self.end().endings.clone();
-        if self.take_all().await.is_ok() {
-            let _ = self.end().words.try_send(Word::Taken);
-        }
-        over(endings).await
+    pub fn finished(mut self) -> BoxFuture<'static, Result<(), FlowError>> {
+        Box::pin(async move {
+            let endings = self.end().endings.clone();
+            if self.take_all().await.is_ok() {
+                let _ = self.end().words.try_send(Word::Taken);
+            }
+            over(endings).await
+        })
     }
 
     /// Gives the flow up, both ways at once: the other end's reads, writes and [`Flow::finished`] fail with `cause`, of which

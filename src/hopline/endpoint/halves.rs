@@ -2,6 +2,7 @@
 
 use super::flow::{Aborter, Flow};
 use super::flow_error::{DROPPED, FlowError};
+use futures_util::future::BoxFuture;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -61,12 +62,14 @@ impl SendStream {
     ///
     /// # Errors
     /// [`FlowError`] if the flow ended before that: it is not known then how much of what was sent was taken.
-    pub async fn finish(&mut self) -> Result<(), FlowError> {
-        if let Err(error) = self.shutdown().await {
-            return Err(self.flow.explain(&error).await);
-        }
-        self.flow.all_taken().await?;
-        if self.has_taken.load(Ordering::Acquire) { self.flow.ended().await } else { Ok(()) }
+    pub fn finish(&mut self) -> BoxFuture<'_, Result<(), FlowError>> {
+        Box::pin(async move {
+            if let Err(error) = self.shutdown().await {
+                return Err(self.flow.explain(&error).await);
+            }
+            self.flow.all_taken().await?;
+            if self.has_taken.load(Ordering::Acquire) { self.flow.ended().await } else { Ok(()) }
+        })
     }
 
     /// Gives the flow up, both ways at once, as [`Flow::abort`].

@@ -8,6 +8,7 @@ use super::flow_error::FlowError;
 use super::served::{Message, Served};
 use super::{Chain, Endpoint, OpenError};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use hopline_proto::cause;
 use std::collections::{HashMap, VecDeque};
@@ -90,13 +91,16 @@ pub struct Carrier {
 impl Carrier {
     /// Resolves once the flow takes no more messages, with why, be any under way or not. By then each receipt of a message that
     /// it carried has resolved.
-    pub async fn ended(&mut self) -> SendError {
-        let verdict = self.verdict.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
-        match verdict {
-            Some(Verdict::Refused(cause)) => SendError::Refused { cause },
-            Some(Verdict::Broken(error)) => SendError::Lost(error),
-            Some(Verdict::Taken) | None => SendError::Lost(FlowError::Closed),
-        }
+    pub fn ended(&mut self) -> BoxFuture<'_, SendError> {
+        Box::pin(async move {
+            let verdict =
+                self.verdict.wait_for(Option::is_some).await.ok().and_then(|verdict| verdict.clone());
+            match verdict {
+                Some(Verdict::Refused(cause)) => SendError::Refused { cause },
+                Some(Verdict::Broken(error)) => SendError::Lost(error),
+                Some(Verdict::Taken) | None => SendError::Lost(FlowError::Closed),
+            }
+        })
     }
 
     /// The relays that carry the messages at present, as [`Flow::watch_chain`] tells it.

@@ -38,6 +38,7 @@ use super::ticket::Ticket;
 use super::transport::{self, EVERY_ADDRESS, TransportSettings};
 use connection::Shared;
 use dial::Dialer;
+use futures_util::future::BoxFuture;
 use hopline_proto::machine::AskFailure;
 use hopline_proto::rpc::{Request, Response};
 use hopline_proto::{NodeId, Time};
@@ -147,15 +148,19 @@ impl BootstrapClient {
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn join(ticket: Ticket, data: Option<Arc<DataDir>>) -> Result<Self, JoinError> {
-        Self::join_with(ticket, JoinOptions { data, ..JoinOptions::default() }).await
+    pub fn join(ticket: Ticket, data: Option<Arc<DataDir>>) -> BoxFuture<'static, Result<Self, JoinError>> {
+        Self::join_with(ticket, JoinOptions { data, ..JoinOptions::default() })
     }
 
     /// As [`BootstrapClient::join`], with other limits.
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn join_with(ticket: Ticket, options: JoinOptions) -> Result<Self, JoinError> {
+    pub fn join_with(ticket: Ticket, options: JoinOptions) -> BoxFuture<'static, Result<Self, JoinError>> {
+        Box::pin(Self::enter(ticket, options))
+    }
+
+    async fn enter(ticket: Ticket, options: JoinOptions) -> Result<Self, JoinError> {
         let (identity, stored) = match options.data.clone() {
             None => (Arc::new(Identity::generate()), None),
             Some(data) => {
@@ -256,16 +261,20 @@ impl BootstrapClient {
     ///
     /// # Errors
     /// [`AskFailure`]; [`BootstrapClient::failure`] tells more.
-    pub async fn ask(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
-        self.question(request, limit, false).await
+    pub fn ask(&self, request: Request, limit: Duration) -> BoxFuture<'_, Result<Response, AskFailure>> {
+        Box::pin(self.question(request, limit, false))
     }
 
     /// As [`BootstrapClient::ask`], over a new connection to the next bootstrap in the ticket, whose name is resolved anew.
     ///
     /// # Errors
     /// [`AskFailure`]; [`BootstrapClient::failure`] tells more.
-    pub async fn ask_fresh(&self, request: Request, limit: Duration) -> Result<Response, AskFailure> {
-        self.question(request, limit, true).await
+    pub fn ask_fresh(
+        &self,
+        request: Request,
+        limit: Duration,
+    ) -> BoxFuture<'_, Result<Response, AskFailure>> {
+        Box::pin(self.question(request, limit, true))
     }
 
     /// Changes whenever a bootstrap can be reached after it could not for a while, or calls this node. For nodes that have a lease; whoever has
@@ -285,32 +294,36 @@ impl BootstrapClient {
     ///
     /// # Errors
     /// [`JoinError`].
-    pub async fn renew(&self) -> Result<Membership, Arc<JoinError>> {
-        renewal::renew(&self.shared).await
+    pub fn renew(&self) -> BoxFuture<'_, Result<Membership, Arc<JoinError>>> {
+        Box::pin(renewal::renew(&self.shared))
     }
 
     /// Has the relay of this name or id drain, with the ticket as proof of the right to it.
     ///
     /// # Errors
     /// [`JoinError::Refused`] if the ticket gives no such right; else whatever kept the bootstrap from answering.
-    pub async fn drain(&self, relay: &str) -> Result<Response, Arc<JoinError>> {
-        drain_order::drain(&self.shared, relay.to_owned()).await
+    pub fn drain<'a>(&'a self, relay: &'a str) -> BoxFuture<'a, Result<Response, Arc<JoinError>>> {
+        Box::pin(drain_order::drain(&self.shared, relay.to_owned()))
     }
 
     /// Says goodbye to the bootstrap. Questions that are still under way fail, and later ones find no way out.
-    pub async fn close(&self) {
-        let kept = self.shared.kept();
-        let sent = || kept.as_ref().map(|connection| connection.stats().udp_tx.datagrams);
-        let before = sent();
-        let endpoint = &self.shared.joiner.dialer.endpoint;
-        say_goodbye(endpoint);
-        // What QUIC waits for after the goodbye has left (RFC 9000, section 10.2) is of use to nobody here.
-        let said = async {
-            while sent() == before && kept.as_ref().is_some_and(|c| c.close_reason() == Some(LocallyClosed)) {
-                sleep(GOODBYE_PAUSE).await;
-            }
-        };
-        let _ = timeout(LAST_WORDS, said).await;
+    pub fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let kept = self.shared.kept();
+            let sent = || kept.as_ref().map(|connection| connection.stats().udp_tx.datagrams);
+            let before = sent();
+            let endpoint = &self.shared.joiner.dialer.endpoint;
+            say_goodbye(endpoint);
+            // What QUIC waits for after the goodbye has left (RFC 9000, section 10.2) is of use to nobody here.
+            let said = async {
+                while sent() == before
+                    && kept.as_ref().is_some_and(|c| c.close_reason() == Some(LocallyClosed))
+                {
+                    sleep(GOODBYE_PAUSE).await;
+                }
+            };
+            let _ = timeout(LAST_WORDS, said).await;
+        })
     }
 
     /// Takes note of what answers tell beside what was asked.

@@ -4,6 +4,7 @@
 //! the other end keeps it, and what depends on it, until it notices the silence. So a part that has connections holds a [`PendingClose`]
 //! until its last packet has left, and the process's main function waits for all of them, for a limited time.
 
+use futures_util::future::BoxFuture;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -29,8 +30,10 @@ impl Drop for PendingClose {
 }
 
 /// Waits until all is said, for so long at most.
-pub async fn all_sent(limit: Duration) {
-    let mut pending = PENDING.subscribe();
-    // Who is late is not heard; and the sender lives as long as the process.
-    let _ = timeout(limit, pending.wait_for(|pending| *pending == 0)).await;
+pub fn all_sent(limit: Duration) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let mut pending = PENDING.subscribe();
+        // Who is late is not heard; and the sender lives as long as the process.
+        let _ = timeout(limit, pending.wait_for(|pending| *pending == 0)).await;
+    })
 }

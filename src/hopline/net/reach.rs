@@ -1,5 +1,6 @@
 //! Which relays a node dials, and which it could not reach, so that a command that waits can say why.
 
+use futures_util::future::BoxFuture;
 use hopline_proto::NodeId;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -55,13 +56,15 @@ impl Reach {
     }
 
     /// Ends when it has reached none of those whom it dialled, and dials nobody else.
-    pub async fn until_in_vain(&self) {
-        let mut dials = self.0.subscribe();
-        while dials.wait_for(Dials::are_in_vain).await.is_ok() {
-            if timeout(PAUSE, dials.changed()).await.is_err() {
-                return;
+    pub fn until_in_vain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let mut dials = self.0.subscribe();
+            while dials.wait_for(Dials::are_in_vain).await.is_ok() {
+                if timeout(PAUSE, dials.changed()).await.is_err() {
+                    return;
+                }
             }
-        }
+        })
     }
 }
 

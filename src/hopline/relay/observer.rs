@@ -3,6 +3,7 @@
 use super::{Machine, State};
 use crate::net::counters::{Neighbours, NodeCounters, Packets};
 use crate::net::node::Node;
+use futures_util::future::BoxFuture;
 use hopline_proto::frame::Cause;
 use hopline_proto::id::NodeId;
 use hopline_proto::machine::Notice;
@@ -102,10 +103,12 @@ impl Observer {
     }
 
     /// How it is; `None` if its thread has ended or is too busy to say.
-    pub async fn vitals(&self) -> Option<Vitals> {
-        let (question, answer) = oneshot::channel();
-        self.questions.try_send(question).ok()?;
-        timeout(TIMEOUT, answer).await.ok()?.ok()
+    pub fn vitals(&self) -> BoxFuture<'_, Option<Vitals>> {
+        Box::pin(async move {
+            let (question, answer) = oneshot::channel();
+            self.questions.try_send(question).ok()?;
+            timeout(TIMEOUT, answer).await.ok()?.ok()
+        })
     }
 
     /// Whether it takes no new flows, as it is about to leave.
