@@ -14,9 +14,8 @@
 //! Neighbours need an IP family in common. So a chain keeps to one that the origin dials and the target's relays have, or
 //! crosses from the one to the other at a relay that has both; of these ways the first is taken on which every hop has a backup.
 //!
-//! Where none of a sample fails independently, one that does is looked for by its domains, so it is found if there is one.
-//! When relays are short, all primaries come before the first backup, and the plan says which hops have none. A pool is
-//! only called too small after all of it was looked at.
+//! Where none of a sample fails independently, one that does is looked for by its domains. When relays are short, all primaries
+//! come before the first backup, and the plan says which hops have none. A pool is only called too small after all was looked at.
 //!
 //! Pure functions of the pool, the time and a generator: planning changes nothing, so whoever carries a plan out must
 //! tell the pool (see [`Pool::assign`]). Knows nothing of records or secrets.

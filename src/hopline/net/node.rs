@@ -15,6 +15,7 @@ mod forward;
 mod handshakes;
 mod leg;
 mod link;
+mod sockets;
 
 use crate::net::address::is_same;
 use crate::net::bootstrap_client::BootstrapClient;
@@ -23,12 +24,9 @@ use crate::net::closing::PendingClose;
 use crate::net::counters::NodeCounters;
 use crate::net::entropy;
 use crate::net::gate::{Gate, Turned};
-use crate::net::identity::Membership;
 use crate::net::local::Local;
 use crate::net::socket::{HintingSocket, set_tap};
 use crate::net::timer::Timer;
-use crate::net::tls::{self, TlsError};
-use crate::net::transport::{self, TransportSettings};
 use certificate_failures::CertificateFailures;
 use dials::Dials;
 use faults::Faults;
@@ -45,17 +43,15 @@ use hopline_proto::splice::LegId;
 use hopline_proto::time::Time;
 use leg::{FlowSignal, LegPort};
 use link::LinkPort;
+pub(crate) use sockets::{Socket, open_socket};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{LocalSet, spawn_local};
 
-/// Legs for which room is kept on a link before the peer is known: for each it takes 75 bytes.
-const LEGS_OF_STRANGER: u32 = 64;
 /// Control messages that may wait for one link.
 const MAX_QUEUED_CONTROLS: usize = 8192;
 /// The timekeeper looks again at least so often.
@@ -135,15 +131,6 @@ impl<M> Parts<M> {
     }
 }
 
-/// What a node dials and is dialled by.
-pub(crate) struct Socket {
-    pub(crate) endpoint: quinn::Endpoint,
-    pub(crate) local: Local,
-    client: quinn::ClientConfig,
-    hints: Arc<HintingSocket>,
-    settings: TransportSettings,
-}
-
 /// Why a node could not be started.
 pub(crate) type StartFailure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -180,39 +167,6 @@ pub(crate) async fn start<M: Machine + 'static, T: Send + 'static, Main: AsyncFn
         });
     })?;
     started.await.map_err(|_| "the node's thread ended")?
-}
-
-/// The QUIC endpoint by which a member dials and is dialled, and its socket.
-///
-/// # Errors
-/// If the socket can't be bound, or the certificate is not usable.
-pub(crate) fn open_socket(
-    membership: &Membership,
-    bind: SocketAddr,
-    settings: &TransportSettings,
-) -> Result<Socket, StartFailure> {
-    let (client, server) = link_configs(membership, settings)?;
-    let socket = transport::open_socket(bind, settings.socket_buffer_bytes)?;
-    let (local, hints) = (Local::of(&socket)?, HintingSocket::new(socket)?);
-    let secret = membership.identity.reset_secret();
-    let endpoint = transport::bind_socket(hints.clone(), Some(server), &wary(settings), &secret)?;
-    Ok(Socket { endpoint, local, client, hints, settings: settings.clone() })
-}
-
-/// How a member dials, and how it is dialled.
-fn link_configs(
-    membership: &Membership,
-    settings: &TransportSettings,
-) -> Result<(quinn::ClientConfig, quinn::ServerConfig), TlsError> {
-    let mut client = tls::link_client(membership)?;
-    client.transport_config(transport::transport(settings));
-    let secret = membership.identity.reset_secret();
-    Ok((client, transport::server_config(tls::link_server(membership)?, &wary(settings), &secret)))
-}
-
-/// How a connection behaves before it is known who comes.
-fn wary(settings: &TransportSettings) -> TransportSettings {
-    TransportSettings { streams: settings.streams.min(LEGS_OF_STRANGER), ..settings.clone() }
 }
 
 async fn run<M: Machine + 'static>(parts: Parts<M>, timer: Timer, main: impl AsyncFnOnce(Rc<Node<M>>)) {
@@ -459,23 +413,6 @@ impl<M: Machine + 'static> Node<M> {
     }
 
     // ---- links ----
-
-    /// Shows each new certificate of the node to whomever it dials and is dialled by from then on. Links that are up stay.
-    async fn keep_certified(self: Rc<Self>, settings: TransportSettings) {
-        let mut memberships = self.bootstrap_client.memberships();
-        // The certificate may have been renewed since the socket was opened.
-        memberships.mark_changed();
-        while memberships.changed().await.is_ok() {
-            let membership = memberships.borrow_and_update().clone();
-            match link_configs(&membership, &settings) {
-                Ok((client, server)) => {
-                    *self.client.borrow_mut() = client;
-                    self.endpoint.set_server_config(Some(server));
-                }
-                Err(error) => tracing::error!(%error, "can't use this node's new certificate"),
-            }
-        }
-    }
 
     /// Passes on that a bootstrap can be reached again.
     async fn hear_of_bootstraps(self: Rc<Self>) {

@@ -4,9 +4,12 @@ use super::*;
 use crate::bootstrap::{Options, Server};
 use crate::net::frames;
 use crate::net::testing::{self, LOOPBACK};
+use crate::net::tls;
+use crate::net::transport::{self, TransportSettings};
 use hopline_proto::flows::FlowsConfig;
 use hopline_proto::frame::{Control, Datagram, Heartbeat, Hello};
 use hopline_proto::id::NodeId;
+use std::net::SocketAddr;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout};
 
