@@ -5,7 +5,7 @@ use crate::bootstrap::{Options, Server};
 use crate::net::frames;
 use crate::net::testing::{self, LOOPBACK};
 use crate::net::tls;
-use crate::net::transport::{self, TransportSettings};
+use crate::net::transport::TransportSettings;
 use hopline_proto::flows::FlowsConfig;
 use hopline_proto::frame::{Control, Datagram, Heartbeat, Hello};
 use hopline_proto::id::NodeId;
