@@ -3,6 +3,7 @@
 //! A flow survives whatever happens to the relays of its chain, and to the bootstrap; it does not survive its endpoints. The node
 //! of an [`Endpoint`] runs on a thread of its own. Dropping the last handle ends it, and with it every flow.
 
+mod bare;
 mod builder;
 mod chain;
 mod driver;

@@ -1,8 +1,8 @@
 //! A flow, as an application sees it: TLS from end to end over the bytes that the node carries.
 
-use super::driver::Command;
+use super::bare;
 use super::flow_error::{Ending, Endings, FlowError, over};
-use super::flow_io::{FlowEnd, FlowIo, Raw, Reached, Word};
+use super::flow_io::{FlowEnd, FlowIo, Reached, Word};
 use super::session::{Session, SessionIo, pool};
 use super::{Chain, Endpoint, OpenError, Plane};
 use crate::net::tls::{self, OutOfTime};
@@ -12,7 +12,6 @@ use hopline_proto::cause;
 use hopline_proto::codec;
 use hopline_proto::crypto::Key;
 use hopline_proto::epoch::MAX_HOPS;
-use hopline_proto::flows::FlowKey;
 use hopline_proto::id::{FlowId, NodeId};
 use hopline_proto::version::Versions;
 use serde::{Deserialize, Serialize};
@@ -21,7 +20,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// How long the two ends may take to agree on TLS.
@@ -321,7 +320,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     if endpoint.0.plane == Plane::Session {
         return open_over_session(endpoint, name, hops, kind).await;
     }
-    let (raw, target) = open_raw(&endpoint.0.commands, name, hops, None).await?;
+    let (raw, target) = bare::open(&endpoint.0.commands, name, hops, None).await?;
     let flow = raw.flow.flow;
     let config =
         tls::flow_client(&endpoint.0.bootstrap_client.membership()).map_err(|_| FlowError::Handshake)?;
@@ -334,21 +333,6 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
         Ok::<_, io::Error>(flow)
     };
     secured(handshake, &ending).await.map_err(|error| OpenError::over(kept, error))
-}
-
-/// Opens a flow to a name, of which nothing but its chain stands yet, if possible without the relays of another flow. Returns also who
-/// is at its other end.
-pub(super) async fn open_raw(
-    node: &mpsc::Sender<Command>,
-    name: &str,
-    hops: u8,
-    apart_from: Option<FlowKey>,
-) -> Result<(Raw, NodeId), OpenError> {
-    let flow = FlowId::random(&mut crate::net::entropy::seeded_rng());
-    let (reply, opened) = oneshot::channel();
-    let to = Endpoint::destination(name, hops);
-    node.send(Command::Open { flow, to, apart_from, reply }).await.map_err(|_| OpenError::Closed)?;
-    Ok(opened.await.map_err(|_| OpenError::Closed)??)
 }
 
 async fn open_over_session(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) -> Result<Flow, OpenError> {

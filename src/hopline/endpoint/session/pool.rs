@@ -3,7 +3,7 @@
 use super::super::driver::Command;
 use super::super::flow_error::{FlowError, over};
 use super::super::flow_io::FlowIo;
-use super::super::{Chain, Endpoint, OpenError, flow};
+use super::super::{Chain, Endpoint, OpenError, bare};
 use super::{Session, Word};
 use hopline_proto::flows::FlowKey;
 use std::collections::HashMap;
@@ -74,7 +74,7 @@ pub(in crate::endpoint) async fn session(
 }
 
 async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Open, OpenError> {
-    let (raw, target) = flow::open_raw(&endpoint.0.commands, name, hops, None).await?;
+    let (raw, target) = bare::open(&endpoint.0.commands, name, hops, None).await?;
     let (reply, connected) = oneshot::channel();
     let membership = endpoint.0.bootstrap_client.membership();
     let connect = Command::Connect { flow: raw.flow, target, membership: Box::new(membership), reply };
@@ -144,7 +144,7 @@ impl Spares {
 
     async fn try_open(&self, node: &mpsc::Sender<Command>) -> Result<(FlowKey, FlowIo), OpenError> {
         let other = self.session.present_carrier().ok_or(OpenError::Closed)?;
-        let (raw, target) = flow::open_raw(node, &self.name, self.hops, Some(other)).await?;
+        let (raw, target) = bare::open(node, &self.name, self.hops, Some(other)).await?;
         if target != self.session.peer() {
             return Err(FlowError::Unknown.into());
         }
