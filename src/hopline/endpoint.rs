@@ -44,7 +44,6 @@ use bytes::Bytes;
 use driver::Command;
 use futures_util::future::BoxFuture;
 use hopline_proto::detector::Config as DetectorConfig;
-use hopline_proto::endpoint::Destination;
 use hopline_proto::enrolment::{self, Change};
 use hopline_proto::epoch::MAX_HOPS;
 use hopline_proto::id::NodeId;
@@ -416,9 +415,5 @@ impl Endpoint {
     /// Hands a command to the node's thread.
     async fn command(&self, command: Command) -> Result<(), OpenError> {
         self.0.commands.send(command).await.map_err(|_| OpenError::Closed)
-    }
-
-    fn destination(name: &str, hops: u8) -> Destination {
-        Destination { name: name.to_owned(), hops }
     }
 }
