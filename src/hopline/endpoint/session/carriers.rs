@@ -71,6 +71,14 @@ struct Carrier {
     flow: FlowKey,
     /// Over which packets leave.
     leg: Option<LegId>,
+    /// Whether a byte was sent over it: it is known then how soon one is acked, and missed as soon if it is not.
+    is_tried: bool,
+}
+
+impl Carrier {
+    const fn new(flow: FlowKey) -> Self {
+        Self { flow, leg: None, is_tried: false }
+    }
 }
 
 impl Carried {
@@ -149,7 +157,7 @@ impl Carriers {
         let number = self.next.get();
         self.next.set(number + 1);
         self.numbers.borrow_mut().insert(flow, number);
-        let carriers = vec![Carrier { flow, leg: None }];
+        let carriers = vec![Carrier::new(flow)];
         let session = Carried { carriers, wanted, connection: None, silence: Silence::default() };
         self.sessions.borrow_mut().insert(number, session);
         address_of(number)
@@ -180,7 +188,7 @@ impl Carriers {
         else {
             return;
         };
-        session.carriers.push(Carrier { flow, leg: None });
+        session.carriers.push(Carrier::new(flow));
         self.numbers.borrow_mut().insert(flow, number);
         if let Some((wanted, connection)) = wanted.zip(session.connection.clone()) {
             let _ = wanted.send(Carries::Beside(connection));
@@ -372,10 +380,9 @@ impl Carriers {
             let mut quiet = 0;
             while quiet < QUIET_LOOKS {
                 tokio::time::sleep(LOOK).await;
-                let (doubtful, has_sent) = self.look(node.now());
+                let (to_try, has_sent) = self.look(node.now());
                 quiet = if has_sent { 0 } else { quiet + 1 };
-                for flow in doubtful {
-                    tracing::debug!(flow = %flow.flow, "nothing comes back over a session");
+                for flow in to_try {
                     let canary = Bytes::from_static(CANARY);
                     let _ = node.with_flows(|flows, now, actions| flows.send(flow, canary, now, actions));
                 }
@@ -383,19 +390,21 @@ impl Carriers {
         }
     }
 
-    /// The carriers of doubtful sessions, and whether any session has sent since the last look.
+    /// The carriers of doubtful sessions, and new ones, and whether any session has sent since the last look.
     fn look(&self, now: Time) -> (Vec<FlowKey>, bool) {
-        let (mut doubtful, mut has_sent) = (Vec::new(), false);
+        let (mut to_try, mut has_sent) = (Vec::new(), false);
         for session in self.sessions.borrow_mut().values_mut() {
             let Some(connection) = &session.connection else { continue };
             let stats = connection.stats();
             let (sent, came) = (stats.udp_tx.datagrams, stats.udp_rx.datagrams);
             let look = session.silence.look(sent, came, stats.path.rtt, now);
             has_sent |= look.has_sent;
-            let carriers = session.carriers.iter().map(|carrier| carrier.flow);
-            doubtful.extend(carriers.filter(|_| look.is_doubtful));
+            for carrier in &mut session.carriers {
+                let is_new = !std::mem::replace(&mut carrier.is_tried, true);
+                to_try.extend(Some(carrier.flow).filter(|_| is_new || look.is_doubtful));
+            }
         }
-        (doubtful, has_sent)
+        (to_try, has_sent)
     }
 }
 
