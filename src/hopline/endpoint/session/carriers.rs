@@ -95,6 +95,8 @@ const QUIET_LOOKS: u32 = 20;
 /// What may wait at one session's end for its applications, in bytes: enough for some flows that nobody reads beside others.
 const MIN_WINDOW_BYTES: u64 = 4 << 20;
 const MAX_WINDOW_BYTES: u64 = 128 << 20;
+/// How long a session whose connection is over is kept.
+const LINGER: Duration = Duration::from_secs(1);
 /// The most flows that carry one session.
 const MAX_CARRIERS: usize = 4;
 /// What is sent over a carrier itself.
@@ -245,10 +247,29 @@ impl Carriers {
         });
     }
 
-    fn connected(&self, number: u64, connection: &Connection) {
+    fn connected(self: &Rc<Self>, number: u64, connection: &Connection) {
         if let Some(session) = self.sessions.borrow_mut().get_mut(&number) {
             session.connection = Some(connection.clone());
         }
+        self.share_memory();
+        let (carriers, connection) = (self.clone(), connection.clone());
+        spawn_local(async move {
+            connection.closed().await;
+            // What it says last is still to leave.
+            tokio::time::sleep(LINGER).await;
+            carriers.forget(number);
+        });
+    }
+
+    /// A session is over, whatever becomes of its carriers. Some may never have been there.
+    fn forget(&self, number: u64) {
+        let Some(session) = self.sessions.borrow_mut().remove(&number) else { return };
+        let mut numbers = self.numbers.borrow_mut();
+        for carrier in session.carriers {
+            numbers.remove(&carrier.flow);
+        }
+        drop(numbers);
+        let _ = self.socket.take(address_of(number));
         self.share_memory();
     }
 
