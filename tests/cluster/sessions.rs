@@ -69,7 +69,8 @@ async fn a_session_ends_when_it_is_idle_and_the_next_flow_opens_another() {
         carriers.push(flow.id());
         let came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
         let (here, there) = tokio::join!(flow.finished(), came.finished());
-        (here.unwrap(), there.unwrap());
+        here.unwrap();
+        there.unwrap();
         let over = async { while chain.changed().await.is_ok() {} };
         timeout(TIMEOUT, over).await.expect("the session ends");
     }
@@ -192,10 +193,12 @@ async fn a_redundant_session_goes_on_over_the_other_chain_and_finds_another_seco
     let exchange = async {
         let mut returned = vec![0; data.len()];
         let (sent, read) = tokio::join!(flow.write_all(&data), came.read_exact(&mut returned));
-        (sent.unwrap(), read.unwrap());
+        sent.unwrap();
+        read.unwrap();
         returned
     };
     assert!(timeout(TIMEOUT, exchange).await.expect("a stall") == data);
     let (here, there) = tokio::join!(flow.finished(), came.finished());
-    (here.unwrap(), there.unwrap());
+    here.unwrap();
+    there.unwrap();
 }

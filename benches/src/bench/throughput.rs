@@ -187,25 +187,24 @@ fn ratios(flows: &[Transfer], splice: &[Transfer]) -> Vec<f64> {
 }
 
 fn to_json(rows: &[Row], bytes: u64) -> Value {
-    let side = |transfers: &[Transfer]| {
-        json!({
-            "mb_per_second": transfers.iter().map(|t| t.megabytes_a_second(bytes)).collect::<Vec<_>>(),
-            "cpu_seconds_per_gib": transfers.iter().map(|t| t.cpu_seconds_a_gibibyte(bytes)).collect::<Vec<_>>(),
-        })
-    };
+    let speeds = |side: &[Transfer]| side.iter().map(|t| t.megabytes_a_second(bytes)).collect::<Vec<_>>();
+    let cpu = |side: &[Transfer]| side.iter().map(|t| t.cpu_seconds_a_gibibyte(bytes)).collect::<Vec<_>>();
     let row = |row: &Row| {
         let planes = Plane::ALL.iter().zip(&row.flows).filter(|(_, flows)| !flows.is_empty());
         let planes = planes.map(|(plane, flows)| {
             let ratios = ratios(flows, &row.splice);
-            let mut told = side(flows);
-            told["ratios"] = json!(ratios);
-            told["median_ratio"] = json!(median(ratios.into_iter()));
+            let told = json!({
+                "mb_per_second": speeds(flows),
+                "cpu_seconds_per_gib": cpu(flows),
+                "median_ratio": median(ratios.iter().copied()),
+                "ratios": ratios,
+            });
             (plane.as_str().to_owned(), told)
         });
         json!({
             "relays": row.relays,
             "hopline": planes.collect::<serde_json::Map<_, _>>(),
-            "dumb_splice": side(&row.splice),
+            "dumb_splice": {"mb_per_second": speeds(&row.splice), "cpu_seconds_per_gib": cpu(&row.splice)},
         })
     };
     json!({"bytes": bytes, "chains": rows.iter().map(row).collect::<Vec<_>>()})
