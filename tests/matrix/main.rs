@@ -17,6 +17,7 @@ mod cases;
 mod network;
 mod table;
 
+use cases::Case;
 use hopline::endpoint::{Options, Plane};
 use hopline_lab::stage::Stage;
 use network::{HOSTS, Network};
@@ -25,7 +26,10 @@ use rand::{RngExt, SeedableRng};
 use std::path::Path;
 use std::time::Duration;
 use table::Table;
+use tokio::sync::Mutex;
 
+/// Two networks under load at once would show each other's pauses.
+static TURN: Mutex<()> = Mutex::const_new(());
 /// Faults come at a random moment, so that they meet heartbeats at any phase.
 const CALM_MS: std::ops::RangeInclusive<u64> = 80..=120;
 
@@ -48,15 +52,44 @@ fn options() -> Options {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_whatever_happens_to_the_relays() {
     let only = std::env::var("HOPLINE_MATRIX").unwrap_or_default();
-    let mut rng = StdRng::seed_from_u64(setting("HOPLINE_MATRIX_SEED", 1));
-    let options = options();
     let cases: Vec<_> = cases::all().into_iter().filter(|case| case.name.contains(&only)).collect();
     assert!(!cases.is_empty(), "HOPLINE_MATRIX={only:?} is in no case's name");
+    let (table, failed) = play(&cases, &options(), true).await;
+    println!("{table}");
+    if let Some(path) = std::env::var_os("HOPLINE_MATRIX_TABLE") {
+        // As seen from the root of the tree: cargo runs tests in the folder of their package.
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
+        table.write(path.as_ref());
+    }
+    assert!(failed.is_empty(), "{} of {} runs failed:\n{}", failed.len(), table.runs(), failed.join("\n"));
+}
+
+/// The middle hop's cases, each on a network of its own, as a session would outlive it; `HOPLINE_MATRIX_PLANE` plays them all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_over_sessions_either() {
+    let cases: Vec<_> = cases::all().into_iter().filter(|case| case.at == Some(2)).collect();
+    for redundant in [false, true] {
+        let options = Options { plane: Plane::Session, redundant, ..Options::default() };
+        let (table, failed) = play(&cases, &options, false).await;
+        assert!(
+            failed.is_empty(),
+            "redundant: {redundant}, {} of {} runs failed:\n{}",
+            failed.len(),
+            table.runs(),
+            failed.join("\n")
+        );
+    }
+}
+
+/// Plays them one after the other, on the same network as far as possible if it `keeps` it. What came of them, and what failed.
+async fn play(cases: &[Case], options: &Options, keeps: bool) -> (Table, Vec<String>) {
+    let _turn = TURN.lock().await;
+    let mut rng = StdRng::seed_from_u64(setting("HOPLINE_MATRIX_SEED", 1));
     let stage = || Stage::of(env!("CARGO_BIN_EXE_hopline").into(), None).unwrap();
     let (loopback, testbed) = (stage(), stage().on_testbed(HOSTS, 1));
     let (mut table, mut failed) = (Table::default(), Vec::new());
     let (mut networks, mut last) = (1.., None);
-    for case in &cases {
+    for case in cases {
         for _ in 0..setting("HOPLINE_MATRIX_RUNS", 1) {
             let calm = Duration::from_millis(rng.random_range(CALM_MS));
             let stage = match &testbed {
@@ -76,17 +109,11 @@ async fn nothing_is_lost_whatever_happens_to_the_relays() {
             eprintln!("{case}: {told}");
             table.add(case, outcome.as_ref().ok());
             // What went wrong may last, and the next case is not to blame.
-            if outcome.is_ok() && !case.restarts_the_bootstrap() {
+            if keeps && outcome.is_ok() && !case.restarts_the_bootstrap() {
                 last = Some(network);
             }
             failed.extend(outcome.err().map(|_| format!("{case}: {told}")));
         }
     }
-    println!("{table}");
-    if let Some(path) = std::env::var_os("HOPLINE_MATRIX_TABLE") {
-        // As seen from the root of the tree: cargo runs tests in the folder of their package.
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path);
-        table.write(path.as_ref());
-    }
-    assert!(failed.is_empty(), "{} of {} runs failed:\n{}", failed.len(), table.runs(), failed.join("\n"));
+    (table, failed)
 }
