@@ -242,8 +242,8 @@ impl Stage {
         }
     }
 
-    /// Has a new relay tell that lie: of what its neighbours accused it.
-    async fn told(&mut self, lie: Lie, name: &str) -> Vec<Violation> {
+    /// Has a new relay tell that lie: of what its neighbours accused it, if the flow has left it.
+    async fn told(&mut self, lie: Lie, name: &str) -> Option<Vec<Violation>> {
         let liar = relay(&self.server, name, &self.accusations).await;
         if lie == Lie::Epochs {
             // It is told when a flow is opened.
@@ -274,9 +274,9 @@ impl Stage {
             | FlowEvent::Closed { .. } => false,
         };
         let left = async { while !is_left(&events.recv().await.unwrap()) {} };
-        timeout(TIMEOUT, left).await.unwrap_or_else(|_| panic!("{name} was left"));
+        timeout(TIMEOUT, left).await.ok()?;
         let accused = self.accusations.lock().unwrap();
-        accused.iter().filter(|(peer, _)| *peer == Some(liar.id)).map(|(_, what)| *what).collect()
+        Some(accused.iter().filter(|(peer, _)| *peer == Some(liar.id)).map(|(_, what)| *what).collect())
     }
 }
 
@@ -284,15 +284,15 @@ impl Stage {
 async fn who_lies_is_found_out_and_left_and_not_a_byte_is_lost() {
     let mut stage = Stage::start().await;
     for lie in [Lie::Acks, Lie::Ends, Lie::Epochs] {
-        let mut accused = Vec::new();
+        let mut accused = None;
         // On a machine that has no time the flow may be led elsewhere before the lie is told.
         for attempt in 1..=ATTEMPTS {
             accused = stage.told(lie, &format!("{lie:?}-{attempt}")).await;
-            if lie.is_proven(&accused) {
+            if accused.as_ref().is_some_and(|accused| lie.is_proven(accused)) {
                 break;
             }
         }
-        assert!(lie.is_proven(&accused), "{lie:?}: {accused:?}");
+        assert!(accused.as_ref().is_some_and(|accused| lie.is_proven(accused)), "{lie:?}: {accused:?}");
     }
     stage.origin.shutdown().await;
     stage.target.shutdown().await;

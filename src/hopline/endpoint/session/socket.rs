@@ -281,6 +281,6 @@ mod tests {
     fn what_quinn_does_not_take_in_time_is_dropped() {
         let socket = SessionSocket::default();
         let taken = (0..1000).take_while(|_| socket.deliver(address_of(1), &[0; 60_000], 1000)).count();
-        assert!(taken * 60_000 <= ARRIVED_BYTES && taken > 50, "{taken}");
+        assert!((60..80).contains(&taken), "{taken}");
     }
 }
