@@ -11,8 +11,9 @@ use hopline_proto::flows::{FlowKey, Way};
 use hopline_proto::machine::Machine;
 use hopline_proto::splice::LegId;
 
-/// So many looks in a row at which bytes have come and packets would not have: one may fall into a repair.
-const MAX_MISSES: u32 = 4;
+/// So many looks in a row, a second each, at which bytes have come and packets would not have. A broken chain's relays still have bytes to
+/// give, but after 25 s without a way the flow ends.
+const MAX_MISSES: u32 = 30;
 
 /// One direction of a flow, as it was looked at last.
 #[derive(Debug, Default)]
