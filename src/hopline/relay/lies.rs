@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Further than any flow here gets.
 const FAR: u64 = 1 << 40;
 const HALF: usize = 200_000;
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 12;
 /// Each half is sent in so many parts, so far apart.
 const PARTS: usize = 50;
 const PACE: Duration = Duration::from_millis(5);
