@@ -3,7 +3,7 @@
 use super::chain::Chain;
 use super::flow_error::{DROPPED, Endings, present};
 use super::session::carriers::Carries;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hopline_proto::crypto::Key;
 use hopline_proto::flows::FlowKey;
 use std::collections::VecDeque;
@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::PollSender;
 
+/// The byte by which a chain is tried that carries a session. TLS never begins with it (RFC 8446, 5.1).
+pub(super) const CANARY: u8 = 0;
 /// How long the other end may take to hear why there is no secure channel with it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How far all that the application sent, up to its end, has got.
@@ -121,12 +123,22 @@ impl FlowIo {
         let _ = tokio::time::timeout(LAST_WORDS, parted).await;
     }
 
-    /// Resolves once there is something to read, if only that there will never be.
+    /// Resolves once there is something to read, if only that there will never be; skips [`CANARY`]s, as whoever tries a chain may do so
+    /// before it is known here what the flow carries.
     pub(super) async fn readable(&mut self) {
-        if self.arrived.is_empty()
-            && let Some(chunks) = self.incoming.recv().await
-        {
-            self.arrived = chunks.into();
+        loop {
+            while let Some(front) = self.arrived.front_mut() {
+                let canaries = front.iter().take_while(|byte| **byte == CANARY).count();
+                front.advance(canaries);
+                if !front.is_empty() {
+                    return;
+                }
+                self.arrived.pop_front();
+            }
+            match self.incoming.recv().await {
+                Some(chunks) if !chunks.is_empty() => self.arrived = chunks.into(),
+                Some(_) | None => return,
+            }
         }
     }
 

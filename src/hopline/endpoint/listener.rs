@@ -324,6 +324,8 @@ async fn receive(
             // A session's carrier has no bytes of its own.
             let carries = timeout(flow::HANDSHAKE_TIMEOUT, async {
                 tokio::select! {
+                    // The first byte by which the chain is tried may be here as soon.
+                    biased;
                     Ok(carries) = carries => Some(carries),
                     () = io.readable() => None,
                 }

@@ -1,6 +1,7 @@
 //! The node's side of sessions: which flow carries which, and what passes between their socket and the node's.
 
 use super::super::flow_error::FlowError;
+use super::super::flow_io::CANARY;
 use super::silence::Silence;
 use super::socket::{SessionSocket, address_of, number_of};
 use crate::net::gate::Turned;
@@ -99,8 +100,6 @@ const MAX_WINDOW_BYTES: u64 = 128 << 20;
 const LINGER: Duration = Duration::from_secs(1);
 /// The most flows that carry one session.
 const MAX_CARRIERS: usize = 4;
-/// What is sent over a carrier itself.
-const CANARY: &[u8] = &[0];
 /// The datagrams of sessions.
 const NUDGE: &[u8] = &[0];
 const NUDGED: &[u8] = &[1];
@@ -404,7 +403,7 @@ impl Carriers {
                 let (to_try, has_sent) = self.look(node.now());
                 quiet = if has_sent { 0 } else { quiet + 1 };
                 for flow in to_try {
-                    let canary = Bytes::from_static(CANARY);
+                    let canary = Bytes::from_static(&[CANARY]);
                     let _ = node.with_flows(|flows, now, actions| flows.send(flow, canary, now, actions));
                 }
             }
