@@ -48,7 +48,7 @@ use hopline_proto::enrolment::{self, Change};
 use hopline_proto::epoch::MAX_HOPS;
 use hopline_proto::id::NodeId;
 use hopline_proto::machine::{AskFailure, OpenFailure};
-use hopline_proto::rpc::{Listing, Refusal, Response};
+use hopline_proto::rpc::{Listing, Refusal, Request, Response};
 use session::pool::Sessions;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -360,7 +360,7 @@ impl Endpoint {
     /// # Errors
     /// [`AskFailure`] if no bootstrap answers.
     pub fn list(&self) -> BoxFuture<'_, Result<Listing, AskFailure>> {
-        Box::pin(self.within(driver::list(&self.0.bootstrap_client)))
+        Box::pin(self.within(list_all(&self.0.bootstrap_client)))
     }
 
     /// Has the relay of this name or id move its flows to others and end. The bootstrap tells it at once, or with its next
@@ -416,4 +416,10 @@ impl Endpoint {
     async fn command(&self, command: Command) -> Result<(), OpenError> {
         self.0.commands.send(command).await.map_err(|_| OpenError::Closed)
     }
+}
+
+/// What there is, as the bootstrap sees it.
+async fn list_all(bootstrap_client: &BootstrapClient) -> Result<Listing, AskFailure> {
+    let answer = bootstrap_client.ask(Request::List, Duration::from_secs(5)).await?;
+    if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
 }

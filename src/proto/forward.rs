@@ -65,7 +65,7 @@ pub enum Drop {
     Replayed,
     /// There is no such leg, or nobody to pass it on to, and no room or time left to wait for that.
     NoWay,
-    /// The socket takes no more now.
+    /// The socket, or whoever they are for, takes no more now.
     Congested,
 }
 

@@ -24,8 +24,8 @@ use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::flows::{FlowKey, FlowsConfig};
 use hopline_proto::frame::CloseCode;
 use hopline_proto::id::{FlowId, NodeId};
-use hopline_proto::machine::{AskFailure, Notice, OpenFailure};
-use hopline_proto::rpc::{Listing, Refusal, Request, Response};
+use hopline_proto::machine::{Notice, OpenFailure};
+use hopline_proto::rpc::Refusal;
 use quinn::Connection;
 use rand::Rng;
 use std::cell::{Cell, RefCell};
@@ -148,14 +148,8 @@ fn parts(
     let mut machine = Machine::new(me, flows, agent);
     machine.set_dials(socket.local.dials(bootstrap_client.bootstrap()));
     let on_notice = Box::new(move |node: &Driven, notice| waiters.hear(node, notice));
-    let packets = Box::new(move |flow, packets: &mut [u8], stride| carriers.arrive(flow, packets, stride));
+    let packets = Box::new(move |flow, packets: &[u8], stride| carriers.arrive(flow, packets, stride));
     Ok(Parts::new(machine, socket, bootstrap_client, on_notice).taking(packets))
-}
-
-/// What there is, as the bootstrap sees it.
-pub(super) async fn list(bootstrap_client: &BootstrapClient) -> Result<Listing, AskFailure> {
-    let answer = bootstrap_client.ask(Request::List, Duration::from_secs(5)).await?;
-    if let Response::Listing(listing) = answer { Ok(*listing) } else { Err(AskFailure::Unreachable) }
 }
 
 /// Looks which IP families the machine has: interfaces come and go. Never ends.
@@ -330,25 +324,12 @@ impl Waiters {
         }
         match notice {
             Notice::Opened { flow, target, unprotected, kept } => {
-                if kept {
-                    tracing::warn!("no bootstrap answers: taking a route that was kept from before");
-                }
                 if !unprotected.is_empty() {
                     tracing::info!(hops = ?unprotected, "the pool has no backup for these hops");
                 }
-                let raw = Raw { kept, ..self.pump(node, flow) };
-                match self.opening.borrow_mut().remove(&flow.flow) {
-                    Some(reply) => drop(reply.send(Ok((raw, target)))),
-                    None => drop(raw),
-                }
+                self.opened(node, flow, target, kept);
             }
-            Notice::OpenFailed { flow, cause } => {
-                self.names.borrow_mut().remove(&flow);
-                self.chains.borrow_mut().remove(&flow);
-                if let Some(reply) = self.opening.borrow_mut().remove(&flow) {
-                    let _ = reply.send(Err(cause));
-                }
-            }
+            Notice::OpenFailed { flow, cause } => self.open_failed(flow, cause),
             Notice::CandidateWanted { flow, hop, is_served } => {
                 if let Some(chain) = self.chains.borrow().get(&flow.flow) {
                     chain.send_if_modified(|chain| chain.lacks_candidate(hop, is_served));
@@ -393,6 +374,25 @@ impl Waiters {
                 }
             }
             Notice::Chain { .. } | Notice::Avoided { .. } | Notice::Draining | Notice::Drained => {}
+        }
+    }
+
+    /// A flow has a route, perhaps a `kept` one.
+    fn opened(self: &Rc<Self>, node: &Driven, flow: FlowKey, target: NodeId, kept: bool) {
+        if kept {
+            tracing::warn!("no bootstrap answers: taking a route that was kept from before");
+        }
+        let raw = Raw { kept, ..self.pump(node, flow) };
+        if let Some(reply) = self.opening.borrow_mut().remove(&flow.flow) {
+            let _ = reply.send(Ok((raw, target)));
+        }
+    }
+
+    fn open_failed(&self, flow: FlowId, cause: OpenFailure) {
+        self.names.borrow_mut().remove(&flow);
+        self.chains.borrow_mut().remove(&flow);
+        if let Some(reply) = self.opening.borrow_mut().remove(&flow) {
+            let _ = reply.send(Err(cause));
         }
     }
 

@@ -239,7 +239,7 @@ impl Names {
 
     fn session_over(&self, connection: &quinn::Connection) -> Option<Arc<Session>> {
         let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.iter().filter_map(Weak::upgrade).find(|session| session.is_over_connection(connection))
+        sessions.iter().filter_map(Weak::upgrade).find(|session| session.uses(connection))
     }
 
     /// Gives up what others have opened over sessions, for this cause.

@@ -1,12 +1,12 @@
 //! A session: one QUIC connection from end to end, whose packets relays pass on. Flows are its streams.
 //!
 //! QUIC keeps and repeats what is lost on the way, so relays hold nothing. What it does not say, the ends tell each other on a stream of
-//! each direction, as [`Word`]s: that an application took everything that came, and why one gives a flow up.
+//! each direction, as [`SessionControl`]s: that an application took everything that came, and why one gives a flow up.
 //!
-//! A session ends with its connection, and its flows with it. Its *carrier* is a flow without bytes whose chain its packets take; while no
-//! chain leads to the other end, they wait at the origin.
+//! A session ends with its connection, and its flows with it. Its *carrier* is a flow without bytes whose chain its packets take; a
+//! redundant session has two. While no chain leads to the other end, packets wait here.
 //!
-//! Bounds: streams by QUIC ([`SESSION_FLOWS`]); words whose streams are not known yet ([`MAX_EARLY`]).
+//! Bounds: streams by QUIC ([`SESSION_FLOWS`]); messages about streams that are not known yet ([`MAX_EARLY`]).
 
 pub(super) mod carriers;
 mod io;
@@ -18,12 +18,12 @@ pub(super) use io::SessionIo;
 
 use super::chain::Chain;
 use super::flow_error::{DROPPED, Ending, FlowError};
-use super::flow_io::{FlowEnd, Reached, Word as Said};
+use super::flow_io::{FlowEnd, Reached, Word};
 use crate::net::frames::{self, FrameError};
 use crate::net::tls;
 use crate::net::transport::SESSION_FLOWS;
 use hopline_proto::cause;
-use hopline_proto::codec;
+use hopline_proto::codec::{self, Growing};
 use hopline_proto::flows::FlowKey;
 use hopline_proto::id::{FlowId, NodeId};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
@@ -35,35 +35,44 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-/// Largest [`Word`], in bytes.
-const MAX_WORD_BYTES: usize = 512;
-/// Words that may wait for their streams: an end says two of each at most.
+/// Largest [`SessionControl`], in bytes.
+const MAX_CONTROL_BYTES: usize = 512;
+/// Messages that may wait for their streams: an end says two of each at most.
 const MAX_EARLY: usize = 2 * SESSION_FLOWS as usize;
-/// Words that may wait to be written.
-const QUEUED_WORDS: usize = 256;
+/// Messages that may wait to be written.
+const QUEUED_CONTROLS: usize = 256;
 /// What an application may say of a flow: that it took everything, and that it gives it up, each once.
 const QUEUED_SAID: usize = 8;
 /// How long a session that ends waits until the other end has heard the last words.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// Words go before data.
-const WORDS_PRIORITY: i32 = 1;
+/// They go before data.
+const CONTROL_PRIORITY: i32 = 1;
 
-/// What one end tells the other of a flow.
+/// What one end tells the other, beside the flows' bytes. Append-only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Word {
+enum SessionControl {
     /// The application took everything that came on this stream.
     Taken { stream: u64 },
     /// The application gives the flow up.
     Aborted { stream: u64, cause: String },
     /// This flow of the origin carries the session, too.
     Carrier { flow: FlowId },
+    /// Something that only newer nodes say: nothing follows from it.
+    #[serde(other)]
+    Unknown,
 }
 
-impl Word {
+impl Growing for SessionControl {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown)
+    }
+}
+
+impl SessionControl {
     const fn stream(&self) -> Option<u64> {
         match self {
             Self::Taken { stream } | Self::Aborted { stream, .. } => Some(*stream),
-            Self::Carrier { .. } => None,
+            Self::Carrier { .. } | Self::Unknown => None,
         }
     }
 }
@@ -71,7 +80,7 @@ impl Word {
 /// What is to be written to the other end.
 #[derive(Debug)]
 enum Outgoing {
-    Word(Word),
+    Control(SessionControl),
     /// There is nothing more: whoever holds the other end of this wants to know when all has arrived.
     Last(oneshot::Sender<()>),
 }
@@ -84,7 +93,7 @@ pub(super) struct Session {
     /// The flow that carried it first.
     carrier: FlowId,
     chain: watch::Receiver<Chain>,
-    words: mpsc::Sender<Outgoing>,
+    controls: mpsc::Sender<Outgoing>,
     /// Takes the flows that the other end says carry it, too.
     joining: mpsc::Sender<FlowId>,
     flows: Mutex<Table>,
@@ -102,7 +111,7 @@ struct Table {
     /// The first stream that has not been seen yet,
     unseen: u64,
     /// and what was said of it and those after it.
-    early: Vec<Word>,
+    early: Vec<SessionControl>,
     /// Why there will be no more.
     over: Option<FlowError>,
     /// The flows that carry the session now.
@@ -145,14 +154,14 @@ impl Session {
         runtime: Handle,
     ) -> Result<Arc<Self>, FlowError> {
         let sender = connection.open_uni().await.map_err(|error| of_connection(&error))?;
-        let _ = sender.set_priority(WORDS_PRIORITY);
-        let (words, queued) = mpsc::channel(QUEUED_WORDS);
+        let _ = sender.set_priority(CONTROL_PRIORITY);
+        let (controls, queued) = mpsc::channel(QUEUED_CONTROLS);
         let session = Arc::new(Self {
             connection,
             peer,
             carrier,
             chain,
-            words,
+            controls,
             joining,
             flows: Mutex::default(),
             idle: Notify::new(),
@@ -192,13 +201,23 @@ impl Session {
         self.lock().flows.is_empty()
     }
 
+    /// Takes no more flows, if it carries none.
+    fn end_if_idle(&self) -> bool {
+        let mut table = self.lock();
+        let is_idle = table.flows.is_empty();
+        if is_idle {
+            table.over.get_or_insert(FlowError::Closed);
+        }
+        is_idle
+    }
+
     /// Closes it once it has carried no flow for so long.
     pub(super) async fn close_when_idle(&self, limit: Duration) {
         loop {
             let idle = self.idle.notified();
             if !self.is_idle() {
                 idle.await;
-            } else if timeout(limit, self.used.notified()).await.is_err() && self.is_idle() {
+            } else if timeout(limit, self.used.notified()).await.is_err() && self.end_if_idle() {
                 return self.close("it was idle").await;
             }
         }
@@ -207,7 +226,9 @@ impl Session {
     /// Opens a flow. Waits only while the session has [`SESSION_FLOWS`].
     pub(super) async fn open(self: &Arc<Self>) -> Result<SessionIo, FlowError> {
         let streams = self.connection.open_bi().await.map_err(|error| of_connection(&error))?;
-        Ok(self.clone().adopt(streams))
+        let flow = self.clone().adopt(streams);
+        // It may have ended in this moment for being idle.
+        if self.is_over() { Err(FlowError::Closed) } else { Ok(flow) }
     }
 
     /// The next flow that the other end opens; `None` once the session is over.
@@ -229,10 +250,10 @@ impl Session {
             }
             table.flows.insert(stream, part);
             table.unseen = table.unseen.max(stream + 1);
-            table.early.extract_if(.., |word| word.stream() == Some(stream)).collect::<Vec<_>>()
+            table.early.extract_if(.., |control| control.stream() == Some(stream)).collect::<Vec<_>>()
         };
         self.used.notify_waiters();
-        early.into_iter().for_each(|word| self.hear(word));
+        early.into_iter().for_each(|control| self.hear(control));
         let runtime = self.runtime.clone();
         runtime.spawn(self.heed(stream, saying, endings.clone()));
         let arrived = move || {
@@ -248,7 +269,7 @@ impl Session {
     async fn heed(
         self: Arc<Self>,
         stream: u64,
-        mut said: mpsc::Receiver<Said>,
+        mut said: mpsc::Receiver<Word>,
         mut endings: watch::Receiver<Option<Ending>>,
     ) {
         let mut has_taken = false;
@@ -259,17 +280,17 @@ impl Session {
                 _ = endings.wait_for(Option::is_some) => break,
             };
             match word {
-                Some(Said::Key(_)) => {}
-                Some(Said::Taken) if has_taken => {}
-                Some(Said::Taken) => {
+                Some(Word::Key(_)) => {}
+                Some(Word::Taken) if has_taken => {}
+                Some(Word::Taken) => {
                     has_taken = true;
-                    self.say(Word::Taken { stream }).await;
+                    self.say(SessionControl::Taken { stream }).await;
                     if let Some(part) = self.lock().flows.get_mut(&stream) {
                         part.has_taken = true;
                         part.settle();
                     }
                 }
-                Some(Said::Abort(cause)) => self.abort(stream, cause).await,
+                Some(Word::Abort(cause)) => self.abort(stream, cause).await,
                 None if has_taken => {
                     let _ = endings.wait_for(Option::is_some).await;
                     break;
@@ -286,7 +307,7 @@ impl Session {
 
     /// The application here gives a flow up.
     async fn abort(&self, stream: u64, cause: Arc<str>) {
-        let told = Word::Aborted { stream, cause: cause::bounded(&cause).to_owned() };
+        let told = SessionControl::Aborted { stream, cause: cause::bounded(&cause).to_owned() };
         let is_open = self.lock().flows.get(&stream).is_some_and(|part| !part.is_over());
         if is_open {
             self.say(told).await;
@@ -297,42 +318,42 @@ impl Session {
     }
 
     /// Nobody is there to be told once the session is over.
-    async fn say(&self, word: Word) {
-        let _ = self.words.send(Outgoing::Word(word)).await;
+    async fn say(&self, control: SessionControl) {
+        let _ = self.controls.send(Outgoing::Control(control)).await;
     }
 
     /// Resolves once the other end has all that was said. Nothing more can be said then.
     async fn all_said(&self) {
         let (reply, said) = oneshot::channel();
-        if self.words.send(Outgoing::Last(reply)).await.is_ok() {
+        if self.controls.send(Outgoing::Last(reply)).await.is_ok() {
             let _ = said.await;
         }
     }
 
     /// What the other end says of a flow.
-    fn hear(&self, word: Word) {
-        if let Word::Carrier { flow } = word {
+    fn hear(&self, control: SessionControl) {
+        if let SessionControl::Carrier { flow } = control {
             let _ = self.joining.try_send(flow);
         }
-        let Some(stream) = word.stream() else { return };
+        let Some(stream) = control.stream() else { return };
         let mut table = self.lock();
         let Table { flows, early, unseen, .. } = &mut *table;
         let Some(part) = flows.get(&stream) else {
             // It has overtaken its stream, or speaks of one that is over.
             if stream >= *unseen && early.len() < MAX_EARLY {
-                early.push(word);
+                early.push(control);
             }
             return;
         };
-        match word {
-            Word::Taken { .. } => {
+        match control {
+            SessionControl::Taken { .. } => {
                 part.reached.send_replace(Reached::Taken);
                 part.settle();
             }
-            Word::Aborted { cause, .. } => {
+            SessionControl::Aborted { cause, .. } => {
                 part.end(Ending::Broken(FlowError::Aborted { cause: cause::bounded(&cause).into() }));
             }
-            Word::Carrier { .. } => {}
+            SessionControl::Carrier { .. } | SessionControl::Unknown => {}
         }
     }
 
@@ -341,8 +362,8 @@ impl Session {
         let heard = async {
             let mut receiver = self.connection.accept_uni().await.map_err(FrameError::ConnectionLost)?;
             loop {
-                let word = frames::read_frame(&mut receiver, MAX_WORD_BYTES).await?;
-                self.hear(word);
+                let control = frames::read_growing_frame(&mut receiver, MAX_CONTROL_BYTES).await?;
+                self.hear(control);
             }
         };
         let error: Result<std::convert::Infallible, FrameError> = heard.await;
@@ -387,7 +408,7 @@ impl Session {
     }
 
     /// Whether this is its connection.
-    pub(super) fn is_over_connection(&self, connection: &Connection) -> bool {
+    pub(super) fn uses(&self, connection: &Connection) -> bool {
         self.connection.stable_id() == connection.stable_id()
     }
 
@@ -412,12 +433,12 @@ impl Session {
 async fn write(mut sender: SendStream, mut queued: mpsc::Receiver<Outgoing>) {
     let mut batch = Vec::new();
     let mut bytes = Vec::new();
-    while queued.recv_many(&mut batch, QUEUED_WORDS).await > 0 {
+    while queued.recv_many(&mut batch, QUEUED_CONTROLS).await > 0 {
         bytes.clear();
         let mut last = None;
         for outgoing in batch.drain(..) {
             match outgoing {
-                Outgoing::Word(word) => codec::write_frame(&word, &mut bytes),
+                Outgoing::Control(control) => codec::write_frame(&control, &mut bytes),
                 Outgoing::Last(reply) => last = Some(reply),
             }
         }
@@ -450,5 +471,19 @@ fn of_connection(error: &ConnectionError) -> FlowError {
         | ConnectionError::Reset
         | ConnectionError::TimedOut
         | ConnectionError::CidsExhausted => FlowError::Lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_newer_nodes_say_is_skipped() {
+        let taken = codec::to_bytes(&SessionControl::Taken { stream: 300 });
+        assert_eq!(taken, [0, 251, 44, 1], "golden vector");
+        assert_eq!(codec::from_growing_bytes(&taken), Ok(SessionControl::Taken { stream: 300 }));
+        assert_eq!(codec::from_growing_bytes(&[9, 1, 2, 3]), Ok(SessionControl::Unknown));
+        codec::from_growing_bytes::<SessionControl>(&[0, 1, 7]).unwrap_err();
     }
 }

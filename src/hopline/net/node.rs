@@ -121,7 +121,7 @@ impl<M> Parts<M> {
     ) -> Self {
         let (boot, clock) = (BootId::random(&mut entropy::seeded_rng()), Clock::start());
         let counters = NodeCounters::new(clock);
-        let packets = Box::new(|_, _: &mut [u8], _| ());
+        let packets = Box::new(|_, _: &[u8], _| false);
         Self { machine, boot, clock, socket, bootstrap_client, counters, on_notice, packets }
     }
 

@@ -8,6 +8,7 @@ use super::table::Flows;
 use super::tasks::Task;
 use super::tell::explain;
 use crate::crypto::Sealed;
+use crate::epoch::Epoch;
 use crate::frame::{Attach, AttachOk, CloseCode, Opening, Why};
 use crate::machine::{Action, Forbidden, LinkId, Notice, Violation};
 use crate::planted::{self, Law};
@@ -116,12 +117,7 @@ impl Flows {
                 actions.push(Action::AnswerLeg { leg, flow: key, answer });
                 self.repeat_reroutes(key, actions);
                 if let Some(old) = replaced.filter(|_| !planted::broken(Law::ReplacedLegClosed)) {
-                    actions.push(explain(old, CloseCode::Replaced, Why::won(opening.epoch)));
-                    self.drop_leg(old, CloseCode::Replaced, now, actions);
-                    // The flow came another way, so whoever was prev may have failed: a probe tells.
-                    if old.link() != leg.link() {
-                        self.links.doubt(old.link(), now, actions);
-                    }
+                    self.close_replaced(old, leg, opening.epoch, now, actions);
                 }
                 for old in forgotten {
                     self.drop_leg(old, CloseCode::Lost, now, actions);
@@ -137,6 +133,16 @@ impl Flows {
                 self.tasks.push(key, Task::Settle);
                 Ok(())
             }
+        }
+    }
+
+    /// Another leg has taken prev's place under this epoch.
+    fn close_replaced(&mut self, old: LegId, by: LegId, epoch: Epoch, now: Time, actions: &mut Vec<Action>) {
+        actions.push(explain(old, CloseCode::Replaced, Why::won(epoch)));
+        self.drop_leg(old, CloseCode::Replaced, now, actions);
+        // The flow came another way, so whoever was prev may have failed: a probe tells.
+        if old.link() != by.link() {
+            self.links.doubt(old.link(), now, actions);
         }
     }
 

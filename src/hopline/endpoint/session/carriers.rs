@@ -184,11 +184,11 @@ impl Carriers {
         if own.is_some_and(|own| sessions.get(&own).is_some_and(|session| session.connection.is_some())) {
             return;
         }
-        let wanted = own.and_then(|own| sessions.remove(&own)).and_then(|session| session.wanted);
-        let Some(session) = sessions.get_mut(&number).filter(|session| session.carriers.len() < MAX_CARRIERS)
-        else {
+        if sessions.get(&number).is_none_or(|session| session.carriers.len() >= MAX_CARRIERS) {
             return;
-        };
+        }
+        let wanted = own.and_then(|own| sessions.remove(&own)).and_then(|session| session.wanted);
+        let Some(session) = sessions.get_mut(&number) else { return };
         session.carriers.push(Carrier::new(flow));
         self.numbers.borrow_mut().insert(flow, number);
         if let Some((wanted, connection)) = wanted.zip(session.connection.clone()) {
@@ -340,11 +340,10 @@ impl Carriers {
 
     // ---- packets ----
 
-    /// Packets of a flow that ends here came in over its chain.
-    pub(in crate::endpoint) fn arrive(&self, flow: FlowKey, packets: &[u8], stride: usize) {
-        if let Some(number) = self.numbers.borrow().get(&flow) {
-            self.socket.deliver(address_of(*number), packets, stride);
-        }
+    /// Packets of a flow that ends here came in over its chain. Returns whether they were taken.
+    pub(in crate::endpoint) fn arrive(&self, flow: FlowKey, packets: &[u8], stride: usize) -> bool {
+        let number = self.numbers.borrow().get(&flow).copied();
+        number.is_some_and(|number| self.socket.deliver(address_of(number), packets, stride))
     }
 
     /// Over which legs a session's packets leave.

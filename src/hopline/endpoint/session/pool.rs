@@ -4,7 +4,7 @@ use super::super::driver::Command;
 use super::super::flow_error::{FlowError, over};
 use super::super::flow_io::FlowIo;
 use super::super::{Chain, Endpoint, OpenError, bare};
-use super::{Session, Word};
+use super::{Session, SessionControl};
 use hopline_proto::flows::FlowKey;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -157,7 +157,7 @@ impl Spares {
             );
         }
         node.send(Command::Join { flow, other }).await.map_err(|_| OpenError::Closed)?;
-        self.session.say(Word::Carrier { flow: flow.flow }).await;
+        self.session.say(SessionControl::Carrier { flow: flow.flow }).await;
         self.session.carried_by(flow);
         Ok((flow, FlowIo::new(raw)))
     }

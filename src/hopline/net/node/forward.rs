@@ -28,7 +28,8 @@ const HELD_BYTES: usize = 64 << 10;
 const MAX_BATCH_BYTES: usize = 65_000;
 
 /// Takes packets of flows that end at this node: whole batches, each packet with the room around it that its header and its seal took.
-pub(crate) type PacketSink = Box<dyn Fn(FlowKey, &mut [u8], usize)>;
+/// Returns whether it had room for them.
+pub(crate) type PacketSink = Box<dyn Fn(FlowKey, &[u8], usize) -> bool>;
 
 /// Opened packets that wait for a way.
 pub(super) struct Held {
@@ -94,8 +95,14 @@ impl<M: Machine + 'static> Node<M> {
         });
         match way {
             Way::Leg(next) => self.send_packets(next, packets, stride),
-            Way::Here(flow) => (self.packets)(flow, packets, stride),
+            Way::Here(flow) => self.deliver(flow, packets, stride),
             Way::Later => self.hold(leg, packets, stride, now),
+        }
+    }
+
+    fn deliver(&self, flow: FlowKey, packets: &[u8], stride: usize) {
+        if !(self.packets)(flow, packets, stride) {
+            self.drop_packets(Drop::Congested, packets, stride);
         }
     }
 
@@ -149,7 +156,7 @@ impl<M: Machine + 'static> Node<M> {
         for mut held in waiting {
             match self.flows(|flows| flows.way(held.leg)) {
                 Way::Leg(next) => self.send_packets(next, &mut held.packets, held.stride),
-                Way::Here(flow) => (self.packets)(flow, &mut held.packets, held.stride),
+                Way::Here(flow) => self.deliver(flow, &held.packets, held.stride),
                 Way::Later if held.until > now => self.held.borrow_mut().push_back(held),
                 Way::Later => self.drop_packets(Drop::NoWay, &held.packets, held.stride),
             }
