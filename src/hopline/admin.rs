@@ -22,6 +22,7 @@ pub mod webhook;
 pub use guard::Pages;
 
 use crate::net::error::BindError;
+use crate::net::tasks;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -93,7 +94,7 @@ impl Listener {
     #[must_use]
     pub fn serve(self, pages: Pages) -> Admin {
         let router = pages.into_router(self.address.ip());
-        Admin { accepting: tokio::spawn(accept(self.listener, router)) }
+        Admin { accepting: tasks::spawn(accept(self.listener, router)) }
     }
 }
 

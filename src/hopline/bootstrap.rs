@@ -274,6 +274,7 @@ impl Server {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
+        let task = task.boxed();
         self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
     }
 

@@ -34,7 +34,11 @@
 
 #![cfg_attr(
     not(all(feature = "endpoint", feature = "admin")),
-    allow(dead_code, reason = "`net` has what every role needs; a build with fewer roles needs less of it")
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "`net` has what every role needs; a build with fewer roles needs less of it"
+    )
 )]
 
 #[cfg(feature = "admin")]

@@ -7,7 +7,8 @@
 //!
 //! Communication: [`transport`] is the QUIC endpoint, and [`frames`] puts one message on a stream. [`bootstrap_rpc`] has the messages
 //! between nodes and bootstraps, and [`bootstrap_client`] is the node's side of it. `gate` admits incoming connections. [`counters`] counts what
-//! a node believed of its neighbours, and `enrolment` reports changes of its lease. `address` and `local` know which address is whose.
+//! a node believed of its neighbours, and `enrolment` reports changes of its lease. `address` and `local` know which address is whose. `tasks` starts
+//! tasks.
 
 pub(crate) mod address;
 pub mod authority;
@@ -35,6 +36,7 @@ pub(crate) mod ping;
 pub mod reach;
 mod socket;
 pub mod state;
+pub(crate) mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod ticket;

@@ -16,6 +16,7 @@ use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Parts};
+use crate::net::tasks::spawn_local;
 use crate::net::ticket::Ticket;
 use crate::net::transport::{EVERY_ADDRESS, TransportSettings};
 use futures_util::future::BoxFuture;
@@ -38,7 +39,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
-use tokio::task::spawn_local;
 
 /// How long a relay that leaves waits for its last words to its neighbours to get out,
 const LAST_WORDS: Duration = Duration::from_millis(300);

@@ -4,7 +4,8 @@ use crate::fixture::{Cluster, TIMEOUT, pattern, primary, until};
 use futures_util::future::try_join_all;
 use hopline::endpoint::{Endpoint, FlowEvent, Options, Plane};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 async fn origin(cluster: &Cluster) -> Endpoint {
@@ -201,4 +202,53 @@ async fn a_redundant_session_goes_on_over_the_other_chain_and_finds_another_seco
     let (here, there) = tokio::join!(flow.finished(), came.finished());
     here.unwrap();
     there.unwrap();
+}
+
+/// Packets that came to a relay and were dropped for this cause, as its metrics say.
+async fn dropped(admin: &str, cause: &str) -> u64 {
+    let mut stream = TcpStream::connect(admin).await.unwrap();
+    stream
+        .write_all(format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    let name = format!("hopline_relay_packets_dropped_total{{cause=\"{cause}\"}} ");
+    let value = page.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_else(|| panic!("{page}"));
+    value.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_that_no_neighbour_sealed_are_dropped_counted_and_disturb_nobody() {
+    let mut cluster = Cluster::start(0);
+    for name in ["r1", "r2", "r3"] {
+        let relay = cluster.serve(&["relay", "--name", name, "--admin", "127.0.0.1:0"]);
+        cluster.relays.insert(name.to_owned(), relay);
+    }
+    let _echo = cluster.serve(&["listen", "echo", "--echo", "--keep"]);
+    let origin = origin(&cluster).await;
+    let mut flow = origin.open_over("echo", 1).await.unwrap();
+    let relay = &cluster.relays[&primary(&flow.watch_chain(), 1)].ready;
+    let admin = relay["admin"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/');
+    let stranger = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    // Kind 1 for links 1 to 6 and one that nobody has; a kind that nobody knows; too short for any.
+    let mut packets: Vec<Vec<u8>> =
+        (1..=6_u8).map(|link| [&[1, 0, 0, 0, link], &[link; 95][..]].concat()).collect();
+    packets.extend([vec![1; 100], vec![2; 100], vec![1; 20], vec![0]]);
+    let data = pattern(64 << 10);
+    for _ in 0..20 {
+        for packet in &packets {
+            stranger.send_to(packet, relay["addr"].as_str().unwrap()).await.unwrap();
+        }
+        let mut returned = vec![0; data.len()];
+        let (mut reader, mut writer) = split(&mut flow);
+        let exchange = async { tokio::try_join!(writer.write_all(&data), reader.read_exact(&mut returned)) };
+        timeout(TIMEOUT, exchange).await.expect("a stall").unwrap();
+        assert!(returned == data, "it came back altered");
+    }
+    for (cause, least) in [("forged", 1), ("unknown_link", 1), ("malformed", 20)] {
+        let count = dropped(admin, cause).await;
+        assert!(count >= least, "{cause}: {count}");
+    }
+    timeout(TIMEOUT, flow.finished()).await.expect("an end").unwrap();
 }

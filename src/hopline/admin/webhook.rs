@@ -4,6 +4,7 @@
 //! and counted. Only this task waits for the URL's server.
 
 use crate::bootstrap::{BootstrapEvent, Observer};
+use crate::net::tasks;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use axum::http::uri::{Authority, Scheme};
@@ -185,7 +186,7 @@ async fn post(
         .body(Body::from(text))
         .expect("all of it was parsed before");
     // It ends by itself when nobody wants anything of it any more.
-    tokio::spawn(connection);
+    tasks::spawn(connection);
     let status = sender.send_request(request).await?.status();
     if status.is_success() { Ok(()) } else { Err(Failure::Status(status)) }
 }

@@ -27,6 +27,7 @@ use crate::net::tls;
 use crate::net::transport::{self, TransportSettings};
 use crate::net::version;
 use crate::store::Store;
+use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use hopline_proto::NodeId;
@@ -131,7 +132,7 @@ impl Shared {
 pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTracker) {
     while let Some(incoming) = endpoint.accept().await {
         if let Some((incoming, place)) = shared.gate.admit(incoming) {
-            tasks.spawn(serve(Arc::clone(&shared), incoming, place));
+            tasks.spawn(serve(Arc::clone(&shared), incoming, place).boxed());
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::net::entropy;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::{self, Node, Parts};
+use crate::net::tasks::spawn_local;
 use crate::net::ticket::Ticket;
 use crate::net::transport::TransportSettings;
 use hopline_proto::agent::AgentConfig;
@@ -34,7 +35,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
-use tokio::task::spawn_local;
 
 /// Handovers that may wait between a flow's application and its node, each way: each wakes the other's thread, so what
 /// there is goes in one, at most what the node gives at once one way and what TLS buffers (64 KiB) the other.

@@ -9,6 +9,7 @@ use super::session::carriers::Carries;
 use super::session::{Session, pool};
 use super::{Chain, Endpoint, ListenError, messages};
 use crate::net::identity::Membership;
+use crate::net::tasks;
 use crate::net::tls;
 use futures_util::future::join_all;
 use hopline_proto::flows::FlowKey;
@@ -290,7 +291,7 @@ async fn register(endpoint: &Endpoint, name: &str, is_first: bool) -> Result<(),
     if is_first {
         let (flows, raws) = mpsc::channel(QUEUED_FLOWS);
         let memberships = endpoint.0.bootstrap_client.memberships();
-        tokio::spawn(receive(raws, memberships, endpoint.0.names.clone(), commands.downgrade()));
+        tasks::spawn(receive(raws, memberships, endpoint.0.names.clone(), commands.downgrade()));
         commands.send(Command::Incoming { flows }).await.map_err(|_| ListenError::Closed)?;
     }
     let (reply, registered) = oneshot::channel();
@@ -317,7 +318,7 @@ async fn receive(
             acceptor = TlsAcceptor::from(config);
         }
         let (acceptor, names, node) = (acceptor.clone(), names.clone(), node.clone());
-        tokio::spawn(async move {
+        tasks::spawn(async move {
             let (key, of) = (raw.flow, (raw.flow.flow, raw.chain.clone()));
             let carries = std::mem::replace(&mut raw.carries, oneshot::channel().1);
             let mut io = FlowIo::new(raw);
@@ -373,12 +374,12 @@ async fn serve_session(
     };
     names.add_session(&session);
     session.carried_by(key);
-    tokio::spawn(join_carriers(joins, key, node));
+    tasks::spawn(join_carriers(joins, key, node));
     let carried = session.clone();
-    tokio::spawn(async move { pool::carry(&carried, key, io).await });
+    tasks::spawn(async move { pool::carry(&carried, key, io).await });
     while let Some(stream) = session.accept().await {
         let (session, names) = (session.clone(), names.clone());
-        tokio::spawn(async move { take_in(flow::accept_over_session(&session, stream).await, &names).await });
+        tasks::spawn(async move { take_in(flow::accept_over_session(&session, stream).await, &names).await });
     }
 }
 

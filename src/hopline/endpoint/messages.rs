@@ -195,7 +195,7 @@ impl Senders {
         let line = Line { sender, end: Arc::new(watch::Sender::new(None)), chain: flow.watch_chain() };
         let mut flows = self.lock();
         flows.as_mut().ok_or(OpenError::Closed)?.insert(name.to_owned(), line.clone());
-        self.tasks.spawn(run(flow, outgoing, line.end.clone()));
+        self.tasks.spawn(run(flow, outgoing, line.end.clone()).boxed());
         Ok(line)
     }
 }

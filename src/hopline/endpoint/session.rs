@@ -20,6 +20,7 @@ use super::chain::Chain;
 use super::flow_error::{DROPPED, Ending, FlowError};
 use super::flow_io::{FlowEnd, Reached, Word};
 use crate::net::frames::{self, FrameError};
+use crate::net::tasks;
 use crate::net::tls;
 use crate::net::transport::SESSION_FLOWS;
 use hopline_proto::cause;
@@ -168,8 +169,8 @@ impl Session {
             used: Notify::new(),
             runtime: runtime.clone(),
         });
-        runtime.spawn(write(sender, queued));
-        runtime.spawn(session.clone().listen());
+        tasks::spawn_on(&runtime, write(sender, queued));
+        tasks::spawn_on(&runtime, session.clone().listen());
         Ok(session)
     }
 
@@ -255,7 +256,7 @@ impl Session {
         self.used.notify_waiters();
         early.into_iter().for_each(|control| self.hear(control));
         let runtime = self.runtime.clone();
-        runtime.spawn(self.heed(stream, saying, endings.clone()));
+        tasks::spawn_on(&runtime, self.heed(stream, saying, endings.clone()));
         let arrived = move || {
             told.send_if_modified(|reached| {
                 *reached == Reached::Nothing

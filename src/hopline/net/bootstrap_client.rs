@@ -36,6 +36,7 @@ use super::local::Local;
 pub use super::local::Obstacle;
 use super::ticket::Ticket;
 use super::transport::{self, EVERY_ADDRESS, TransportSettings};
+use crate::net::tasks;
 use connection::Shared;
 use dial::Dialer;
 use futures_util::future::BoxFuture;
@@ -119,7 +120,7 @@ impl Drop for Life {
         say_goodbye(&self.endpoint);
         let (endpoint, word) = (self.endpoint.clone(), self.word.take());
         // Not on a runtime that has ended: then nothing more can be said.
-        self.runtime.spawn(async move {
+        tasks::spawn_on(&self.runtime, async move {
             let _ = timeout(LAST_WORD, endpoint.wait_idle()).await;
             drop(word);
         });
@@ -202,9 +203,9 @@ impl BootstrapClient {
 
     fn start(joiner: Joiner, membership: Membership, place: usize, address: SocketAddr) -> Self {
         let shared = Shared::new(joiner, membership, place, address);
-        let renewal = tokio::spawn(renewal::keep_renewed(Arc::clone(&shared)));
-        let monitor = tokio::spawn(monitor::run(Arc::clone(&shared)));
-        let calls = tokio::spawn(Arc::clone(&shared).pass_on());
+        let renewal = tasks::spawn(renewal::keep_renewed(Arc::clone(&shared)));
+        let monitor = tasks::spawn(monitor::run(Arc::clone(&shared)));
+        let calls = tasks::spawn(Arc::clone(&shared).pass_on());
         let endpoint = shared.joiner.dialer.endpoint.clone();
         let (runtime, word) = (Handle::current(), Some(PendingClose::new()));
         let life =

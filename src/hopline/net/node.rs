@@ -26,6 +26,7 @@ use crate::net::entropy;
 use crate::net::gate::{Gate, Turned};
 use crate::net::local::Local;
 use crate::net::socket::{HintingSocket, set_tap};
+use crate::net::tasks::spawn_local;
 use crate::net::timer::Timer;
 use certificate_failures::CertificateFailures;
 use dials::Dials;
@@ -50,7 +51,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 /// Control messages that may wait for one link.
 const MAX_QUEUED_CONTROLS: usize = 8192;

@@ -8,6 +8,7 @@ use crate::net::gate::Turned;
 use crate::net::identity::Membership;
 use crate::net::memory::default_replay_bytes;
 use crate::net::node::Node;
+use crate::net::tasks::spawn_local;
 use crate::net::tls::{self, TlsError};
 use crate::net::transport::{self, TransportSettings};
 use crate::net::version;
@@ -27,7 +28,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 type Driven = Rc<Node<Machine>>;

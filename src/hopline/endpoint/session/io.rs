@@ -2,6 +2,7 @@
 
 use super::super::flow_error::{FlowError, over};
 use super::super::flow_io::FlowEnd;
+use crate::net::tasks;
 use quinn::{RecvStream, SendStream};
 use std::fmt;
 use std::future::Future;
@@ -112,7 +113,7 @@ impl AsyncWrite for SessionIo {
         self.end.finished = true;
         if let Some(arrived) = self.arrived.take() {
             let received = self.sender.stopped();
-            self.runtime.spawn(async move {
+            tasks::spawn_on(&self.runtime, async move {
                 if matches!(received.await, Ok(None)) {
                     arrived();
                 }

@@ -5,6 +5,7 @@ use super::super::flow_error::{FlowError, over};
 use super::super::flow_io::FlowIo;
 use super::super::{Chain, Endpoint, OpenError, bare};
 use super::{Session, SessionControl};
+use crate::net::tasks;
 use hopline_proto::flows::FlowKey;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -96,15 +97,15 @@ async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Open, OpenErr
     let spares = Some(spares).filter(|_| endpoint.0.redundant);
     let mut carrying = Vec::new();
     if let Some(spares) = spares.clone() {
-        carrying.push(runtime.spawn(async move {
+        carrying.push(tasks::spawn_on(&runtime, async move {
             if let Some((flow, io)) = spares.open().await {
                 keep(spares.session.clone(), flow, io, Some(spares)).await;
             }
         }));
     }
-    carrying.push(runtime.spawn(keep(session.clone(), raw.flow, FlowIo::new(raw), spares)));
+    carrying.push(tasks::spawn_on(&runtime, keep(session.clone(), raw.flow, FlowIo::new(raw), spares)));
     let (closing, limit) = (session.clone(), endpoint.0.session_idle);
-    runtime.spawn(async move {
+    tasks::spawn_on(&runtime, async move {
         tokio::select! {
             () = closing.close_when_idle(limit) => {}
             () = closing.closed() => {}

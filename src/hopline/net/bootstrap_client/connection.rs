@@ -7,6 +7,7 @@ use crate::net::address::canonical;
 use crate::net::bootstrap_rpc::{BootstrapRequest, BootstrapResponse};
 use crate::net::identity::Membership;
 use crate::net::outage::Outage;
+use crate::net::tasks;
 use crate::net::tls;
 use quinn::Connection;
 use std::net::SocketAddr;
@@ -220,7 +221,7 @@ impl Shared {
     fn spawn_dial(self: &Arc<Self>, first: usize) -> watch::Receiver<Dialled> {
         let (done, outcome) = watch::channel(None);
         let shared = Arc::clone(self);
-        self.runtime.spawn(async move {
+        tasks::spawn_on(&self.runtime, async move {
             let result = shared.dial(first).await.map_err(Arc::new);
             if let Err(failure) = &result {
                 shared.note(failure);
@@ -240,7 +241,7 @@ impl Shared {
     }
 
     fn keep(&self, connection: &Connection) -> Kept {
-        let calls = self.runtime.spawn(calls::hear(Arc::clone(&self.called), connection.clone()));
+        let calls = tasks::spawn_on(&self.runtime, calls::hear(Arc::clone(&self.called), connection.clone()));
         Kept { connection: connection.clone(), _calls: AbortOnDropHandle::new(calls) }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::net::address::is_same;
 use crate::net::socket::HintingSocket;
+use crate::net::tasks;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +35,7 @@ impl Refusals {
                 let _ = tell.send(address);
             }
         };
-        Self { heard, _hearing: AbortOnDropHandle::new(tokio::spawn(hearing)) }
+        Self { heard, _hearing: AbortOnDropHandle::new(tasks::spawn(hearing)) }
     }
 
     /// Ends when the network has said from now on that nobody is at `address`, and the grace is over.

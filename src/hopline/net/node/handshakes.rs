@@ -5,6 +5,7 @@ use crate::net::address::canonical;
 use crate::net::eyeballs::first_of;
 use crate::net::gate::{Place, Turned};
 use crate::net::local::Obstacle;
+use crate::net::tasks::spawn_local;
 use crate::net::tls::{self, Untimely};
 
 use hopline_proto::id::NodeId;
@@ -14,7 +15,6 @@ use quinn::Incoming;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::task::spawn_local;
 
 /// How long a dial may take, in all.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);

@@ -2,6 +2,7 @@
 
 use super::Node;
 use crate::net::frames;
+use crate::net::tasks::spawn_local;
 use bytes::Bytes;
 use hopline_proto::codec;
 use hopline_proto::flows::FlowKey;
@@ -12,7 +13,6 @@ use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use tokio::sync::Notify;
-use tokio::task::spawn_local;
 
 /// Chunks that are read or written at once.
 const CHUNKS: usize = 32;

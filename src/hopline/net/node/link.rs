@@ -2,8 +2,10 @@
 
 use super::{MAX_QUEUED_CONTROLS, Node, Turned};
 use crate::net::frames::{self, FrameError};
+use crate::net::tasks::spawn_local;
 use crate::net::tls;
 use crate::net::version;
+use futures_util::FutureExt;
 use hopline_proto::codec;
 use hopline_proto::crypto::Key;
 use hopline_proto::detector::Transfer;
@@ -21,7 +23,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::JoinSet;
 
 /// Largest [`Hello`], in bytes.
 const MAX_SMALL_BYTES: usize = 64;
@@ -151,13 +153,13 @@ impl<M: Machine + 'static> Node<M> {
         // A task for each, so that what comes for one wakes that one alone.
         let mut parts = JoinSet::<Option<FrameError>>::new();
         let (node, at) = (self.clone(), port.clone());
-        parts.spawn_local(async move { Some(node.read_datagrams(link, &at).await) });
+        parts.spawn_local(async move { Some(node.read_datagrams(link, &at).await) }.boxed_local());
         let node = self.clone();
-        parts.spawn_local(async move { Some(node.read_controls(link, receiver).await) });
+        parts.spawn_local(async move { Some(node.read_controls(link, receiver).await) }.boxed_local());
         let at = port.clone();
-        parts.spawn_local(async move { write_controls(&at, sender).await });
+        parts.spawn_local(async move { write_controls(&at, sender).await }.boxed_local());
         let (node, at) = (self.clone(), port.clone());
-        parts.spawn_local(async move { node.accept_legs(link, &at).await });
+        parts.spawn_local(async move { node.accept_legs(link, &at).await }.boxed_local());
         let violation = loop {
             let ended = tokio::select! {
                 _ = port.connection.closed() => None,
