@@ -22,6 +22,7 @@ use hopline_command::{Exit, Failure, journal, say};
 use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::time::Duration;
+use tracing_subscriber::filter::Targets;
 
 /// How long a command that is done may take to say goodbye to others.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -179,11 +180,21 @@ async fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
+/// Levels by target. `Targets` alone would take `=` for something.
+fn targets(filter: &str) -> Result<Targets, String> {
+    let is_incomplete =
+        |directive: &&str| directive.contains('=') && directive.split('=').any(|part| part.trim().is_empty());
+    if let Some(directive) = filter.split(',').find(is_incomplete) {
+        return Err(format!("{directive:?} lacks a target or a level"));
+    }
+    filter.parse().map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())
+}
+
 fn start_logging(filter: &str) -> Result<(), String> {
     use std::io::IsTerminal;
     use tracing_subscriber::layer::{Layer, SubscriberExt};
     use tracing_subscriber::util::SubscriberInitExt;
-    let targets: tracing_subscriber::filter::Targets = filter.parse().map_err(|error| {
+    let targets = targets(filter).map_err(|error| {
         format!(
             "--log {filter:?} is not a filter: {error}; try --log debug or --log hopline=debug,quinn=info"
         )
@@ -205,6 +216,16 @@ mod tests {
     #[test]
     fn every_command_is_well_formed() {
         grammar().debug_assert();
+    }
+
+    #[test]
+    fn a_filter_names_levels_or_targets_with_levels() {
+        for right in ["debug", "hopline=debug", "hopline=debug,quinn=info,warn", "off", "hopline=debug,"] {
+            targets(right).unwrap_or_else(|error| panic!("{right:?}: {error}"));
+        }
+        for wrong in ["=", "=,=", "hopline=", "=debug", "hopline=loud", "debug,hopline= "] {
+            targets(wrong).expect_err(wrong);
+        }
     }
 
     #[test]
