@@ -45,6 +45,9 @@ pub struct JoinArgs {
     /// This node's own name, as listings show it
     #[arg(long, alias = "name", env = "HOPLINE_NODE_NAME", value_name = "NODE")]
     node_name: Option<String>,
+    /// How long to keep a flow that does not reach its other end; then it is lost
+    #[arg(long, env = "HOPLINE_FLOW_TIMEOUT", default_value = "25s", value_name = "DURATION", value_parser = crate::duration::parse_positive)]
+    flow_timeout: Duration,
     #[command(flatten)]
     liveness: LivenessArgs,
 }
@@ -109,7 +112,8 @@ impl NetworkArgs {
 impl JoinArgs {
     async fn join(&self, options: Options) -> Result<Endpoint, Failure> {
         let (data, name) = (self.network.data.clone(), self.node_name.clone());
-        self.network.join(Options { data, name, liveness: self.liveness.config(), ..options }).await
+        let (liveness, flow_timeout) = (self.liveness.config(), self.flow_timeout);
+        self.network.join(Options { data, name, liveness, flow_timeout, ..options }).await
     }
 }
 

@@ -63,6 +63,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 const RECEIPTS_TIMEOUT: Duration = Duration::from_secs(2);
 const SENDERS_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// By default the two ends of a flow may be apart for so long.
+pub const FLOW_TIMEOUT: Duration = Duration::from_secs(25);
+
 /// By default sessions are closed that have been idle for so long.
 const SESSION_IDLE: Duration = Duration::from_secs(300);
 
@@ -91,6 +94,8 @@ pub struct Options {
     pub redundant: bool,
     /// After this long without a flow a session is closed. The next flow opens another.
     pub session_idle: Duration,
+    /// How long this end keeps a flow that does not reach its other end. After that the flow is lost.
+    pub flow_timeout: Duration,
 }
 
 impl Default for Options {
@@ -106,6 +111,7 @@ impl Default for Options {
             plane: Plane::default(),
             redundant: false,
             session_idle: SESSION_IDLE,
+            flow_timeout: FLOW_TIMEOUT,
         }
     }
 }

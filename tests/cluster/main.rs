@@ -15,6 +15,7 @@ mod fixture;
 
 mod accuracy;
 mod addresses;
+mod apart;
 mod bench_bootstrap;
 mod bootstraps;
 mod churn;

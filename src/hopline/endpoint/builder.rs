@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use hopline_proto::detector::Liveness;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The variable in which commands, too, look for a ticket.
 const TICKET: &str = "HOPLINE_TICKET";
@@ -69,6 +70,14 @@ impl Builder {
     /// interrupts a flow. That takes twice the bandwidth, and [`Plane::Session`], which it chooses. Default: off.
     pub fn redundant(mut self) -> Self {
         (self.options.plane, self.options.redundant) = (Plane::Session, true);
+        self
+    }
+
+    /// How long this end keeps a flow that does not reach its other end: while the machine sleeps, or the network is away. After that
+    /// the flow is lost. A killed process at the other end is noticed as late. It takes both ends: each keeps its flows for as long as it was told.
+    /// Default: 25 seconds.
+    pub fn flow_timeout(mut self, timeout: Duration) -> Self {
+        self.options.flow_timeout = timeout;
         self
     }
 

@@ -145,6 +145,7 @@ fn parts(
     let agent = AgentConfig { name, seed, enrolment: options.enrolment, bootstraps };
     let mut flows = FlowsConfig { replay_bytes: default_replay_bytes(), ..FlowsConfig::default() };
     flows.links.detector = options.liveness;
+    flows.give_up = options.flow_timeout;
     let mut machine = Machine::new(me, flows, agent);
     machine.set_dials(socket.local.dials(bootstrap_client.bootstrap()));
     let on_notice = Box::new(move |node: &Driven, notice| waiters.hear(node, notice));

@@ -33,7 +33,7 @@ const ENOUGH_MTU: u16 = 64;
 /// The most streams of a kind that a peer may have open at once.
 pub const MAX_STREAMS: u32 = 1 << 16;
 
-/// How often a session without traffic shows that it lives: well within its idle timeout.
+/// How often a session without traffic sends a packet, so that a chain that carries none is found before it is needed.
 const SESSION_KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// Flows that a session may have at once, each way.
 pub(crate) const SESSION_FLOWS: u32 = 1024;
@@ -134,7 +134,8 @@ impl TransportSettings {
     }
 
     /// For the connections of sessions between nodes whose links have these settings. Their packets are so much smaller as forwarded
-    /// packets are larger. A session is granted more as soon as it is known who is at its other end.
+    /// packets are larger. A session is granted more as soon as it is known who is at its other end. It has no idle timeout: it lasts as
+    /// long as a flow carries it, whose ends may be apart for as long as they were told.
     #[must_use]
     pub fn for_sessions(&self) -> Self {
         let overhead = u16::try_from(OVERHEAD_BYTES).unwrap_or(0);
@@ -145,6 +146,7 @@ impl TransportSettings {
             streams: SESSION_FLOWS,
             control_streams: 1,
             datagram_buffer_bytes: 1 << 20,
+            idle_timeout: Duration::MAX,
             keep_alive: Some(SESSION_KEEP_ALIVE),
             mtu: self.mtu().saturating_sub(overhead),
             ..self.clone()
