@@ -6,6 +6,7 @@
 mod bare;
 mod builder;
 mod chain;
+mod datagrams;
 mod driver;
 mod events;
 mod flow;
@@ -22,6 +23,7 @@ mod session;
 
 pub use builder::Builder;
 pub use chain::{Chain, ChainHop, HopState};
+pub use datagrams::{DatagramError, DatagramListener, Datagrams};
 pub use events::{FlowEvent, Hop, Watched};
 pub use flow::{Aborter, Flow};
 pub use flow_error::FlowError;
@@ -343,7 +345,31 @@ impl Endpoint {
     /// # Errors
     /// [`ListenError::Twice`] if this endpoint listens to the name already, [`ListenError::Refused`] if another node has it.
     pub fn listen<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Listener, ListenError>> {
-        Box::pin(self.within(listener::listen(self, name)))
+        Box::pin(self.within(listener::listen(self, name, flow::Kind::Stream)))
+    }
+
+    /// Opens datagrams to whoever serves `name` so, over as many relays as [`Builder::hops`] says.
+    ///
+    /// Resolves at once if a session leads there; otherwise as [`Endpoint::open`]. The future may be dropped at any point; then they are aborted.
+    ///
+    /// # Errors
+    /// As [`Endpoint::open`].
+    pub fn open_datagrams<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Datagrams, OpenError>> {
+        Box::pin(self.within(datagrams::open(self, name)))
+    }
+
+    /// Serves `name`: datagrams that are opened to it come out of the [`DatagramListener`]. Otherwise as [`Endpoint::listen`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::listen`].
+    pub fn listen_datagrams<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<DatagramListener, ListenError>> {
+        Box::pin(self.within(async move {
+            let listener = listener::listen(self, name, flow::Kind::Datagrams).await?;
+            Ok(DatagramListener::new(listener))
+        }))
     }
 
     /// Serves `name`: messages to it come out of the [`Inbox`]. Otherwise as [`Endpoint::listen`].

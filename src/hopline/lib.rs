@@ -59,9 +59,10 @@ pub use hopline_proto as proto;
 #[cfg(feature = "endpoint")]
 #[doc(inline)]
 pub use endpoint::{
-    Aborter, Builder, Carrier, Cause, Chain, ChainHop, DrainError, Endpoint, Evidence, Flow, FlowError,
-    FlowEvent, Hop, HopState, Inbox, ListenError, Listener, MAX_MESSAGE_BYTES, Message, OpenError, Options,
-    Receipt, RecvStream, SendError, SendStream, StartError, Watched,
+    Aborter, Builder, Carrier, Cause, Chain, ChainHop, DatagramError, DatagramListener, Datagrams,
+    DrainError, Endpoint, Evidence, Flow, FlowError, FlowEvent, Hop, HopState, Inbox, ListenError, Listener,
+    MAX_MESSAGE_BYTES, Message, OpenError, Options, Receipt, RecvStream, SendError, SendStream, StartError,
+    Watched,
 };
 pub use hopline_proto::detector::Liveness;
 pub use hopline_proto::id::{FlowId, NodeId};

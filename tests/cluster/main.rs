@@ -23,6 +23,7 @@ mod churn;
 mod clocks;
 mod console;
 mod cut;
+mod datagrams;
 mod directories;
 mod drain;
 mod echo;

@@ -1,8 +1,8 @@
 //! Flows over sessions: one QUIC connection from end to end, whose packets relays pass on.
 
-use crate::fixture::{Cluster, TIMEOUT, pattern, primary, until};
+use crate::fixture::{Cluster, TIMEOUT, pattern, primary, second_chain, until};
 use futures_util::future::try_join_all;
-use hopline::endpoint::{Endpoint, FlowEvent, Options, Plane};
+use hopline::endpoint::{Endpoint, Options, Plane};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::net::{TcpStream, UdpSocket};
@@ -175,15 +175,7 @@ async fn a_redundant_session_goes_on_over_the_other_chain_and_finds_another_seco
     flow.write_all(b"!").await.unwrap();
     let mut came = timeout(TIMEOUT, listener.accept()).await.expect("a flow").unwrap();
     assert_eq!(came.read_u8().await.unwrap(), b'!');
-    let second = async {
-        loop {
-            match events.recv().await.unwrap() {
-                FlowEvent::Chain { flow: carrier, hops, .. } if carrier != flow.id() => return hops,
-                _ => {}
-            }
-        }
-    };
-    let second = timeout(TIMEOUT, second).await.expect("a second chain");
+    let second = second_chain(&mut events, flow.id()).await;
     let shared =
         second.iter().filter(|hop| chain.borrow().hops().iter().any(|first| first.primary == hop.primary));
     assert_eq!(shared.count(), 0, "{second:?} shares a relay with {:?}", chain.borrow());

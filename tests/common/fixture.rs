@@ -3,7 +3,8 @@
 //! The processes are the lab's. Here their methods wait, and what goes wrong is a panic. What a process prints waits in its pipe
 //! until it is asked for: one that prints much must have its reader.
 
-use hopline::endpoint::{Chain, Endpoint, Options, Plane};
+use hopline::FlowId;
+use hopline::endpoint::{Chain, Endpoint, FlowEvent, Hop, Options, Plane};
 use hopline_lab::pattern::Pattern;
 use hopline_lab::stage;
 use serde_json::Value;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::ChildStderr;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
 pub use rustix::process::Signal;
@@ -238,6 +239,19 @@ fn bootstrap(home: &Path, address: &str, more: &[&str]) -> Process {
 /// Waits until the chain is so.
 pub async fn until(chain: &mut watch::Receiver<Chain>, so: impl FnMut(&Chain) -> bool) {
     timeout(TIMEOUT, chain.wait_for(so)).await.expect("a change of the chain").expect("a flow");
+}
+
+/// The relays over which a redundant session goes besides those of its first chain, once it does.
+pub async fn second_chain(events: &mut broadcast::Receiver<FlowEvent>, first: FlowId) -> Vec<Hop> {
+    let found = async {
+        loop {
+            match events.recv().await.unwrap() {
+                FlowEvent::Chain { flow, hops, .. } if flow != first => return hops,
+                _ => {}
+            }
+        }
+    };
+    timeout(TIMEOUT, found).await.expect("a second chain")
 }
 
 /// Who serves a hop now, the nearest being 1.

@@ -7,6 +7,7 @@ use super::flow_io::{Raw, Reached, Word};
 use super::pump::{give, take};
 use super::route_file::RouteFile;
 use super::session::carriers::Carriers;
+use super::session::ports::Established;
 use super::{Options, StartError};
 use crate::net::bootstrap_client::BootstrapClient;
 use crate::net::counters::NodeCounters;
@@ -27,7 +28,6 @@ use hopline_proto::frame::CloseCode;
 use hopline_proto::id::{FlowId, NodeId};
 use hopline_proto::machine::{Notice, OpenFailure};
 use hopline_proto::rpc::Refusal;
-use quinn::Connection;
 use rand::Rng;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -86,7 +86,7 @@ pub(super) enum Command {
         flow: FlowKey,
         target: NodeId,
         membership: Box<Membership>,
-        reply: oneshot::Sender<Result<Connection, FlowError>>,
+        reply: oneshot::Sender<Result<Established, FlowError>>,
     },
     Shutdown {
         cause: Arc<str>,

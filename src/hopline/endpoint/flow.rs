@@ -38,9 +38,23 @@ pub(super) enum Kind {
     Stream,
     /// Length-delimited messages one way, receipts the other.
     Messages,
+    /// No bytes: the session's datagrams with the number of its stream are its own.
+    Datagrams,
     /// Something that only newer origins want.
     #[serde(other)]
     Unknown,
+}
+
+impl Kind {
+    /// What comes with such flows.
+    pub(super) const fn plural(self) -> &'static str {
+        match self {
+            Self::Stream => "flows",
+            Self::Messages => "messages",
+            Self::Datagrams => "datagrams",
+            Self::Unknown => "what this version does not know",
+        }
+    }
 }
 
 /// The first thing that an origin says inside the TLS stream.
@@ -123,6 +137,11 @@ impl Aborter {
             Some(error) => error,
             None => self.ended().await.err().unwrap_or(FlowError::Closed),
         }
+    }
+
+    /// Why the flow is over, if it is.
+    pub(super) fn error(&self) -> Option<FlowError> {
+        self.endings.borrow().clone().map(Ending::error)
     }
 
     /// Whether the application at the other end has said that it took everything that was sent.
@@ -277,6 +296,14 @@ impl Flow {
         Self { stream: Carried::Session(Box::new(stream)), id, peer, chain }
     }
 
+    /// The session that it rides on, and what tells its stream from others there.
+    pub(super) fn session(&self) -> Option<(&Session, u32)> {
+        match &self.stream {
+            Carried::Stored(_) => None,
+            Carried::Session(stream) => Some((&stream.session, stream.number())),
+        }
+    }
+
     /// Says what it is for.
     async fn say(&mut self, name: &str, kind: Kind) -> io::Result<()> {
         let mut preface = Vec::new();
@@ -317,7 +344,7 @@ pub(super) async fn open(endpoint: &Endpoint, name: &str, hops: u8, kind: Kind) 
     if !(1..=MAX_HOPS).contains(&usize::from(hops)) {
         return Err(OpenError::Hops { hops });
     }
-    if endpoint.0.plane == Plane::Session {
+    if endpoint.0.plane == Plane::Session || kind == Kind::Datagrams {
         return open_over_session(endpoint, name, hops, kind).await;
     }
     let (raw, target) = bare::open(&endpoint.0.commands, name, hops, None).await?;

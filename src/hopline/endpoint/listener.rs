@@ -6,6 +6,7 @@ use super::flow_error::FlowError;
 use super::flow_io::{FlowIo, Raw};
 use super::served::{Message, Refused, Served};
 use super::session::carriers::Carries;
+use super::session::ports::Established;
 use super::session::{Session, pool};
 use super::{Chain, Endpoint, ListenError, messages};
 use crate::net::identity::Membership;
@@ -126,8 +127,8 @@ impl Held {
 
     /// The name is not served in this way any more. Returns why.
     fn end(&self) -> Arc<str> {
-        let takes = if self.kind == Kind::Messages { "messages" } else { "flows" };
-        let cause = refuse(&self.refusal, &format!("\"{}\" takes no more {takes}", self.name).into());
+        let cause = format!("\"{}\" takes no more {}", self.name, self.kind.plural());
+        let cause = refuse(&self.refusal, &cause.into());
         self.names.remove(&self.name, self.kind, &cause);
         cause
     }
@@ -221,12 +222,16 @@ impl Names {
 
     /// Why a name is not served in this way.
     fn why(&self, name: &str, kind: Kind) -> Arc<str> {
-        let (other, told) = match kind {
-            Kind::Stream => (Kind::Messages, "takes messages, not flows: use `hopline send`"),
-            Kind::Messages | Kind::Unknown => (Kind::Stream, "takes flows, not messages: use `hopline pipe`"),
-        };
-        if self.lock().contains_key(&(name.to_owned(), other)) {
-            return format!("\"{name}\" {told}").into();
+        let others = [
+            (Kind::Stream, ": use `hopline pipe`"),
+            (Kind::Messages, ": use `hopline send`"),
+            (Kind::Datagrams, ": use `Endpoint::open_datagrams`"),
+        ];
+        for (other, advice) in others.into_iter().filter(|(other, _)| *other != kind) {
+            if self.lock().contains_key(&(name.to_owned(), other)) {
+                let (takes, not) = (other.plural(), kind.plural());
+                return format!("\"{name}\" takes {takes}, not {not}{advice}").into();
+            }
         }
         let cause = self.gone().get(&(name.to_owned(), kind)).cloned();
         cause.unwrap_or_else(|| format!("\"{name}\" is not served there any more").into())
@@ -264,10 +269,11 @@ impl Names {
     }
 }
 
-pub(super) async fn listen(endpoint: &Endpoint, name: &str) -> Result<Listener, ListenError> {
+/// For flows of this kind.
+pub(super) async fn listen(endpoint: &Endpoint, name: &str, kind: Kind) -> Result<Listener, ListenError> {
     let (sender, flows) = mpsc::channel(QUEUED_INCOMING);
     let (refusal, _) = watch::channel(None);
-    let held = Held { name: name.to_owned(), kind: Kind::Stream, refusal, names: endpoint.0.names.clone() };
+    let held = Held { name: name.to_owned(), kind, refusal, names: endpoint.0.names.clone() };
     let is_first = held.names.add(&held, Taker::Flows(sender))?;
     let listener = Listener { flows, held };
     register(endpoint, name, is_first).await?;
@@ -334,8 +340,8 @@ async fn receive(
             if let Ok(Some(carries)) = carries.await {
                 drop(permit);
                 return match carries {
-                    Carries::Session(connection) => {
-                        serve_session(connection, (key, io), of, names, node).await
+                    Carries::Session(established) => {
+                        serve_session(established, (key, io), of, names, node).await
                     }
                     Carries::Beside(connection) => serve_beside(&connection, key, io, &names).await,
                 };
@@ -360,15 +366,15 @@ async fn take_in(accepted: Result<(Flow, Preface), FlowError>, names: &Names) {
 
 /// Takes in the flows of a session, until it is over.
 async fn serve_session(
-    connection: quinn::Connection,
+    established: Established,
     (key, io): (FlowKey, FlowIo),
     carrier: (FlowId, watch::Receiver<Chain>),
     names: Arc<Names>,
     node: mpsc::WeakSender<Command>,
 ) {
-    let Some(peer) = tls::peer(&connection) else { return };
+    let Some(peer) = tls::peer(&established.connection) else { return };
     let (joining, joins) = mpsc::channel(QUEUED_JOINS);
-    let session = match Session::start(connection, peer, carrier, joining, Handle::current()).await {
+    let session = match Session::start(established, peer, carrier, joining, Handle::current()).await {
         Ok(session) => session,
         Err(error) => return tracing::info!(%error, "a session failed"),
     };
@@ -413,9 +419,9 @@ async fn deliver(flow: Flow, Preface { name, kind }: Preface, names: &Names) {
             tracing::info!(name, from = ?flow.peer(), %cause, "refused messages");
             names.tasks.track_future(messages::refuse(flow, &cause)).await;
         }
-        (Kind::Stream, None) => {
+        (Kind::Stream | Kind::Datagrams, None) => {
             let cause = names.why(&name, kind);
-            tracing::info!(name, from = ?flow.peer(), %cause, "refused a flow");
+            tracing::info!(name, from = ?flow.peer(), %cause, "refused {}", kind.plural());
             flow.abort(&*cause);
         }
         (Kind::Unknown, None) => {

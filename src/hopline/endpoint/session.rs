@@ -11,6 +11,7 @@
 pub(super) mod carriers;
 mod io;
 pub(super) mod pool;
+pub(super) mod ports;
 mod silence;
 mod socket;
 
@@ -27,6 +28,7 @@ use hopline_proto::cause;
 use hopline_proto::codec::{self, Growing};
 use hopline_proto::flows::FlowKey;
 use hopline_proto::id::{FlowId, NodeId};
+use ports::{Established, Ports};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -90,6 +92,7 @@ enum Outgoing {
 #[derive(Debug)]
 pub(super) struct Session {
     connection: Connection,
+    ports: Arc<Ports>,
     peer: NodeId,
     /// The flow that carried it first.
     carrier: FlowId,
@@ -148,7 +151,7 @@ impl Part {
 impl Session {
     /// A session over a connection that is up, with whoever showed its certificate there.
     pub(super) async fn start(
-        connection: Connection,
+        Established { connection, ports }: Established,
         peer: NodeId,
         (carrier, chain): (FlowId, watch::Receiver<Chain>),
         joining: mpsc::Sender<FlowId>,
@@ -159,6 +162,7 @@ impl Session {
         let (controls, queued) = mpsc::channel(QUEUED_CONTROLS);
         let session = Arc::new(Self {
             connection,
+            ports,
             peer,
             carrier,
             chain,
@@ -181,6 +185,11 @@ impl Session {
     /// Who is at the other end, as its certificate proves.
     pub(super) const fn peer(&self) -> NodeId {
         self.peer
+    }
+
+    /// Where datagrams come in, and by what they leave.
+    pub(super) fn datagrams(&self) -> (Arc<Ports>, Connection) {
+        (self.ports.clone(), self.connection.clone())
     }
 
     /// The flow that carries it.
@@ -255,15 +264,14 @@ impl Session {
         };
         self.used.notify_waiters();
         early.into_iter().for_each(|control| self.hear(control));
-        let runtime = self.runtime.clone();
-        tasks::spawn_on(&runtime, self.heed(stream, saying, endings.clone()));
+        tasks::spawn_on(&self.runtime, self.clone().heed(stream, saying, endings.clone()));
         let arrived = move || {
             told.send_if_modified(|reached| {
                 *reached == Reached::Nothing
                     && std::mem::replace(reached, Reached::Arrived) == Reached::Nothing
             });
         };
-        SessionIo::new(streams, FlowEnd::new(said, endings, reached), runtime, arrived)
+        SessionIo::new(self, streams, FlowEnd::new(said, endings, reached), arrived)
     }
 
     /// Does what the application says of a flow, until the flow is over or everybody who could speak of it is gone.

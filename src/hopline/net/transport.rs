@@ -48,7 +48,7 @@ const WAITING_ATTEMPTS_BYTES: u64 = 4 << 20;
 
 /// Room for one heartbeat that can't leave yet, in bytes, with the 32 that quinn counts for each datagram: the next replaces
 /// it. An old one would be worth nothing, and its echo be taken for a long round trip.
-const UNSENT_DATAGRAM_BYTES: usize = 64;
+const UNSENT_HEARTBEAT_BYTES: usize = 64;
 
 /// How connections behave. The defaults are for links; [`TransportSettings::control`] is for talk with bootstraps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +68,11 @@ pub struct TransportSettings {
     pub streams: u32,
     /// How many unidirectional streams the peer may have open at once, at most [`MAX_STREAMS`].
     pub control_streams: u32,
-    /// What waits of datagrams that came, in bytes; then the oldest is dropped. Datagrams overtake all streams, so only
-    /// heartbeats travel in them. Of those to be sent only the newest waits.
+    /// What waits of datagrams that came, in bytes; then the oldest is dropped. Datagrams overtake all streams, so on links only
+    /// heartbeats travel in them.
     pub datagram_buffer_bytes: usize,
+    /// What waits of datagrams that are to be sent, in bytes; then the oldest is dropped.
+    pub unsent_datagram_bytes: usize,
     /// After this long without a packet a connection is dropped. On links heartbeats have acted by then.
     pub idle_timeout: Duration,
     /// At what interval quinn itself shall keep a silent connection alive. `None` on links: their heartbeats do, and
@@ -102,6 +104,7 @@ impl Default for TransportSettings {
             streams: 4096,
             control_streams: 4,
             datagram_buffer_bytes: 64 << 10,
+            unsent_datagram_bytes: UNSENT_HEARTBEAT_BYTES,
             idle_timeout: Duration::from_secs(30),
             keep_alive: None,
             initial_rtt: Duration::from_millis(30),
@@ -146,6 +149,7 @@ impl TransportSettings {
             streams: SESSION_FLOWS,
             control_streams: 1,
             datagram_buffer_bytes: 1 << 20,
+            unsent_datagram_bytes: 256 << 10,
             idle_timeout: Duration::MAX,
             keep_alive: Some(SESSION_KEEP_ALIVE),
             mtu: self.mtu().saturating_sub(overhead),
@@ -221,7 +225,7 @@ pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
         .max_concurrent_bidi_streams(settings.streams().into())
         .max_concurrent_uni_streams(settings.control_streams().into())
         .datagram_receive_buffer_size(datagrams)
-        .datagram_send_buffer_size(UNSENT_DATAGRAM_BYTES)
+        .datagram_send_buffer_size(settings.unsent_datagram_bytes)
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(settings.keep_alive)
         .initial_rtt(settings.initial_rtt)

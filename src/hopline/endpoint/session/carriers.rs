@@ -2,6 +2,7 @@
 
 use super::super::flow_error::FlowError;
 use super::super::flow_io::CANARY;
+use super::ports::{self, Established};
 use super::silence::Silence;
 use super::socket::{SessionSocket, address_of, number_of};
 use crate::net::gate::Turned;
@@ -52,7 +53,7 @@ pub(in crate::endpoint) struct Carriers {
 #[derive(Debug)]
 pub(in crate::endpoint) enum Carries {
     /// A session.
-    Session(Connection),
+    Session(Established),
     /// The packets of a session that another flow carries, too.
     Beside(Connection),
 }
@@ -84,9 +85,7 @@ impl Carrier {
 
 impl Carried {
     fn nudge(&self) {
-        if let Some(connection) = &self.connection {
-            let _ = connection.send_datagram(Bytes::from_static(NUDGE));
-        }
+        self.connection.iter().for_each(ports::nudge);
     }
 }
 
@@ -100,9 +99,6 @@ const MAX_WINDOW_BYTES: u64 = 128 << 20;
 const LINGER: Duration = Duration::from_secs(1);
 /// The most flows that carry one session.
 const MAX_CARRIERS: usize = 4;
-/// The datagrams of sessions.
-const NUDGE: &[u8] = &[0];
-const NUDGED: &[u8] = &[1];
 
 impl Carriers {
     /// None yet. Runs on the node's runtime.
@@ -217,7 +213,7 @@ impl Carriers {
         target: NodeId,
         membership: &Membership,
         settings: &TransportSettings,
-        reply: oneshot::Sender<Result<Connection, FlowError>>,
+        reply: oneshot::Sender<Result<Established, FlowError>>,
     ) {
         let address = self.add(flow, None);
         let connecting = tls::session_client(membership).map_err(Turned::from).and_then(|mut client| {
@@ -235,10 +231,7 @@ impl Carriers {
                 Err(Turned::from("another node answered"))
             };
             let connected = match timeout(HANDSHAKE_TIMEOUT, connected).await {
-                Ok(Ok(connection)) => {
-                    carriers.connected(number_of(address), &connection);
-                    Ok(connection)
-                }
+                Ok(Ok(connection)) => Ok(carriers.connected(number_of(address), connection)),
                 Ok(Err(error)) => Err(refused(&*error)),
                 Err(_) => Err(FlowError::NoPath),
             };
@@ -246,18 +239,20 @@ impl Carriers {
         });
     }
 
-    fn connected(self: &Rc<Self>, number: u64, connection: &Connection) {
+    fn connected(self: &Rc<Self>, number: u64, connection: Connection) -> Established {
         if let Some(session) = self.sessions.borrow_mut().get_mut(&number) {
             session.connection = Some(connection.clone());
         }
         self.share_memory();
-        let (carriers, connection) = (self.clone(), connection.clone());
+        let (carriers, established) = (self.clone(), Established::new(connection));
+        let heard = ports::hear(established.clone());
         spawn_local(async move {
-            connection.closed().await;
+            heard.await;
             // What it says last is still to leave.
             tokio::time::sleep(LINGER).await;
             carriers.forget(number);
         });
+        established
     }
 
     /// A session is over, whatever becomes of its carriers. Some may never have been there.
@@ -283,8 +278,7 @@ impl Carriers {
         connections.into_iter().for_each(|connection| connection.set_receive_window(window));
     }
 
-    /// Packets were lost, and the chain leads on now. QUIC finds what it has lost when something that was sent later is acked, or after a
-    /// timeout much longer than a repair takes. So each end sends something.
+    /// Packets were lost, and the chain leads on now.
     pub(in crate::endpoint) fn nudge(&self, flow: &FlowKey) {
         let number = self.numbers.borrow().get(flow).copied();
         let sessions = self.sessions.borrow();
@@ -329,9 +323,7 @@ impl Carriers {
         };
         match timeout(HANDSHAKE_TIMEOUT, established).await {
             Ok(Ok(connection)) => {
-                self.connected(number, &connection);
-                spawn_local(answer_nudges(connection.clone()));
-                let _ = wanted.send(Carries::Session(connection));
+                let _ = wanted.send(Carries::Session(self.connected(number, connection)));
             }
             Ok(Err(error)) => tracing::info!(error = %tls::explain(&*error), "a session failed"),
             Err(_) => {}
@@ -445,13 +437,4 @@ fn refused(error: &(dyn Error + 'static)) -> FlowError {
     // An alert of this end is about the other's certificate.
     let is_theirs = matches!(connection, Some(ConnectionError::ConnectionClosed(_)));
     alert.filter(|_| is_theirs).unwrap_or(FlowError::Handshake)
-}
-
-/// Answers each nudge, so that this end, too, learns what it has lost.
-async fn answer_nudges(connection: Connection) {
-    while let Ok(datagram) = connection.read_datagram().await {
-        if datagram == NUDGE {
-            let _ = connection.send_datagram(Bytes::from_static(NUDGED));
-        }
-    }
 }

@@ -2,16 +2,17 @@
 
 use super::super::flow_error::{FlowError, over};
 use super::super::flow_io::FlowEnd;
+use super::Session;
 use crate::net::tasks;
 use quinn::{RecvStream, SendStream};
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 /// How long after a stream broke the session may take to say why.
@@ -23,6 +24,7 @@ type Ended = Pin<Box<dyn Future<Output = FlowError> + Send + Sync>>;
 
 /// See the module's documentation.
 pub(in crate::endpoint) struct SessionIo {
+    pub(in crate::endpoint) session: Arc<Session>,
     sender: SendStream,
     receiver: RecvStream,
     pub(in crate::endpoint) end: FlowEnd,
@@ -30,7 +32,6 @@ pub(in crate::endpoint) struct SessionIo {
     ended: Ended,
     /// Resolves with why the flow is over, as one of its streams is.
     explained: Option<Ended>,
-    runtime: Handle,
     /// Called with the receipt of all that was sent.
     arrived: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
@@ -43,14 +44,19 @@ impl fmt::Debug for SessionIo {
 
 impl SessionIo {
     pub(super) fn new(
+        session: Arc<Session>,
         (sender, receiver): (SendStream, RecvStream),
         end: FlowEnd,
-        runtime: Handle,
         arrived: impl FnOnce() + Send + Sync + 'static,
     ) -> Self {
         let endings = end.endings.clone();
         let ended = Box::pin(async move { over(endings).await.err().unwrap_or(FlowError::Closed) });
-        Self { sender, receiver, end, ended, explained: None, runtime, arrived: Some(Box::new(arrived)) }
+        Self { session, sender, receiver, end, ended, explained: None, arrived: Some(Box::new(arrived)) }
+    }
+
+    /// What tells it from the other streams of its session.
+    pub(in crate::endpoint) fn number(&self) -> u32 {
+        u32::try_from(self.sender.id().index() & u64::from(u32::MAX)).unwrap_or(0)
     }
 
     /// What comes of an attempt: that it failed since the flow is over, if it is.
@@ -71,7 +77,7 @@ impl SessionIo {
                 ended.ok().and_then(Result::err).unwrap_or(FlowError::Lost)
             })
         });
-        let _entered = self.runtime.enter();
+        let _entered = self.session.runtime.enter();
         explained.as_mut().poll(cx).map(io::Error::from)
     }
 }
@@ -113,7 +119,7 @@ impl AsyncWrite for SessionIo {
         self.end.finished = true;
         if let Some(arrived) = self.arrived.take() {
             let received = self.sender.stopped();
-            tasks::spawn_on(&self.runtime, async move {
+            tasks::spawn_on(&self.session.runtime, async move {
                 if matches!(received.await, Ok(None)) {
                     arrived();
                 }

@@ -81,16 +81,16 @@ async fn open(endpoint: &Endpoint, name: &str, hops: u8) -> Result<Open, OpenErr
     let connect = Command::Connect { flow: raw.flow, target, membership: Box::new(membership), reply };
     endpoint.command(connect).await?;
     let (endings, kept) = (raw.ending.clone(), raw.kept);
-    let connection = tokio::select! {
+    let established = tokio::select! {
         connected = connected => connected.unwrap_or(Err(FlowError::Closed)),
         ended = over(endings) => Err(ended.err().unwrap_or(FlowError::Closed)),
     };
-    let connection = connection.map_err(|error| OpenError::over(kept, error))?;
+    let established = established.map_err(|error| OpenError::over(kept, error))?;
     let runtime = endpoint.0.runtime.clone();
     let carrier = (raw.flow.flow, raw.chain.clone());
     // A target opens no flows, so it has no chains to offer.
     let (joining, _) = mpsc::channel(1);
-    let session = Session::start(connection, target, carrier, joining, runtime.clone()).await?;
+    let session = Session::start(established, target, carrier, joining, runtime.clone()).await?;
     session.carried_by(raw.flow);
     let node = endpoint.0.commands.downgrade();
     let spares = Spares { node, session: session.clone(), name: name.to_owned(), hops };
