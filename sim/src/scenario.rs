@@ -24,12 +24,17 @@ pub(crate) struct Scenario {
 }
 
 /// All of them.
-pub(crate) const SCENARIOS: [Scenario; 10] = [
+pub(crate) const SCENARIOS: [Scenario; 11] = [
     Scenario { name: "kills", about: "each hop in turn loses its relay, six times", plan: kills },
     Scenario {
         name: "kills-without-bootstrap",
         about: "each hop loses its relay once, while the bootstrap is down",
         plan: kills_without_bootstrap,
+    },
+    Scenario {
+        name: "few-relays",
+        about: "two hops lose their relays; with five left every hop has a backup again",
+        plan: few_relays,
     },
     Scenario { name: "frozen-relay", about: "the middle relay stops for five seconds", plan: frozen },
     Scenario { name: "drain", about: "each hop's relay drains", plan: drain },
@@ -98,6 +103,7 @@ fn quiet(seed: u64, relays: usize, flows: usize) -> Plan {
         flows: vec![flow; flows],
         ordeals: Vec::new(),
         calm: CALM,
+        wants_backups: false,
         core: None,
         skews: vec![Skew::default(); relays + 2],
     }
@@ -123,6 +129,13 @@ fn kills_without_bootstrap(seed: u64) -> Plan {
     let hops = [1, 2, 3].into_iter().zip(0..);
     let kills = hops.map(|(n, turn)| at(turn, CALM, Fault::Crash(hop(n))));
     Plan { ordeals: [down].into_iter().chain(kills).collect(), ..quiet(seed, 12, 1) }
+}
+
+fn few_relays(seed: u64) -> Plan {
+    let kills = [(0, 1), (10, 2)].map(|(turn, n)| at(turn, CALM * 3, Fault::Crash(hop(n))));
+    let mut plan = Plan { ordeals: kills.into(), calm: CALM * 2, wants_backups: true, ..quiet(seed, 7, 1) };
+    plan.flows.iter_mut().flat_map(|flow| &mut flow.scripts).for_each(|script| script.rounds *= 3);
+    plan
 }
 
 fn frozen(seed: u64) -> Plan {

@@ -12,6 +12,7 @@ use hopline::endpoint::{Endpoint, Options};
 use hopline::net::datadir::{DataDir, Role};
 use hopline::net::state::last_ticket;
 use hopline::net::ticket::Ticket;
+use hopline::net::transport::Congestion;
 use hopline_proto::enrolment::{Change, Trouble};
 use hopline_proto::rpc::Refusal;
 use std::path::{Path, PathBuf};
@@ -48,8 +49,20 @@ pub struct JoinArgs {
     /// How long to keep a flow that does not reach its other end; then it is lost
     #[arg(long, env = "HOPLINE_FLOW_TIMEOUT", default_value = "25s", value_name = "DURATION", value_parser = crate::duration::parse_positive)]
     flow_timeout: Duration,
+    /// How this end of a session finds its pace
+    #[arg(long, env = "HOPLINE_CONGESTION", value_enum, value_name = "ALGORITHM", default_value = "cubic")]
+    congestion: CongestionArg,
     #[command(flatten)]
     liveness: LivenessArgs,
+}
+
+/// As on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CongestionArg {
+    /// As the rest of the Internet does: each lost packet slows it down
+    Cubic,
+    /// For paths that lose packets without being full; it keeps more packets on the way
+    Bbr,
 }
 
 /// How an endpoint joins that opens flows.
@@ -113,7 +126,12 @@ impl JoinArgs {
     async fn join(&self, options: Options) -> Result<Endpoint, Failure> {
         let (data, name) = (self.network.data.clone(), self.node_name.clone());
         let (liveness, flow_timeout) = (self.liveness.config(), self.flow_timeout);
-        self.network.join(Options { data, name, liveness, flow_timeout, ..options }).await
+        let mut transport = options.transport;
+        transport.session_congestion = match self.congestion {
+            CongestionArg::Cubic => Congestion::Cubic,
+            CongestionArg::Bbr => Congestion::Bbr,
+        };
+        self.network.join(Options { data, name, liveness, flow_timeout, transport, ..options }).await
     }
 }
 

@@ -3,7 +3,7 @@
 //! A chain has for each hop a *primary* and a *backup*. The last hop's are relays that the target is attached to, the
 //! others' are drawn from the pool: of [`SAMPLE`] relays drawn by capacity the least loaded (the power of d choices,
 //! Mitzenmacher 2001), which costs the same in a pool of any size. In order of importance a relay
-//! 1. is not on the chain yet and has room (nothing makes up for that),
+//! 1. is not on the chain yet and has room (nothing makes up for that, but that a relay may stand by for two hops where there is no other),
 //! 2. can be reached, as far as others have found out lately,
 //! 3. fails independently: a backup of its primary, then every relay of the other primaries; sharing a zone is bad,
 //!    sharing a subnet worse, sharing a host worst, but better than no relay,
@@ -12,7 +12,7 @@
 //! 6. has little load for its capacity.
 //!
 //! Neighbours need an IP family in common. So a chain keeps to one that the origin dials and the target's relays have, or
-//! crosses from the one to the other at a relay that has both; of these ways the first is taken on which every hop has a backup.
+//! crosses from the one to the other at a relay that has both; of these ways the first is taken on which every hop has a backup of its own.
 //!
 //! Where none of a sample fails independently, one that does is looked for by its domains. When relays are short, all primaries
 //! come before the first backup, and the plan says which hops have none. A pool is only called too small after all was looked at.
@@ -74,6 +74,16 @@ pub enum PlanError {
 }
 
 impl Plan<'_> {
+    /// How many hops have no backup, and how many another hop's.
+    fn lacks(&self) -> (usize, usize) {
+        let mut backups: Vec<NodeId> =
+            self.hops.iter().filter_map(|hop| hop.backup).map(|relay| relay.node).collect();
+        let count = backups.len();
+        backups.sort_unstable();
+        backups.dedup();
+        (self.hops.len() - count, count - backups.len())
+    }
+
     /// The hops without a backup, counted from 1.
     #[must_use]
     pub fn unprotected(&self) -> Vec<u8> {
@@ -269,11 +279,11 @@ impl<'a, R: Rng> Planner<'a, R> {
         for way in Way::all(hops, self.dials, &last) {
             for last in self.orders(&last) {
                 let Ok(plan) = self.plan_over(way, hops, &last, exclude) else { continue };
-                let unprotected = plan.unprotected().len();
-                if unprotected == 0 {
+                let lacks = plan.lacks();
+                if lacks == (0, 0) {
                     return Ok(plan);
                 }
-                best = best.filter(|known| known.unprotected().len() <= unprotected).or(Some(plan));
+                best = best.filter(|known| known.lacks() <= lacks).or(Some(plan));
             }
         }
         match best {
@@ -307,6 +317,7 @@ impl<'a, R: Rng> Planner<'a, R> {
         let mut taken = exclude.to_vec();
         taken.push(last_primary.node);
         let primaries = self.primaries(way, hops, last_primary, spares, &mut taken)?;
+        let serving = taken.clone();
         // For want of others one of them may have become another hop's primary.
         let spare = spares.iter().find(|relay| !taken.contains(&relay.node)).copied();
         taken.extend(spare.map(|relay| relay.node));
@@ -314,7 +325,10 @@ impl<'a, R: Rng> Planner<'a, R> {
         let mut planned = Vec::with_capacity(primaries.len());
         let (_, before_last) = primaries.split_last().ok_or(PlanError::NotAttached)?;
         for (primary, hop) in before_last.iter().copied().zip(1..) {
-            let backup = self.backup(primary, &primaries, &taken, &attachments, way.at(hop));
+            // Better one that stands by for another hop, too, than none.
+            let backup = [&taken, &serving]
+                .into_iter()
+                .find_map(|taken| self.backup(primary, &primaries, taken, &attachments, way.at(hop)));
             taken.extend(backup.map(|relay| relay.node));
             planned.push(Hop { primary, backup });
         }

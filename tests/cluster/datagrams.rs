@@ -56,7 +56,7 @@ async fn exchange(datagrams: &mut Datagrams, numbers: std::ops::Range<u64>) -> B
 
 #[tokio::test(flavor = "multi_thread")]
 async fn datagrams_go_on_when_relays_die_and_none_comes_twice() {
-    let mut cluster = Cluster::start(9);
+    let mut cluster = Cluster::start(7);
     let (target, origin) = tokio::join!(cluster.join(), cluster.join());
     echo(&target, "x").await;
     let mut datagrams = origin.open_datagrams("x").await.unwrap();

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) ordeals: Vec<Ordeal>,
     /// When the last fault has ended and all that is left is healed.
     pub(crate) calm: Duration,
+    /// Whether by then every hop must have a backup.
+    pub(crate) wants_backups: bool,
     /// How many more relays than the longest chain needs are started then; all, if none.
     pub(crate) core: Option<usize>,
     pub(crate) skews: Vec<Skew>,
@@ -54,7 +56,22 @@ impl Plan {
         let flows = flows::draw(seed, &scene, &settings);
         let ordeals = faults::draw(seed, &scene, &flows);
         let started = relays;
-        Self { settings, relays, started, crowd, zones, endpoints, flows, ordeals, calm, core, skews }
+        // Faults may go on until then.
+        let wants_backups = false;
+        Self {
+            settings,
+            relays,
+            started,
+            crowd,
+            zones,
+            endpoints,
+            flows,
+            ordeals,
+            calm,
+            wants_backups,
+            core,
+            skews,
+        }
     }
 
     /// The plan without what is left out.

@@ -36,6 +36,9 @@ enum Step {
 pub(crate) fn run(plan: &Plan, trim: &Trim, told: bool) -> Outcome {
     let mut world = build(plan, trim, told);
     let faults = trouble(&mut world, plan, trim);
+    if plan.wants_backups {
+        world.check_backups();
+    }
     let healed = heal(&mut world, plan);
     let settled = complete(&mut world, healed);
     world.check_blame(faults);

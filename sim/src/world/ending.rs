@@ -56,6 +56,17 @@ impl World {
         }
     }
 
+    /// Whether somebody stands by for each hop that is served.
+    pub(crate) fn check_backups(&mut self) {
+        for index in 0..self.nodes.len() {
+            let unprotected = self.asks(index, |flows| flows.unprotected().next()).flatten();
+            if let Some(key) = unprotected {
+                let (hop, now) = (key.hop + 1, self.now);
+                self.checks.fail("backups", now, format!("nobody stands by for hop {hop}"));
+            }
+        }
+    }
+
     /// Whether anybody still holds anything of a flow, long after the last was over.
     pub(crate) fn check_leaks(&mut self) {
         for index in 0..self.nodes.len() {

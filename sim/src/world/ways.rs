@@ -77,7 +77,7 @@ impl World {
     }
 
     /// What a node's flows answer, if it lives.
-    fn asks<T>(
+    pub(super) fn asks<T>(
         &mut self,
         index: NodeIndex,
         ask: impl FnOnce(&hopline_proto::flows::Flows) -> T,

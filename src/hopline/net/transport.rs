@@ -93,6 +93,8 @@ pub struct TransportSettings {
     pub initial_window_bytes: u64,
     /// How a sender finds its pace.
     pub congestion: Congestion,
+    /// The same for sessions, whose packets have all links of a chain to get lost on.
+    pub session_congestion: Congestion,
 }
 
 impl Default for TransportSettings {
@@ -112,6 +114,7 @@ impl Default for TransportSettings {
             socket_buffer_bytes: 8 << 20,
             initial_window_bytes: 128 << 10,
             congestion: Congestion::Cubic,
+            session_congestion: Congestion::Cubic,
         }
     }
 }
@@ -152,6 +155,7 @@ impl TransportSettings {
             unsent_datagram_bytes: 256 << 10,
             idle_timeout: Duration::MAX,
             keep_alive: Some(SESSION_KEEP_ALIVE),
+            congestion: self.session_congestion,
             mtu: self.mtu().saturating_sub(overhead),
             ..self.clone()
         }

@@ -165,9 +165,12 @@ impl Bootstrap {
         let alive = kept.filter_map(|node| self.pool.get(&node)).filter(|relay| relay.is_assignable());
         chosen.extend(alive.map(candidate));
         chosen.truncate(CANDIDATES);
-        let mut taken = request.exclude.clone();
-        taken.extend(request.active);
-        taken.extend(opened.others().chain(opened.old.iter().map(|candidate| candidate.node)));
+        let mut serving = request.exclude.clone();
+        serving.extend(request.active);
+        serving.extend(opened.old.iter().map(|candidate| candidate.node));
+        let mut taken = serving.clone();
+        taken.extend(opened.others());
+        serving.extend(opened.serving_others());
         let others: Vec<&Relay> = opened.others().filter_map(|node| self.pool.get(&node)).collect();
         let between = [self.dialer_families(opened, request.dials), self.next_families(opened)];
         let target = opened.target().and_then(|target| self.targets.get(&target));
@@ -175,10 +178,13 @@ impl Bootstrap {
         while chosen.len() < CANDIDATES {
             let partner = chosen.first().and_then(|first| self.pool.get(&first.node));
             let mut planner = Planner::new(&self.pool, now, &mut self.rng);
-            let Some(relay) = planner.replacement(partner, &others, &taken, attachments, between) else {
-                break;
-            };
+            // Better one that stands by for another hop, too, than none.
+            let found = [&taken, &serving]
+                .into_iter()
+                .find_map(|taken| planner.replacement(partner, &others, taken, attachments, between));
+            let Some(relay) = found else { break };
             taken.push(relay.node);
+            serving.push(relay.node);
             chosen.push(candidate(relay));
         }
         Ok(chosen)
@@ -282,6 +288,11 @@ impl Opened {
     /// Everybody known to be on the chain but for the hop itself.
     fn others(&self) -> impl Iterator<Item = NodeId> {
         self.before.iter().chain(&self.after).flatten().map(|candidate| candidate.node)
+    }
+
+    /// Who serves the other hops, as far as the records tell.
+    fn serving_others(&self) -> impl Iterator<Item = NodeId> {
+        self.before.iter().chain(&self.after).filter_map(|hop| hop.first()).map(|candidate| candidate.node)
     }
 
     /// The hop's candidate with this identity.

@@ -360,12 +360,15 @@ fn a_pool_without_a_spare_says_so() {
     let mut bootstrap = network(4, &[0, 1]);
     let route = plan(&mut bootstrap, 2).route;
     let [a, b] = candidates(&route, 1)[..] else { panic!("two candidates") };
-    let request = replace(&route, 1, Some(b), &[a]);
+    let shared = candidates(&route, 2)[1];
+    let record = replaced(bootstrap.answer(ORIGIN, replace(&route, 1, Some(b), &[a]), at(2)));
+    assert_eq!(open(&route, &record), [b, shared], "better one that stands by for both hops than none");
+    let request = replace(&route, 1, Some(b), &[a, shared]);
     let record = replaced(bootstrap.answer(ORIGIN, request.clone(), at(2)));
     assert_eq!(open(&route, &record), [b], "nobody shall try the dead one again");
     let mut shrunk = route.clone();
     shrunk.records[0] = record;
-    for exclude in [&[a][..], &[a, b]] {
+    for exclude in [&[a, shared][..], &[a, shared, b]] {
         let again = replace(&shrunk, 1, Some(b), exclude);
         let answer = refused(bootstrap.answer(ORIGIN, again, at(2)));
         assert_eq!(answer, Refusal::NoSpare, "also if the one that serves had failed before");

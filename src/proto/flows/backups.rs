@@ -91,6 +91,15 @@ impl Flows {
         self.schedule(key);
     }
 
+    /// The flows whose next hop somebody serves while nobody stands by for it.
+    pub fn unprotected(&self) -> impl Iterator<Item = FlowKey> {
+        let is_unprotected = |flow: &Flow| {
+            let leads_to_target = flow.candidates.iter().any(Candidate::is_target);
+            flow.splice.is_next_answered() && !leads_to_target && self.usable(flow).len() < PROTECTED
+        };
+        self.flows.iter().filter(move |(_, flow)| is_unprotected(flow)).map(|(key, _)| *key)
+    }
+
     /// The candidates of a flow's next hop that look alive and have not failed it, the current one included.
     pub(super) fn usable(&self, flow: &Flow) -> Vec<NodeId> {
         let is_usable = |(place, candidate): &(usize, &Candidate)| {

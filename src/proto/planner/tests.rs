@@ -94,7 +94,7 @@ fn primaries_come_before_backups_and_missing_backups_are_said() {
     let rng = &mut rng();
     let plan = Planner::new(&pool, at(1), rng).plan(3, &[node(0), node(1)], &[]).unwrap();
     assert_eq!(plan.hops[2].backup.map(|relay| relay.node), Some(node(1)), "its spare was avoided");
-    assert_eq!(plan.unprotected(), [1, 2]);
+    assert!(plan.unprotected().is_empty(), "it stands by for the others, too");
     let plan = Planner::new(&pool, at(1), rng).plan(4, &[node(0), node(1)], &[]).unwrap();
     assert_eq!(plan.unprotected(), [1, 2, 3, 4], "the spare is needed as a primary");
     let refused = Planner::new(&pool, at(1), rng).plan(5, &[node(0), node(1)], &[]);
@@ -435,11 +435,14 @@ proptest! {
                 let mut all = nodes(&plan);
                 prop_assert_eq!(plan.hops.len(), usize::from(hops));
                 prop_assert!(all.iter().all(|node| !exclude.contains(node)));
-                let missing = plan.unprotected().len();
+                let (missing, shared) = plan.lacks();
+                prop_assert_eq!(missing, plan.unprotected().len());
                 prop_assert_eq!(all.len(), usize::from(hops) * 2 - missing);
                 all.sort();
                 all.dedup();
-                prop_assert_eq!(all.len(), usize::from(hops) * 2 - missing, "no relay twice");
+                prop_assert_eq!(all.len(), usize::from(hops) * 2 - missing - shared, "no relay serves twice");
+                let spare = others.filter(|relay| !all.contains(&relay.node)).count();
+                prop_assert!(shared == 0 || spare == 0, "{} relays are left, and {} hops share one", spare, shared);
             }
             Err(PlanError::NotAttached) => prop_assert!(attached.is_empty()),
             Err(PlanError::OutOfReach) => prop_assert!(false, "all are of one family"),
