@@ -20,14 +20,18 @@
 //! Pure functions of the pool, the time and a generator: planning changes nothing, so whoever carries a plan out must
 //! tell the pool (see [`Pool::assign`]). Knows nothing of records or secrets.
 
+mod criteria;
+
+pub use criteria::{Between, fits};
+
 use super::families::Families;
 use super::id::NodeId;
 use super::planted::{self, Law};
 use super::pool::{Apart, Pool, Relay};
 use super::rpc::Status;
 use super::time::Time;
+use criteria::{Criteria, Score};
 use rand::Rng;
-use std::cmp::Reverse;
 
 /// How many relays are drawn for one choice.
 pub const SAMPLE: usize = 8;
@@ -100,9 +104,6 @@ pub struct Planner<'a, R> {
     dials: Families,
 }
 
-/// What a relay must have one in common with each of: the families of who dials it, and of whom it dials.
-pub type Between = [Families; 2];
-
 /// In which IP families the links of a chain are: `near` before the hop at which it crosses, `far` after it.
 #[derive(Clone, Copy, Debug)]
 struct Way {
@@ -136,120 +137,6 @@ impl Way {
         let after = if hop >= self.crossing { self.far } else { self.near };
         [before, after]
     }
-}
-
-/// What is asked of a relay.
-#[derive(Clone, Copy, Debug, Default)]
-struct Criteria<'w> {
-    /// These will not do.
-    exclude: &'w [NodeId],
-    /// These only if there is no other.
-    avoid: &'w [NodeId],
-    /// These are needed elsewhere.
-    reserved: &'w [NodeId],
-    /// It should fail independently of this one most of all,
-    partner: Option<&'w Relay>,
-    /// and of these.
-    others: &'w [&'w Relay],
-    /// It should be there for long.
-    lasting: bool,
-    /// It must have a family in common with these,
-    between: Between,
-    /// and should have both.
-    wide: bool,
-}
-
-/// How well a relay fits; the lowest is the best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Score {
-    avoided: bool,
-    doubted: bool,
-    shared: (Shared, Shared),
-    reserved: bool,
-    narrow: bool,
-    age: Reverse<u32>,
-    on_trial: bool,
-    load: u64,
-    tie: u64,
-}
-
-/// The smallest failure domain that two relays have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Shared {
-    Nothing,
-    Zone,
-    Subnet,
-    Host,
-}
-
-impl Shared {
-    /// A zone without a name is unknown, so nobody shares it.
-    fn between(a: &Relay, b: &Relay) -> Self {
-        if a.host() == b.host() {
-            Self::Host
-        } else if a.subnet() == b.subnet() {
-            Self::Subnet
-        } else if a.shares_zone(b) {
-            Self::Zone
-        } else {
-            Self::Nothing
-        }
-    }
-}
-
-impl Criteria<'_> {
-    fn allows(&self, relay: &Relay) -> bool {
-        let excluded = self.exclude.contains(&relay.node) && !planted::broken(Law::ExcludeHeeded);
-        relay.has_room() && !excluded && fits(relay, self.between)
-    }
-
-    /// What a relay should have nothing of, the most demanding preference first.
-    fn preferences(&self) -> [Apart<'_>; 5] {
-        let none = Vec::new();
-        let partner: Vec<&Relay> = self.partner.into_iter().collect();
-        let all: Vec<&Relay> = partner.iter().chain(self.others).copied().collect();
-        [(&all, &all), (&partner, &all), (&partner, &partner), (&none, &all), (&none, &partner)].map(
-            |(zones, subnets)| Apart {
-                zones: zones.iter().map(|relay| relay.offer().zone.as_str()).collect(),
-                subnets: subnets.iter().map(|relay| relay.subnet()).collect(),
-            },
-        )
-    }
-
-    fn score(&self, relay: &Relay, now: Time, tie: u64) -> Score {
-        let shared = |other: &Relay| Shared::between(relay, other);
-        let with_partner = self.partner.map_or(Shared::Nothing, shared);
-        let with_others = self.others.iter().map(|other| shared(other)).max().unwrap_or(Shared::Nothing);
-        let age = if self.lasting { age_class(relay, now) } else { 0 };
-        Score {
-            avoided: false,
-            doubted: relay.is_doubted(),
-            shared: (with_partner, with_others),
-            reserved: false,
-            narrow: self.wide && relay.families() != Families::BOTH,
-            age: Reverse(age),
-            on_trial: relay.is_on_trial(),
-            load: (u64::from(relay.flows()) << 24) / u64::from(relay.capacity.max(1)),
-            tie,
-        }
-    }
-}
-
-impl Score {
-    fn is_independent(&self) -> bool {
-        !self.avoided && !self.doubted && self.shared == (Shared::Nothing, Shared::Nothing)
-    }
-}
-
-/// Whether a relay has a family in common with both its neighbours.
-#[must_use]
-pub fn fits(relay: &Relay, between: Between) -> bool {
-    between.iter().all(|families| relay.families().meets(*families))
-}
-
-/// Relays of about the same age count as equal: the binary logarithm of the age in minutes.
-fn age_class(relay: &Relay, now: Time) -> u32 {
-    (now.since(relay.registered_at).as_secs() / 60 + 1).ilog2()
 }
 
 impl<'a, R: Rng> Planner<'a, R> {

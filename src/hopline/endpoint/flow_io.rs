@@ -2,7 +2,7 @@
 
 use super::chain::Chain;
 use super::flow_error::{DROPPED, Endings, present};
-use super::session::carriers::Carries;
+use super::session::carriers::{CANARY, Carries};
 use bytes::{Buf, Bytes};
 use hopline_proto::crypto::Key;
 use hopline_proto::flows::FlowKey;
@@ -16,8 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::PollSender;
 
-/// The byte by which a chain is tried that carries a session. TLS never begins with it (RFC 8446, 5.1).
-pub(super) const CANARY: u8 = 0;
 /// How long the other end may take to hear why there is no secure channel with it.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How far all that the application sent, up to its end, has got.

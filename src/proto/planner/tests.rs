@@ -1,3 +1,4 @@
+use super::criteria::Shared;
 use super::*;
 use crate::pool::{Config, RelayOffer};
 use crate::rpc::{Capabilities, Heartbeat, Load};

@@ -1,7 +1,6 @@
 //! The node's side of sessions: which flow carries which, and what passes between their socket and the node's.
 
 use super::super::flow_error::FlowError;
-use super::super::flow_io::CANARY;
 use super::ports::{self, Established};
 use super::silence::Silence;
 use super::socket::{SessionSocket, address_of, number_of};
@@ -48,6 +47,9 @@ pub(in crate::endpoint) struct Carriers {
     numbers: RefCell<HashMap<FlowKey, u64>>,
     sessions: RefCell<HashMap<u64, Carried>>,
 }
+
+/// The byte by which a chain is tried that carries a session. TLS never begins with it (RFC 8446, 5.1).
+pub(in crate::endpoint) const CANARY: u8 = 0;
 
 /// What a flow turns out to carry, at a target.
 #[derive(Debug)]
