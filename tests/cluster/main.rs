@@ -31,6 +31,7 @@ mod failover;
 #[cfg(target_os = "linux")]
 mod families;
 mod hostile;
+mod latency;
 mod library;
 mod messages;
 mod misuse;
