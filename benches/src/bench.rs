@@ -14,6 +14,7 @@ mod orders;
 mod peers;
 mod soak;
 mod throughput;
+mod wan;
 
 use crate::splice;
 use futures_util::future::LocalBoxFuture;
@@ -33,6 +34,8 @@ enum What {
     Throughput(throughput::Args),
     /// Round trips, first bytes and set-ups of short flows, compared with the simplest chain of relays
     Latency(latency::Args),
+    /// Goodput over long and lossy links, compared with the simplest chain of relays and with TCP; needs root
+    Wan(wan::Args),
     /// How long data pauses when a relay of the chain is killed, frozen, drained or cut off
     Failover(failover::Args),
     /// Loss, pauses and goodput while relays come and go
@@ -99,6 +102,7 @@ async fn measure(what: What) -> Result<(), Failure> {
     match what {
         What::Throughput(args) => throughput::run(args).await,
         What::Latency(args) => latency::run(args).await,
+        What::Wan(args) => wan::run(args).await,
         What::Failover(args) => failover::run(args).await,
         What::Churn(args) => churn::run(*args).await,
         What::Accuracy(args) => accuracy::run(args).await,

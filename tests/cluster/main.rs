@@ -54,3 +54,5 @@ mod strangers;
 mod streams;
 mod throughput;
 mod visibility;
+#[cfg(target_os = "linux")]
+mod wan;
