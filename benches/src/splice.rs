@@ -429,7 +429,7 @@ mod tests {
         let options = Options { window_bytes: 64 << 10, ..Options::default() };
         let sink = bind(LOOPBACK.into(), options)?;
         let mut first = sink.local_addr()?;
-        let mut roles = tokio::task::JoinSet::new();
+        let mut roles = JoinSet::new();
         roles.spawn(async move { receive(&sink, count).await });
         for _ in 0..relays {
             let relay = bind(LOOPBACK.into(), options)?;

@@ -194,12 +194,12 @@ impl Report<Args> for Outcome {
 mod tests {
     use super::*;
 
-    fn cell(rates: [f64; 4]) -> Cell {
+    fn cell(rates: [u32; 4]) -> Cell {
         let mut cell = Cell::new(Duration::from_millis(50), 0.01, 3);
-        let received = |rate: f64| Received {
-            bytes: (rate * 4e6) as u64,
+        let received = |rate: u32| Received {
+            bytes: u64::from(rate) * 4_000_000,
             seconds: 4.0,
-            cause: (rate == 0.0).then(|| "nothing came for 20 s".to_owned()),
+            cause: (rate == 0).then(|| "nothing came for 20 s".to_owned()),
             ..Received::default()
         };
         cell.transfers = SUBJECTS.into_iter().zip(rates.map(received)).collect();
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_direct_way_is_as_long_and_lossy_as_all_links_together() {
-        let cell = cell([1.0; 4]);
+        let cell = cell([1; 4]);
         assert_eq!(cell.end_to_end_rtt(), Duration::from_millis(200));
         assert!((cell.end_to_end_loss() - (1.0 - 0.99_f64.powi(4))).abs() < 1e-12);
         assert_eq!(Cell::new(Duration::ZERO, 0.0, 1).end_to_end_loss(), 0.0);
@@ -216,14 +216,14 @@ mod tests {
 
     #[test]
     fn the_better_plane_is_compared_with_the_better_baseline() {
-        let cell = cell([6.0, 3.0, 4.0, 1.0]);
+        let cell = cell([6, 3, 4, 1]);
         assert_eq!((cell.best_to_baseline(), cell.stored_to_session()), (Some(1.5), Some(2.0)));
         assert_eq!(cell.remarks().count(), 0);
     }
 
     #[test]
     fn what_makes_no_progress_counts_as_nothing_and_is_named() {
-        let cell = cell([3.0, 0.0, 0.0, 0.0]);
+        let cell = cell([3, 0, 0, 0]);
         assert_eq!((cell.best_to_baseline(), cell.stored_to_session()), (None, None));
         let remarks: Vec<String> = cell.remarks().collect();
         assert_eq!(remarks[0], "NO PROGRESS session at 50 ms, 1 % lost: nothing came for 20 s");
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn one_lost_byte_is_one_too_many() {
-        let mut outcome = Outcome { seed: 1, cells: vec![cell([1.0; 4])], congestion_control: None };
+        let mut outcome = Outcome { seed: 1, cells: vec![cell([1; 4])], congestion_control: None };
         assert!(outcome.is_clean());
         outcome.cells[0].transfers[1].1.lost = 1;
         assert!(!outcome.is_clean());
