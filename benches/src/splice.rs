@@ -231,8 +231,14 @@ async fn splice(endpoint: &Endpoint, next: SocketAddr) -> Result<Cpu> {
         let next_link = next_link.clone();
         async move {
             let (mut to_next, mut from_next) = next_link.open_bi().await?;
-            tokio::try_join!(copy(&mut from_prev, &mut to_next), copy(&mut from_next, &mut to_prev))?;
-            Ok(())
+            let both = async {
+                tokio::try_join!(copy(&mut from_prev, &mut to_next), copy(&mut from_next, &mut to_prev))
+            };
+            tokio::select! {
+                spliced = both => spliced.map(|_| ()),
+                // Who waits for prev to send would not notice.
+                lost = next_link.closed() => Err(lost.into()),
+            }
         }
     })
     .await?;
