@@ -6,9 +6,15 @@ mod churn;
 mod ends;
 mod failover;
 mod flow;
+mod latency;
+mod line;
 mod load;
+mod network;
+mod orders;
+mod peers;
 mod soak;
 mod throughput;
+mod wan;
 
 use crate::splice;
 use futures_util::future::LocalBoxFuture;
@@ -26,6 +32,10 @@ pub struct Args {
 enum What {
     /// Throughput and CPU cost of a chain, compared with the simplest chain of relays
     Throughput(throughput::Args),
+    /// Round trips, first bytes and set-ups of short flows, compared with the simplest chain of relays
+    Latency(latency::Args),
+    /// Goodput over long and lossy links, compared with the simplest chain of relays and with TCP; needs root
+    Wan(wan::Args),
     /// How long data pauses when a relay of the chain is killed, frozen, drained or cut off
     Failover(failover::Args),
     /// Loss, pauses and goodput while relays come and go
@@ -48,14 +58,27 @@ enum What {
     /// A process of the measurement: sends
     #[command(hide = true)]
     FlowSource(flow::SourceArgs),
+    /// A process of the measurement: serves
+    #[command(hide = true)]
+    Server(peers::ServerArgs),
+    /// A process of the measurement: opens, and does as it is told
+    #[command(hide = true)]
+    Client(peers::ClientArgs),
     /// A process of the baseline: counts what comes
     #[command(hide = true)]
-    SpliceSink,
+    SpliceSink {
+        /// Its own address
+        #[arg(long, default_value_t = ANYWHERE)]
+        listen: SocketAddr,
+    },
     /// A process of the baseline: copies to the next
     #[command(hide = true)]
     SpliceRelay {
         /// Where to
         next: SocketAddr,
+        /// Its own address
+        #[arg(long, default_value_t = ANYWHERE)]
+        listen: SocketAddr,
     },
     /// A process of the baseline: sends
     #[command(hide = true)]
@@ -78,6 +101,8 @@ pub fn run(args: Args) -> LocalBoxFuture<'static, Result<(), Failure>> {
 async fn measure(what: What) -> Result<(), Failure> {
     match what {
         What::Throughput(args) => throughput::run(args).await,
+        What::Latency(args) => latency::run(args).await,
+        What::Wan(args) => wan::run(args).await,
         What::Failover(args) => failover::run(args).await,
         What::Churn(args) => churn::run(*args).await,
         What::Accuracy(args) => accuracy::run(args).await,
@@ -85,11 +110,15 @@ async fn measure(what: What) -> Result<(), Failure> {
         What::BootstrapPool(args) => bootstrap::measure_pool(&args),
         What::Spin => accuracy::spin(),
         What::Soak(args) => soak::run(args).await,
+        What::Server(args) => peers::serve(args).await,
+        What::Client(args) => peers::obey(args).await,
         What::FlowSink(args) => flow::sink(args).await,
         What::FlowSource(args) => flow::source(args).await,
-        What::SpliceSink => on_one_thread(async || splice::sink(ANYWHERE, splice::Options::default()).await),
-        What::SpliceRelay { next } => {
-            on_one_thread(async move || splice::relay(ANYWHERE, next, splice::Options::default()).await)
+        What::SpliceSink { listen } => on_one_thread(async move || {
+            splice::server(listen, splice::Options::default(), splice::count).await
+        }),
+        What::SpliceRelay { next, listen } => {
+            on_one_thread(async move || splice::relay(listen, next, splice::Options::default()).await)
         }
         What::SpliceSource { next, bytes } => on_one_thread(async move || {
             let report = splice::client(next, bytes, splice::Options::default()).await?;

@@ -108,12 +108,17 @@ impl Times {
         self.0.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// So much of them is at most this, in milliseconds.
+    pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
+        self.0.value_at_quantile(share) as f64 / 1000.0
+    }
+
     pub(crate) fn to_json(&self) -> Value {
         self.quantiles().map(|(name, ms)| (name.to_owned(), json!(ms))).collect()
     }
 
     fn quantiles(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        QUANTILES.iter().map(|(name, share)| (*name, self.0.value_at_quantile(*share) as f64 / 1000.0))
+        QUANTILES.iter().map(|(name, share)| (*name, self.quantile_ms(*share)))
     }
 }
 

@@ -1,13 +1,14 @@
 //! The dumb splice: the plainest chain of QUIC relays that could work, as the baseline Hopline is measured against.
 //!
-//! A client, any number of relays and a sink, each a process of its own. A relay accepts one bidirectional stream, opens
-//! one to the next and copies chunks both ways, without a copy of the bytes and without keeping any. TLS 1.3 runs end to
-//! end inside, and another on each link, as in Hopline. Nothing survives anything here: what Hopline costs beyond these
-//! figures is the price of keeping the bytes.
+//! A client, any number of relays and a server, each a process of its own. A relay accepts one link; for each bidirectional
+//! stream of it, it opens one to the next and copies chunks both ways, without a copy of the bytes and without keeping any.
+//! TLS 1.3 runs end to end inside each stream, and another on each link, as in Hopline. Nothing survives anything here: what
+//! Hopline costs beyond these figures is the price of keeping the bytes.
 //!
 //! It is meant to be hard to beat: kernel and QUIC settings are the best we found, and links are not authenticated
-//! (handshakes are real, but the key that signs all certificates is no secret). It deliberately knows nothing of
-//! the rest of the crate, so that no part of Hopline can slow it down or speed it up.
+//! (handshakes are real, but the key that signs all certificates is no secret). As in Hopline, no TLS is resumed. It
+//! deliberately knows nothing of the rest of the crate, so that no part of Hopline can slow it down or speed it up; what is
+//! said over its streams is up to whoever opens and serves them.
 //!
 //! Run each role on a current-thread runtime: for one link it moves more bytes at less CPU than a multi-threaded one.
 //! Tried and left out, for no gain on loopback: a read buffer below the end-to-end TLS, more chunks at once, windows of
@@ -16,23 +17,29 @@
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream, TransportConfig,
+    Connection, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, RecvStream, SendStream,
+    TransportConfig, WriteError,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::error::Error;
 use std::io::{Write, stdout};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Join, join};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// What a role ends with; a benchmark only prints its errors.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// From end to end.
+pub(crate) type Stream = TlsStream<Join<RecvStream, SendStream>>;
 
 /// The protocol and the name that every certificate here carries.
 const NAME: &str = "splice";
@@ -45,6 +52,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 256 << 10;
 /// How many chunks a relay moves at once.
 const CHUNKS: usize = 32;
+/// Streams that a link may have at once.
+const STREAMS: u16 = 1024;
 
 /// The settings all roles of one run share.
 #[derive(Clone, Copy, Debug)]
@@ -78,23 +87,30 @@ pub(crate) struct Report {
 /// The CPU time one process spent, in steps of 10 ms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpu {
-    /// From the start of the process to the end of its stream.
+    /// From the start of the process to the end of its link.
     pub(crate) seconds: f64,
-    /// The part of it spent before the stream was up: keys, certificates, handshakes.
+    /// The part of it spent before the first stream was up: keys, certificates, handshakes.
     pub(crate) setup_seconds: f64,
 }
 
-/// Receives one stream, answers with the count of its bytes, and returns when that has arrived.
-pub(crate) async fn sink(listen: SocketAddr, options: Options) -> Result<()> {
+/// Has each stream of one link served, and returns when whoever dialled has closed it.
+pub(crate) async fn server<F>(
+    listen: SocketAddr,
+    options: Options,
+    serve: impl Fn(Stream) -> F + Clone + Send + 'static,
+) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
     let endpoint = bind(listen, options)?;
     announce_ready(&endpoint)?;
-    let received = receive(&endpoint).await;
+    let served = receive(&endpoint, serve).await;
     close(&endpoint).await;
-    announce_done(received?)?;
+    announce_done(served?)?;
     Ok(())
 }
 
-/// Splices one stream from whoever dials to `next`, and returns when both directions have ended.
+/// Splices each stream of one link to `next`, and returns when whoever dialled has closed it.
 pub(crate) async fn relay(listen: SocketAddr, next: SocketAddr, options: Options) -> Result<()> {
     let endpoint = bind(listen, options)?;
     announce_ready(&endpoint)?;
@@ -104,37 +120,74 @@ pub(crate) async fn relay(listen: SocketAddr, next: SocketAddr, options: Options
     Ok(())
 }
 
-/// Sends `bytes` bytes to the sink that the chain starting at `first` leads to, and checks that they were received.
+/// What a [`server`] may do with a stream: count what comes until it ends, and answer with the count.
+pub(crate) async fn count(mut stream: Stream) -> Result<()> {
+    let mut block = vec![0; BUFFER_BYTES];
+    let mut count = 0;
+    loop {
+        match stream.read(&mut block).await? {
+            0 => break,
+            read => count += read as u64,
+        }
+    }
+    stream.write_u64(count).await?;
+    Ok(stream.shutdown().await?)
+}
+
+/// The link of a client to the first relay of a chain, or to the server if there is none.
+#[derive(Clone)]
+pub(crate) struct Client {
+    endpoint: Endpoint,
+    link: Connection,
+    connector: TlsConnector,
+}
+
+impl Client {
+    pub(crate) async fn dial(first: SocketAddr, options: Options) -> Result<Self> {
+        let listen = match first {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        let endpoint = bind(listen, options)?;
+        let link = dial(&endpoint, first).await?;
+        let connector = TlsConnector::from(Arc::new(client_tls()?));
+        Ok(Self { endpoint, link, connector })
+    }
+
+    /// Opens a stream to the server at the end of the chain.
+    pub(crate) async fn open(&self) -> Result<Stream> {
+        let (send, recv) = self.link.open_bi().await?;
+        let tls = self.connector.connect(ServerName::try_from(NAME)?, join(recv, send)).await?;
+        Ok(tls.into())
+    }
+
+    /// Ends the link, and with it every other role of the chain.
+    pub(crate) async fn close(&self) {
+        close(&self.endpoint).await;
+    }
+}
+
+/// Sends `bytes` bytes to the [`count`]ing server that the chain starting at `first` leads to, and checks that they were
+/// received.
 pub(crate) async fn client(first: SocketAddr, bytes: u64, options: Options) -> Result<Report> {
-    let listen = match first {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let endpoint = bind(listen, options)?;
-    let report = send_counted(&endpoint, first, bytes).await;
-    close(&endpoint).await;
+    let client = Client::dial(first, options).await?;
+    let report = send_counted(&client, bytes).await;
+    client.close().await;
     report
 }
 
-async fn send_counted(endpoint: &Endpoint, first: SocketAddr, bytes: u64) -> Result<Report> {
-    let link = dial(endpoint, first).await?;
-    let (send, recv) = link.open_bi().await?;
-    let connector = TlsConnector::from(Arc::new(client_tls()?));
-    let leg = tokio::io::join(recv, send);
-    let mut tls = connector.connect(ServerName::try_from(NAME)?, leg).await?;
-
+async fn send_counted(client: &Client, bytes: u64) -> Result<Report> {
+    let mut stream = client.open().await?;
     let setup_seconds = cpu_seconds()?;
     let started = now();
-    write_bytes(&mut tls, bytes).await?;
-    tls.shutdown().await?;
-    let counted = tls.read_u64().await?;
+    write_bytes(&mut stream, bytes).await?;
+    stream.shutdown().await?;
+    let counted = stream.read_u64().await?;
     let seconds = started.elapsed().as_secs_f64();
     if counted != bytes {
         return Err(format!("the sink counted {counted} bytes of {bytes}").into());
     }
     let cpu = Cpu { seconds: cpu_seconds()?, setup_seconds };
-    let (_, mut send) = tls.into_inner().0.into_inner();
-    acked(&mut send).await;
     Ok(Report { bytes, seconds, cpu })
 }
 
@@ -150,45 +203,83 @@ async fn write_bytes(to: &mut (impl AsyncWriteExt + Unpin), bytes: u64) -> Resul
     Ok(())
 }
 
-async fn receive(endpoint: &Endpoint) -> Result<Cpu> {
+async fn receive<F>(endpoint: &Endpoint, serve: impl Fn(Stream) -> F + Clone + Send + 'static) -> Result<Cpu>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
     let link = accept(endpoint).await?;
-    let (send, recv) = link.accept_bi().await?;
-    let leg = tokio::io::join(recv, send);
-    let mut tls = TlsAcceptor::from(Arc::new(server_tls()?)).accept(leg).await?;
-
-    let setup_seconds = cpu_seconds()?;
-    let mut block = vec![0; BUFFER_BYTES];
-    let mut count = 0;
-    loop {
-        match tls.read(&mut block).await? {
-            0 => break,
-            read => count += read as u64,
+    let acceptor = TlsAcceptor::from(Arc::new(server_tls()?));
+    let setup = Arc::new(OnceLock::new());
+    each_stream(&link, |send, recv| {
+        let (acceptor, serve, setup) = (acceptor.clone(), serve.clone(), setup.clone());
+        async move {
+            let tls = acceptor.accept(join(recv, send)).await?;
+            let _ = setup.set(cpu_seconds()?);
+            serve(tls.into()).await
         }
-    }
-    tls.write_u64(count).await?;
-    tls.shutdown().await?;
-    let (_, mut send) = tls.into_inner().0.into_inner();
-    acked(&mut send).await;
-    Ok(Cpu { seconds: cpu_seconds()?, setup_seconds })
+    })
+    .await?;
+    Ok(Cpu { seconds: cpu_seconds()?, setup_seconds: setup.get().copied().unwrap_or_default() })
 }
 
 async fn splice(endpoint: &Endpoint, next: SocketAddr) -> Result<Cpu> {
     let prev_link = accept(endpoint).await?;
-    let (mut to_prev, mut from_prev) = prev_link.accept_bi().await?;
     let next_link = dial(endpoint, next).await?;
-    let (mut to_next, mut from_next) = next_link.open_bi().await?;
 
     let setup_seconds = cpu_seconds()?;
-    tokio::try_join!(copy(&mut from_prev, &mut to_next), copy(&mut from_next, &mut to_prev))?;
+    each_stream(&prev_link, |mut to_prev, mut from_prev| {
+        let next_link = next_link.clone();
+        async move {
+            let (mut to_next, mut from_next) = next_link.open_bi().await?;
+            let both = async {
+                tokio::try_join!(copy(&mut from_prev, &mut to_next), copy(&mut from_next, &mut to_prev))
+            };
+            tokio::select! {
+                spliced = both => spliced.map(|_| ()),
+                // Who waits for prev to send would not notice.
+                lost = next_link.closed() => Err(lost.into()),
+            }
+        }
+    })
+    .await?;
     Ok(Cpu { seconds: cpu_seconds()?, setup_seconds })
 }
 
-/// The part_bytes relay: what was read is written, chunk by chunk, and nothing is kept.
+/// Has each stream of a link served, all at once, until whoever dialled closes it. What becomes of streams that are open then
+/// is no matter: whether that was right, the client finds out. Any other error of a stream ends it all.
+async fn each_stream<F>(link: &Connection, serve: impl Fn(SendStream, RecvStream) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = link.accept_bi() => match accepted {
+                Ok((send, recv)) => drop(streams.spawn(serve(send, recv))),
+                Err(ConnectionError::ApplicationClosed(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            },
+            Some(served) = streams.join_next() => match served? {
+                Err(error) if link.close_reason().is_none() => return Err(error),
+                Err(_) | Ok(()) => {}
+            },
+        }
+    }
+}
+
+/// The whole relay: what was read is written, chunk by chunk, and nothing is kept.
 async fn copy(from: &mut RecvStream, to: &mut SendStream) -> Result<()> {
     let mut chunks = [const { Bytes::new() }; CHUNKS];
     while let Some(read) = from.read_chunks(&mut chunks).await? {
         let (read, _) = chunks.split_at_mut(read);
-        to.write_all_chunks(read).await?;
+        match to.write_all_chunks(read).await {
+            // Whoever reads wants no more.
+            Err(WriteError::Stopped(code)) => {
+                let _ = from.stop(code);
+                return Ok(());
+            }
+            written => written?,
+        }
     }
     // A neighbour that has all it wants may have closed the link already.
     let _ = to.finish();
@@ -252,7 +343,7 @@ fn transport(options: Options) -> TransportConfig {
         .stream_receive_window(options.window_bytes.into())
         .receive_window(options.window_bytes.into())
         .send_window(options.window_bytes.into())
-        .max_concurrent_bidi_streams(1u8.into())
+        .max_concurrent_bidi_streams(STREAMS.into())
         .max_concurrent_uni_streams(0u8.into())
         .datagram_receive_buffer_size(None);
     transport
@@ -267,6 +358,7 @@ fn server_tls() -> Result<ServerConfig> {
         .with_no_client_auth()
         .with_single_cert(vec![certificate.into()], key.into())?;
     tls.alpn_protocols = vec![NAME.into()];
+    tls.send_tls13_tickets = 0;
     Ok(tls)
 }
 
@@ -278,6 +370,7 @@ fn client_tls() -> Result<ClientConfig> {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![NAME.into()];
+    tls.resumption = Resumption::disabled();
     Ok(tls)
 }
 
@@ -342,8 +435,8 @@ mod tests {
         let options = Options { window_bytes: 64 << 10, ..Options::default() };
         let sink = bind(LOOPBACK.into(), options)?;
         let mut first = sink.local_addr()?;
-        let mut roles = tokio::task::JoinSet::new();
-        roles.spawn(async move { receive(&sink).await });
+        let mut roles = JoinSet::new();
+        roles.spawn(async move { receive(&sink, count).await });
         for _ in 0..relays {
             let relay = bind(LOOPBACK.into(), options)?;
             let next = std::mem::replace(&mut first, relay.local_addr()?);
@@ -370,7 +463,7 @@ mod tests {
         let options = Options::default();
         let [sink, relay, stranger] = [(); 3].map(|()| bind(LOOPBACK.into(), options).unwrap());
         let (first, next) = (relay.local_addr().unwrap(), sink.local_addr().unwrap());
-        let received = tokio::spawn(async move { receive(&sink).await });
+        let received = tokio::spawn(async move { receive(&sink, count).await });
         let spliced = tokio::spawn(async move { splice(&relay, next).await });
 
         let link = dial(&stranger, first).await.unwrap();

@@ -108,6 +108,14 @@ impl Stage {
         }
     }
 
+    /// From now on packets between two are so long under way, and this share is lost, each way; nothing is cut between them. (On
+    /// the loopback interface nothing changes.)
+    pub fn link(&self, a: &str, b: &str, delay: Duration, loss: f64) {
+        if let Some(places) = &self.places {
+            places.link(a, b, delay, loss);
+        }
+    }
+
     /// Cuts the wires between two, both ways. (On the loopback interface there are none.)
     pub fn cut(&self, a: &str, b: &str) {
         self.cut_one_way(a, b);
@@ -154,6 +162,20 @@ impl Stage {
     /// # Errors
     /// If it can't be started.
     pub fn start(&self, name: &str, ticket: Option<&str>, arguments: &[&str]) -> Result<Process, Failure> {
+        self.start_at(name, name, ticket, arguments)
+    }
+
+    /// The same, where `place` lives.
+    ///
+    /// # Errors
+    /// As [`Stage::start`].
+    pub fn start_at(
+        &self,
+        place: &str,
+        name: &str,
+        ticket: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Process, Failure> {
         let log = self.logs.join(format!("{name}.log"));
         let file = File::create(&log).map_err(|error| at(&log, error))?;
         let mut command = Command::new(&self.binary);
@@ -180,7 +202,7 @@ impl Stage {
             Process::spawn(name, command, Some(log))
         };
         let process = match &self.places {
-            Some(places) => places.enter(name, spawn),
+            Some(places) => places.enter(place, spawn),
             None => spawn(),
         };
         process.map_err(|error| at(&self.binary, error))

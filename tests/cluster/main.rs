@@ -33,6 +33,7 @@ mod failover;
 #[cfg(target_os = "linux")]
 mod families;
 mod hostile;
+mod latency;
 mod library;
 mod messages;
 mod misuse;
@@ -55,3 +56,5 @@ mod strangers;
 mod streams;
 mod throughput;
 mod visibility;
+#[cfg(target_os = "linux")]
+mod wan;

@@ -2,10 +2,11 @@
 //! the dumb splice (benches/src/splice.rs): the simplest chain of QUIC relays that works, which keeps nothing, at the
 //! same MTU setting and with the same end-to-end TLS.
 
+use super::network::{Network, SpliceChain, done, number};
 use crate::stage::{Process, Stage};
 use bytesize::ByteSize;
 use hopline::endpoint::Plane;
-use hopline_command::{Exit, Failure, say};
+use hopline_command::{Failure, say};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::time::Duration;
@@ -33,8 +34,10 @@ pub(super) struct Args {
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(300);
 /// The numbers of relays that are measured.
 const CHAINS: [u8; 2] = [1, 3];
-/// Ticks of /proc/PID/stat in a second, on Linux.
-const TICKS: f64 = 100.0;
+/// Relays of the pool: as many as the longest of these has.
+const POOL: u32 = 3;
+/// The name that the sink serves.
+const SINK: &str = "bench-sink";
 
 /// One transfer.
 #[derive(Clone, Copy, Debug)]
@@ -64,14 +67,14 @@ struct Row {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let stage = Stage::new(None)?;
     let bytes = args.size.0;
-    let network = Network::start(&stage).await?;
+    let network = Network::start(&stage, POOL, &["bench", "flow-sink", SINK]).await?;
     let row = |relays| Row { relays, flows: Default::default(), splice: Vec::new() };
     let mut rows: Vec<Row> = std::iter::once(0).chain(CHAINS).map(row).collect();
     for pair in 1..=args.pairs {
         for row in &mut rows {
             row.splice.push(splice(&stage, row.relays, bytes).await?);
             for (plane, flows) in Plane::ALL.into_iter().zip(&mut row.flows).filter(|_| row.relays > 0) {
-                flows.push(network.flow(&stage, plane, row.relays, bytes).await?);
+                flows.push(flow(&stage, &network, plane, row.relays, bytes).await?);
             }
             tracing::info!(pair, relays = row.relays, "measured");
         }
@@ -84,95 +87,39 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A bootstrap, relays and a sink that serve every transfer of a run.
-struct Network {
-    ticket: String,
-    processes: Vec<Process>,
-}
-
-impl Network {
-    async fn start(stage: &Stage) -> Result<Self, Failure> {
-        let (bootstrap, ticket) = stage.bootstrap(&[]).await?;
-        let ticket = ticket.to_string();
-        let mut processes = vec![bootstrap];
-        for relay in 1..=3 {
-            let name = format!("r{relay}");
-            let arguments = ["relay", "--name", &name, "--listen", "127.0.0.1:0"];
-            processes.push(stage.start(&name, Some(&ticket), &arguments)?);
-        }
-        for relay in processes.iter_mut().skip(1) {
-            relay.ready().await?;
-        }
-        let mut sink = stage.start("sink", Some(&ticket), &["bench", "flow-sink", "bench-sink"])?;
-        sink.ready().await?;
-        processes.push(sink);
-        Ok(Self { ticket, processes })
-    }
-
-    async fn flow(&self, stage: &Stage, plane: Plane, relays: u8, bytes: u64) -> Result<Transfer, Failure> {
-        let (bytes, hops) = (bytes.to_string(), relays.to_string());
-        let plane = plane.as_str();
-        let arguments = ["bench", "flow-source", "bench-sink", &bytes, "--hops", &hops, "--plane", plane];
-        let mut source = stage.start("source", Some(&self.ticket), &arguments)?;
-        source.ready().await?;
-        let cpu = |source: &Process| self.processes.iter().chain([source]).map(cpu_seconds).sum::<f64>();
-        let before = cpu(&source);
-        let mut stdin = source.stdin().ok_or_else(|| source.failure("has no stdin"))?;
-        stdin.write_all(b"go\n").await?;
-        let done = done(&mut source).await?;
-        let cpu_seconds = cpu(&source) - before;
-        drop(stdin);
-        source.success(TRANSFER_TIMEOUT).await?;
-        Ok(Transfer { seconds: number(&done, "seconds"), cpu_seconds })
-    }
+/// One flow's transfer.
+async fn flow(
+    stage: &Stage,
+    network: &Network<'_>,
+    plane: Plane,
+    relays: u8,
+    bytes: u64,
+) -> Result<Transfer, Failure> {
+    let (bytes, hops) = (bytes.to_string(), relays.to_string());
+    let plane = plane.as_str();
+    let arguments = ["bench", "flow-source", SINK, &bytes, "--hops", &hops, "--plane", plane];
+    let mut source = stage.start("source", Some(&network.ticket), &arguments)?;
+    source.ready().await?;
+    let cpu = |source: &Process| network.processes().chain([source]).map(Process::cpu_seconds).sum::<f64>();
+    let before = cpu(&source);
+    let mut stdin = source.stdin().ok_or_else(|| source.failure("has no stdin"))?;
+    stdin.write_all(b"go\n").await?;
+    let done = done(&mut source, TRANSFER_TIMEOUT).await?;
+    let cpu_seconds = cpu(&source) - before;
+    drop(stdin);
+    source.success(TRANSFER_TIMEOUT).await?;
+    Ok(Transfer { seconds: number(&done, "seconds"), cpu_seconds })
 }
 
 /// The same bytes through the dumb splice, in processes of its own.
 async fn splice(stage: &Stage, relays: u8, bytes: u64) -> Result<Transfer, Failure> {
-    let mut servers = vec![stage.start("splice-sink", None, &["bench", "splice-sink"])?];
-    let mut next = address(&mut servers, 0).await?;
-    for relay in 1..=usize::from(relays) {
-        let name = format!("splice-{relay}");
-        servers.push(stage.start(&name, None, &["bench", "splice-relay", &next])?);
-        next = address(&mut servers, relay).await?;
-    }
+    let chain = SpliceChain::start(stage, relays, &["bench", "splice-sink"]).await?;
     let bytes = bytes.to_string();
-    let mut source = stage.start("splice-source", None, &["bench", "splice-source", &next, &bytes])?;
-    let report = done(&mut source).await?;
-    let mut cpu_seconds = number(&report, "cpu_seconds");
-    for server in &mut servers {
-        let report = done(server).await?;
-        cpu_seconds += number(&report, "cpu_seconds") - number(&report, "setup_cpu_seconds");
-    }
+    let mut source =
+        stage.start("splice-source", None, &["bench", "splice-source", chain.first(), &bytes])?;
+    let report = done(&mut source, TRANSFER_TIMEOUT).await?;
+    let cpu_seconds = number(&report, "cpu_seconds") + chain.ended(TRANSFER_TIMEOUT).await?;
     Ok(Transfer { seconds: number(&report, "seconds"), cpu_seconds })
-}
-
-async fn address(servers: &mut [Process], place: usize) -> Result<String, Failure> {
-    let server = servers.get_mut(place).ok_or_else(|| Failure::new(Exit::Failed, "no such server"))?;
-    let ready = server.ready().await?;
-    Ok(ready.get("addr").and_then(Value::as_str).unwrap_or_default().to_owned())
-}
-
-/// What a process says when it is done.
-async fn done(process: &mut Process) -> Result<Value, Failure> {
-    let line = tokio::time::timeout(TRANSFER_TIMEOUT, process.line()).await;
-    let line = line.map_err(|_| process.failure("did not finish in time"))??;
-    match line.as_deref().and_then(|line| line.strip_prefix("done ")) {
-        Some(fields) => serde_json::from_str(fields).map_err(|_| process.failure("said nonsense")),
-        None => Err(process.died("before it was done").await),
-    }
-}
-
-fn number(fields: &Value, name: &str) -> f64 {
-    fields.get(name).and_then(Value::as_f64).unwrap_or(f64::NAN)
-}
-
-/// User and system time of a process so far (proc(5): fields 14 and 15 of stat, counted after the command's name).
-pub(super) fn cpu_seconds(process: &Process) -> f64 {
-    let stat = process.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/stat")).ok());
-    let fields = stat.as_deref().and_then(|stat| stat.rsplit_once(')')).map_or("", |(_, rest)| rest);
-    let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
-    ticks.sum::<f64>() / TICKS
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {

@@ -4,6 +4,7 @@ use crate::testbed::{Host, Testbed, Wire};
 use hopline_command::{Exit, Failure};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// A testbed, and who lives where. Each name gets a host of its own when it is first heard; when there are no more, the next
@@ -42,6 +43,13 @@ impl Places {
 
     pub(super) fn lose(&self, share: f64) {
         self.bed.set_all(Wire { loss: share, ..Wire::default() });
+    }
+
+    pub(super) fn link(&self, a: &str, b: &str, delay: Duration, loss: f64) {
+        let (a, b) = (self.number(a), self.number(b));
+        let wire = Wire { delay, loss, ..Wire::default() };
+        self.bed.set(a, b, wire);
+        self.bed.set(b, a, wire);
     }
 
     pub(super) fn cut_one_way(&self, from: &str, to: &str) {

@@ -15,6 +15,8 @@ use tokio::time::timeout;
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an answer of a process may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Ticks of /proc/PID/stat in a second, on Linux.
+const TICKS: f64 = 100.0;
 /// How much of a process's log a failure cites.
 const LAST_WORDS_BYTES: i64 = 2000;
 const LAST_WORDS_LINES: usize = 8;
@@ -84,17 +86,31 @@ impl Process {
         self.lines.next_line().await
     }
 
+    /// User and system time so far (proc(5): fields 14 and 15 of stat, counted after the command's name).
+    #[must_use]
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = self.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/stat")).ok());
+        let fields = stat.as_deref().and_then(|stat| stat.rsplit_once(')')).map_or("", |(_, rest)| rest);
+        let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+        ticks.sum::<f64>() / TICKS
+    }
+
     /// Sends it a line, and gives the line that it answers with.
     pub async fn ask(&mut self, line: &str) -> Result<String, Failure> {
+        self.ask_within(line, ANSWER_TIMEOUT).await
+    }
+
+    /// The same, where the answer may take so long.
+    pub async fn ask_within(&mut self, line: &str, within: Duration) -> Result<String, Failure> {
         let asked = async {
             let stdin = self.child.stdin.as_mut().ok_or(std::io::ErrorKind::BrokenPipe)?;
             stdin.write_all(format!("{line}\n").as_bytes()).await?;
             self.lines.next_line().await
         };
-        match timeout(ANSWER_TIMEOUT, asked).await {
+        match timeout(within, asked).await {
             Ok(Ok(Some(answer))) => Ok(answer),
             Ok(Ok(None) | Err(_)) => Err(self.died("when it was asked something").await),
-            Err(_) => Err(self.failure(&format!("gave no answer within {} s", ANSWER_TIMEOUT.as_secs()))),
+            Err(_) => Err(self.failure(&format!("gave no answer within {} s", within.as_secs()))),
         }
     }
 

@@ -81,6 +81,11 @@ impl<'a> Relays<'a> {
         self.running.push(relay);
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Process> {
+        self.running.iter()
+    }
+
     /// One of them.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Process> {

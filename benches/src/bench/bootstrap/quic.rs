@@ -8,7 +8,6 @@
 
 use super::times::{Spread, Times};
 use super::{Args, MIB, load, proc_bytes, registration, resident_bytes};
-use crate::bench::throughput::cpu_seconds;
 use crate::bench::{ANYWHERE, Exit, Failure};
 use crate::stage::{Process, Stage};
 use futures_util::stream::{self, StreamExt};
@@ -223,10 +222,10 @@ async fn observe(
     length: Duration,
 ) -> Result<(Load, u32), Failure> {
     stats.take()?;
-    let (start, cpu) = (Instant::now(), cpu_seconds(bootstrap));
+    let (start, cpu) = (Instant::now(), bootstrap.cpu_seconds());
     alive(bootstrap, length).await?;
     let seconds = start.elapsed().as_secs_f64();
-    let cpu = cpu_seconds(bootstrap) - cpu;
+    let cpu = bootstrap.cpu_seconds() - cpu;
     let Counted { times, failures, failure, online } = stats.take()?;
     let load = Load {
         seconds,
