@@ -340,7 +340,8 @@ impl Endpoint {
     /// Serves `name`: flows to it come out of the [`Listener`].
     ///
     /// Resolves once the bootstrap has registered the name, however long that takes. The future may be dropped at any point; then the
-    /// name is given up again. The same name may also have an [`Inbox`], for messages.
+    /// name is given up again. The same name may also have an [`Inbox`], for messages, and a
+    /// [`DatagramListener`].
     ///
     /// # Errors
     /// [`ListenError::Twice`] if this endpoint listens to the name already, [`ListenError::Refused`] if another node has it.

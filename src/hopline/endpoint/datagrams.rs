@@ -7,6 +7,7 @@ use super::session::ports::{self, Ports};
 use super::{Chain, Endpoint, OpenError, flow};
 use bytes::Bytes;
 use hopline_proto::id::{FlowId, NodeId};
+use std::io;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -20,21 +21,10 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub struct Datagrams {
     flow: Flow,
-    port: Port,
-    connection: quinn::Connection,
-}
-
-/// Where they come in, until it is dropped.
-#[derive(Debug)]
-struct Port {
     ports: Arc<Ports>,
+    /// That of its flow's stream, which is its port's, too.
     number: u32,
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        self.ports.close(self.number);
-    }
+    connection: quinn::Connection,
 }
 
 /// Why a datagram was not sent.
@@ -59,8 +49,9 @@ impl Datagrams {
     fn of(flow: Flow) -> Result<Self, Flow> {
         let Some((session, number)) = flow.session() else { return Err(flow) };
         let (ports, connection) = session.datagrams();
+        // At a target it is open since the preface.
         ports.open(number);
-        Ok(Self { flow, port: Port { ports, number }, connection })
+        Ok(Self { flow, ports, number, connection })
     }
 
     /// The longest datagram that can be sent at present, in bytes. It depends on the path, and grows and shrinks with what is known of it; on any path
@@ -70,16 +61,17 @@ impl Datagrams {
         self.connection.max_datagram_size().unwrap_or(0).saturating_sub(ports::HEADER_BYTES)
     }
 
-    /// Sends a datagram, and waits for nothing. If more are sent than the path takes, the oldest that wait are dropped, from 256 KiB on.
+    /// Sends a datagram, and waits for nothing. If more are sent than the path takes, the oldest that wait are dropped, and not counted: from
+    /// 256 KiB on, of all datagrams to that node together.
     ///
     /// # Errors
     /// [`DatagramError`] if it can't arrive: it is too long, or the other end is gone.
     pub fn send(&self, payload: impl AsRef<[u8]>) -> Result<(), DatagramError> {
         let payload = payload.as_ref();
-        if let Some(error) = self.flow.aborter().error() {
+        if let Some(error) = self.flow.error() {
             return Err(error.into());
         }
-        let sent = self.connection.send_datagram(ports::datagram(self.port.number, payload));
+        let sent = self.connection.send_datagram(ports::datagram(self.number, payload));
         sent.map_err(|error| match error {
             quinn::SendDatagramError::TooLarge => {
                 DatagramError::TooLong { bytes: payload.len(), max: self.max_size() }
@@ -90,28 +82,29 @@ impl Datagrams {
         })
     }
 
-    /// The next datagram; `None` once the other end has closed. May be dropped at any point without losing one.
+    /// The next datagram; `None` once the other end has closed, which may overtake its last datagrams. May be dropped at any point without
+    /// losing one.
     ///
     /// # Errors
     /// [`FlowError`] if the other end is gone.
     pub async fn recv(&mut self) -> Result<Option<Bytes>, FlowError> {
         let mut nothing = [0];
-        let error = loop {
-            let read = tokio::select! {
-                // What came before the end counts.
-                biased;
-                payload = self.port.ports.recv(self.port.number) => return Ok(Some(payload)),
-                read = self.flow.read(&mut nothing) => read,
-            };
-            match read {
-                // From now on dropping it is no abort.
-                Ok(0) => match self.flow.shutdown().await {
-                    Ok(()) => return Ok(None),
-                    Err(error) => break error,
-                },
-                Ok(_) => {}
-                Err(error) => break error,
+        let read = tokio::select! {
+            biased;
+            payload = self.ports.recv(self.number) => return Ok(Some(payload)),
+            read = self.flow.read(&mut nothing) => read,
+        };
+        let error = match read {
+            // From now on dropping it is no abort.
+            Ok(0) => match self.flow.shutdown().await {
+                Ok(()) => return Ok(None),
+                Err(error) => error,
+            },
+            Ok(_) => {
+                self.flow.aborter().abort("datagrams have no bytes besides");
+                io::ErrorKind::InvalidData.into()
             }
+            Err(error) => error,
         };
         Err(self.flow.aborter().explain(&error).await)
     }
@@ -119,7 +112,7 @@ impl Datagrams {
     /// How many datagrams came and were dropped, since too many waited for [`Datagrams::recv`]: 1,024, or 4 MiB in all of a session.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.port.ports.dropped(self.port.number)
+        self.ports.dropped(self.number)
     }
 
     /// Ends it: the other end's [`Datagrams::recv`] resolves with `None`. Resolves once the other end has closed or dropped it then.
@@ -127,6 +120,8 @@ impl Datagrams {
     /// # Errors
     /// [`FlowError`] if it is gone.
     pub async fn close(self) -> Result<(), FlowError> {
+        // What still comes would take room from others.
+        self.ports.close(self.number);
         self.flow.finished().await
     }
 

@@ -139,11 +139,6 @@ impl Aborter {
         }
     }
 
-    /// Why the flow is over, if it is.
-    pub(super) fn error(&self) -> Option<FlowError> {
-        self.endings.borrow().clone().map(Ending::error)
-    }
-
     /// Whether the application at the other end has said that it took everything that was sent.
     #[must_use]
     pub fn is_taken(&self) -> bool {
@@ -296,6 +291,15 @@ impl Flow {
         Self { stream: Carried::Session(Box::new(stream)), id, peer, chain }
     }
 
+    /// Why it is over, if it is.
+    pub(super) fn error(&self) -> Option<FlowError> {
+        let end = match &self.stream {
+            Carried::Stored(stream) => &stream.get_ref().0.end,
+            Carried::Session(stream) => &stream.end,
+        };
+        end.endings.borrow().clone().map(Ending::error)
+    }
+
     /// The session that it rides on, and what tells its stream from others there.
     pub(super) fn session(&self) -> Option<(&Session, u32)> {
         match &self.stream {
@@ -386,7 +390,13 @@ pub(super) async fn accept_over_session(
 ) -> Result<(Flow, Preface), FlowError> {
     let mut flow = Flow::of_session(session, stream);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, flow.hear()).await {
-        Ok(Ok(preface)) => Ok((flow, preface)),
+        Ok(Ok(preface)) => {
+            // Before anybody accepts it: they are on their way.
+            if let (Kind::Datagrams, Carried::Session(stream)) = (preface.kind, &flow.stream) {
+                stream.open_port();
+            }
+            Ok((flow, preface))
+        }
         Ok(Err(error)) => Err(flow.aborter().explain(&error).await),
         Err(_) => Err(FlowError::Lost),
     }

@@ -219,7 +219,6 @@ impl Congestion {
 pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(settings.mtu()).minimum_change(ENOUGH_MTU);
-    let idle = IdleTimeout::try_from(settings.idle_timeout).unwrap_or_else(|_| VarInt::MAX.into());
     let datagrams = (settings.datagram_buffer_bytes > 0).then_some(settings.datagram_buffer_bytes);
     let mut config = TransportConfig::default();
     config
@@ -230,7 +229,8 @@ pub fn transport(settings: &TransportSettings) -> Arc<TransportConfig> {
         .max_concurrent_uni_streams(settings.control_streams().into())
         .datagram_receive_buffer_size(datagrams)
         .datagram_send_buffer_size(settings.unsent_datagram_bytes)
-        .max_idle_timeout(Some(idle))
+        // Longer than a number holds is for ever.
+        .max_idle_timeout(IdleTimeout::try_from(settings.idle_timeout).ok())
         .keep_alive_interval(settings.keep_alive)
         .initial_rtt(settings.initial_rtt)
         .mtu_discovery_config(Some(discovery))

@@ -17,7 +17,7 @@ impl Flows {
     /// A flow's node was alone for too long. If the other end is there after all, it shall know.
     pub(super) fn end_alone(&mut self, key: FlowKey, now: Time, actions: &mut Vec<Action>) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
-        let seconds = self.config.give_up.as_secs();
+        let seconds = self.config.give_up.as_secs_f64();
         let (code, down, cause) = match flow.splice.position() {
             Position::Origin => (
                 CloseCode::NoPath,

@@ -39,7 +39,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(in crate::endpoint) struct Carriers {
     socket: Arc<SessionSocket>,
     endpoint: quinn::Endpoint,
-    /// What may wait here for applications, of all sessions together, in bytes.
+    /// What of streams may wait here for applications, of all sessions together, in bytes.
     memory_bytes: u64,
     /// Notified when packets leave.
     busy: Notify,
@@ -200,11 +200,12 @@ impl Carriers {
         let mut sessions = self.sessions.borrow_mut();
         let Some(session) = sessions.get_mut(&number) else { return };
         session.carriers.retain(|carrier| carrier.flow != *flow);
-        if session.carriers.is_empty() {
-            sessions.remove(&number);
-            let _ = self.socket.take(address_of(number));
-        }
+        let last = if session.carriers.is_empty() { sessions.remove(&number) } else { None };
         drop(sessions);
+        if let Some(session) = last {
+            let _ = self.socket.take(address_of(number));
+            spawn_local(end_later(session));
+        }
         self.share_memory();
     }
 
@@ -358,6 +359,7 @@ impl Carriers {
                 let legs = self.legs(&node, number_of(address));
                 // Without a way they stay until there is one.
                 if legs.is_empty() && self.sessions.borrow().contains_key(&number_of(address)) {
+                    self.socket.hold(address);
                     continue;
                 }
                 let mut batches = self.socket.take(address);
@@ -371,6 +373,15 @@ impl Carriers {
                 self.socket.done(batches);
             }
         }
+    }
+}
+
+/// Closes the connection of a session that nothing carries any more, whether anybody took the session in or not. Not at once: those who
+/// did say first why it is over.
+async fn end_later(session: Carried) {
+    if let Some(connection) = session.connection {
+        tokio::time::sleep(LINGER).await;
+        connection.close(0u32.into(), b"its carrier is gone");
     }
 }
 

@@ -54,9 +54,14 @@ impl SessionIo {
         Self { session, sender, receiver, end, ended, explained: None, arrived: Some(Box::new(arrived)) }
     }
 
-    /// What tells it from the other streams of its session.
+    /// The number of its stream, by which its datagrams are told from others'.
     pub(in crate::endpoint) fn number(&self) -> u32 {
         u32::try_from(self.sender.id().index() & u64::from(u32::MAX)).unwrap_or(0)
+    }
+
+    /// Takes in datagrams from now on, as long as it lives.
+    pub(in crate::endpoint) fn open_port(&self) {
+        self.session.ports.open(self.number());
     }
 
     /// What comes of an attempt: that it failed since the flow is over, if it is.
@@ -136,5 +141,6 @@ impl Drop for SessionIo {
             let _ = self.sender.reset(GIVEN_UP.into());
         }
         let _ = self.receiver.stop(GIVEN_UP.into());
+        self.session.ports.close(self.number());
     }
 }

@@ -4,7 +4,7 @@
 //! at once. Numbers are big-endian.
 //!
 //! Bounds: [`PORT_DATAGRAMS`] wait for an application, [`SESSION_BYTES`] for all of a session; what comes then is dropped, and counted.
-//! [`EARLY`] datagrams whose stream is not known yet are kept; one more displaces the oldest.
+//! [`EARLY`] datagrams whose stream is not known yet are kept; one more displaces the oldest. What comes for a port that was closed is dropped.
 
 use bytes::Bytes;
 use quinn::Connection;
@@ -21,6 +21,8 @@ pub(in crate::endpoint) const HEADER_BYTES: usize = 5;
 
 const PORT_DATAGRAMS: usize = 1024;
 const SESSION_BYTES: usize = 4 << 20;
+/// What a datagram takes beside its payload, roughly.
+const DATAGRAM_BYTES: usize = 64;
 const EARLY: usize = 32;
 
 /// A connection from end to end that is up, and where what it brings besides streams goes.
@@ -45,6 +47,8 @@ struct State {
     open: HashMap<u32, Port>,
     /// Of streams that have no port yet.
     early: VecDeque<(u32, Bytes)>,
+    /// Those before it have one, had one, or never will.
+    next: u32,
     queued_bytes: usize,
 }
 
@@ -59,19 +63,27 @@ struct Port {
 impl State {
     fn arrive(&mut self, number: u32, payload: Bytes) {
         let Some(port) = self.open.get_mut(&number) else {
+            if number < self.next {
+                return;
+            }
             if self.early.len() >= EARLY {
                 self.early.pop_front();
             }
             return self.early.push_back((number, payload));
         };
-        if port.queue.len() >= PORT_DATAGRAMS || self.queued_bytes + payload.len() > SESSION_BYTES {
+        if port.queue.len() >= PORT_DATAGRAMS || self.queued_bytes + cost(&payload) > SESSION_BYTES {
             port.dropped += 1;
             return;
         }
-        self.queued_bytes += payload.len();
+        self.queued_bytes += cost(&payload);
         port.queue.push_back(payload);
         port.arrived.notify_one();
     }
+}
+
+/// What a datagram that waits takes, in bytes.
+fn cost(payload: &Bytes) -> usize {
+    payload.len() + DATAGRAM_BYTES
 }
 
 impl Ports {
@@ -83,6 +95,7 @@ impl Ports {
     pub(in crate::endpoint) fn open(&self, number: u32) {
         let mut state = self.lock();
         state.open.entry(number).or_default();
+        state.next = state.next.max(number.saturating_add(1));
         let (own, others) = std::mem::take(&mut state.early).into_iter().partition(|(of, _)| *of == number);
         state.early = others;
         let own: VecDeque<_> = own;
@@ -92,7 +105,7 @@ impl Ports {
     pub(in crate::endpoint) fn close(&self, number: u32) {
         let mut state = self.lock();
         if let Some(port) = state.open.remove(&number) {
-            state.queued_bytes -= port.queue.iter().map(Bytes::len).sum::<usize>();
+            state.queued_bytes -= port.queue.iter().map(cost).sum::<usize>();
         }
     }
 
@@ -104,7 +117,7 @@ impl Ports {
                 let State { open, queued_bytes, .. } = &mut *state;
                 let Some(port) = open.get_mut(&number) else { break };
                 if let Some(payload) = port.queue.pop_front() {
-                    *queued_bytes -= payload.len();
+                    *queued_bytes -= cost(&payload);
                     return payload;
                 }
                 port.arrived.clone()
@@ -178,8 +191,8 @@ mod tests {
             arrive(&ports, number, b"early");
         }
         arrive(&ports, 7, b"late");
-        ports.open(7);
         ports.open(0);
+        ports.open(7);
         assert_eq!(next(&ports, 7).as_deref(), Some(&b"early"[..]));
         assert_eq!(next(&ports, 7).as_deref(), Some(&b"late"[..]));
         assert_eq!((next(&ports, 7), next(&ports, 0)), (None, None), "the oldest made room");
@@ -197,7 +210,8 @@ mod tests {
             arrive(&ports, 1, b"");
         }
         assert_eq!((ports.dropped(1), ports.dropped(2)), (3, 0));
-        for _ in 0..SESSION_BYTES / LARGE.len() + 2 {
+        let room = SESSION_BYTES - PORT_DATAGRAMS * DATAGRAM_BYTES;
+        for _ in 0..room / (LARGE.len() + DATAGRAM_BYTES) + 2 {
             arrive(&ports, 2, &LARGE);
         }
         assert_eq!(ports.dropped(2), 2);
@@ -209,5 +223,7 @@ mod tests {
             Some(LARGE.len()),
             "what was closed takes none"
         );
+        arrive(&ports, 2, b"late");
+        assert_eq!(ports.lock().early.len(), 0, "nobody waits for it");
     }
 }

@@ -3,12 +3,13 @@
 //!
 //! It is what quinn and the node have in common, so it knows neither flows nor legs: a carrier is a made-up address.
 //!
-//! Bounds: [`LEAVING_BYTES`] for each address, then quinn waits; [`ARRIVED_BYTES`] for all, then packets are dropped, which QUIC repairs.
+//! Bounds: [`LEAVING_BYTES`] for each address, then quinn waits, or where there is no way at present, packets are dropped; [`ARRIVED_BYTES`] for
+//! all, then packets are dropped. QUIC repairs that.
 
 use hopline_proto::forward::{HEADER_BYTES, OVERHEAD_BYTES, TAG_BYTES};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -63,6 +64,8 @@ pub(super) struct SessionSocket {
 #[derive(Debug, Default)]
 struct State {
     leaving: HashMap<SocketAddr, Vec<Batch>>,
+    /// For which there is no way at present: nobody waits for these, as quinn waits for all addresses at once.
+    held: HashSet<SocketAddr>,
     writers: Vec<Waker>,
     arrived: VecDeque<(SocketAddr, Batch)>,
     arrived_bytes: usize,
@@ -97,8 +100,17 @@ impl SessionSocket {
     pub(super) fn take(&self, address: SocketAddr) -> Vec<Batch> {
         let mut state = self.lock();
         let taken = state.leaving.remove(&address).unwrap_or_default();
+        state.held.remove(&address);
         state.writers.drain(..).for_each(Waker::wake);
         taken
+    }
+
+    /// What waits to leave for an address stays, as there is no way.
+    pub(super) fn hold(&self, address: SocketAddr) {
+        let mut state = self.lock();
+        if state.held.insert(address) {
+            state.writers.drain(..).for_each(Waker::wake);
+        }
     }
 
     /// Gives back what [`SessionSocket::take`] gave.
@@ -137,10 +149,12 @@ impl AsyncUdpSocket for SessionSocket {
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let mut state = self.lock();
-        let State { leaving, spare, .. } = &mut *state;
+        let State { leaving, held, spare, .. } = &mut *state;
         let batches = leaving.entry(transmit.destination).or_default();
-        if batches.iter().map(|batch| batch.packets.len()).sum::<usize>() >= LEAVING_BYTES {
-            return Err(io::ErrorKind::WouldBlock.into());
+        if is_full(batches) {
+            // What waits will do to try the way when there is one.
+            let is_held = held.contains(&transmit.destination);
+            return if is_held { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
         }
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
         let stride = size + OVERHEAD_BYTES;
@@ -203,6 +217,11 @@ impl AsyncUdpSocket for SessionSocket {
     }
 }
 
+/// Whether no more may wait to leave for an address.
+fn is_full(batches: &[Batch]) -> bool {
+    batches.iter().map(|batch| batch.packets.len()).sum::<usize>() >= LEAVING_BYTES
+}
+
 /// Waits until something has left.
 #[derive(Debug)]
 struct Poller(Arc<SessionSocket>);
@@ -210,12 +229,14 @@ struct Poller(Arc<SessionSocket>);
 impl UdpPoller for Poller {
     fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
-        let is_full = |batches: &Vec<Batch>| {
-            batches.iter().map(|batch| batch.packets.len()).sum::<usize>() >= LEAVING_BYTES
-        };
+        let State { leaving, held, writers, .. } = &mut *state;
+        let blocks =
+            |(address, batches): (&SocketAddr, &Vec<Batch>)| is_full(batches) && !held.contains(address);
         // quinn does not say for which address: it is tried again whenever something has left.
-        if state.leaving.values().any(is_full) {
-            state.writers.push(cx.waker().clone());
+        if leaving.iter().any(blocks) {
+            if !writers.iter().any(|writer| writer.will_wake(cx.waker())) {
+                writers.push(cx.waker().clone());
+            }
             return Poll::Pending;
         }
         Poll::Ready(Ok(()))
@@ -275,6 +296,21 @@ mod tests {
         let waiting = async { poll_fn(|cx| poller.as_mut().poll_writable(cx)).await };
         let (writable, ()) = tokio::join!(waiting, async { drop(socket.take(to)) });
         writable.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_address_without_a_way() {
+        let socket = Arc::new(SessionSocket::default());
+        let (to, packet) = (address_of(1), [0; 60_000]);
+        while socket.try_send(&transmit(to, &packet, Some(1000))).is_ok() {}
+        let mut poller = socket.clone().create_io_poller();
+        let waiting = async { poll_fn(|cx| poller.as_mut().poll_writable(cx)).await };
+        let (writable, ()) = tokio::join!(waiting, async { socket.hold(to) });
+        writable.unwrap();
+        socket.try_send(&transmit(to, &packet, Some(1000))).expect("it is dropped");
+        socket.try_send(&transmit(address_of(2), &packet, Some(1000))).unwrap();
+        let left: usize = socket.take(to).iter().map(|batch| batch.packets.len()).sum();
+        assert!(left < LEAVING_BYTES + 2 * packet.len(), "{left}");
     }
 
     #[test]
