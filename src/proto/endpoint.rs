@@ -30,7 +30,7 @@ use rebuild::{HOP_TIMEOUT, Waiting, Without};
 use renewals::Renewals;
 use routes::Routes;
 pub use routes::{Kept, MAX_DESTINATIONS, MAX_ROUTES};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 pub use target::ATTACHMENTS;
 use target::Target;
@@ -73,6 +73,8 @@ pub struct Endpoint {
     opening: HashMap<FlowId, Destination>,
     /// Which relays the chains of flows that are being opened shall not have, if the pool has others.
     apart: HashMap<FlowId, Vec<NodeId>>,
+    /// Open flows, and those whose chains shall have no relay in common with theirs.
+    pairs: BTreeMap<FlowKey, FlowKey>,
     /// Where the open flows of this origin lead.
     open: HashMap<FlowKey, Destination>,
     /// Flows for which another route is being asked for.
@@ -101,6 +103,7 @@ impl Endpoint {
             agent: BootstrapAgent::new(agent),
             opening: HashMap::new(),
             apart: HashMap::new(),
+            pairs: BTreeMap::new(),
             open: HashMap::new(),
             asking_route: HashSet::new(),
             backups: Backups::default(),
@@ -137,9 +140,20 @@ impl Endpoint {
         now: Time,
         actions: &mut Vec<Action>,
     ) {
-        let serving = self.in_use(from).map(|used| used.serving().collect()).unwrap_or_default();
-        self.apart.insert(flow, serving);
+        self.apart.insert(flow, self.serving(from));
+        self.pairs.insert(from, FlowKey { flow, ..from });
         self.open(flow, to, now, actions);
+    }
+
+    /// The relays that serve a flow.
+    fn serving(&self, flow: FlowKey) -> Vec<NodeId> {
+        self.in_use(flow).map(|used| used.serving().collect()).unwrap_or_default()
+    }
+
+    /// The relays that a flow's chain shall not have, if the pool has others: those of the flow that it is kept apart from.
+    fn kept_apart_from(&self, flow: FlowKey) -> Vec<NodeId> {
+        let pair = self.pairs.iter().find(|(one, other)| [**one, **other].contains(&flow));
+        pair.map(|(one, other)| self.serving(if *one == flow { *other } else { *one })).unwrap_or_default()
     }
 
     /// The application is no longer interested in a flow that it was opening.
@@ -210,9 +224,12 @@ impl Endpoint {
         actions: &mut Vec<Action>,
     ) {
         let memory = if self.backups.is_short(flow, hop) { SHORT_MEMORY } else { FAILED_LIFETIME };
-        let Some((records, exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
+        let Some((records, mut exclude)) = self.flows.chain_lately(&flow, memory, now) else { return };
         let records = records.to_vec();
         self.note_failed(flow, &exclude, now);
+        if !self.backups.is_short(flow, hop) {
+            exclude.extend(self.kept_apart_from(flow));
+        }
         tracing::debug!(flow = %flow.flow, hop, ?active, ?exclude, "asks for other candidates");
         let Some(chain) = records.first().map(|record| record.scope.chain) else { return };
         let request = Request::Replace { hop, records, active, exclude, dials: self.dials };
@@ -328,6 +345,7 @@ impl Endpoint {
             }
             FlowsEvent::Ended(flow) => {
                 self.open.remove(&flow);
+                self.pairs.retain(|one, other| *one != flow && *other != flow);
                 self.backups.forget(flow);
                 self.renewals.forget(flow);
                 self.told.forget(flow);

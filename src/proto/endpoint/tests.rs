@@ -253,6 +253,11 @@ fn a_second_chain_shares_no_serving_relay_with_the_first_if_the_pool_has_others(
         let serving = |chain: &[Vec<NodeId>]| chain.iter().map(|hop| hop[0]).collect::<BTreeSet<_>>();
         assert_ne!(serving(&second).is_disjoint(&serving(&first)), shares, "{relays} relays");
         assert!(world.origin.apart.is_empty());
+        // Nor when it is repaired.
+        let key = FlowKey { flow: FlowId::from_bytes([2; 16]), ..from };
+        let apart = world.origin.kept_apart_from(key);
+        assert_eq!(apart.into_iter().collect::<BTreeSet<_>>(), serving(&first));
+        assert_eq!(world.origin.kept_apart_from(from).len(), first.len());
     }
 }
 
