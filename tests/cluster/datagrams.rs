@@ -98,7 +98,7 @@ async fn lost_over_two_chains() -> Vec<u64> {
     };
     let (came, ()) = tokio::join!(exchange(&mut datagrams, 0..1000), kill);
     let lost = (0..1000).filter(|number| !came.contains(number)).collect();
-    println!("{lost:?} are lost with {victim}, beside {second:?}");
+    eprintln!("{lost:?} are lost with {victim}, beside {second:?}");
     lost
 }
 
