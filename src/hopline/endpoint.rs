@@ -351,7 +351,8 @@ impl Endpoint {
 
     /// Opens datagrams to whoever serves `name` so, over as many relays as [`Builder::hops`] says.
     ///
-    /// Resolves at once if a session leads there; otherwise as [`Endpoint::open`]. The future may be dropped at any point; then they are aborted.
+    /// Resolves at once if a session leads there, otherwise as [`Endpoint::open`]. The future may be dropped at any point; then they are
+    /// aborted.
     ///
     /// # Errors
     /// As [`Endpoint::open`].

@@ -327,6 +327,11 @@ mod tests {
         tokio::join!(check(Line::Tcp(taker), PATTERN, Duration::from_secs(1)), send(sender)).0
     }
 
+    /// Keeps a connection until the other end has what it wants.
+    async fn until_closed(mut sender: TcpStream) {
+        let _ = sender.read(&mut [0]).await;
+    }
+
     fn data(bytes: usize) -> Vec<u8> {
         let mut data = vec![0; bytes];
         PATTERN.fill(0, &mut data);
@@ -338,9 +343,10 @@ mod tests {
         let received = received(async |mut sender| {
             let data = data(5000);
             sender.write_all(&data[..1000]).await.unwrap();
+            // The pause that is to be measured.
             tokio::time::sleep(Duration::from_millis(300)).await;
             sender.write_all(&data[1000..]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(800)).await;
+            until_closed(sender).await;
         })
         .await;
         assert_eq!((received.bytes, received.cause.as_deref()), (4000, None));
@@ -354,7 +360,7 @@ mod tests {
             let mut data = data(5000);
             data[2000] ^= 1;
             sender.write_all(&data).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1100)).await;
+            until_closed(sender).await;
         })
         .await;
         assert!(swapped.lost > 0, "{swapped:?}");

@@ -73,9 +73,9 @@ impl Builder {
         self
     }
 
-    /// How long this end keeps a flow that does not reach its other end: while the machine sleeps, or the network is away. After that
-    /// the flow is lost. A killed process at the other end is noticed as late. It takes both ends: each keeps its flows for as long as it was told.
-    /// Default: 25 seconds.
+    /// How long this end keeps a flow that does not reach its other end, as while a machine sleeps or the network is away. After that
+    /// the flow is lost. Each end keeps its flows for as long as it was told itself, so both need the longer time. A killed process at the
+    /// other end is noticed as late. Default: 25 seconds.
     pub fn flow_timeout(mut self, timeout: Duration) -> Self {
         self.options.flow_timeout = timeout;
         self

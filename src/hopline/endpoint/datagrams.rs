@@ -54,8 +54,8 @@ impl Datagrams {
         Ok(Self { flow, ports, number, connection })
     }
 
-    /// The longest datagram that can be sent at present, in bytes. It depends on the path, and grows and shrinks with what is known of it; on any path
-    /// more than 1,000 fit.
+    /// The longest datagram that can be sent at present, in bytes: more than 1,000 on any path. It grows and shrinks with what is known of
+    /// the path.
     #[must_use]
     pub fn max_size(&self) -> usize {
         self.connection.max_datagram_size().unwrap_or(0).saturating_sub(ports::HEADER_BYTES)
@@ -168,6 +168,11 @@ impl DatagramListener {
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.name()
+    }
+
+    /// As [`Listener::close`].
+    pub fn close(self, cause: impl Into<String>) {
+        self.0.close(cause);
     }
 }
 

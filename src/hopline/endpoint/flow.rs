@@ -192,14 +192,18 @@ impl Flow {
     /// A handle to give the flow up, or to learn that it is over, while it is split for reading and writing.
     #[must_use]
     pub fn aborter(&self) -> Aborter {
-        let end = match &self.stream {
-            Carried::Stored(stream) => &stream.get_ref().0.end,
-            Carried::Session(stream) => &stream.end,
-        };
+        let end = self.end();
         Aborter { words: end.words.clone(), endings: end.endings.clone(), reached: end.reached.clone() }
     }
 
-    fn end(&mut self) -> &mut FlowEnd {
+    fn end(&self) -> &FlowEnd {
+        match &self.stream {
+            Carried::Stored(stream) => &stream.get_ref().0.end,
+            Carried::Session(stream) => &stream.end,
+        }
+    }
+
+    fn end_mut(&mut self) -> &mut FlowEnd {
         match &mut self.stream {
             Carried::Stored(stream) => &mut stream.get_mut().0.end,
             Carried::Session(stream) => &mut stream.end,
@@ -244,7 +248,7 @@ impl AsyncRead for Flow {
             Carried::Session(stream) => Pin::new(stream).poll_read(cx, buf),
         });
         if read.is_ok() && room && buf.filled().len() == before {
-            self.end().read_to_end = true;
+            self.end_mut().read_to_end = true;
         }
         Poll::Ready(read)
     }
@@ -293,11 +297,7 @@ impl Flow {
 
     /// Why it is over, if it is.
     pub(super) fn error(&self) -> Option<FlowError> {
-        let end = match &self.stream {
-            Carried::Stored(stream) => &stream.get_ref().0.end,
-            Carried::Session(stream) => &stream.end,
-        };
-        end.endings.borrow().clone().map(Ending::error)
+        self.end().endings.borrow().clone().map(Ending::error)
     }
 
     /// The session that it rides on, and what tells its stream from others there.

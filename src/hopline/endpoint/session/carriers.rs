@@ -99,6 +99,8 @@ const MIN_WINDOW_BYTES: u64 = 4 << 20;
 const MAX_WINDOW_BYTES: u64 = 128 << 20;
 /// How long a session whose connection is over is kept.
 const LINGER: Duration = Duration::from_secs(1);
+/// Why a connection is closed that nothing carries any more.
+const CARRIER_GONE: &[u8] = b"its carrier is gone";
 /// The most flows that carry one session.
 const MAX_CARRIERS: usize = 4;
 
@@ -243,8 +245,10 @@ impl Carriers {
     }
 
     fn connected(self: &Rc<Self>, number: u64, connection: Connection) -> Established {
-        if let Some(session) = self.sessions.borrow_mut().get_mut(&number) {
-            session.connection = Some(connection.clone());
+        match self.sessions.borrow_mut().get_mut(&number) {
+            Some(session) => session.connection = Some(connection.clone()),
+            // The carrier has gone in this moment.
+            None => connection.close(0u32.into(), CARRIER_GONE),
         }
         self.share_memory();
         let (carriers, established) = (self.clone(), Established::new(connection));
@@ -381,7 +385,7 @@ impl Carriers {
 async fn end_later(session: Carried) {
     if let Some(connection) = session.connection {
         tokio::time::sleep(LINGER).await;
-        connection.close(0u32.into(), b"its carrier is gone");
+        connection.close(0u32.into(), CARRIER_GONE);
     }
 }
 
@@ -450,4 +454,63 @@ fn refused(error: &(dyn Error + 'static)) -> FlowError {
     // An alert of this end is about the other's certificate.
     let is_theirs = matches!(connection, Some(ConnectionError::ConnectionClosed(_)));
     alert.filter(|_| is_theirs).unwrap_or(FlowError::Handshake)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::authority::Authority;
+    use crate::net::testing::member;
+    use hopline_proto::id::{FlowId, Pseudonym};
+    use tokio::task::LocalSet;
+
+    const FLOW: FlowKey =
+        FlowKey { origin: Pseudonym::from_bytes([1; 16]), flow: FlowId::from_bytes([2; 16]), hop: 0 };
+
+    /// Moves packets from the one to the other, as chains do. Never ends.
+    async fn carry(from: &Carriers, to: &Carriers) {
+        loop {
+            from.socket.departures.notified().await;
+            for address in from.socket.destinations() {
+                for batch in from.socket.take(address) {
+                    to.arrive(FLOW, &batch.packets, batch.stride);
+                }
+            }
+        }
+    }
+
+    /// A session that nobody takes in, as its carrier's flow turned out to have bytes, or its application has gone.
+    async fn untaken() -> usize {
+        let (authority, settings) = (Authority::generate(), TransportSettings::default());
+        let members = [member(&authority), member(&authority)];
+        let [origin, target] =
+            members.each_ref().map(|member| Rc::new(Carriers::new(member, &settings).unwrap()));
+        spawn_local(target.clone().accept());
+        drop(target.watch(FLOW));
+        let (reply, connected) = oneshot::channel();
+        origin.connect(FLOW, members[1].node_id(), &members[0], &settings, reply);
+        let over = async {
+            let established = connected.await.unwrap().unwrap();
+            while target.endpoint.open_connections() == 0
+                || target.sessions.borrow().values().all(|session| session.connection.is_none())
+            {
+                tokio::task::yield_now().await;
+            }
+            target.remove(&FLOW);
+            established.connection.closed().await;
+        };
+        tokio::select! {
+            () = over => {}
+            () = carry(&origin, &target) => {}
+            () = carry(&target, &origin) => {}
+        }
+        target.endpoint.wait_idle().await;
+        target.endpoint.open_connections()
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_takes_in_ends_with_its_carrier() {
+        let left = timeout(Duration::from_secs(20), LocalSet::new().run_until(untaken())).await;
+        assert_eq!(left.expect("it ends"), 0);
+    }
 }
