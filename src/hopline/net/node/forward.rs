@@ -19,9 +19,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-/// How long a packet is held that came before its leg was known, or while the next hop is being repaired. Whoever sent it has found it lost
-/// by then.
-const HOLD_TIME: Duration = Duration::from_millis(100);
+/// How long a packet is held that came before its leg was known, or while the next hop is being dialled or repaired: some round trips of a
+/// long link. On short ones whoever sent it has sent it again by then; the copy does no harm.
+const HOLD_TIME: Duration = Duration::from_secs(1);
 /// How much is held for each link, in bytes.
 const HELD_BYTES: usize = 64 << 10;
 /// The most that one system call sends, in bytes: what fits into an IPv4 packet.
