@@ -157,6 +157,8 @@ pub struct Bootstrap {
     targets: Targets,
     revoked: BTreeSet<NodeId>,
     departed: Departed,
+    /// Who was restored and has not registered since.
+    restored: BTreeSet<NodeId>,
 }
 
 impl Bootstrap {
@@ -176,6 +178,7 @@ impl Bootstrap {
             targets: Targets::new(config.pool.lease, config.pool.max_targets),
             revoked: BTreeSet::new(),
             departed: Departed::default(),
+            restored: BTreeSet::new(),
         }
     }
 
@@ -334,6 +337,7 @@ impl Bootstrap {
             }
             Offer::Unknown => return Err(Refusal::UnknownRequest),
         }
+        self.restored.remove(&from);
         // The first heartbeats of nodes that registered at once (after a restart) come spread out.
         let interval = self.interval();
         Ok(self.lease(from, None, (interval / 10, interval), now))
@@ -353,6 +357,7 @@ impl Bootstrap {
 
     fn deregister(&mut self, from: NodeId, boot: BootId, now: Time) -> Result<Response, Refusal> {
         self.departed.note(from, boot, now);
+        self.restored.remove(&from);
         let as_relay = self.pool.deregister(&from, now);
         let as_target = self.targets.deregister(&from);
         self.handle_timeout(now);
@@ -443,6 +448,7 @@ impl Bootstrap {
             counts,
             drain: self.pool.get(&node).is_some_and(|relay| relay.status == Status::Draining),
             now: self.time.at(now),
+            restored: self.restored.contains(&node),
         }
     }
 

@@ -311,6 +311,7 @@ impl Enrolment {
         self.counters.renewed += 1;
         // A bootstrap that restarted does not know any more that this node leaves.
         self.drained &= lease.drain;
+        self.outdated |= lease.restored;
         let known = lease.counts.online;
         // Who is to leave looks for nobody: a registration elsewhere would outlive its goodbye.
         let misses_peers = !lease.drain && self.misses_peers(known, now);

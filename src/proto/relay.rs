@@ -223,6 +223,7 @@ mod tests {
                     counts: crate::rpc::Counts::default(),
                     drain: false,
                     now,
+                    restored: false,
                 };
                 let result = Ok(crate::rpc::Response::Lease(lease));
                 relay.handle(Event::Asked { ask, result }, now, &mut actions);

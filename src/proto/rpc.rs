@@ -235,6 +235,9 @@ pub struct Lease {
     pub drain: bool,
     /// The bootstrap's time.
     pub now: Time,
+    /// Whether the bootstrap knows the node only from what it stored before a restart. That may be older than the node's last
+    /// registration, so the node registers again.
+    pub restored: bool,
 }
 
 /// How many relays there are.

@@ -96,6 +96,7 @@ impl Bootstrap {
     /// none for it: what is stored of it is of no use.
     pub fn restore(&mut self, registration: Registration, now: Time) -> bool {
         let key = Key::of(&registration);
+        let was_held = self.holds(key);
         let Registration { node, name, offer, registered_at } = registration;
         match offer {
             Offer::Relay { addresses, zone, capacity, version, capabilities } => {
@@ -108,7 +109,11 @@ impl Bootstrap {
             }
             Offer::Target { .. } | Offer::Unknown => {}
         }
-        self.holds(key)
+        let is_held = self.holds(key);
+        if is_held && !was_held {
+            self.restored.insert(node);
+        }
+        is_held
     }
 
     /// What is to be stored no longer, after this event.
@@ -161,7 +166,7 @@ mod tests {
     use crate::bootstrap::Config;
     use crate::crypto;
     use crate::id::BootId;
-    use crate::rpc::Refusal;
+    use crate::rpc::{Heartbeat, Load, Refusal};
     use rand::SeedableRng;
     use rand::rngs::StdRng;
 
@@ -201,6 +206,19 @@ mod tests {
             let mut after = machine();
             assert!(!after.holds(key));
             assert!(after.restore(registration.clone(), NOW) && after.holds(key));
+            // What was stored may be older than what the node has become since: it is to say that again, once.
+            let heartbeat = |sequence| {
+                let load = Load::default();
+                Request::Heartbeat(Heartbeat { sequence, sent_at: NOW, load, key_epoch: None })
+            };
+            let mut is_restored = |request| {
+                let Response::Lease(lease) = after.answer(NODE, request, NOW) else { panic!() };
+                lease.restored
+            };
+            assert!(is_restored(heartbeat(1)) && is_restored(heartbeat(2)));
+            assert!(!is_restored(register(registration.offer.clone())) && !is_restored(heartbeat(3)));
+            assert!(after.restore(registration.clone(), NOW), "it keeps its place");
+            assert!(!after.restored.contains(&NODE), "and is no older than it was");
             let (response, changes) = after.answer_kept(NODE, Request::Deregister { boot: BOOT }, NOW);
             assert_eq!(response, Response::Done);
             assert!(changes.contains(&Change::Remove(key)), "{changes:?}");

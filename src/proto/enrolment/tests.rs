@@ -29,6 +29,7 @@ fn lease_of(online: u32) -> Lease {
         counts: Counts { registered: online, online, expired: 0 },
         drain: false,
         now: Time::ZERO,
+        restored: false,
     }
 }
 
@@ -546,6 +547,17 @@ fn who_is_told_to_drain_looks_for_no_other_bootstrap() {
     let ordered = Lease { drain: true, ..lease_of(1) };
     script.answer(10_100, 2, Response::Lease(ordered.clone()), &[Action::Notify(Notice::Renewed(ordered))]);
     script.event(10_100, Event::Drain, &[ask(3, Request::Drain)]);
+}
+
+#[test]
+fn who_was_restored_registers_again_as_what_it_is_now() {
+    let mut script = Script::registered(1);
+    script.due(10_000, &[ask(2, HEARTBEAT)]);
+    let restored = Lease { restored: true, ..lease() };
+    let renewed = Action::Notify(Notice::Renewed(restored.clone()));
+    script.answer(10_100, 2, Response::Lease(restored), &[renewed, ask(3, register("a"))]);
+    script.answer(10_200, 3, Response::Lease(lease()), &[Action::Notify(Notice::Registered(lease()))]);
+    script.due(20_200, &[ask(4, HEARTBEAT)]);
 }
 
 #[test]

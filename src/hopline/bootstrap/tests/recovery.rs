@@ -260,6 +260,7 @@ async fn answer(play: Play, mut sender: SendStream) {
             counts: Counts { registered: online, online, expired: 0 },
             drain: false,
             now: Clock::wall(),
+            restored: false,
         }),
         Play::Forget => Response::Refused(Refusal::UnknownNode),
         Play::Fail => Response::Refused(Refusal::Internal),
