@@ -417,17 +417,17 @@ impl Splice {
         self.lane_mut(direction).set_fin(offset)
     }
 
-    /// Whoever is behind `leg` says up to where the direction that feeds it was acked.
+    /// Whoever is behind `leg` says up to where the direction that feeds it was acked. Returns that direction.
     ///
     /// # Errors
     /// [`FlowViolation`] if this node is the direction's source and has not sent that much, or the leg is not attached.
-    pub fn ack(&mut self, leg: LegId, offset: u64) -> Result<(), FlowViolation> {
+    pub fn ack(&mut self, leg: LegId, offset: u64) -> Result<Direction, FlowViolation> {
         let direction = self.acked_by(leg).ok_or(FlowViolation::NotAttached)?;
         let wrong = self.fed_by(leg).filter(|_| planted::broken(Law::AckDirection));
         let direction = wrong.unwrap_or(direction);
         self.check_ack(direction, offset)?;
         self.lane_mut(direction).ack(offset);
-        Ok(())
+        Ok(direction)
     }
 
     /// Only a direction's source can judge its acks (Law 1).

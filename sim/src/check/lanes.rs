@@ -44,7 +44,7 @@ pub(crate) fn holds_what_it_must(lane: &Lane, limits: &Limits) -> Result<(), Str
     if written.is_none() && lane.received() < acked {
         return Err(format!("has no out-leg, and received {} < acked {acked}", lane.received()));
     }
-    if lane.held() > limits.window_bytes + PIECE_BYTES {
+    if lane.held() > limits.max_window_bytes + PIECE_BYTES {
         return Err(format!("holds {} bytes, more than its window", lane.held()));
     }
     Ok(())

@@ -209,7 +209,7 @@ impl World {
             return self.fail_at(at, "acks", format_args!("leg {leg} is unknown, {message:?} is lost"));
         };
         let result = match message {
-            Message::Ack(offset) => splice.ack(id(leg), offset),
+            Message::Ack(offset) => splice.ack(id(leg), offset).map(drop),
             Message::Fin(offset) => splice.fin(id(leg), offset),
             Message::Close(code, winner) => return self.on_close(at, leg, code, Some(&winner)),
         };

@@ -242,7 +242,11 @@ impl Habits {
         let window = dice.size(2, 12) * grain;
         let backlog = dice.size(grain, window);
         Self {
-            limits: Limits { window_bytes: window as u64, backlog_bytes: backlog as u64 },
+            limits: Limits {
+                window_bytes: window as u64,
+                max_window_bytes: window as u64,
+                backlog_bytes: backlog as u64,
+            },
             grain,
             stream_window: dice.size(2, 12) * grain,
             fails_at_once: dice.one_in(2),

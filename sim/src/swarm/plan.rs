@@ -122,7 +122,11 @@ fn settings(seed: u64, dice: &mut Dice) -> Settings {
     let mut flows = FlowsConfig::default();
     if dice.percent(40) {
         let window = 16 << 10 << dice.below(7);
-        flows.limits = Limits { window_bytes: window, backlog_bytes: (window / 4).max(4 << 10) };
+        flows.limits = Limits {
+            window_bytes: window,
+            max_window_bytes: window << dice.below(4),
+            backlog_bytes: (window / 4).max(4 << 10),
+        };
     }
     if seed.is_multiple_of(3) {
         flows.replay_bytes = (seed / 3 % 4) * (64 << 10);

@@ -81,7 +81,7 @@ impl Flows {
         self.set_candidates(key, Vec::new());
         self.wait_no_more(key);
         if let Some(flow) = self.flows.remove(&key) {
-            self.budget.moved(flow.charged, 0);
+            self.budget.moved(flow.room.charged, 0);
         }
         self.timers.set(key, None);
         // An endpoint is the origin of its flows of hop 0, to which nobody attaches.

@@ -120,12 +120,16 @@ impl Flows {
         if acks.len() > MAX_ACKS {
             return self.disconnect(link, Violation::OutOfBounds, now, actions);
         }
+        let limits = self.config.limits;
         for (number, offset) in acks {
             let leg = LegId::new(link, *number);
             // The leg may have been closed while the ack was on its way.
             let Some((key, flow)) = self.by_leg(leg) else { continue };
             match flow.splice.ack(leg, *offset) {
-                Ok(()) => self.tasks.push(key, Task::Settle),
+                Ok(direction) => {
+                    flow.room.acked(direction, flow.splice.lane(direction).acked(), &limits, now);
+                    self.tasks.push(key, Task::Settle);
+                }
                 Err(violation) => self.leg_violation(leg, violation, now, actions),
             }
         }

@@ -11,6 +11,7 @@ pub(super) mod dials;
 pub(super) mod end;
 pub(super) mod next;
 pub(super) mod outage;
+pub(super) mod room;
 pub(super) mod route_search;
 pub(super) mod timer;
 pub(super) mod view;
@@ -32,6 +33,7 @@ use dials::Dials;
 use end::End;
 use next::{Event, Next};
 use outage::Outage;
+use room::Room;
 use route_search::RouteSearch;
 use std::collections::BTreeSet;
 use timer::{Timer, TimerTable};
@@ -41,8 +43,8 @@ use view::ChainView;
 #[derive(Debug)]
 pub(super) struct Flow {
     pub(super) splice: Splice,
-    /// What of its lanes counts against the node's budget.
-    pub(super) charged: u64,
+    /// What it may hold.
+    pub(super) room: Room,
     pub(super) rights: Rights,
     /// Whom the next hop may be served by, and how it is.
     pub(super) candidates: Candidates,
@@ -68,7 +70,7 @@ impl Flow {
         let is_end = splice.position() != Position::Relay;
         Self {
             splice,
-            charged: 0,
+            room: Room::default(),
             rights,
             candidates: Candidates::default(),
             next: Next::Idle,

@@ -188,7 +188,7 @@ impl Flows {
     pub(super) fn recount(&mut self, key: FlowKey) {
         let Some(flow) = self.flows.get_mut(&key) else { return };
         let charge = flow.charge();
-        self.budget.moved(std::mem::replace(&mut flow.charged, charge), charge);
+        self.budget.moved(std::mem::replace(&mut flow.room.charged, charge), charge);
     }
 
     /// Whose readers are to be woken, as there is room for them again; to be asked whenever flows were touched.

@@ -106,6 +106,8 @@ impl Flows {
     ) -> Result<(), FlowViolation> {
         let flow = self.flows.get_mut(&key).ok_or(FlowViolation::NotAttached)?;
         flow.splice.send(bytes)?;
+        let source = flow.splice.source();
+        flow.room.came(source, flow.splice.lane(source), now);
         if flow.look(now) {
             self.schedule(key);
         }
@@ -125,7 +127,7 @@ impl Flows {
     fn may_take(&mut self, key: FlowKey, direction: Direction) -> bool {
         let Some(flow) = self.flows.get(&key) else { return false };
         let lane = flow.splice.lane(direction);
-        let has_room = flow.splice.has_room(direction, &self.config.limits);
+        let has_room = flow.splice.has_room(direction, &flow.room.limits(direction, &self.config.limits));
         // It waits for its own window, or needs no room, so it gives up its place in the queue of the budget.
         if !has_room || lane.is_catching_up() || planted::broken(Law::Window) {
             self.budget.forget((key, direction));
@@ -187,6 +189,9 @@ impl Flows {
         let Some((key, flow)) = self.by_leg(leg) else { return };
         let direction = flow.splice.fed_by(leg);
         let taken = chunks.into_iter().try_for_each(|bytes| flow.splice.receive(leg, bytes));
+        if let Some(direction) = direction {
+            flow.room.came(direction, flow.splice.lane(direction), now);
+        }
         self.links.moved(leg.link(), direction.map(Move::In), now);
         self.recount(key);
         if let Err(violation) = taken {

@@ -73,13 +73,15 @@ pub const MAX_FAILED_DIALS: u32 = 6;
 pub struct Limits {
     /// Bytes held, waiting for their end-to-end ack.
     pub window_bytes: u64,
+    /// What that may grow to on a path whose acks take long.
+    pub max_window_bytes: u64,
     /// Bytes held and not yet written to the live out-leg.
     pub backlog_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { window_bytes: 4 << 20, backlog_bytes: 256 << 10 }
+        Self { window_bytes: 4 << 20, max_window_bytes: 32 << 20, backlog_bytes: 256 << 10 }
     }
 }
 
